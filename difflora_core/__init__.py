@@ -1,0 +1,1 @@
+"""The networks of DiffLoRA and their mathematics: no ComfyUI, no training."""
