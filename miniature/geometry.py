@@ -1,0 +1,150 @@
+"""Geometry and colours that all parts of a drawn head share.
+
+The head is a shallow relief: every control point has a depth, is turned by yaw and pitch, tilted, scaled and moved, and
+only then written into a path. So a turned head shows parallax, and the five landmarks are the same points as the drawing's.
+Coordinates: pixels of a 128 × 128 picture, origin of the head between the eyes' height and the chin, y down, z to the viewer.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import dataclass
+
+import numpy as np
+
+from .people import Person, Scene
+
+CANVAS = 128
+HEAD_CENTRE = (64.0, 70.0)
+HEAD_SCALE = 1.13  # the face fills the picture: at /8 an eye must cover more than one latent
+
+SKIN = ((96, 60, 42), (158, 106, 72), (206, 152, 112), (236, 192, 158), (252, 224, 204))
+EYES = ((84, 48, 22), (138, 96, 40), (70, 128, 66), (62, 122, 190), (140, 158, 172))
+Colour = tuple[float, ...]
+Point = tuple[float, float, float]
+
+
+def rgb(colour: Colour) -> str:
+    """SVG colour of three numbers 0..255."""
+    return "#" + "".join(f"{int(np.clip(round(c), 0, 255)):02x}" for c in colour)
+
+
+def mix(a: Colour, b: Colour, amount: float) -> Colour:
+    """a + amount · (b − a), per channel."""
+    return tuple(x + amount * (y - x) for x, y in zip(a, b, strict=True))
+
+
+def palette(colours: tuple[Colour, ...], value: float) -> Colour:
+    """Piecewise linear colour at `value` in [-1, 1]."""
+    position = (value + 1.0) / 2.0 * (len(colours) - 1)
+    low = min(int(position), len(colours) - 2)
+    return mix(colours[low], colours[low + 1], position - low)
+
+
+def hair_colour(who: Person) -> Colour:
+    """From black to blond, from ash to red."""
+    light, red = (who["hair_lightness"] + 1) / 2, (who["hair_redness"] + 1) / 2
+    hue = (44.0 - 32.0 * red) / 360.0
+    saturation = 0.12 + 0.68 * red * min(1.0, 0.3 + light) + 0.34 * light * (1 - red)
+    r, g, b = colorsys.hls_to_rgb(hue, 0.08 + 0.62 * light ** 1.1, saturation)
+    return (255 * r, 255 * g, 255 * b)
+
+
+def skin_colour(who: Person) -> Colour:
+    """From dark to pale, from pinkish to golden."""
+    base = palette(SKIN, who["skin_lightness"])
+    warm = who["skin_warmth"]
+    return (base[0], base[1] + 5.0 * warm, base[2] - 12.0 * warm)
+
+
+class Head:
+    """Places points of the head's relief on the canvas: turn, nod, tilt, scale, move."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.sin_yaw, self.cos_yaw = np.sin(scene.yaw), np.cos(scene.yaw)
+        self.sin_pitch, self.cos_pitch = np.sin(scene.pitch), np.cos(scene.pitch)
+        self.sin_roll, self.cos_roll = np.sin(scene.roll), np.cos(scene.roll)
+        self.scale = HEAD_SCALE * scene.scale
+        self.centre = (HEAD_CENTRE[0] + scene.shift_x, HEAD_CENTRE[1] + scene.shift_y)
+
+    def place(self, point: Point) -> tuple[float, float]:
+        """Canvas position of a point (x, y, z) of the head."""
+        x, y, z = point
+        x, z = x * self.cos_yaw + z * self.sin_yaw, z * self.cos_yaw - x * self.sin_yaw
+        y = y * self.cos_pitch + z * self.sin_pitch
+        x, y = x * self.cos_roll - y * self.sin_roll, x * self.sin_roll + y * self.cos_roll
+        return self.centre[0] + self.scale * x, self.centre[1] + self.scale * y
+
+    def path(self, commands: list[str | Point], style: str) -> str:
+        """An SVG path whose points are head points: ["M", p, "C", p, p, p, …, "Z"]."""
+        words = []
+        for item in commands:
+            if isinstance(item, str):
+                words.append(item)
+            else:
+                x, y = self.place(item)
+                words.append(f"{x:.2f} {y:.2f}")
+        return f'<path d="{" ".join(words)}" {style}/>'
+
+    def ellipse(self, centre: Point, rx: float, ry: float, style: str, tilt: float = 0.0) -> str:
+        """An ellipse facing the viewer; `tilt` in degrees, clockwise, on top of the head's own roll."""
+        x, y = self.place(centre)
+        angle = np.degrees(np.arctan2(self.sin_roll, self.cos_roll)) + tilt
+        rx, ry = rx * self.scale * self.cos_yaw, ry * self.scale
+        return (
+            f'<ellipse cx="{x:.2f}" cy="{y:.2f}" rx="{rx:.2f}" ry="{ry:.2f}" '
+            f'transform="rotate({angle:.2f} {x:.2f} {y:.2f})" {style}/>'
+        )
+
+
+def surface(x: float, y: float, lift: float = 0.0) -> Point:
+    """The point of the face's relief over (x, y); `lift` stands out of it (a nose, a brim)."""
+    depth = 30.0 * np.sqrt(max(0.05, 1.0 - (x / 42.0) ** 2 - (y / 62.0) ** 2))
+    return (x, y, depth + lift)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Measures that several parts of the drawing share, in head pixels."""
+
+    half_width: float
+    jaw: float
+    chin: float
+    eye_x: float
+    eye_y: float
+    eye_rx: float
+    mouth_y: float
+    mouth_half: float
+    nose_y: float
+    hair: Colour
+    skin: Colour
+
+    @staticmethod
+    def of(who: Person) -> Shape:
+        half_width = 31.0 + 4.0 * who["face_width"]
+        chin = 38.0 + 4.0 * who["chin_length"]
+        return Shape(
+            half_width=half_width,
+            jaw=half_width * (0.64 + 0.18 * who["jaw_width"]),
+            chin=chin,
+            eye_x=14.0 + 2.2 * who["eye_spacing"] + 0.6 * who["face_width"],
+            eye_y=-3.0,
+            eye_rx=7.4 + 1.6 * who["eye_size"],
+            mouth_y=0.62 * chin - 1.0,
+            mouth_half=10.5 + 3.0 * who["mouth_width"],
+            nose_y=10.0 + 2.6 * who["nose_length"],
+            hair=hair_colour(who),
+            skin=skin_colour(who),
+        )
+
+
+def face_outline(shape: Shape) -> list[str | Point]:
+    """Closed path of the face from the crown down to the chin and up again."""
+    w, jaw, chin = shape.half_width, shape.jaw, shape.chin
+    right: list[str | Point] = ["M", (0, -42, 6), "C", (w * 0.72, -42, 6), (w, -26, 4), (w, -4, 2)]
+    right += ["C", (w, 12, 2), (jaw + 4, chin - 14, 4), (jaw * 0.72, chin - 5, 6)]
+    right += ["C", (jaw * 0.42, chin + 1, 8), (jaw * 0.2, chin + 1, 10), (0, chin + 1, 10)]
+    left: list[str | Point] = ["C", (-jaw * 0.2, chin + 1, 10), (-jaw * 0.42, chin + 1, 8), (-jaw * 0.72, chin - 5, 6)]
+    left += ["C", (-jaw - 4, chin - 14, 4), (-w, 12, 2), (-w, -4, 2)]
+    left += ["C", (-w, -26, 4), (-w * 0.72, -42, 6), (0, -42, 6), "Z"]
+    return right + left

@@ -1,0 +1,54 @@
+"""Hair: a mass behind the head and a cap over the forehead, from cropped to shoulder-long, straight to curly."""
+
+from __future__ import annotations
+
+from .geometry import Head, Point, Shape, mix, rgb
+from .people import Person
+
+
+def hair_side(who: Person, shape: Shape, side: int) -> list[str | Point]:
+    """One side of the hair's outer edge from the crown downwards: waves grow with the trait, never with the scene."""
+    volume = 6.0 + 4.5 * who["hair_volume"]
+    bottom = -2.0 + 32.0 * (who["hair_length"] + 1.0)
+    wave = 2.6 * max(0.0, who["hair_wave"] + 0.5)
+    crown, edge = -48.0 - 0.5 * volume, shape.half_width + volume
+    points: list[str | Point] = ["C", (side * edge * 0.7, crown, 0), (side * edge, crown + 18, 0), (side * edge, -8, -4)]
+    steps = 4
+    for step in range(steps):
+        y0, y1 = -8 + (bottom + 8) * step / steps, -8 + (bottom + 8) * (step + 1) / steps
+        bulge = edge + wave * (1.6 if step % 2 == 0 else -1.0)
+        points += ["Q", (side * bulge, (y0 + y1) / 2, -6), (side * edge, y1, -8)]
+    points += ["Q", (side * edge * 0.9, bottom + 4, -8), (side * edge * 0.55, bottom + 1, -8)]
+    return points
+
+
+def back_hair(head: Head, who: Person, shape: Shape) -> str:
+    """Hair behind the head and shoulders."""
+    crown = -48.0 - 0.5 * (6.0 + 4.5 * who["hair_volume"])
+    colour = rgb(mix(shape.hair, (0, 0, 0), 0.22))
+    sides = ""
+    for side in (1, -1):
+        path: list[str | Point] = ["M", (0, crown, 0), *hair_side(who, shape, side), "L", (0, 0, -8), "Z"]
+        sides += head.path(path, f'fill="{colour}"')
+    return sides
+
+
+def front_hair(head: Head, who: Person, shape: Shape) -> str:
+    """Hair over the forehead: from a high parted hairline to a fringe above the brows."""
+    volume = 6.0 + 4.5 * who["hair_volume"]
+    crown, edge = -48.0 - 0.5 * volume, shape.half_width + 0.75 * volume
+    line = -30.0 + 15.0 * max(0.0, who["fringe"] + 0.2)
+    part = -10.0 if who["fringe"] < -0.2 else 4.0
+    w = shape.half_width
+    low = -4.0 + 10.0 * max(0.0, who["hair_length"])
+    path: list[str | Point] = ["M", (0, crown, 4), "C", (edge * 0.72, crown, 4), (edge, crown + 20, 2), (edge, low, -2)]
+    path += ["Q", (w - 1.0, low - 6, 6), (w - 3.0, -17, 10)]
+    path += ["C", (w * 0.7, line - 1, 16), (part + 8, line + 3, 22), (part, line - 4, 22)]
+    path += ["C", (part - 8, line + 4, 22), (-w * 0.7, line + 1, 16), (-w + 3.0, -17, 10)]
+    path += ["Q", (-w + 1.0, low - 6, 6), (-edge, low, -2)]
+    path += ["C", (-edge, crown + 20, 2), (-edge * 0.72, crown, 4), (0, crown, 4), "Z"]
+    shine: list[str | Point] = ["M", (-w * 0.6, -40, 16), "Q", (-w * 0.1, -49, 18), (w * 0.45, -43, 16)]
+    light = rgb(mix(shape.hair, (255, 255, 255), 0.28))
+    return head.path(path, f'fill="{rgb(shape.hair)}"') + head.path(
+        shine, f'fill="none" stroke="{light}" stroke-width="2.2" stroke-linecap="round" stroke-opacity="0.55"'
+    )
