@@ -51,6 +51,12 @@ def draw(who: Person, scene: Scene, size: int = CANVAS) -> Picture:
     """
     if size < 64:
         raise ValueError(f"a drawn picture needs at least 64 pixels a side, found {size}")
+    landmarks, box = landmarks_and_box(who, scene, size)
+    return Picture(rasterise(to_svg(who, scene), size), landmarks, box)
+
+
+def landmarks_and_box(who: Person, scene: Scene, size: int = CANVAS) -> tuple[np.ndarray, np.ndarray]:
+    """Where the face of `draw(who, scene, size)` is, without drawing it: its landmarks (5, 2) and its box (4,)."""
     head, shape = Head(scene), Shape.of(who)
     zoom = size / CANVAS
     left, right = features.mouth_corners(scene, shape)
@@ -65,7 +71,7 @@ def draw(who: Person, scene: Scene, size: int = CANVAS) -> Picture:
     outline = [(0, -40, 6), (0, shape.chin, 10), (-shape.half_width, 0, 2), (shape.half_width, 0, 2)]
     edge = np.array([head.place(p) for p in outline], dtype=np.float32) * zoom
     box = np.array([edge[:, 0].min(), edge[:, 1].min(), edge[:, 0].max(), edge[:, 1].max()], dtype=np.float32)
-    return Picture(rasterise(to_svg(who, scene), size), landmarks, box)
+    return landmarks, box
 
 
 def draw_empty(scene: Scene, size: int = CANVAS) -> np.ndarray:
