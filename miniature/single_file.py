@@ -11,6 +11,7 @@ The file's metadata holds the three configurations, so that `load_single_file` n
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,8 +87,10 @@ def save_single_file(
     widths = [unet_head_width(unet.config), *map(_text_head_width, (text_encoder.config, text_encoder_2.config))]
     names = unet_names(unet.config, unet.state_dict())
     tensors = {UNET + names[name]: tensor for name, tensor in unet.state_dict().items()}
-    tensors |= {CLIP_L + name: tensor for name, tensor in _text_state(text_encoder).items()}
-    tensors |= {CLIP_G + name: tensor for name, tensor in to_open_clip(_text_state(text_encoder_2)).items()}
+    state, config = _at_least_three_layers(text_encoder)
+    state_2, config_2 = _at_least_three_layers(text_encoder_2)
+    tensors |= {CLIP_L + name: tensor for name, tensor in state.items()}
+    tensors |= {CLIP_G + name: tensor for name, tensor in to_open_clip(state_2).items()}
     tensors |= {VAE + name: tensor for name, tensor in taesd_state.items()}
     stored = {name: tensor.detach().to("cpu", dtype).contiguous().clone() for name, tensor in tensors.items()}
     # The scales stay fp32: half precision would round 0.13025 by 3e-4.
@@ -97,8 +100,8 @@ def save_single_file(
     stored[HEAD_WIDTHS] = torch.tensor(widths)
     configs = {
         "unet": {key: value for key, value in unet.config.items() if not key.startswith("_")},
-        "text_encoder": _text_config(text_encoder.config),
-        "text_encoder_2": _text_config(text_encoder_2.config),
+        "text_encoder": config,
+        "text_encoder_2": config_2,
     }
     save_file(stored, path, metadata={name: json.dumps(config) for name, config in configs.items()})
 
@@ -154,8 +157,24 @@ def _text_head_width(config: CLIPTextConfig) -> int:
     return config.hidden_size // config.num_attention_heads
 
 
-def _text_config(config: CLIPTextConfig) -> dict[str, Any]:
-    return {field: getattr(config, field) for field in TEXT_FIELDS}
+def _at_least_three_layers(model: torch.nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State and configuration of a text encoder; layers that change nothing stand in front where it has under three.
+
+    ComfyUI takes the penultimate hidden state only of encoders with more than two layers. Counted from the end, a
+    layer in front moves neither that state nor the last one.
+    """
+    config = {field: getattr(model.config, field) for field in TEXT_FIELDS}
+    state = _text_state(model)
+    while config["num_hidden_layers"] < 3:
+        layers = {name: re.fullmatch(r"(encoder\.layers\.)(\d+)(\..+)", name) for name in state}
+        moved = {f"{m[1]}{int(m[2]) + 1}{m[3]}" if m else name: state[name] for name, m in layers.items()}
+        first = {name: tensor.clone() for name, tensor in state.items() if name.startswith("encoder.layers.0.")}
+        for name, tensor in first.items():
+            if "self_attn.out_proj" in name or "mlp.fc2" in name:
+                tensor.zero_()  # both branches add nothing to the residual stream
+        state = moved | first
+        config["num_hidden_layers"] += 1
+    return state, config
 
 
 def _text_state(model: torch.nn.Module) -> dict[str, Tensor]:

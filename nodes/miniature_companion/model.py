@@ -22,10 +22,11 @@ class MiniatureSDXL(comfy.supported_models.SDXL):
 
     def get_model(self, state_dict: Mapping[str, Tensor], prefix: str = "", device: Any = None) -> Any:
         """Build the U-Net with the checkpoint's head width, where SDXL has 64."""
-        self.unet_config["num_head_channels"] = int(state_dict[HEAD_WIDTHS][0])
+        sizes: dict[str, Any] = self.unet_config
+        sizes["num_head_channels"] = int(state_dict[HEAD_WIDTHS][0])
         return super().get_model(state_dict, prefix, device)
 
-    def clip_target(self, state_dict: Mapping[str, Tensor]) -> comfy.supported_models_base.ClipTarget:  # type: ignore[override,name-defined]
+    def clip_target(self, state_dict: Mapping[str, Tensor]) -> comfy.supported_models_base.ClipTarget:
         """SDXL's tokenizer, and its two text encoders at the checkpoint's sizes."""
         sizes = {"clip_l_model_config": _clip_l(state_dict), "clip_g_model_config": _clip_g(state_dict)}
 

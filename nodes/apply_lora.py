@@ -1,0 +1,103 @@
+"""Apply LoRA: patch a MODEL, or say why not. ComfyUI's own loader only warns in its log and goes on without."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import comfy.lora
+import comfy.lora_convert
+from comfy_api.latest import io
+from torch import Tensor
+
+from .sockets import CATEGORY
+
+ENDINGS = (".lora_up.weight", ".lora_down.weight", ".alpha")
+
+
+class ApplyLoRA(io.ComfyNode):
+    """Patch every module the LoRA holds, or refuse."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node as ComfyUI shows it."""
+        return io.Schema(
+            node_id="DiffLoRAApply",
+            display_name="Apply LoRA",
+            category=CATEGORY,
+            description="Applies a LoRA to a model like the core loader, but refuses a model that it does not fit.",
+            inputs=[
+                io.Model.Input("model", tooltip="The base model the LoRA was made for."),
+                io.LoraModel.Input("lora", tooltip="From Decode LoRA, or any LORA_MODEL."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="1 is the LoRA as made, 0 is none.",
+                ),
+            ],
+            outputs=[io.Model.Output("patched", display_name="MODEL", tooltip="The model with the LoRA.")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, lora: Mapping[str, Tensor], strength: float) -> io.NodeOutput:
+        """Patch a clone: the incoming model is another node's cached output."""
+        patches = fitting_patches(model, lora)
+        patched = model.clone()
+        if strength != 0:
+            patched.add_patches(patches, strength)
+        return io.NodeOutput(patched)
+
+
+def fitting_patches(model: Any, lora: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return ComfyUI's patches of the LoRA for the model, one for every module the LoRA holds.
+
+    Raises:
+        ValueError: the LoRA is empty, or the model lacks a module of it or has it in another size.
+    """
+    tensors = comfy.lora_convert.convert_lora(dict(lora))
+    modules = {module_name(key) for key in tensors}
+    # A fresh dict each time: the default argument of that function is shared between calls.
+    places = comfy.lora.model_lora_keys_unet(model.model, {})
+    lacking = sorted(modules - places.keys())
+    if lacking or not modules:
+        found = (
+            f"{len(lacking)} of the LoRA's {len(modules)} modules, the first of them {lacking[0]}" if lacking else ""
+        )
+        raise ValueError(
+            f"the LoRA does not fit the model {type(model.model).__name__}: "
+            + (f"it lacks {found}. " if found else "the LoRA holds no module. ")
+            + "Use the base model the LoRA was made for."
+        )
+    patches = comfy.lora.load_lora(tensors, {name: places[name] for name in modules}, log_missing=False)
+    state = model.model.state_dict()
+    for name in sorted(modules):
+        check_shape(name, tensors, tuple(state[places[name]].shape))
+    return patches
+
+
+def check_shape(name: str, lora: Mapping[str, Tensor], weight: tuple[int, ...]) -> None:
+    """Refuse factors whose product has another shape than the weight; the host would skip or misread them.
+
+    Raises:
+        ValueError: names the module, both shapes, or the factor that is missing.
+    """
+    up, down = (lora.get(name + ending) for ending in ENDINGS[:2])
+    if up is None or down is None:
+        if f"{name}.lora_up.weight" in lora or f"{name}.lora_down.weight" in lora:
+            raise ValueError(f"{name}: the LoRA holds only one of its two factors; the file is damaged")
+        return  # another kind of adapter (LoHa, a full difference): ComfyUI knows how to read it, we do not
+    product = (up.shape[0], *down.shape[1:])
+    if product != weight or up.shape[1] != down.shape[0]:
+        raise ValueError(
+            f"{name}: factors of {tuple(up.shape)} and {tuple(down.shape)} do not make the model's weight {weight}; "
+            "the LoRA was made for another base model"
+        )
+
+
+def module_name(key: str) -> str:
+    """Name of the module that a tensor of a LoRA belongs to."""
+    for ending in ENDINGS:
+        if key.endswith(ending):
+            return key.removesuffix(ending)
+    return key.rsplit(".", 1)[0]

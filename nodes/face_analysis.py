@@ -1,0 +1,126 @@
+"""Load Face Analysis: insightface's detector and recogniser, from models/insightface."""
+
+import importlib.metadata
+import logging
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy_api.latest import io
+
+from .sockets import CATEGORY, InsightFace
+
+NO_PACK = "no model pack found"
+HOW_TO = (
+    "Unpack one, for instance buffalo_l from github.com/deepinsight/insightface/releases (licensed for "
+    "non-commercial research), so that its .onnx files lie in models/insightface/models/<name>/."
+)
+SUFFIX = "ExecutionProvider"
+
+
+class LoadFaceAnalysis(io.ComfyNode):
+    """Load a model pack of insightface; nothing is ever downloaded."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node as ComfyUI shows it."""
+        return io.Schema(
+            node_id="DiffLoRALoadFaceAnalysis",
+            display_name="Load Face Analysis",
+            category=CATEGORY,
+            description="Loads insightface's face detector and recogniser. Works with other packs' nodes too.",
+            inputs=[
+                io.Combo.Input(
+                    "model_pack",
+                    options=sorted(packs()) or [NO_PACK],
+                    tooltip="A folder in models/insightface/models. The DiffLoRA checkpoint says which one it needs.",
+                ),
+                io.Combo.Input(
+                    "provider",
+                    options=providers(),
+                    default="CPU",
+                    tooltip="Where the face models run: what the installed onnxruntime really offers. CPU is fast enough.",
+                ),
+            ],
+            outputs=[InsightFace.Output("face_analysis", display_name="INSIGHTFACE", tooltip="For Encode Face.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, model_pack: str, provider: str) -> str:
+        """Change when a file of the pack does."""
+        files = sorted(packs()[model_pack].glob("*.onnx")) if model_pack in packs() else []
+        return ";".join(f"{file}:{file.stat().st_mtime_ns}:{file.stat().st_size}" for file in files) + provider
+
+    @classmethod
+    def execute(cls, model_pack: str, provider: str) -> io.NodeOutput:
+        """Load the pack, after checks that insightface itself answers with a download or an assertion."""
+        folder = packs().get(model_pack)
+        if folder is None:
+            raise FileNotFoundError(f"no face model pack {model_pack!r} in models/insightface/models. {HOW_TO}")
+        return io.NodeOutput(load_face_analysis(folder, provider))
+
+
+def packs() -> dict[str, Path]:
+    """Model packs by name: every folder in models/insightface/models that holds something."""
+    roots = (Path(folder) / "models" for folder in folder_paths.get_folder_paths("insightface"))
+    return {
+        folder.name: folder
+        for root in roots
+        if root.is_dir()
+        for folder in root.iterdir()
+        if folder.is_dir() and any(folder.iterdir())
+    }
+
+
+def providers() -> list[str]:
+    """Short names of the providers that the installed onnxruntime has, `CPU` always among them."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return ["CPU"]
+    available = [name.removesuffix(SUFFIX) for name in onnxruntime.get_available_providers()]
+    if "CUDA" not in available and _installed("onnxruntime-gpu") and _installed("onnxruntime"):
+        logging.warning(
+            "DiffLoRA: onnxruntime and onnxruntime-gpu are both installed and have overwritten each other; CUDA is lost. "
+            "Repair: pip install --force-reinstall --no-deps onnxruntime-gpu"
+        )
+    return ["CPU", *sorted(set(available) - {"CPU"})]
+
+
+def load_face_analysis(folder: Path, provider: str) -> Any:
+    """Return a prepared FaceAnalysis of the pack in `folder`.
+
+    Raises:
+        ImportError: insightface is not installed.
+        FileNotFoundError: the folder holds no models, or holds them one level too deep.
+    """
+    if not list(folder.glob("*.onnx")):
+        nested = next(folder.glob("*/*.onnx"), None)
+        hint = f"They lie one level too deep, in {nested.parent}: move them up." if nested else HOW_TO
+        raise FileNotFoundError(f"no .onnx files in {folder}. {hint}")
+    try:
+        from insightface.app import FaceAnalysis
+    except ImportError as error:
+        raise ImportError(
+            f"insightface could not be imported ({error}). Install the pack's requirements into ComfyUI's Python: "
+            "python -m pip install -r requirements.txt"
+        ) from error
+    # Called with a folder that exists, insightface has no reason to download.
+    analysis = FaceAnalysis(
+        name=folder.name,
+        root=str(folder.parent.parent),
+        allowed_modules=["detection", "recognition"],
+        providers=[provider + SUFFIX],
+    )
+    if "recognition" not in analysis.models:
+        raise FileNotFoundError(f"no face recogniser among {sorted(file.name for file in folder.glob('*.onnx'))}")
+    analysis.prepare(ctx_id=-1 if provider == "CPU" else 0)
+    return analysis
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

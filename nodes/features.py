@@ -1,0 +1,143 @@
+"""Encode Face and Mix Features: from pictures to what conditions the diffusion."""
+
+import comfy.utils
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..difflora_core.encoders import FaceEncoder
+from .sockets import (
+    CATEGORY,
+    DiffLoRAModel,
+    Face,
+    FaceAnalysis,
+    FaceFeatures,
+    Features,
+    InsightFace,
+    LoadedDiffLoRA,
+    to_intermediate,
+)
+from .text import show
+
+CHOICES = ["largest", "left to right"]
+MODES = ["gate", "mean", "face", "image"]
+
+
+class EncodeFace(io.ComfyNode):
+    """Find one face in every picture of a batch and describe it as numbers."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node as ComfyUI shows it."""
+        return io.Schema(
+            node_id="DiffLoRAEncodeFace",
+            display_name="Encode Face",
+            category=CATEGORY,
+            description="Finds the person's face in each reference picture. Several pictures make the likeness steadier.",
+            inputs=[
+                io.Image.Input("image", tooltip="Reference pictures of one person; every picture of the batch counts."),
+                io.MultiType.Input(
+                    "face_analysis",
+                    [InsightFace, FaceAnalysis],
+                    tooltip="From Load Face Analysis, or from another pack's InsightFace loader.",
+                ),
+                io.Combo.Input(
+                    "choose",
+                    options=CHOICES,
+                    default="largest",
+                    tooltip="Which face, where a picture shows several: by size, or counted from the left.",
+                ),
+                io.Int.Input(
+                    "index",
+                    default=0,
+                    min=0,
+                    max=63,
+                    tooltip="0 is the first: the largest, or the leftmost. The same for every picture.",
+                ),
+            ],
+            outputs=[
+                Face.Output("face", display_name="DIFFLORA_FACE", tooltip="For Mix Features."),
+                io.Image.Output(
+                    "crops", display_name="IMAGE", tooltip="The aligned faces, as the recogniser sees them."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, face_analysis: object, choose: str, index: int) -> io.NodeOutput:
+        """Encode every picture; a picture without the asked-for face is an error that names it."""
+        encoder = FaceEncoder(face_analysis)
+        progress = comfy.utils.ProgressBar(len(image))
+        embeddings, crops = [], []
+        for picture in encoder.pictures(image, choose=choose, index=index):
+            embeddings.append(picture.embedding)
+            crops.append(picture.crop)
+            progress.update(1)
+        face = FaceFeatures(to_intermediate(torch.stack(embeddings)), encoder.name)
+        return io.NodeOutput(face, to_intermediate(torch.stack(crops)))
+
+
+class MixFeatures(io.ComfyNode):
+    """Mix face and image features through the gate (paper: mixed image features)."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node as ComfyUI shows it."""
+        return io.Schema(
+            node_id="DiffLoRAMixFeatures",
+            display_name="Mix Features",
+            category=CATEGORY,
+            description="Mixes face and image features; a learned gate weighs the two and the node shows the weights.",
+            inputs=[
+                DiffLoRAModel.Input("model", tooltip="From Load DiffLoRA."),
+                Face.Input("face", optional=True, tooltip="From Encode Face. Not needed in mode image."),
+                io.ClipVisionOutput.Input(
+                    "clip_vision_output",
+                    optional=True,
+                    tooltip="From CLIP Vision Encode, with the image encoder that Load DiffLoRA names. Not needed in mode face.",
+                ),
+                io.Combo.Input(
+                    "mode",
+                    options=MODES,
+                    default="gate",
+                    tooltip="gate: weights learned for each person. mean: half and half. face, image: one of the two alone.",
+                ),
+            ],
+            outputs=[Features.Output("features", display_name="DIFFLORA_FEATURES", tooltip="For Sample LoRA.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: LoadedDiffLoRA,
+        mode: str,
+        face: FaceFeatures | None = None,
+        clip_vision_output: object | None = None,
+    ) -> io.NodeOutput:
+        """Check that the features are of the encoders the checkpoint was trained with, and mix them."""
+        embeddings = None if face is None or mode == "image" else check_face(model, face)
+        image = None if clip_vision_output is None or mode == "face" else clip_vision_output["image_embeds"]  # type: ignore[index]
+        if embeddings is None and mode != "image":
+            raise ValueError(f"mode {mode!r} needs a face: connect Encode Face to `face`, or choose mode 'image'")
+        if image is None and mode != "face":
+            raise ValueError(
+                f"mode {mode!r} needs image features: connect CLIP Vision Encode to `clip_vision_output`, "
+                "or choose mode 'face'"
+            )
+        difflora = model.on_device()
+        features, gate = difflora.mix(embeddings, image, mode=mode, return_gate=True)
+        description = "  ".join(f"{name} {weight:.0%}" for name, weight in gate.items())
+        show(description, cls.hidden.unique_id)
+        return io.NodeOutput(to_intermediate(features), ui=ui.PreviewText(description))
+
+
+def check_face(model: LoadedDiffLoRA, face: FaceFeatures) -> Tensor:
+    """Return the embeddings, or refuse those of another recogniser: they are numbers of another language."""
+    expected = model.difflora.config.encoders.face
+    if face.encoder != expected:
+        raise ValueError(
+            f"the face was encoded with {face.encoder!r}, but {model.name} was trained with {expected!r}; "
+            f"choose the model pack {expected!r} in Load Face Analysis"
+        )
+    return face.embeddings

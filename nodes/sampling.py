@@ -1,0 +1,125 @@
+"""Sample LoRA and Decode LoRA: from features to a latent, and from a latent to a LoRA."""
+
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..difflora_core.diffusion import SCHEDULERS
+from ..difflora_core.lora_file import lora_state_dict
+from .sockets import CATEGORY, DiffLoRAModel, Features, Latent, LoadedDiffLoRA, to_intermediate
+
+
+class SampleLoRA(io.ComfyNode):
+    """Denoise a LoRA latent that fits the features."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node as ComfyUI shows it."""
+        return io.Schema(
+            node_id="DiffLoRASample",
+            display_name="Sample LoRA",
+            category=CATEGORY,
+            description="Draws a LoRA for the person by diffusion. Load DiffLoRA shows the recommended settings.",
+            inputs=[
+                DiffLoRAModel.Input("model", tooltip="From Load DiffLoRA."),
+                Features.Input("features", tooltip="From Mix Features."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**63 - 1,
+                    control_after_generate=True,
+                    tooltip="The same seed and features give the same LoRA.",
+                ),
+                io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Denoising steps."),
+                io.Float.Input(
+                    "guidance",
+                    default=2.0,
+                    min=0.0,
+                    max=20.0,
+                    step=0.1,
+                    tooltip="How strongly the features steer the diffusion; 1 is no extra steering.",
+                ),
+                io.Combo.Input(
+                    "scheduler", options=sorted(SCHEDULERS), default="ddim", tooltip="The diffusion solver."
+                ),
+                io.Int.Input(
+                    "samples",
+                    default=4,
+                    min=1,
+                    max=64,
+                    tooltip="How many LoRAs are drawn and averaged: more are steadier, fewer are more varied.",
+                ),
+                io.Float.Input(
+                    "gain",
+                    default=1.0,
+                    min=0.0,
+                    max=4.0,
+                    step=0.05,
+                    tooltip="Distance from the average person: 0 is the average LoRA, 1 as predicted, more is stronger.",
+                ),
+            ],
+            outputs=[Latent.Output("latent", display_name="DIFFLORA_LATENT", tooltip="For Decode LoRA.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: LoadedDiffLoRA,
+        features: Tensor,
+        seed: int,
+        steps: int,
+        guidance: float,
+        scheduler: str,
+        samples: int,
+        gain: float,
+    ) -> io.NodeOutput:
+        """Sample with a progress bar; Interrupt takes effect before the next step."""
+        progress = comfy.utils.ProgressBar(steps)
+
+        def before_step(step: int, steps: int) -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            progress.update_absolute(step, steps)
+
+        latent = model.on_device().sample(
+            features,
+            generator=torch.Generator().manual_seed(seed),
+            steps=steps,
+            guidance_scale=guidance,
+            scheduler=scheduler,
+            samples=samples,
+            gain=gain,
+            callback=before_step,
+        )
+        progress.update_absolute(steps)
+        return io.NodeOutput(to_intermediate(latent))
+
+
+class DecodeLoRA(io.ComfyNode):
+    """Decode a latent into an ordinary LoRA."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node as ComfyUI shows it."""
+        return io.Schema(
+            node_id="DiffLoRADecode",
+            display_name="Decode LoRA",
+            category=CATEGORY,
+            description="Decodes a latent into a LoRA that core nodes apply (Load LoRA Model) and save (Save LoRA Weights).",
+            inputs=[
+                DiffLoRAModel.Input("model", tooltip="The model that sampled the latent."),
+                Latent.Input("latent", tooltip="From Sample LoRA."),
+            ],
+            outputs=[io.LoraModel.Output("lora", display_name="LORA_MODEL", tooltip="An ordinary LoRA, kohya names.")],
+        )
+
+    @classmethod
+    def execute(cls, model: LoadedDiffLoRA, latent: Tensor) -> io.NodeOutput:
+        """Decode the latent; the result is ComfyUI's own LORA_MODEL, a dict of tensors."""
+        flat = model.on_device().decode(latent)  # (1, numel)
+        lora: dict[str, Any] = lora_state_dict(to_intermediate(flat[0]), model.difflora.layout, format="kohya")
+        return io.NodeOutput(lora)
