@@ -39,7 +39,7 @@ class LoadFaceAnalysis(io.ComfyNode):
                     "provider",
                     options=providers(),
                     default="CPU",
-                    tooltip="Where the face models run: what the installed onnxruntime really offers. CPU is fast enough.",
+                    tooltip="Where the face models run, as the installed onnxruntime offers it. CPU is fast enough.",
                 ),
             ],
             outputs=[InsightFace.Output("face_analysis", display_name="INSIGHTFACE", tooltip="For Encode Face.")],
@@ -81,7 +81,7 @@ def providers() -> list[str]:
     available = [name.removesuffix(SUFFIX) for name in onnxruntime.get_available_providers()]
     if "CUDA" not in available and _installed("onnxruntime-gpu") and _installed("onnxruntime"):
         logging.warning(
-            "DiffLoRA: onnxruntime and onnxruntime-gpu are both installed and have overwritten each other; CUDA is lost. "
+            "DiffLoRA: onnxruntime and onnxruntime-gpu have overwritten each other's files, and CUDA is lost. "
             "Repair: pip install --force-reinstall --no-deps onnxruntime-gpu"
         )
     return ["CPU", *sorted(set(available) - {"CPU"})]

@@ -33,7 +33,7 @@ class EncodeFace(io.ComfyNode):
             node_id="DiffLoRAEncodeFace",
             display_name="Encode Face",
             category=CATEGORY,
-            description="Finds the person's face in each reference picture. Several pictures make the likeness steadier.",
+            description="Finds the person's face in each reference picture. Several make the likeness steadier.",
             inputs=[
                 io.Image.Input("image", tooltip="Reference pictures of one person; every picture of the batch counts."),
                 io.MultiType.Input(
@@ -94,13 +94,13 @@ class MixFeatures(io.ComfyNode):
                 io.ClipVisionOutput.Input(
                     "clip_vision_output",
                     optional=True,
-                    tooltip="From CLIP Vision Encode, with the image encoder that Load DiffLoRA names. Not needed in mode face.",
+                    tooltip="From CLIP Vision Encode, with the encoder Load DiffLoRA names. Not needed in mode face.",
                 ),
                 io.Combo.Input(
                     "mode",
                     options=MODES,
                     default="gate",
-                    tooltip="gate: weights learned for each person. mean: half and half. face, image: one of the two alone.",
+                    tooltip="gate: learned weights, for each person anew. mean: half and half. face, image: one alone.",
                 ),
             ],
             outputs=[Features.Output("features", display_name="DIFFLORA_FEATURES", tooltip="For Sample LoRA.")],

@@ -60,7 +60,7 @@ class SampleLoRA(io.ComfyNode):
                     min=0.0,
                     max=4.0,
                     step=0.05,
-                    tooltip="Distance from the average person: 0 is the average LoRA, 1 as predicted, more is stronger.",
+                    tooltip="Distance from the average person: 0 the average LoRA, 1 as predicted, more exaggerates.",
                 ),
             ],
             outputs=[Latent.Output("latent", display_name="DIFFLORA_LATENT", tooltip="For Decode LoRA.")],
@@ -109,7 +109,7 @@ class DecodeLoRA(io.ComfyNode):
             node_id="DiffLoRADecode",
             display_name="Decode LoRA",
             category=CATEGORY,
-            description="Decodes a latent into a LoRA that core nodes apply (Load LoRA Model) and save (Save LoRA Weights).",
+            description="Decodes a latent into a LoRA that core nodes apply (Load LoRA Model) and save (Save LoRA).",
             inputs=[
                 DiffLoRAModel.Input("model", tooltip="The model that sampled the latent."),
                 Latent.Input("latent", tooltip="From Sample LoRA."),

@@ -1,0 +1,131 @@
+"""ComfyUI's HTTP interface: put pictures in, queue a prompt, wait for it, take pictures out."""
+
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+from PIL import Image
+
+Prompt = dict[str, dict[str, Any]]
+"""ComfyUI's API form of a graph: node id to class_type, inputs and _meta."""
+
+
+class PromptError(RuntimeError):
+    """ComfyUI refused a prompt or a node failed; the message is the node's own."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished prompt."""
+
+    outputs: dict[str, dict[str, Any]]
+    """What each node showed, by node id: `images`, `text` and the like."""
+    seconds: float
+    """Time from the start of execution to its end, as the server measured it."""
+
+
+class Client:
+    """Talks to one server."""
+
+    def __init__(self, url: str) -> None:
+        """Use the server at `url`, for example http://127.0.0.1:8188."""
+        self.url = url
+        self._session = requests.Session()
+
+    def object_info(self) -> dict[str, dict[str, Any]]:
+        """Describe every node class the server knows."""
+        return self._get("object_info").json()
+
+    def upload(self, picture: Image.Image, name: str) -> str:
+        """Put a picture into the server's input folder and return the name under which LoadImage finds it."""
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        files = {"image": (name, buffer.getvalue(), "image/png")}
+        answer = self._session.post(f"{self.url}/upload/image", files=files, data={"overwrite": "true"}, timeout=60)
+        answer.raise_for_status()
+        return answer.json()["name"]
+
+    def queue(self, prompt: Prompt) -> str:
+        """Queue a prompt and return its id.
+
+        Raises:
+            PromptError: the server finds the prompt invalid; every complaint is in the message.
+        """
+        answer = self._session.post(f"{self.url}/prompt", json={"prompt": prompt}, timeout=60)
+        if answer.status_code == 400:
+            raise PromptError(_complaints(answer.json()))
+        answer.raise_for_status()
+        return answer.json()["prompt_id"]
+
+    def run(self, prompt: Prompt, timeout: float = 300.0) -> Result:
+        """Queue a prompt and wait for it.
+
+        Raises:
+            PromptError: the prompt was refused, a node failed, or someone interrupted it.
+            TimeoutError: it was not done after `timeout` seconds.
+        """
+        return self.wait(self.queue(prompt), timeout)
+
+    def wait(self, prompt_id: str, timeout: float = 300.0) -> Result:
+        """Wait for a queued prompt; raises as `run` does."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if entry := self._get(f"history/{prompt_id}").json().get(prompt_id):
+                return _result(entry)
+            time.sleep(0.02)
+        raise TimeoutError(f"prompt {prompt_id} was not done after {timeout:.0f} s")
+
+    def interrupt(self) -> None:
+        """Stop what is running, as the browser's button does."""
+        self._session.post(f"{self.url}/interrupt", timeout=60).raise_for_status()
+
+    def pictures(self, result: Result, node: str) -> list[Image.Image]:
+        """Fetch the pictures that a node of a finished prompt saved or previewed."""
+        return [self._picture(place) for place in result.outputs[node]["images"]]
+
+    def wait_for(self, condition: Callable[[], bool], timeout: float = 60.0) -> None:
+        """Poll until a condition holds."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the server did not reach the awaited state within {timeout:.0f} s")
+            time.sleep(0.02)
+
+    def running(self) -> bool:
+        """Whether a prompt is being executed."""
+        return bool(self._get("queue").json()["queue_running"])
+
+    def save(self, result: Result, node: str, path: Path) -> None:
+        """Fetch a node's first picture into a file."""
+        self.pictures(result, node)[0].save(path)
+
+    def _picture(self, place: dict[str, str]) -> Image.Image:
+        answer = self._get("view", **place)
+        return Image.open(io.BytesIO(answer.content)).convert("RGB")
+
+    def _get(self, path: str, **query: str) -> requests.Response:
+        answer = self._session.get(f"{self.url}/{path}", params=query, timeout=60)
+        answer.raise_for_status()
+        return answer
+
+
+def _result(entry: dict[str, Any]) -> Result:
+    messages = dict(entry["status"]["messages"])
+    for kind in ("execution_error", "execution_interrupted"):
+        if kind in messages:
+            message = messages[kind]
+            text = message.get("exception_message", "interrupted").strip()
+            raise PromptError(f"{message.get('node_type')}: {text}")
+    start, end = messages["execution_start"]["timestamp"], messages["execution_success"]["timestamp"]
+    return Result(entry["outputs"], (end - start) / 1000)
+
+
+def _complaints(answer: dict[str, Any]) -> str:
+    lines = [answer["error"]["message"]]
+    for node in answer["node_errors"].values():
+        lines += [f"{node['class_type']}: {error['message']}: {error['details']}" for error in node["errors"]]
+    return "\n".join(lines)
