@@ -1,0 +1,49 @@
+"""Sizes of the miniature's base model: SDXL's shape, small enough to be trained from nothing on two CPU cores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+LATENT_SIZE = 16
+PICTURE_SIZE = 128
+VAE_SCALE = 0.13025  # SDXL's latent scaling; the file's `vae_scale` undoes it, so TAESD's own latents are of unit size
+TEXT_L_WIDTH, TEXT_G_WIDTH = 32, 64
+TIME_IDS = (PICTURE_SIZE, PICTURE_SIZE, 0, 0, PICTURE_SIZE, PICTURE_SIZE)  # what ComfyUI sends for a 128 × 128 picture
+
+UNET: dict[str, Any] = {
+    "sample_size": LATENT_SIZE,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (32, 64, 128),
+    "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 1, 1),
+    "attention_head_dim": (2, 4, 8),  # diffusers' name for the number of heads: 16 channels each
+    "cross_attention_dim": TEXT_L_WIDTH + TEXT_G_WIDTH,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": TEXT_G_WIDTH + 6 * 256,
+    "use_linear_projection": True,
+    "norm_num_groups": 32,
+}
+
+_TEXT: dict[str, Any] = {"vocab_size": 49408, "max_position_embeddings": 77, "num_hidden_layers": 2, "eos_token_id": 49407, "bos_token_id": 49406}
+TEXT_L: dict[str, Any] = {
+    **_TEXT,
+    "hidden_size": TEXT_L_WIDTH,
+    "intermediate_size": 4 * TEXT_L_WIDTH,
+    "num_attention_heads": 2,
+    "projection_dim": TEXT_L_WIDTH,
+    "hidden_act": "quick_gelu",
+    "pad_token_id": 49407,
+}
+TEXT_G: dict[str, Any] = {
+    **_TEXT,
+    "hidden_size": TEXT_G_WIDTH,
+    "intermediate_size": 4 * TEXT_G_WIDTH,
+    "num_attention_heads": 4,
+    "projection_dim": TEXT_G_WIDTH,
+    "hidden_act": "gelu",
+    "pad_token_id": 0,
+}

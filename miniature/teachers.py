@@ -1,0 +1,109 @@
+"""Stage `teachers`: one LoRA per person by DreamBooth on the miniature's base model, many people per batch.
+
+Training people's teachers are what DiffLoRA learns from. Validation people's choose settings, held-out people's are
+only ever compared with; both are made by the same code from pictures that nothing else has seen.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from difflora_core.layout import LoRALayout
+from training.dreambooth import DreamBoothConfig, initial_lora, train_loras
+
+from . import base_config
+from .base import BaseModel, Condition, Tokenizer, noise_scheduler
+from .drawing import draw
+from .people import caption, person, split_people
+from .pictures import TEACHER_PEOPLE, TEACHER_PICTURES, scene_of
+from .vae import TinyVAE
+
+RANK = 4
+CONFIG = DreamBoothConfig(steps=110, rows=4, learning_rate=1.2e-2)
+PEOPLE_PER_BATCH = 16
+VALIDATION_PEOPLE = 32
+HELD_OUT_PEOPLE = 25
+
+
+def layout() -> LoRALayout:
+    """The miniature's LoRA layout: attention and feed-forward layers, rank 4."""
+    return LoRALayout.from_unet_config(base_config.UNET, RANK, feed_forward=True)
+
+
+def teacher_people(split: str) -> range:
+    """Who gets a teacher, by split."""
+    count = {"train": TEACHER_PEOPLE, "validation": VALIDATION_PEOPLE, "held_out": HELD_OUT_PEOPLE}[split]
+    return split_people(split)[:count]
+
+
+def person_latents(vae: TinyVAE, index: int) -> Tensor:
+    """Latents of a person's training pictures: float32 (16, 4, 16, 16)."""
+    pixels = np.stack([draw(person(index), scene_of(index, k)).image for k in range(TEACHER_PICTURES)])
+    pictures = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255.0
+    with torch.no_grad():
+        return vae.encode(pictures.contiguous(memory_format=torch.channels_last)).contiguous()
+
+
+def train_teachers(
+    base: BaseModel, tokenizer: Tokenizer, people: Sequence[int], latents: Tensor, config: DreamBoothConfig = CONFIG
+) -> tuple[Tensor, Tensor]:
+    """LoRAs (people, numel) of these people from latents (people, pictures, 4, 16, 16), and their last losses (people,).
+
+    Noise, timesteps and picture numbers are the same for all people; captions follow each person's own scenes.
+    """
+    scheduler = noise_scheduler()
+    shape = layout()
+    start = initial_lora(shape, torch.Generator().manual_seed(2408))
+    captions = [[caption(scene_of(i, k)) for k in range(latents.shape[1])] for i in people]
+    flat_captions = [text for row in captions for text in row]
+    with torch.no_grad():
+        condition = base.encode(tokenizer(flat_captions))
+    context = condition.context.unflatten(0, (len(people), -1))
+    pooled = condition.pooled.unflatten(0, (len(people), -1))
+    last = torch.zeros(len(people))
+
+    def loss(step: int, generator: torch.Generator) -> Tensor:
+        # Every picture in turn, in a new order each round; stratified timesteps: less noise between teachers
+        order = torch.randperm(latents.shape[1], generator=torch.Generator().manual_seed(step * config.rows // latents.shape[1]))
+        picks = order[torch.arange(step * config.rows, (step + 1) * config.rows) % latents.shape[1]]
+        strata = (torch.arange(config.rows) + torch.rand(config.rows, generator=generator)) / config.rows
+        timesteps = (strata * 1000).long().repeat(len(people))
+        noise = torch.randn(config.rows, *latents.shape[2:], generator=generator).repeat(len(people), 1, 1, 1)
+        clean = latents[:, picks].flatten(0, 1)
+        target = scheduler.get_velocity(clean, noise, timesteps)
+        text = Condition(context[:, picks].flatten(0, 1), pooled[:, picks].flatten(0, 1))
+        predicted = base.predict(scheduler.add_noise(clean, noise, timesteps), timesteps, text)
+        value = (predicted - target).square().unflatten(0, (len(people), -1)).mean(dim=(1, 2, 3, 4))
+        last.copy_(value.detach())
+        return value
+
+    return train_loras(base.unet, shape, start, len(people), loss, config), last
+
+
+def make_split(build: Path, split: str, base: BaseModel, vae: TinyVAE, tokenizer: Tokenizer, part: int = 0, parts: int = 1) -> None:
+    """Train the teachers of a split batch by batch; a batch that has its file is not trained again.
+
+    part, parts: this process does every `parts`-th batch, so that several processes share the work without talking.
+    """
+    folder = build / "teachers"
+    folder.mkdir(parents=True, exist_ok=True)
+    base.requires_grad_(False)
+    everyone = teacher_people(split)
+    batches = [everyone[i : i + PEOPLE_PER_BATCH] for i in range(0, len(everyone), PEOPLE_PER_BATCH)]
+    for batch in tqdm(batches[part::parts], desc=f"teachers {split}", unit="batch", disable=part > 0, mininterval=10):
+        path = folder / f"{split}_{batch[0]:05d}.safetensors"
+        if path.exists():
+            continue
+        latents = torch.stack([person_latents(vae, index) for index in batch])
+        loras, losses = train_teachers(base, tokenizer, batch, latents)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        save_file({"loras": loras.contiguous(), "person": torch.tensor(list(batch)), "loss": losses}, partial)
+        partial.replace(path)

@@ -1,0 +1,132 @@
+"""The miniature's autoencoder: TAESD's architecture and keys, trained here with fewer active channels.
+
+ComfyUI recognises a small VAE by TAESD's keys: /8, 64 channels everywhere. Most of those are not needed for drawings,
+so a narrower network is trained and written into the 64 channels: surplus channels get zero weights and stay exactly
+zero through convolution, ReLU and skip; a block that is not trained gets zero weights and is then exactly a ReLU.
+So the exported file computes the very same function (tested).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+TAESD_CHANNELS = 64
+TAESD_ENCODER_BLOCKS = (1, 3, 3, 3)
+TAESD_DECODER_BLOCKS = (3, 3, 3, 1)
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """Active part of the TAESD network, from full resolution down to /8.
+
+    widths: active channels per resolution. encoder_blocks, decoder_blocks: active residual blocks per resolution
+    (at most TAESD's own). latent_channels: 4 as in SDXL.
+    """
+
+    widths: tuple[int, int, int, int] = (16, 32, 64, 64)
+    encoder_blocks: tuple[int, int, int, int] = (0, 1, 1, 2)
+    decoder_blocks: tuple[int, int, int, int] = (1, 2, 2, 3)
+    latent_channels: int = 4
+
+
+class Block(nn.Module):
+    """TAESD's residual block; without convolutions it is a ReLU."""
+
+    def __init__(self, channels: int, active: bool) -> None:
+        super().__init__()
+        self.conv = None
+        if active:
+            self.conv = nn.Sequential(
+                nn.Conv2d(channels, channels, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(channels, channels, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(channels, channels, 3, padding=1),
+            )
+            nn.init.zeros_(self.conv[4].weight)
+            nn.init.zeros_(self.conv[4].bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x if self.conv is None else self.conv(x) + x)
+
+
+class Clamp(nn.Module):
+    """TAESD's soft limit of the latents to ±3."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x / 3) * 3
+
+
+def _blocks(width: int, active: int, total: int) -> list[nn.Module]:
+    return [Block(width, number < active) for number in range(total)]
+
+
+class TinyVAE(nn.Module):
+    """Autoencoder on pictures in [0, 1]: (batch, 3, 128, 128) ↔ latents (batch, 4, 16, 16) of unit size.
+
+    The layers stand at TAESD's positions, so a parameter's name is TAESD's name.
+    """
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        encoder: list[nn.Module] = [nn.Conv2d(3, widths[0], 3, padding=1)]
+        for level, (width, total) in enumerate(zip(widths, TAESD_ENCODER_BLOCKS, strict=True)):
+            if level:
+                encoder.append(nn.Conv2d(widths[level - 1], width, 3, padding=1, stride=2, bias=False))
+            encoder += _blocks(width, config.encoder_blocks[level], total)
+        encoder.append(nn.Conv2d(widths[3], config.latent_channels, 3, padding=1))
+        self.taesd_encoder = nn.Sequential(*encoder)
+
+        decoder: list[nn.Module] = [Clamp(), nn.Conv2d(config.latent_channels, widths[3], 3, padding=1), nn.ReLU()]
+        for position, total in enumerate(TAESD_DECODER_BLOCKS):
+            level = 3 - position
+            decoder += _blocks(widths[level], config.decoder_blocks[level], total)
+            if level:
+                decoder.append(nn.Upsample(scale_factor=2))
+                decoder.append(nn.Conv2d(widths[level], widths[level - 1], 3, padding=1, bias=False))
+        decoder.append(nn.Conv2d(widths[0], 3, 3, padding=1))
+        self.taesd_decoder = nn.Sequential(*decoder)
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """(batch, 3, h, w) in [0, 1] → (batch, 4, h/8, w/8)."""
+        return self.taesd_encoder(pictures)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(batch, 4, h/8, w/8) → (batch, 3, h, w), nominally in [0, 1]; not clamped."""
+        return self.taesd_decoder(latents)
+
+
+def export_taesd(vae: TinyVAE) -> dict[str, Tensor]:
+    """State dict of the full 64-channel TAESD network that computes what `vae` computes (keys taesd_encoder.N…)."""
+    full = TinyVAE(VAEConfig((TAESD_CHANNELS,) * 4, TAESD_ENCODER_BLOCKS, TAESD_DECODER_BLOCKS[::-1], vae.config.latent_channels))
+    state = {}
+    small = vae.state_dict()
+    for name, parameter in full.state_dict().items():
+        padded = torch.zeros_like(parameter)
+        if name in small:
+            padded[tuple(slice(0, size) for size in small[name].shape)] = small[name]
+        state[name] = padded
+    return state
+
+
+def reconstruction_loss(vae: TinyVAE, pictures: Tensor, weight: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """L1 + 4·L2 + 0.5·gradient difference, plus a pull of each latent channel to zero mean and unit deviation.
+
+    pictures: (batch, 3, h, w) in [0, 1]. weight: (batch, 1, h, w), how much each pixel counts (eyes and mouth more).
+    The decoder sees latents with a little noise (0.05), as it will from the diffusion model. Returns (loss, mse).
+    """
+    latents = vae.encode(pictures)
+    noise = 0.05 * torch.randn(latents.shape, generator=generator)
+    difference = vae.decode(latents + noise) - pictures
+    horizontal = (difference[..., 1:] - difference[..., :-1]).abs() * weight[..., 1:]
+    vertical = (difference[..., 1:, :] - difference[..., :-1, :]).abs() * weight[..., 1:, :]
+    pixels = (weight * difference.abs()).mean() + 4.0 * (weight * difference.square()).mean()
+    deviation, mean = torch.std_mean(latents, dim=(0, 2, 3))
+    unit = (deviation.clamp_min(1e-3).log().square() + mean.square()).mean()
+    loss = pixels + 0.5 * (horizontal.mean() + vertical.mean()) + 0.01 * unit
+    return loss, difference.square().mean().detach()

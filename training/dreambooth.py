@@ -1,0 +1,106 @@
+"""DreamBooth LoRAs for many people at once: one frozen base model, each sample with its own A_i and B_i.
+
+A batch holds `people × rows` samples. The frozen layers see one large batch; every target layer adds the sample's own
+low-rank branch with two batched matrix products. So K people cost one base pass and give the LoRAs that each would get
+alone (tested). All people start from the same factors and may share noise, timesteps and captions: what then differs
+between two LoRAs is the person, not the dice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from difflora_core.layout import LoRALayout
+
+
+@dataclass(frozen=True)
+class DreamBoothConfig:
+    """steps: optimiser steps. rows: pictures of each person per step. learning_rate: Adam's peak, cosine to zero after
+    `warmup` steps. seed: of noise, timesteps and picture choice, shared by all people."""
+
+    steps: int = 120
+    rows: int = 4
+    learning_rate: float = 1.0e-2
+    warmup: int = 5
+    seed: int = 0
+
+
+def initial_lora(layout: LoRALayout, generator: torch.Generator) -> Tensor:
+    """The shared start (numel,): down uniform in ±1/√in as PEFT does, up zero, so that ΔW = 0."""
+    factors = {}
+    for module in layout.modules:
+        down = torch.rand(layout.rank, module.in_features, generator=generator) * 2 - 1
+        factors[module.name] = (down / module.in_features**0.5, torch.zeros(module.out_features, layout.rank))
+    return layout.flatten(factors)
+
+
+@contextmanager
+def stacked_loras(unet: nn.Module, layout: LoRALayout, flat: Tensor) -> Iterator[None]:
+    """While open, sample i of a batch of `people × rows` gets LoRA i // rows of flat (people, numel).
+
+    The batch is ordered by person. Layers are changed by forward hooks that are removed again, whatever happens.
+    """
+    factors = layout.unflatten(flat)
+    handles = []
+
+    def branch(down: Tensor, up: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            x = inputs[0]
+            grouped = x.reshape(len(down), -1, x.shape[-1])  # (people, rows · tokens, in)
+            change = torch.bmm(torch.bmm(grouped, down.mT), up.mT)
+            return output + change.view(output.shape)
+
+        return hook
+
+    try:
+        for module in layout.modules:
+            down, up = factors[module.name]
+            handles.append(unet.get_submodule(module.name).register_forward_hook(branch(down, up)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+PersonLoss = Callable[[int, torch.Generator], Tensor]
+
+
+def train_loras(
+    unet: nn.Module,
+    layout: LoRALayout,
+    start: Tensor,
+    people: int,
+    loss: PersonLoss,
+    config: DreamBoothConfig,
+    on_step: Callable[[int], None] | None = None,
+) -> Tensor:
+    """LoRAs of `people` people, trained together from the shared `start` (numel,): (people, numel) float32.
+
+    loss(step, generator) → (people,): each person's mean loss, computed through `unet` on a batch ordered by person.
+    The generator's seed depends on config.seed and the step alone. The people's losses are summed, so a person's
+    gradient, and with Adam its whole path, doesn't depend on who else is in the batch.
+    """
+    flat = nn.Parameter(start.repeat(people, 1))
+    optimiser = torch.optim.Adam([flat], lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
+    for step in range(config.steps):
+        rate = config.learning_rate * _rate(step, config)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        generator = torch.Generator().manual_seed(1_000_003 * config.seed + step)
+        optimiser.zero_grad(set_to_none=True)
+        with stacked_loras(unet, layout, flat):
+            loss(step, generator).sum().backward()
+        optimiser.step()
+        if on_step:
+            on_step(step + 1)
+    return flat.detach()
+
+
+def _rate(step: int, config: DreamBoothConfig) -> float:
+    warm = min(1.0, (step + 1) / max(1, config.warmup))
+    return warm * 0.5 * (1.0 + float(torch.cos(torch.tensor(torch.pi * step / config.steps))))
