@@ -5,10 +5,11 @@ from typing import Any
 
 import comfy.lora
 import comfy.lora_convert
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from torch import Tensor
 
 from .sockets import CATEGORY
+from .text import show
 
 ENDINGS = (".lora_up.weight", ".lora_down.weight", ".alpha")
 
@@ -37,6 +38,7 @@ class ApplyLoRA(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output("patched", display_name="MODEL", tooltip="The model with the LoRA.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -44,9 +46,10 @@ class ApplyLoRA(io.ComfyNode):
         """Patch a clone: the incoming model is another node's cached output."""
         patches = fitting_patches(model, lora)
         patched = model.clone()
-        if strength != 0:
-            patched.add_patches(patches, strength)
-        return io.NodeOutput(patched)
+        done = patched.add_patches(patches, strength) if strength != 0 else ()
+        description = f"{len(done)}/{len(patches)} modules patched"
+        show(description, cls.hidden.unique_id)
+        return io.NodeOutput(patched, ui=ui.PreviewText(description))
 
 
 def fitting_patches(model: Any, lora: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -1,0 +1,75 @@
+"""One real ComfyUI for all tests of this folder, on the shipped weights."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from miniature.client import Client
+from miniature.drawing import draw, draw_empty
+from miniature.graph import Graph
+from miniature.host import ROOT, WEIGHTS, Host, prepare_base
+from miniature.people import person, reference_scene
+
+WORKFLOW = ROOT / "workflows" / "difflora_portrait.json"
+PERSON = 7000
+CHECKPOINTS = WEIGHTS / "checkpoints" / "miniature_sdxl.safetensors", WEIGHTS / "difflora" / "miniature.safetensors"
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base directory with, beside the pack, damaged and foreign checkpoints in models/difflora."""
+    base = prepare_base(tmp_path_factory.mktemp("host"))
+    shutil.copytree(Path(__file__).with_name("read_lora_node"), base / "custom_nodes" / "read_lora_node")
+    sdxl, difflora = CHECKPOINTS
+    folder = base / "models" / "difflora"
+    folder.mkdir()
+    shutil.copyfile(sdxl, folder / "foreign.safetensors")
+    (folder / "truncated.safetensors").write_bytes(difflora.read_bytes()[:-1000])
+    (folder / "page.safetensors").write_text("<!DOCTYPE html><html>404</html>")
+    return base
+
+
+@pytest.fixture(scope="session")
+def host(base: Path) -> Iterator[Host]:
+    """The running server; it keeps every result, so that tests do not pay for each other's networks."""
+    with Host(base, arguments=("--cache-lru", "200")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client(host: Host) -> Client:
+    return Client(host.url)
+
+
+@pytest.fixture(scope="session")
+def workflow(client: Client) -> Graph:
+    """The example workflow with pictures of a held-out person; read, never changed, by tests."""
+    graph = Graph.load(WORKFLOW, client.object_info())
+    rng = np.random.default_rng(PERSON)
+    for number in (1, 2, 3):
+        picture = Image.fromarray(draw(person(PERSON), reference_scene(rng)).image)
+        graph.set(f"Reference {number}", image=client.upload(picture, f"reference_{number}.png"))
+    return graph
+
+
+@pytest.fixture(scope="session")
+def two_people(client: Client) -> str:
+    """A picture of two people: 7001 on the left, 7002 on the right and larger."""
+    rng = np.random.default_rng(1)
+    left = Image.fromarray(draw(person(7001), reference_scene(rng), size=112).image)
+    right = Image.fromarray(draw(person(7002), reference_scene(rng), size=160).image)
+    picture = Image.new("RGB", (300, 170), (200, 205, 210))
+    picture.paste(left, (5, 30))
+    picture.paste(right, (130, 5))
+    return client.upload(picture, "two_people.png")
+
+
+@pytest.fixture(scope="session")
+def nobody(client: Client) -> str:
+    """A picture without a person."""
+    scene = reference_scene(np.random.default_rng(2))
+    return client.upload(Image.fromarray(draw_empty(scene)), "nobody.png")

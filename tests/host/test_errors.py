@@ -1,0 +1,93 @@
+"""Bad input on a real ComfyUI: each is refused, and the message says what to do."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from miniature.client import Client, PromptError
+from miniature.graph import Graph
+
+
+def one_reference(workflow: Graph, picture: str) -> Graph:
+    graph = workflow.copy().set("Reference 1", image=picture)
+    return graph.set("Encode Face", image=graph.output("Reference 1"))
+
+
+def test_no_face_names_the_picture(client: Client, workflow: Graph, nobody: str) -> None:
+    with pytest.raises(PromptError, match=r"DiffLoRAEncodeFace: .*no face.*2 of 3"):
+        client.run(workflow.copy().set("Reference 2", image=nobody).only("Faces found").prompt)
+
+
+def test_two_faces_can_be_chosen(client: Client, workflow: Graph, two_people: str) -> None:
+    graph = one_reference(workflow, two_people)
+
+    def crop(choose: str, index: int) -> bytes:
+        chosen = graph.copy().set("Encode Face", choose=choose, index=index).only("Faces found")
+        return client.pictures(client.run(chosen.prompt), chosen.id("Faces found"))[0].tobytes()
+
+    assert crop("left to right", 1) == crop("largest", 0)
+    assert crop("left to right", 0) == crop("largest", 1)
+    assert crop("left to right", 0) != crop("left to right", 1)
+    with pytest.raises(PromptError, match=r"2 faces"):
+        crop("left to right", 2)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("truncated.safetensors", "truncated"),
+        ("foreign.safetensors", "not a DiffLoRA checkpoint"),
+        ("page.safetensors", "HTML page"),
+    ],
+)
+def test_wrong_checkpoint(client: Client, workflow: Graph, file: str, message: str) -> None:
+    with pytest.raises(PromptError, match=rf"(?is)DiffLoRALoad: .*{message}"):
+        client.run(workflow.copy().set("Load DiffLoRA", checkpoint=file).only("Save LoRA").prompt)
+
+
+def test_wrong_base_model(client: Client, workflow: Graph, base: Path) -> None:
+    """A LoRA of other modules than the model's, as of SDXL on SD 1.5: core only warns and draws without it."""
+    client.run(workflow.copy().set("Save LoRA", prefix="loras/foreign").only("Save LoRA").prompt)
+    (path,) = (base / "output" / "loras").glob("foreign_*.safetensors")
+    tensors = load_file(path)
+    name = next(name for name in tensors if "down_blocks_1" in name).split(".")[0]
+    deeper = name.replace("transformer_blocks_0", "transformer_blocks_9")
+    assert deeper != name
+    refused(
+        client, workflow, base, "deeper", {key.replace(name, deeper): value for key, value in tensors.items()}, deeper
+    )
+    wider = {
+        key: torch.zeros(value.shape[0] + 8, *value.shape[1:]) if key == f"{name}.lora_up.weight" else value
+        for key, value in tensors.items()
+    }
+    refused(client, workflow, base, "wider", wider, name)
+
+
+def refused(
+    client: Client, workflow: Graph, base: Path, name: str, tensors: dict[str, torch.Tensor], names: str
+) -> None:
+    """Give a LoRA to Apply LoRA and expect a refusal that names the module.
+
+    No core node puts a LoRA file on the LORA_MODEL socket, so the tests' own folder in custom_nodes does.
+    """
+    save_file(tensors, base / "models" / "loras" / f"{name}.safetensors")
+    graph = workflow.copy().add("File", "DiffLoRATestReadLoRA", lora_name=f"{name}.safetensors")
+    graph.set("Apply LoRA", lora=graph.output("File"))
+    with pytest.raises(PromptError, match=rf"(?s)DiffLoRAApply: .*{names}"):
+        client.run(graph.only("Save Image").prompt)
+
+
+def test_face_of_another_recogniser(client: Client, workflow: Graph) -> None:
+    graph = workflow.copy().set("Load Face Analysis", model_pack="measuring")
+    with pytest.raises(PromptError, match=r"DiffLoRAMixFeatures: .*'measuring'.*'miniature'"):
+        client.run(graph.only("Save LoRA").prompt)
+
+
+def test_missing_features(client: Client, workflow: Graph) -> None:
+    graph = workflow.copy()
+    del graph.prompt[graph.id("Mix Features")]["inputs"]["clip_vision_output"]
+    with pytest.raises(PromptError, match=r"needs image features: connect CLIP Vision Encode"):
+        client.run(graph.only("Save LoRA").prompt)
+    client.run(graph.set("Mix Features", mode="face").only("Save LoRA").prompt)

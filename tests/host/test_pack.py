@@ -1,0 +1,55 @@
+"""The pack in a real ComfyUI: it loads, and says what its nodes take and give."""
+
+import requests
+
+from miniature.client import Client
+from miniature.host import PACK_NAME, Host, find_host
+
+NODES = {
+    "DiffLoRALoad": (["DIFFLORA_MODEL"], set()),
+    "DiffLoRALoadFaceAnalysis": (["INSIGHTFACE"], set()),
+    "DiffLoRAEncodeFace": (["DIFFLORA_FACE", "IMAGE"], {"IMAGE", "INSIGHTFACE,FACEANALYSIS"}),
+    "DiffLoRAMixFeatures": (["DIFFLORA_FEATURES"], {"DIFFLORA_MODEL", "DIFFLORA_FACE", "CLIP_VISION_OUTPUT"}),
+    "DiffLoRASample": (["DIFFLORA_LATENT"], {"DIFFLORA_MODEL", "DIFFLORA_FEATURES"}),
+    "DiffLoRADecode": (["LORA_MODEL"], {"DIFFLORA_MODEL", "DIFFLORA_LATENT"}),
+    "DiffLoRAApply": (["MODEL"], {"MODEL", "LORA_MODEL"}),
+}
+"""Every node: its outputs, and the sockets among its inputs."""
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+
+
+def test_every_node_is_there_and_documented(client: Client) -> None:
+    info = client.object_info()
+    assert {name for name in info if name.startswith("DiffLoRA") and "Miniature" not in name} == set(NODES)
+    for name, (outputs, sockets) in NODES.items():
+        node = info[name]
+        inputs = {**node["input"].get("required", {}), **node["input"].get("optional", {})}
+        assert node["output"] == outputs
+        assert {form for form, _ in inputs.values() if isinstance(form, str)} - WIDGETS == sockets
+        assert all(options["tooltip"] for _, options in inputs.values()), f"{name}: an input without a tooltip"
+        assert node["description"]
+        assert node["category"] == "DiffLoRA"
+
+
+def test_choices_are_what_is_there(client: Client) -> None:
+    info = client.object_info()
+    assert "miniature.safetensors" in info["DiffLoRALoad"]["input"]["required"]["checkpoint"][1]["options"]
+    assert "miniature" in info["DiffLoRALoadFaceAnalysis"]["input"]["required"]["model_pack"][1]["options"]
+    assert "CPU" in info["DiffLoRALoadFaceAnalysis"]["input"]["required"]["provider"][1]["options"]
+
+
+def test_workflow_is_among_the_templates(host: Host) -> None:
+    templates = requests.get(f"{host.url}/api/workflow_templates", timeout=30).json()
+    assert templates[PACK_NAME] == ["difflora_portrait"]
+
+
+def test_nothing_failed_while_loading(host: Host) -> None:
+    log = host.log()
+    assert "IMPORT FAILED" not in log.split("Import times for custom nodes")[1]
+    assert "Cannot import" not in log
+
+
+def test_host_folder_is_not_written_to(host: Host, base: object) -> None:
+    folder = find_host()
+    assert not (folder / "custom_nodes" / PACK_NAME).exists()
+    assert f"Setting user directory to: {base}" in host.log()
