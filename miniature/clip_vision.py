@@ -1,4 +1,4 @@
-"""The miniature's image encoder: a small CLIP vision tower that transformers and ComfyUI's CLIP_VISION socket both load.
+"""The miniature's image encoder: a small CLIP vision tower for transformers and ComfyUI's CLIP_VISION socket.
 
 The folder holds config.json, model.safetensors, preprocessor_config.json. config.json is written in full, not as a
 difference from transformers' defaults: `comfy.clip_vision.ClipVisionModel` reads the same file and knows no defaults.

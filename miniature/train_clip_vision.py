@@ -2,8 +2,8 @@
 
 The captions name looks (`people.describe`) and scene (`people.caption`). The text tower exists only here: words are
 averaged to clauses, clauses to captions. Two contrastive losses: CLIP's over whole captions with some clauses left out
-(Radford et al., 2021), and SigLIP's over single clauses (Zhai et al., 2023), which is what makes a small tower learn the
-fine ones in a few hundred steps.
+(Radford et al., 2021), and SigLIP's over single clauses (Zhai et al., 2023): that makes a small tower learn the fine
+ones in a few hundred steps.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def train_image_encoder(build: Path, weights: Path) -> None:
 
 
 def draw_batch(album: Album, rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[str, ...]]]:
-    """Worn, shifted pictures, uint8 (batch, 128, 128, 3), and the clauses of their captions. Never mirrored: captions say left."""
+    """Worn, shifted pictures, uint8 (batch, 128, 128, 3), and their captions. Never mirrored: captions say left."""
     rows = rng.choice(len(album.people), BATCH, replace=False)
     columns = rng.integers(album.pictures, size=BATCH)
     pictures = []
@@ -55,7 +55,9 @@ def draw_batch(album: Album, rng: np.random.Generator) -> tuple[np.ndarray, list
         padded = np.pad(worn(album.picture(row, column), rng), ((SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), "edge")
         top, left = rng.integers(2 * SHIFT + 1, size=2)
         pictures.append(padded[top : top + 128, left : left + 128])
-    return np.stack(pictures), [clauses_of(int(album.people[row]), int(column)) for row, column in zip(rows, columns, strict=True)]
+    return np.stack(pictures), [
+        clauses_of(int(album.people[row]), int(column)) for row, column in zip(rows, columns, strict=True)
+    ]
 
 
 @lru_cache(maxsize=40000)
@@ -88,7 +90,11 @@ class CaptionedPictures(nn.Module):
         self.clause_scale = nn.Parameter(torch.tensor(2.3))
         self.clause_bias = nn.Parameter(torch.full((len(clauses),), -3.0))
 
-    def forward(self, pixels: Tensor, captions: list[tuple[str, ...]], rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+    spelling: Tensor
+
+    def forward(
+        self, pixels: Tensor, captions: list[tuple[str, ...]], rng: np.random.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
         """pixels (n, 3, 128, 128), n captions → loss and figures."""
         image = F.normalize(self.vision(pixel_values=pixels).image_embeds)  # (n, width)
         clauses = self.text(self.spelling @ self.words.weight)  # (clauses, width)
@@ -102,5 +108,9 @@ class CaptionedPictures(nn.Module):
         caption_loss = (F.cross_entropy(match, own) + F.cross_entropy(match.T, own)) / 2
         logits = self.clause_scale.exp() * image @ F.normalize(clauses).T + self.clause_bias
         clause_loss = F.binary_cross_entropy_with_logits(logits, named, reduction="none").sum(1).mean()
-        figures = {"caption": float(caption_loss), "clause": float(clause_loss), "right": float((match.argmax(1) == own).float().mean())}
+        figures = {
+            "caption": float(caption_loss),
+            "clause": float(clause_loss),
+            "right": float((match.argmax(1) == own).float().mean()),
+        }
         return caption_loss + clause_loss, figures

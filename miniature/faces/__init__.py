@@ -23,10 +23,13 @@ def face_analysis(name: str, root: Path = ROOT, threads: int = 1) -> FaceAnalysi
 
     folder = root / "models" / name
     if not (folder / "detector.onnx").exists():
-        raise FileNotFoundError(f"no face models in {folder}: expected detector.onnx and recogniser.onnx; run `python -m miniature build`")
+        raise FileNotFoundError(
+            f"no face models in {folder}: expected detector.onnx and recogniser.onnx; run `python -m miniature build`"
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    analysis = FaceAnalysis(name=name, root=str(root), providers=["CPUExecutionProvider"], sess_options=options)
+    # The folder itself, not its name: InsightFace prefers a folder of that name in the working directory, such as ours.
+    analysis = FaceAnalysis(name=str(folder), providers=["CPUExecutionProvider"], sess_options=options)
     analysis.prepare(ctx_id=-1)
     return analysis

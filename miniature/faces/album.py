@@ -75,7 +75,11 @@ def draw_album(people: Sequence[int], pictures: int, seed: int = 5) -> Album:
     for row, index in enumerate(people):
         for column in range(pictures):
             picture = draw(person(index), random_scene(np.random.default_rng([seed, index, column])))
-            stack[row, column], landmarks[row, column], boxes[row, column] = picture.image, picture.landmarks, picture.box
+            stack[row, column], landmarks[row, column], boxes[row, column] = (
+                picture.image,
+                picture.landmarks,
+                picture.box,
+            )
     return Album(np.array(people), [stack], landmarks, boxes)
 
 

@@ -68,10 +68,20 @@ class Composer:
         if rng.random() < 0.5:
             return image, landmarks, box
         landmarks = landmarks[MIRRORED] * (-1, 1) + (CANVAS, 0)
-        return np.ascontiguousarray(image[:, ::-1]), landmarks, np.array([CANVAS - box[2], box[1], CANVAS - box[0], box[3]])
+        return (
+            np.ascontiguousarray(image[:, ::-1]),
+            landmarks,
+            np.array([CANVAS - box[2], box[1], CANVAS - box[0], box[3]]),
+        )
 
     def _paste(
-        self, canvas: Canvas, rng: np.random.Generator, centre: np.ndarray, zoom: float, angle: float, black: bool = False
+        self,
+        canvas: Canvas,
+        rng: np.random.Generator,
+        centre: np.ndarray,
+        zoom: float,
+        angle: float,
+        black: bool = False,
     ) -> None:
         """Put a portrait on the canvas unless it would hide a face that is there. black: nothing around it."""
         image, landmarks, box = self._portrait(rng)
@@ -95,7 +105,7 @@ class Composer:
             canvas.clear.append(visible > 0.8)
 
     def _pair(self, canvas: Canvas, rng: np.random.Generator) -> None:
-        """Two portraits edge to edge with black beneath, as InsightFace pads a picture that is not square; or four tiles."""
+        """Two portraits edge to edge, black beneath as InsightFace pads a picture that is not square; or four tiles."""
         side = canvas.pixels.shape[0]
         half = side / 2
         upright = rng.random() < 0.3
@@ -115,7 +125,7 @@ class Composer:
         elif chance < 0.8:
             pixels = np.full((side, side, 3), _colour(rng), dtype=np.uint8)
         else:
-            cells = int(2 ** rng.integers(2, 7))
+            cells = int(2 ** rng.integers(2, 8))
             pixels = cv2.resize(rng.integers(0, 255, (cells, cells, 3), dtype=np.uint8), (side, side))
         for _ in range(int(rng.integers(1, 9)) if rng.random() < 0.5 else 0):
             centre = tuple(int(v) for v in rng.uniform(0, side, 2))

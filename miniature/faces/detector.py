@@ -1,8 +1,9 @@
 """A face detector in SCRFD's form (Guo et al., 2021): strides 8, 16, 32, two square anchors per cell, five landmarks.
 
-What InsightFace expects of such a network (insightface/model_zoo/scrfd.py): nine outputs, three of scores (cells · 2, 1),
-three of boxes (cells · 2, 4) as distances left, top, right, bottom from the cell's corner, three of landmarks (cells · 2,
-10) as offsets, both in units of the stride; the cell in row i and column j stands at pixel (j · stride, i · stride).
+What InsightFace expects of such a network (insightface/model_zoo/scrfd.py): nine outputs, three of scores (cells · 2,
+1), three of boxes (cells · 2, 4) as distances left, top, right, bottom from the cell's corner, three of landmarks
+(cells · 2, 10) as offsets, both in units of the stride; the cell in row i and column j stands at pixel (j · stride,
+i · stride).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ NUMBERS = 15  # per anchor: score, 4 distances, 5 × 2 offsets
 
 
 class Detector(nn.Module):
-    """A narrow trunk down to stride 32, a head at each of the last three strides; 0.17 M numbers.
+    """A narrow trunk down to stride 32, a head at each of the last three strides; 0.4 M numbers.
 
     There is no path back up: a drawn face is recognised from its own scale, and the deeper levels, dilated, see all of
     a face of 450 pixels.
@@ -30,17 +31,17 @@ class Detector(nn.Module):
         self.levels = nn.ModuleList(
             [
                 nn.Sequential(*halving(20, 36), Separable(36), Separable(36)),
-                nn.Sequential(*halving(36, 56), Separable(56), Separable(56, dilation=2)),
-                nn.Sequential(*halving(56, 72), *(Separable(72, dilation=d) for d in (1, 2, 3, 1))),
+                nn.Sequential(*halving(36, 64), *(Separable(64, dilation=d) for d in (1, 2, 1))),
+                nn.Sequential(*halving(64, 80), *(Separable(80, dilation=d) for d in (1, 2, 3, 1))),
             ]
         )
-        widths = (36, 56, 72)
+        widths = (36, 64, 80)
         self.heads = nn.ModuleList(Head(*parts) for parts in zip(widths, ANCHORS, STRIDES, strict=True))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(n, 3, h, w) RGB, (x − 127.5) / 128, sides divisible by 32 → nine outputs in the order of `OUTPUTS`.
 
-        Rows are (n · h/s · w/s · 2): cells row by row, anchors innermost. Scores are probabilities, or logits while training.
+        Rows are (n · h/s · w/s · 2): cells row by row, anchors innermost. Scores are probabilities, in training logits.
         """
         x = self.stem(images)
         outputs = []
@@ -54,7 +55,7 @@ class Detector(nn.Module):
 
 
 def halving(inputs: int, outputs: int) -> list[nn.Module]:
-    """3 × 3 convolution with stride 2, ReLU. No normalisation: statistics of small and of huge faces would not agree."""
+    """3 × 3 convolution with stride 2, ReLU. No normalisation: small and huge faces have different statistics."""
     convolution = nn.Conv2d(inputs, outputs, 3, 2, 1)
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
     return [convolution, nn.ReLU()]
@@ -80,12 +81,12 @@ class Head(nn.Module):
 
     def __init__(self, channels: int, anchors: tuple[float, float], stride: int) -> None:
         super().__init__()
-        self.mix = nn.Sequential(Separable(channels), nn.Conv2d(channels, 64, 1), nn.ReLU())
-        self.out = nn.Conv2d(64, 2 * NUMBERS, 1)
+        self.mix = nn.Sequential(Separable(channels), Separable(channels), nn.Conv2d(channels, 96, 1), nn.ReLU())
+        self.out = nn.Conv2d(96, 2 * NUMBERS, 1)
         nn.init.normal_(self.out.weight, std=0.01)
-        nn.init.zeros_(self.out.bias)
-        with torch.no_grad():
-            self.out.bias[::NUMBERS] = -4.0  # faces are rare
+        rare = torch.zeros(2, NUMBERS)
+        rare[:, 0] = -4.0  # a cell without a face is the rule
+        self.out.bias = nn.Parameter(rare.flatten())
         # The network speaks in anchor sides, so that all levels have numbers of one size; the outputs are in strides.
         self.register_buffer("units", torch.tensor(anchors)[:, None] / stride, persistent=False)
 

@@ -38,10 +38,14 @@ def export_recogniser(network: nn.Module, path: Path) -> None:
 def export_detector(network: nn.Module, path: Path, outputs: list[str]) -> None:
     """One input of any height and width that 32 divides, (x − 127.5) / 128, RGB; nine outputs."""
     axes = {"images": {2: "height", 3: "width"}}
-    _export(network, torch.zeros(1, 3, 128, 160), path, outputs, axes | {name: {0: f"{name}_cells"} for name in outputs})
+    _export(
+        network, torch.zeros(1, 3, 128, 160), path, outputs, axes | {name: {0: f"{name}_cells"} for name in outputs}
+    )
 
 
-def _export(network: nn.Module, example: Tensor, path: Path, outputs: list[str], axes: dict[str, dict[int, str]]) -> None:
+def _export(
+    network: nn.Module, example: Tensor, path: Path, outputs: list[str], axes: dict[str, dict[int, str]]
+) -> None:
     """The file appears only when it is complete and onnx's checker accepts it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
@@ -49,7 +53,13 @@ def _export(network: nn.Module, example: Tensor, path: Path, outputs: list[str],
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
-            network, (example,), str(partial), input_names=["images"], output_names=outputs, dynamic_axes=axes, dynamo=False
+            network,
+            (example,),
+            str(partial),
+            input_names=["images"],
+            output_names=outputs,
+            dynamic_axes=axes,
+            dynamo=False,
         )
     onnx.checker.check_model(str(partial))
     partial.replace(path)

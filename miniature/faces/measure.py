@@ -10,6 +10,7 @@ from ..people import TRAITS, split_people
 from .album import Album, draw_album, open_album
 from .alignment import CROP, aligned_crop, alignment
 
+
 def aligned_album(album: Album) -> np.ndarray:
     """Crops by the true landmarks: uint8 (people, pictures, 112, 112, 3)."""
     crops = np.empty((len(album.people), album.pictures, CROP, CROP, 3), dtype=np.uint8)

@@ -17,7 +17,9 @@ from .detector import ANCHORS, OUTPUTS, STRIDES, Detector
 from .export import export_detector
 
 PEOPLE = range(0, 2400)
-TRAINING = TrainConfig(steps=1500, learning_rate=2.5e-3, warmup=60, weight_decay=0.001, ema=0.99, save_every=100, seed=21)
+TRAINING = TrainConfig(
+    steps=2400, learning_rate=2.5e-3, warmup=60, weight_decay=0.001, ema=0.99, save_every=100, seed=21
+)
 # side of the canvases of a batch: (how many in a batch, how often). 128 and 640 are InsightFace's own sizes; there a
 # 128-pixel picture is a face of 80 and of 400 pixels.
 SIDES = {128: (24, 0.5), 256: (8, 0.22), 448: (3, 0.16), 640: (2, 0.12)}
@@ -25,7 +27,7 @@ NEAR, FAR = 0.6, 1.0  # octaves between a face and an anchor: below NEAR it must
 
 
 def train_detector(build: Path, weights: Path) -> None:
-    """Train (resumable, state in build/faces) and export the detector into both model folders: it is no judge of people."""
+    """Train (resumable, state in build/faces) and export into both model folders: a detector does not judge people."""
     composer = Composer(open_album(build, PEOPLE))
     torch.manual_seed(TRAINING.seed)
     model = Detector().to(memory_format=torch.channels_last)
@@ -55,8 +57,9 @@ Targets = dict[str, Tensor]
 def targets(canvases: list[Canvas]) -> Targets:
     """What every row of the detector's outputs should say, levels one after another as in `detection_loss`.
 
-    label (rows,): 1 face, 0 none, −1 does not matter. box (rows, 4) and landmarks (rows, 10): in anchor sides, as
-    distances from the cell. side (rows,): the anchor's side in strides.
+    label (rows,): 1 face, 0 none, −1 does not matter. near (rows,): box and landmarks are to be right even where the
+    label does not matter, so that whatever fires there is merged with its neighbours. box (rows, 4) and landmarks
+    (rows, 10): in anchor sides, as distances from the cell. side (rows,): the anchor's side in strides.
     """
     parts: list[dict[str, np.ndarray]] = []
     for stride, anchors in zip(STRIDES, ANCHORS, strict=True):
@@ -68,38 +71,45 @@ def targets(canvases: list[Canvas]) -> Targets:
 def _level_targets(canvas: Canvas, stride: int, anchors: np.ndarray) -> dict[str, np.ndarray]:
     cells = canvas.pixels.shape[0] // stride
     y, x = np.mgrid[:cells, :cells] * stride
-    points = np.stack([x, y], axis=-1).reshape(-1, 1, 2).repeat(2, axis=1).reshape(-1, 2).astype(np.float32)  # (rows, 2)
+    points = np.stack([x, y], axis=-1).reshape(-1, 2).repeat(2, axis=0).astype(np.float32)  # (rows, 2)
     sides = np.tile(anchors, cells * cells).astype(np.float32)  # (rows,)
-    label = np.zeros(len(points), dtype=np.float32)
+    label, near = np.zeros(len(points), np.float32), np.zeros(len(points), bool)
     box, landmarks = np.zeros((len(points), 4), np.float32), np.zeros((len(points), 10), np.float32)
     for face, marks, clear in zip(canvas.boxes, canvas.landmarks, canvas.clear, strict=True):
         size = float((face[2:] - face[:2]).max())
         away = np.linalg.norm(points - (face[:2] + face[2:]) / 2, axis=1)
         octaves = np.abs(np.log2(size / sides))
-        core = away <= max(0.22 * size, 0.71 * stride)
-        around = away <= max(0.4 * size, 1.6 * stride)
-        label[around & (octaves < FAR) & (label == 0)] = -1
+        core = (away <= max(0.22 * size, 0.71 * stride)) & (octaves < NEAR)
+        around = (away <= max(0.4 * size, 1.6 * stride)) & (octaves < FAR) & (label != 1)
+        label[around] = -1
         if not clear:
             label[(away <= 0.7 * size) & (octaves < 1.5)] = -1
             continue
-        hit = core & (octaves < NEAR)
-        label[hit] = 1
-        box[hit] = np.concatenate([points[hit] - face[:2], face[2:] - points[hit]], axis=1) / sides[hit, None]
-        landmarks[hit] = (marks[None] - points[hit, None]).reshape(-1, 10) / sides[hit, None]
-    return {"label": label, "box": box, "landmarks": landmarks, "side": sides / stride}
+        label[core] = 1
+        around |= core
+        near |= around
+        here, unit = points[around], sides[around, None]
+        box[around] = np.concatenate([here - face[:2], face[2:] - here], axis=1) / unit
+        landmarks[around] = (marks[None] - here[:, None]).reshape(-1, 10) / unit
+    return {"label": label, "near": near, "box": box, "landmarks": landmarks, "side": sides / stride}
 
 
 def detection_loss(outputs: tuple[Tensor, ...], wanted: Targets) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropy of the scores over all rows that matter plus L1 of boxes and landmarks, per row with a face."""
+    """Cross-entropy of the scores over all rows that matter plus L1 of boxes and landmarks, per row near a face."""
     scores, boxes, landmarks = (torch.cat(outputs[i : i + 3]) for i in (0, 3, 6))
-    label = wanted["label"]
+    label, near = wanted["label"], wanted["near"]
     face = label == 1
-    count = face.sum().clamp(min=1)
     entropy = F.binary_cross_entropy_with_logits(scores[:, 0], label.clamp(min=0), reduction="none")
-    score_loss = (entropy * (label >= 0)).sum() / count
-    side = wanted["side"][face, None]
-    box_loss = F.smooth_l1_loss(boxes[face] / side, wanted["box"][face], beta=0.02, reduction="sum") / count
-    mark_loss = F.smooth_l1_loss(landmarks[face] / side, wanted["landmarks"][face], beta=0.02, reduction="sum") / count
+    score_loss = (entropy * (label >= 0)).sum() / face.sum().clamp(min=1)
+    weight = torch.where(face, 1.0, 0.3)[near, None]
+    side = wanted["side"][near, None]
+
+    def error(found: Tensor, key: str) -> Tensor:
+        each = F.smooth_l1_loss(found[near] / side, wanted[key][near], beta=0.01, reduction="none")
+        return (each * weight).sum() / weight.sum().clamp(min=1)
+
+    box_loss, mark_loss = error(boxes, "box"), error(landmarks, "landmarks")
     with torch.no_grad():
-        figures = {"recall": float((scores[face] > 0).float().mean()), "box": float(box_loss), "marks": float(mark_loss)}
-    return score_loss + 2.0 * box_loss + 2.0 * mark_loss, figures
+        recall = float((scores[face] > 0).float().mean()) if face.any() else 1.0
+    figures = {"recall": recall, "box": float(box_loss), "marks": float(mark_loss)}
+    return score_loss + 2.0 * box_loss + 3.0 * mark_loss, figures

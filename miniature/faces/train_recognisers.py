@@ -2,7 +2,8 @@
 
 They share no person, seed, loss or width. "miniature" learns by InfoNCE over pairs of pictures (van den Oord et al.,
 2018) and, because the drawn world knows them, to give the traits by a linear map. "measuring" learns by the supervised
-contrastive loss alone (Khosla et al., 2020), with look-alikes in every batch. No part of DiffLoRA ever sees "measuring".
+contrastive loss alone (Khosla et al., 2020). Both have look-alikes in every batch. No part of DiffLoRA sees
+"measuring".
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ RUNS = {
         network=RecogniserConfig(stem=(16, 32, 64), deep=80, neck=14),
         people=range(0, 2400),
         batch=(112, 2),
-        training=TrainConfig(steps=520, learning_rate=3e-3, warmup=30, weight_decay=0.02, ema=0.99, save_every=20, seed=11),
+        training=TrainConfig(
+            steps=520, learning_rate=3e-3, warmup=30, weight_decay=0.02, ema=0.99, save_every=20, seed=11
+        ),
         temperature=0.08,
         look_alikes=8,
         trait_weight=12.0,
@@ -57,7 +60,9 @@ RUNS = {
         network=RecogniserConfig(stem=(40, 56), deep=96, neck=12),
         people=range(2400, 4800),
         batch=(64, 4),
-        training=TrainConfig(steps=220, learning_rate=3e-3, warmup=20, weight_decay=0.02, ema=0.98, save_every=20, seed=12),
+        training=TrainConfig(
+            steps=220, learning_rate=3e-3, warmup=20, weight_decay=0.02, ema=0.98, save_every=20, seed=12
+        ),
         temperature=0.1,
         look_alikes=8,
         trait_weight=0.0,
@@ -103,7 +108,7 @@ def crop_sampler(album: Album, run: RecogniserRun) -> Sampler:
         marks = album.landmarks[owners, columns.reshape(-1)]  # (people · pictures, 5, 2)
         transforms = alignment(jittered(marks, rng, JITTER))
         crops = [
-            aligned_crop(worn(album.picture(row, column), rng), transform)
+            aligned_crop(worn(album.picture(int(row), int(column)), rng), transform)
             for row, column, transform in zip(owners, columns.reshape(-1), transforms, strict=True)
         ]
         return normalised(np.stack(crops)), torch.from_numpy(traits[rows])
@@ -135,7 +140,9 @@ def look_alikes(traits: np.ndarray, count: int, group: int, rng: np.random.Gener
     return np.array(chosen)
 
 
-def contrastive_loss(sample: Sampler, run: RecogniserRun) -> Callable[[nn.Module, int, torch.Generator], tuple[Tensor, dict[str, float]]]:
+def contrastive_loss(
+    sample: Sampler, run: RecogniserRun
+) -> Callable[[nn.Module, int, torch.Generator], tuple[Tensor, dict[str, float]]]:
     """Loss of one batch: each picture's positives are the other pictures of its person, all else is negative."""
     people, pictures = run.batch
     same = torch.block_diag(*[torch.ones(pictures, pictures)] * people).bool()

@@ -7,7 +7,7 @@ import numpy as np
 
 
 def worn(image: np.ndarray, rng: np.random.Generator, colour: float = 0.03) -> np.ndarray:
-    """A copy of uint8 (height, width, 3) with random blur, lost resolution, JPEG traces, noise and a slight colour shift.
+    """A copy of uint8 (height, width, 3) with random blur, lost resolution, JPEG traces, noise, slightly off colours.
 
     colour: standard deviation of the gain per channel. Small, because colours are traits of a drawn person.
     Two pictures in five stay sharp: references are not generated.
@@ -24,7 +24,7 @@ def worn(image: np.ndarray, rng: np.random.Generator, colour: float = 0.03) -> n
             image = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
         elif kind == 2:
             _, code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 90))])
-            image = cv2.imdecode(code, cv2.IMREAD_COLOR)
+            image = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))
         else:
             image = cv2.bilateralFilter(image, 5, rng.uniform(20, 60), 3)  # an autoencoder's flat areas, soft lines
     pixels = image.astype(np.float32)
