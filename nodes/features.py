@@ -6,6 +6,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..difflora_core.encoders import FaceEncoder
+from ..difflora_core.mif import MODES, Mode
 from .sockets import (
     CATEGORY,
     DiffLoRAModel,
@@ -20,7 +21,6 @@ from .sockets import (
 from .text import show
 
 CHOICES = ["largest", "left to right"]
-MODES = ["gate", "mean", "face", "image"]
 
 
 class EncodeFace(io.ComfyNode):
@@ -98,7 +98,7 @@ class MixFeatures(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "mode",
-                    options=MODES,
+                    options=list(MODES),
                     default="gate",
                     tooltip="gate: learned weights, for each person anew. mean: half and half. face, image: one alone.",
                 ),
@@ -111,7 +111,7 @@ class MixFeatures(io.ComfyNode):
     def execute(
         cls,
         model: LoadedDiffLoRA,
-        mode: str,
+        mode: Mode,
         face: FaceFeatures | None = None,
         clip_vision_output: object | None = None,
     ) -> io.NodeOutput:

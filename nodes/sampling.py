@@ -45,7 +45,7 @@ class SampleLoRA(io.ComfyNode):
                     tooltip="How strongly the features steer the diffusion; 1 is no extra steering.",
                 ),
                 io.Combo.Input(
-                    "scheduler", options=sorted(SCHEDULERS), default="ddim", tooltip="The diffusion solver."
+                    "scheduler", options=list(SCHEDULERS), default="ddim", tooltip="The diffusion solver."
                 ),
                 io.Int.Input(
                     "samples",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import comfy.model_management
 import comfy.model_patcher
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -32,7 +33,8 @@ class LoadedDiffLoRA:
     def wrap(cls, difflora: DiffLoRA, name: str) -> "LoadedDiffLoRA":
         """Put the networks under ComfyUI's care: it moves them to the device for use and away when asked."""
         patcher = comfy.model_patcher.ModelPatcher(
-            difflora,
+            # ComfyUI sets an attribute `device`, which is a property of ours: hence a plain module around it.
+            torch.nn.ModuleList([difflora]),
             load_device=comfy.model_management.get_torch_device(),
             offload_device=comfy.model_management.unet_offload_device(),
         )

@@ -38,7 +38,7 @@ def test_two_faces_can_be_chosen(client: Client, workflow: Graph, two_people: st
     ("file", "message"),
     [
         ("truncated.safetensors", "truncated"),
-        ("foreign.safetensors", "not a DiffLoRA checkpoint"),
+        ("foreign.safetensors", "no DiffLoRA checkpoint"),
         ("page.safetensors", "HTML page"),
     ],
 )
