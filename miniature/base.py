@@ -140,7 +140,12 @@ def load_latents(folder: Path) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def sample_latents(
-    model: BaseModel, condition: Condition, empty: Condition, generator: torch.Generator, steps: int = 16, guidance: float = 3.0
+    model: BaseModel,
+    condition: Condition,
+    empty: Condition,
+    generator: torch.Generator,
+    steps: int = 16,
+    guidance: float = 3.0,
 ) -> Tensor:
     """DDIM samples (batch, 4, 16, 16) for previews while training; ComfyUI makes every picture that is reported."""
     from diffusers import DDIMScheduler

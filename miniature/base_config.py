@@ -28,7 +28,13 @@ UNET: dict[str, Any] = {
     "norm_num_groups": 32,
 }
 
-_TEXT: dict[str, Any] = {"vocab_size": 49408, "max_position_embeddings": 77, "num_hidden_layers": 2, "eos_token_id": 49407, "bos_token_id": 49406}
+_TEXT: dict[str, Any] = {
+    "vocab_size": 49408,
+    "max_position_embeddings": 77,
+    "num_hidden_layers": 2,
+    "eos_token_id": 49407,
+    "bos_token_id": 49406,
+}
 TEXT_L: dict[str, Any] = {
     **_TEXT,
     "hidden_size": TEXT_L_WIDTH,

@@ -143,10 +143,15 @@ def _shading(head: Head, scene: Scene, shape: Shape) -> str:
     w, opacity = shape.half_width, 0.5 * scene.shade
     shadow = f'fill="#2c0c14" fill-opacity="{opacity:.3f}"'
     if scene.light == "":
-        return "".join(_side(head, s * 0.84 * w, s * 60, 0.5 * w * s, f'fill="#401808" fill-opacity="{0.5 * opacity:.3f}"') for s in (-1, 1))
+        return "".join(
+            _side(head, s * 0.84 * w, s * 60, 0.5 * w * s, f'fill="#401808" fill-opacity="{0.5 * opacity:.3f}"')
+            for s in (-1, 1)
+        )
     dark = 1 if scene.light == "light from the left" else -1
     lit = f'fill="#fff2d0" fill-opacity="{0.9 * opacity:.3f}"'
-    return _side(head, dark * 0.3 * w, dark * 60, 0.12 * w * dark, shadow) + _side(head, -dark * 0.62 * w, -dark * 60, -0.5 * w * dark, lit)
+    return _side(head, dark * 0.3 * w, dark * 60, 0.12 * w * dark, shadow) + _side(
+        head, -dark * 0.62 * w, -dark * 60, -0.5 * w * dark, lit
+    )
 
 
 def _side(head: Head, near: float, far: float, bottom: float, style: str) -> str:

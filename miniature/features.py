@@ -31,7 +31,12 @@ def eye(head: Head, who: Person, scene: Scene, shape: Shape, side: int) -> str:
     slant = -1.8 * who["eye_slant"]
     inner, outer = surface(x - side * rx, y - slant * 0.5), surface(x + side * rx, y + slant * 0.5)
     top, bottom = 0.98 * rx * upper, 0.74 * rx * lower
-    lid: list[str | Point] = ["C", surface(x - side * rx * 0.45, y - top), surface(x + side * rx * 0.55, y - top), outer]
+    lid: list[str | Point] = [
+        "C",
+        surface(x - side * rx * 0.45, y - top),
+        surface(x + side * rx * 0.55, y - top),
+        outer,
+    ]
     almond: list[str | Point] = ["M", inner, *lid]
     almond += ["C", surface(x + side * rx * 0.5, y + bottom), surface(x - side * rx * 0.5, y + bottom), inner, "Z"]
     look = {"": 0.0, "looking left": -1.0, "looking right": 1.0}[scene.gaze]
@@ -43,9 +48,16 @@ def eye(head: Head, who: Person, scene: Scene, shape: Shape, side: int) -> str:
         f'<clipPath id="{clip}">{head.path(almond, "")}</clipPath>',
         head.path(almond, 'fill="#fbfaf6"'),
         f'<g clip-path="url(#{clip})">',
-        head.ellipse(pupil, radius, radius, f'fill="{rgb(iris)}" stroke="{rgb(mix(iris, (0, 0, 0), 0.5))}" stroke-width="1"'),
+        head.ellipse(
+            pupil, radius, radius, f'fill="{rgb(iris)}" stroke="{rgb(mix(iris, (0, 0, 0), 0.5))}" stroke-width="1"'
+        ),
         head.ellipse(pupil, 0.5 * radius, 0.5 * radius, 'fill="#14100e"'),
-        head.ellipse((pupil[0] - 0.35 * radius, pupil[1] - 0.4 * radius, pupil[2]), 0.26 * radius, 0.26 * radius, 'fill="#ffffff"'),
+        head.ellipse(
+            (pupil[0] - 0.35 * radius, pupil[1] - 0.4 * radius, pupil[2]),
+            0.26 * radius,
+            0.26 * radius,
+            'fill="#ffffff"',
+        ),
         "</g>",
         head.path(["M", inner, *lid], 'fill="none" stroke="#2a1c18" stroke-width="1.7" stroke-linecap="round"'),
     ]
@@ -71,7 +83,13 @@ def nose(head: Head, who: Person, shape: Shape) -> str:
     width, y = 5.4 + 1.9 * who["nose_width"], shape.nose_y
     dark, light = rgb(mix(shape.skin, (90, 30, 20), 0.38)), rgb(mix(shape.skin, (255, 255, 255), 0.3))
     tip = surface(0, y, 7.0)
-    wings: list[str | Point] = ["M", surface(-width, y - 1.5, 2), "Q", surface(-width - 0.8, y + 3.2, 3), surface(-0.4 * width, y + 2.4, 5)]
+    wings: list[str | Point] = [
+        "M",
+        surface(-width, y - 1.5, 2),
+        "Q",
+        surface(-width - 0.8, y + 3.2, 3),
+        surface(-0.4 * width, y + 2.4, 5),
+    ]
     wings += ["Q", surface(0, y + 4.4, 7), surface(0.4 * width, y + 2.4, 5)]
     wings += ["Q", surface(width + 0.8, y + 3.2, 3), surface(width, y - 1.5, 2)]
     return head.ellipse(tip, 0.55 * width, 2.6, f'fill="{light}" fill-opacity="0.55"') + head.path(
@@ -97,20 +115,43 @@ def mouth(head: Head, who: Person, scene: Scene, shape: Shape) -> str:
     left, right = mouth_corners(scene, shape)
     full = 3.0 + 1.5 * who["lip_fullness"]
     lips = mix(mix(shape.skin, (170, 66, 66), 0.55), (200, 24, 52), 0.3 + 0.3 * who["lip_redness"])
-    line = f'stroke="{rgb(mix(lips, (30, 0, 0), 0.5))}" stroke-width="1.3" stroke-linecap="round" stroke-linejoin="round"'
+    line = (
+        f'stroke="{rgb(mix(lips, (30, 0, 0), 0.5))}" stroke-width="1.3" stroke-linecap="round" stroke-linejoin="round"'
+    )
     half, y = right[0], left[1]
     bend = {"": 0.6, "smiling": 5.6, "laughing": 1.0, "sad": -5.0, "surprised": 0.0}[scene.expression]
     if scene.expression in ("laughing", "surprised"):
         drop, rise = (12.5, 1.5) if scene.expression == "laughing" else (8.5, 8.0)
-        hole: list[str | Point] = ["M", left, "C", surface(-0.6 * half, y - rise, 2), surface(0.6 * half, y - rise, 2), right]
+        hole: list[str | Point] = [
+            "M",
+            left,
+            "C",
+            surface(-0.6 * half, y - rise, 2),
+            surface(0.6 * half, y - rise, 2),
+            right,
+        ]
         hole += ["C", surface(0.75 * half, y + drop, 2), surface(-0.75 * half, y + drop, 2), left, "Z"]
-        inside = head.path(hole, f'fill="#4a1218" stroke="{rgb(lips)}" stroke-width="{0.9 * full:.2f}" stroke-linejoin="round"')
+        inside = head.path(
+            hole, f'fill="#4a1218" stroke="{rgb(lips)}" stroke-width="{0.9 * full:.2f}" stroke-linejoin="round"'
+        )
         if scene.expression == "surprised":
             return inside
-        teeth: list[str | Point] = ["M", surface(-0.78 * half, y + 1.0, 2), "Q", surface(0, y + 0.4, 2), surface(0.78 * half, y + 1.0, 2)]
+        teeth: list[str | Point] = [
+            "M",
+            surface(-0.78 * half, y + 1.0, 2),
+            "Q",
+            surface(0, y + 0.4, 2),
+            surface(0.78 * half, y + 1.0, 2),
+        ]
         teeth += ["Q", surface(0, y + 8.5, 2), surface(-0.78 * half, y + 1.0, 2), "Z"]
         return inside + head.path(teeth, 'fill="#fdfbf4"')
-    top: list[str | Point] = ["M", left, "Q", surface(-0.3 * half, y + bend * 0.5 - full * 1.1, 2), surface(0, y + bend * 0.5 - full * 0.6, 2)]
+    top: list[str | Point] = [
+        "M",
+        left,
+        "Q",
+        surface(-0.3 * half, y + bend * 0.5 - full * 1.1, 2),
+        surface(0, y + bend * 0.5 - full * 0.6, 2),
+    ]
     top += ["Q", surface(0.3 * half, y + bend * 0.5 - full * 1.1, 2), right]
     top += ["Q", surface(0, y + bend + full * 1.7, 2), left, "Z"]
     return head.path(top, f'fill="{rgb(lips)}"') + head.path(
@@ -121,16 +162,29 @@ def mouth(head: Head, who: Person, scene: Scene, shape: Shape) -> str:
 def skin_marks(head: Head, who: Person, shape: Shape) -> str:
     """Blush, freckles and beard, clipped to the face by the caller."""
     blush = 0.08 + 0.16 * max(0.0, who["cheek_colour"] + 0.6)
-    parts = [head.ellipse(surface(s * 19, 9.5), 8.0, 5.0, f'fill="#e0444c" fill-opacity="{blush:.3f}"') for s in (-1, 1)]
+    parts = [
+        head.ellipse(surface(s * 19, 9.5), 8.0, 5.0, f'fill="#e0444c" fill-opacity="{blush:.3f}"') for s in (-1, 1)
+    ]
     if who["freckles"] > 0.0:
         colour, opacity = rgb(mix(shape.skin, (110, 50, 20), 0.6)), 0.35 + 0.65 * who["freckles"]
         for side in (-1, 1):
             for dx, dy in ((-5, 0), (-1, -2), (3, 0.5), (-3, 4), (1.5, 3.5), (6, 3)):
-                parts.append(head.ellipse(surface(side * (17 + dx), 8.5 + dy), 1.0, 1.0, f'fill="{colour}" fill-opacity="{opacity:.2f}"'))
+                parts.append(
+                    head.ellipse(
+                        surface(side * (17 + dx), 8.5 + dy), 1.0, 1.0, f'fill="{colour}" fill-opacity="{opacity:.2f}"'
+                    )
+                )
     if who["beard"] > 0.2:
         w, jaw, chin = shape.half_width, shape.jaw, shape.chin
         edge = shape.mouth_y - 9.0
-        beard: list[str | Point] = ["M", (-w - 3, 4, 4), "C", surface(-w * 0.75, edge + 2), surface(-jaw * 0.55, edge - 1), surface(0, edge - 1.5)]
+        beard: list[str | Point] = [
+            "M",
+            (-w - 3, 4, 4),
+            "C",
+            surface(-w * 0.75, edge + 2),
+            surface(-jaw * 0.55, edge - 1),
+            surface(0, edge - 1.5),
+        ]
         beard += ["C", surface(jaw * 0.55, edge - 1), surface(w * 0.75, edge + 2), (w + 3, 4, 4)]
         beard += ["L", (w + 3, chin + 8, 4), "L", (-w - 3, chin + 8, 4), "Z"]
         opacity = 0.35 + 0.6 * who["beard"]
@@ -158,9 +212,18 @@ def glasses(head: Head, shape: Shape) -> str:
     parts = [head.ellipse(surface(s * x, shape.eye_y + 0.5, 3), radius, radius * 0.94, frame) for s in (-1, 1)]
     line = 'fill="none" stroke="#1c1c22" stroke-width="2" stroke-linecap="round"'
     gap = x - radius
-    parts.append(head.path(["M", surface(-gap, shape.eye_y, 4), "Q", surface(0, shape.eye_y - 3, 6), surface(gap, shape.eye_y, 4)], line))
+    parts.append(
+        head.path(
+            ["M", surface(-gap, shape.eye_y, 4), "Q", surface(0, shape.eye_y - 3, 6), surface(gap, shape.eye_y, 4)],
+            line,
+        )
+    )
     for s in (-1, 1):
-        parts.append(head.path(["M", surface(s * (x + radius), shape.eye_y, 2), "L", (s * (shape.half_width + 1.5), -2, -4)], line))
+        parts.append(
+            head.path(
+                ["M", surface(s * (x + radius), shape.eye_y, 2), "L", (s * (shape.half_width + 1.5), -2, -4)], line
+            )
+        )
     return "".join(parts)
 
 
@@ -168,7 +231,18 @@ def hat(head: Head, scene: Scene, shape: Shape) -> str:
     """A red beanie or a straw hat over the hair."""
     w = shape.half_width + 7.0
     if scene.hat == "wearing a red beanie":
-        dome: list[str | Point] = ["M", (-w, -21, 2), "C", (-w, -62, 0), (w, -62, 0), (w, -21, 2), "Q", (0, -29, 26), (-w, -21, 2), "Z"]
+        dome: list[str | Point] = [
+            "M",
+            (-w, -21, 2),
+            "C",
+            (-w, -62, 0),
+            (w, -62, 0),
+            (w, -21, 2),
+            "Q",
+            (0, -29, 26),
+            (-w, -21, 2),
+            "Z",
+        ]
         band: list[str | Point] = ["M", (-w, -22, 2), "Q", (0, -31, 27), (w, -22, 2)]
         dark = rgb(mix(RED_BEANIE, (0, 0, 0), 0.25))
         return (
@@ -177,11 +251,24 @@ def hat(head: Head, scene: Scene, shape: Shape) -> str:
             + head.ellipse((0, -57, 0), 5.5, 5.0, 'fill="#f6f0ee"')
         )
     if scene.hat == "wearing a straw hat":
-        crown: list[str | Point] = ["M", (-w + 9, -28, 4), "C", (-w + 10, -62, 0), (w - 10, -62, 0), (w - 9, -28, 4), "Z"]
+        crown: list[str | Point] = [
+            "M",
+            (-w + 9, -28, 4),
+            "C",
+            (-w + 10, -62, 0),
+            (w - 10, -62, 0),
+            (w - 9, -28, 4),
+            "Z",
+        ]
         ribbon: list[str | Point] = ["M", (-w + 9, -33, 4), "Q", (0, -36, 20), (w - 9, -33, 4)]
         return (
             head.path(crown, f'fill="{rgb(STRAW)}"')
             + head.path(ribbon, 'fill="none" stroke="#7a3424" stroke-width="6"')
-            + head.ellipse((0, -28, 8), w + 11, 7.0, f'fill="{rgb(STRAW)}" stroke="{rgb(mix(STRAW, (80, 50, 0), 0.35))}" stroke-width="1.2"')
+            + head.ellipse(
+                (0, -28, 8),
+                w + 11,
+                7.0,
+                f'fill="{rgb(STRAW)}" stroke="{rgb(mix(STRAW, (80, 50, 0), 0.35))}" stroke-width="1.2"',
+            )
         )
     return ""

@@ -46,7 +46,7 @@ def hair_colour(who: Person) -> Colour:
     light, red = (who["hair_lightness"] + 1) / 2, (who["hair_redness"] + 1) / 2
     hue = (44.0 - 32.0 * red) / 360.0
     saturation = 0.12 + 0.68 * red * min(1.0, 0.3 + light) + 0.34 * light * (1 - red)
-    r, g, b = colorsys.hls_to_rgb(hue, 0.08 + 0.62 * light ** 1.1, saturation)
+    r, g, b = colorsys.hls_to_rgb(hue, 0.08 + 0.62 * light**1.1, saturation)
     return (255 * r, 255 * g, 255 * b)
 
 

@@ -12,7 +12,12 @@ def hair_side(who: Person, shape: Shape, side: int) -> list[str | Point]:
     bottom = -2.0 + 32.0 * (who["hair_length"] + 1.0)
     wave = 2.6 * max(0.0, who["hair_wave"] + 0.5)
     crown, edge = -48.0 - 0.5 * volume, shape.half_width + volume
-    points: list[str | Point] = ["C", (side * edge * 0.7, crown, 0), (side * edge, crown + 18, 0), (side * edge, -8, -4)]
+    points: list[str | Point] = [
+        "C",
+        (side * edge * 0.7, crown, 0),
+        (side * edge, crown + 18, 0),
+        (side * edge, -8, -4),
+    ]
     steps = 4
     for step in range(steps):
         y0, y1 = -8 + (bottom + 8) * step / steps, -8 + (bottom + 8) * (step + 1) / steps

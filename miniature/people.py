@@ -151,9 +151,7 @@ def caption(scene: Scene, drop: frozenset[str] = frozenset()) -> str:
     """The class-word prompt of a scene. `drop` may hold "shirt" and "background": then the prompt leaves them open."""
     parts = [f"a portrait of a {CLASS_WORD}"]
     parts += [
-        word
-        for word in (scene.expression, scene.gaze, scene.pose, scene.glasses, scene.hat, scene.light)
-        if word
+        word for word in (scene.expression, scene.gaze, scene.pose, scene.glasses, scene.hat, scene.light) if word
     ]
     if "shirt" not in drop:
         parts.append(scene.shirt)

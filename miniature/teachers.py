@@ -27,7 +27,7 @@ from .pictures import TEACHER_PEOPLE, TEACHER_PICTURES, scene_of
 from .vae import TinyVAE
 
 RANK = 4
-CONFIG = DreamBoothConfig(steps=110, rows=4, learning_rate=1.2e-2)
+CONFIG = DreamBoothConfig(steps=80, rows=4, learning_rate=1.2e-2)
 PEOPLE_PER_BATCH = 16
 VALIDATION_PEOPLE = 32
 HELD_OUT_PEOPLE = 25
@@ -72,7 +72,9 @@ def train_teachers(
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
         # Every picture in turn, in a new order each round; stratified timesteps: less noise between teachers
-        order = torch.randperm(latents.shape[1], generator=torch.Generator().manual_seed(step * config.rows // latents.shape[1]))
+        order = torch.randperm(
+            latents.shape[1], generator=torch.Generator().manual_seed(step * config.rows // latents.shape[1])
+        )
         picks = order[torch.arange(step * config.rows, (step + 1) * config.rows) % latents.shape[1]]
         strata = (torch.arange(config.rows) + torch.rand(config.rows, generator=generator)) / config.rows
         timesteps = (strata * 1000).long().repeat(len(people))
@@ -88,7 +90,9 @@ def train_teachers(
     return train_loras(base.unet, shape, start, len(people), loss, config), last
 
 
-def make_split(build: Path, split: str, base: BaseModel, vae: TinyVAE, tokenizer: Tokenizer, part: int = 0, parts: int = 1) -> None:
+def make_split(
+    build: Path, split: str, base: BaseModel, vae: TinyVAE, tokenizer: Tokenizer, part: int = 0, parts: int = 1
+) -> None:
     """Train the teachers of a split batch by batch; a batch that has its file is not trained again.
 
     part, parts: this process does every `parts`-th batch, so that several processes share the work without talking.

@@ -17,7 +17,9 @@ from .pictures import Block, load_block, scene_of, training_blocks
 from .train_vae import load_vae
 from .trainer import TrainConfig, in_processes, train
 
-CONFIG = TrainConfig(steps=14000, learning_rate=1.2e-3, warmup=200, weight_decay=0.01, ema=0.9995, save_every=250, seed=1)
+CONFIG = TrainConfig(
+    steps=7500, learning_rate=1.2e-3, warmup=200, weight_decay=0.01, ema=0.9995, save_every=250, seed=1
+)
 BATCH = 16
 DROP_CAPTION, DROP_CLAUSE = 0.1, 0.15
 
@@ -58,7 +60,9 @@ def _work(rank: int, processes: int, build: Path, tokenizer_folder: Path) -> Non
     tokenizer = Tokenizer(tokenizer_folder)
     latents = load_latents(build / "latents")
     blocks = [block for block in training_blocks() if block.name in latents]
-    index = [(b, p, k) for b, block in enumerate(blocks) for p in range(len(block.people)) for k in range(block.pictures)]
+    index = [
+        (b, p, k) for b, block in enumerate(blocks) for p in range(len(block.people)) for k in range(block.pictures)
+    ]
     scheduler = noise_scheduler()
 
     def loss(model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:

@@ -32,7 +32,9 @@ def pixel_weight() -> Tensor:
 
 
 def _work(rank: int, processes: int, build: Path) -> None:
-    blocks = [b for b in training_blocks() if b.people[0] < TEACHER_PEOPLE and (build / "pictures" / f"{b.name}.npy").exists()]
+    blocks = [
+        b for b in training_blocks() if b.people[0] < TEACHER_PEOPLE and (build / "pictures" / f"{b.name}.npy").exists()
+    ]
     stacks = [load_block(build / "pictures", block) for block in blocks]
     weight = pixel_weight()
 
@@ -42,7 +44,9 @@ def _work(rank: int, processes: int, build: Path) -> None:
             block, person, picture, top, left = torch.randint(0, 2**30, (5,), generator=generator).tolist()
             stack = stacks[block % len(stacks)]
             top, left = 8 * (top % 9), 8 * (left % 9)
-            pixels = np.array(stack[person % stack.shape[0], picture % stack.shape[1], top : top + CROP, left : left + CROP])
+            pixels = np.array(
+                stack[person % stack.shape[0], picture % stack.shape[1], top : top + CROP, left : left + CROP]
+            )
             crops.append(torch.from_numpy(pixels).permute(2, 0, 1))
             weights.append(weight[:, top : top + CROP, left : left + CROP])
         pictures = (torch.stack(crops).float() / 255.0).contiguous(memory_format=torch.channels_last)

@@ -75,7 +75,9 @@ def train(module: nn.Module, loss_function: LossFunction, config: TrainConfig, f
     start = _load(path, parameters, ema, optimiser) if path.exists() else 0
     wrapped: nn.Module = DistributedDataParallel(module) if parallel and start < config.steps else module
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(start + step, config))
-    progress = tqdm(range(start, config.steps), initial=start, total=config.steps, desc=name, disable=rank > 0, mininterval=5)
+    progress = tqdm(
+        range(start, config.steps), initial=start, total=config.steps, desc=name, disable=rank > 0, mininterval=5
+    )
     for step in progress:
         generator = torch.Generator().manual_seed(hash((config.seed, step, rank)) & 0x7FFFFFFF)
         loss, figures = loss_function(wrapped, step, generator)
@@ -114,7 +116,9 @@ def _rate(step: int, config: TrainConfig) -> float:
     return 0.05 + 0.95 * 0.5 * (1.0 + float(torch.cos(torch.tensor(torch.pi * min(1.0, done)))))
 
 
-def _tensors(parameters: dict[str, nn.Parameter], ema: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+def _tensors(
+    parameters: dict[str, nn.Parameter], ema: dict[str, Tensor], optimiser: torch.optim.Optimizer
+) -> Iterator[tuple[str, Tensor]]:
     for key, parameter in parameters.items():
         yield f"model.{key}", parameter.detach()
         yield f"ema.{key}", ema[key]
@@ -123,14 +127,18 @@ def _tensors(parameters: dict[str, nn.Parameter], ema: dict[str, Tensor], optimi
                 yield f"{moment}.{key}", optimiser.state[parameter][moment]
 
 
-def _save(path: Path, parameters: dict[str, nn.Parameter], ema: dict[str, Tensor], optimiser: torch.optim.Optimizer, step: int) -> None:
+def _save(
+    path: Path, parameters: dict[str, nn.Parameter], ema: dict[str, Tensor], optimiser: torch.optim.Optimizer, step: int
+) -> None:
     partial = path.with_suffix(".partial")
     tensors = {key: value.contiguous() for key, value in _tensors(parameters, ema, optimiser)}
     save_file(tensors, partial, metadata={"step": str(step)})
     partial.replace(path)
 
 
-def _load(path: Path, parameters: dict[str, nn.Parameter], ema: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> int:
+def _load(
+    path: Path, parameters: dict[str, nn.Parameter], ema: dict[str, Tensor], optimiser: torch.optim.Optimizer
+) -> int:
     with safe_open(path, "pt") as file, torch.no_grad():
         step = int(file.metadata()["step"])
         for key, parameter in parameters.items():

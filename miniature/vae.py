@@ -103,7 +103,9 @@ class TinyVAE(nn.Module):
 
 def export_taesd(vae: TinyVAE) -> dict[str, Tensor]:
     """State dict of the full 64-channel TAESD network that computes what `vae` computes (keys taesd_encoder.N…)."""
-    full = TinyVAE(VAEConfig((TAESD_CHANNELS,) * 4, TAESD_ENCODER_BLOCKS, TAESD_DECODER_BLOCKS[::-1], vae.config.latent_channels))
+    full = TinyVAE(
+        VAEConfig((TAESD_CHANNELS,) * 4, TAESD_ENCODER_BLOCKS, TAESD_DECODER_BLOCKS[::-1], vae.config.latent_channels)
+    )
     state = {}
     small = vae.state_dict()
     for name, parameter in full.state_dict().items():
@@ -114,7 +116,9 @@ def export_taesd(vae: TinyVAE) -> dict[str, Tensor]:
     return state
 
 
-def reconstruction_loss(vae: TinyVAE, pictures: Tensor, weight: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def reconstruction_loss(
+    vae: TinyVAE, pictures: Tensor, weight: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """L1 + 4·L2 + 0.5·gradient difference, plus a pull of each latent channel to zero mean and unit deviation.
 
     pictures: (batch, 3, h, w) in [0, 1]. weight: (batch, 1, h, w), how much each pixel counts (eyes and mouth more).

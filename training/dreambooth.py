@@ -23,7 +23,7 @@ class DreamBoothConfig:
     """steps: optimiser steps. rows: pictures of each person per step. learning_rate: Adam's peak, cosine to zero after
     `warmup` steps. seed: of noise, timesteps and picture choice, shared by all people."""
 
-    steps: int = 120
+    steps: int = 80
     rows: int = 4
     learning_rate: float = 1.0e-2
     warmup: int = 5

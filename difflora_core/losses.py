@@ -1,0 +1,79 @@
+"""Losses of the LoRA weight autoencoder. All take ``(batch, numbers)`` and return a scalar.
+
+Reconstruction and weight-preserved loss work on normalised numbers (the deviation from the mean LoRA in units of its
+factor's scale), the ΔW terms on raw LoRAs.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .layout import LoRALayout
+
+
+def reconstruction(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error: the paper's reconstruction term."""
+    return F.mse_loss(prediction, target)
+
+
+def weight_preserved(prediction: Tensor, target: Tensor) -> Tensor:
+    """Squared error in which large weights have more say: ``mean((1 + |x| / mean|x|) · (x̂ − x)²)``.
+
+    The paper introduces the term because large LoRA weights move the picture most; its exact formula is not public,
+    this one is our choice. ``mean|x|`` runs over one LoRA, so the factors average exactly 2 whatever the LoRA's size.
+    Limits: equal magnitudes give twice the mean squared error; an all-zero target gives the mean squared error; a
+    single large weight among n zeros counts n + 1 times. Gradient: ``2 (1 + |x| / mean|x|) (x̂ − x) / n``, none
+    through the factors.
+    """
+    magnitude = target.detach().abs()
+    importance = 1 + magnitude / magnitude.mean(-1, keepdim=True).clamp_min(torch.finfo(target.dtype).tiny)
+    return (importance * (prediction - target).square()).mean()
+
+
+class DeltaWeights(nn.Module):
+    """Inner products of weight changes ΔW = up · down, module by module, without ever building the out × in matrices.
+
+    ⟨B₁A₁, B₂A₂⟩ = Σ (B₁ᵀB₂) ∘ (A₁A₂ᵀ): two rank × rank products. Modules of one shape run as one batch.
+    """
+
+    def __init__(self, layout: LoRALayout) -> None:
+        super().__init__()
+        self.layout = layout
+        for i, (down, up) in enumerate(layout.by_shape()):
+            self.register_buffer(f"down_{i}", down, persistent=False)
+            self.register_buffer(f"up_{i}", up, persistent=False)
+        self.shapes = i + 1
+
+    def inner(self, first: Tensor, second: Tensor) -> Tensor:
+        """Frobenius inner products ``(batch, modules)`` of two flat LoRAs ``(batch, numel)``, grouped by module shape."""
+        products = []
+        for i in range(self.shapes):
+            down, up = self.get_buffer(f"down_{i}"), self.get_buffer(f"up_{i}")
+            downs = torch.einsum("bmri,bmsi->bmrs", first[:, down], second[:, down])
+            ups = torch.einsum("bmor,bmos->bmrs", first[:, up], second[:, up])
+            products.append((downs * ups).sum((-2, -1)))
+        return torch.cat(products, dim=1)
+
+    def relative_error(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """``mean over modules of ‖ΔŴ − ΔW‖² / ‖ΔW‖²``: what the U-Net feels, blind to how B and A share the scale.
+
+        A training loss: below about 1e-6 float32 cancellation takes over.
+        """
+        size = self.inner(target, target)
+        error = self.inner(prediction, prediction) - 2 * self.inner(prediction, target) + size
+        return (error / size.clamp_min(torch.finfo(size.dtype).tiny)).mean()
+
+    def cosine(self, prediction: Tensor, target: Tensor, origin: Tensor) -> Tensor:
+        """Cosines ``(batch,)`` between the weight changes of two LoRAs, both relative to those of ``origin`` ``(numel,)``.
+
+        With the mean LoRA as origin this tells people apart: 0 for the mean LoRA's direction, 1 for a perfect
+        prediction.
+        """
+        origin = origin.expand_as(target)
+
+        def centred(a: Tensor, b: Tensor) -> Tensor:
+            pairs = self.inner(a, b) - self.inner(a, origin) - self.inner(origin, b) + self.inner(origin, origin)
+            return pairs.sum(1)
+
+        sizes = centred(prediction, prediction) * centred(target, target)
+        return centred(prediction, target) / sizes.clamp_min(1e-20).sqrt()

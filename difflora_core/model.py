@@ -1,0 +1,219 @@
+"""DiffLoRA as one object: MIF, DiT and LAE with their layout, read from one file, used in three calls.
+
+model = DiffLoRA.load("difflora.safetensors", device="cuda", dtype=torch.bfloat16)
+lora = model.personalize(images, generator=torch.Generator().manual_seed(0))
+lora.save("person.safetensors")
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .diffusion import SamplingConfig, StepCallback, sample
+from .dit import DiT, DiTConfig
+from .lae import LAE, LAEConfig
+from .layout import LoRALayout
+from .lora_file import lora_state_dict, save_lora
+from .mif import MIF, MIFConfig, Mode, mean_embedding
+from .tensor_file import read_tensors, write_tensors
+
+FORMAT = 1
+HEADER = "difflora"
+
+
+@dataclass(frozen=True)
+class EncoderNames:
+    """The frozen encoders that a checkpoint was trained with; embeddings of others mean nothing to it.
+
+    face: InsightFace model pack. image: CLIP vision model, a folder in transformers' format.
+    """
+
+    face: str = "antelopev2"
+    image: str = "clip-vit-large-patch14"
+
+
+@dataclass(frozen=True)
+class DiffLoRAConfig:
+    """Everything but the weights. provenance: free text figures of the training (people, steps, date)."""
+
+    lae: LAEConfig
+    dit: DiTConfig
+    mif: MIFConfig
+    encoders: EncoderNames
+    sampling: SamplingConfig = SamplingConfig()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, d: Mapping[str, Any]) -> Self:
+        """Read what `dataclasses.asdict` wrote."""
+        return cls(
+            LAEConfig(**d["lae"]),
+            DiTConfig(**d["dit"]),
+            MIFConfig(**d["mif"]),
+            EncoderNames(**d["encoders"]),
+            SamplingConfig(**d["sampling"]),
+            d.get("provenance", {}),
+        )
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """A LoRA as numbers. flat: float32 (numel,) in the order of `layout`. metadata: written into files."""
+
+    flat: Tensor
+    layout: LoRALayout
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def state_dict(self, format: str = "kohya") -> dict[str, Tensor]:
+        """Tensors under "kohya" names (ComfyUI) or "peft" names (diffusers)."""
+        return lora_state_dict(self.flat, self.layout, format=format)
+
+    def save(self, path: str | Path, format: str = "kohya") -> None:
+        """Write a safetensors LoRA file."""
+        save_lora(path, self.flat, self.layout, format=format, metadata=dict(self.metadata))
+
+
+class DiffLoRA(nn.Module):
+    """Reference embeddings → condition → latent → LoRA."""
+
+    def __init__(self, layout: LoRALayout, config: DiffLoRAConfig) -> None:
+        super().__init__()
+        self.layout, self.config = layout, config
+        self.lae, self.dit, self.mif = LAE(layout, config.lae), DiT(config.dit), MIF(config.mif)
+        self.root: Path | None = None
+        if (config.lae.tokens, config.lae.width) != (config.dit.tokens, config.dit.latent_width):
+            raise ValueError(
+                f"The LAE's latent is {config.lae.tokens} × {config.lae.width}, the DiT's "
+                f"{config.dit.tokens} × {config.dit.latent_width}: they must agree."
+            )
+        if config.mif.width != config.dit.condition_width:
+            raise ValueError(f"MIF gives {config.mif.width} numbers, the DiT takes {config.dit.condition_width}.")
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Self:
+        """Read a checkpoint. Raises FileNotFoundError, or ValueError saying what the file is instead."""
+        tensors, metadata = read_tensors(path)
+        if HEADER not in metadata:
+            kind = "a LoRA file" if any("lora" in name for name in tensors) else "some other model"
+            raise ValueError(
+                f"{path} is no DiffLoRA checkpoint but {kind}: it has no {HEADER!r} header. Put DiffLoRA checkpoints "
+                "into models/difflora, LoRAs into models/loras, base models into models/checkpoints."
+            )
+        header = json.loads(metadata[HEADER])
+        if header["format"] > FORMAT:
+            raise ValueError(
+                f"{path} has checkpoint format {header['format']}, this version reads up to {FORMAT}: update DiffLoRA."
+            )
+        model = cls(LoRALayout.from_dict(header["layout"]), DiffLoRAConfig.from_dict(header["config"]))
+        model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        model.root = Path(path).parent
+        return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
+
+    def save(self, path: str | Path, dtype: torch.dtype = torch.float16) -> None:
+        """Write one safetensors file: weights in `dtype` (statistics in float32), everything else in its header."""
+        header = {"format": FORMAT, "layout": self.layout.to_dict(), "config": asdict(self.config)}
+        exact = dict(self.named_buffers())
+        tensors = {
+            k: (v.float() if k in exact else v.to(dtype)).cpu().contiguous() for k, v in self.state_dict().items()
+        }
+        write_tensors(path, tensors, {HEADER: json.dumps(header), "format": "pt"})
+
+    @property
+    def device(self) -> torch.device:
+        return self.mif.null.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.mif.null.dtype
+
+    @torch.no_grad()
+    def mix(
+        self, face: Tensor | None, image: Tensor | None, mode: Mode | None = None, return_gate: bool = False
+    ) -> Any:
+        """Embeddings of one person's references → condition (1, width).
+
+        face: (pictures, face_width) or None. image: (pictures, image_width) or None; any number of pictures, averaged
+        before the gate. With return_gate also {"face": weight, "image": weight}.
+        """
+        face, image = (
+            None if e is None else mean_embedding(e.float()).to(self.device, self.dtype) for e in (face, image)
+        )
+        condition, weights = self.mif(face, image, mode)
+        if not return_gate:
+            return condition
+        return condition, dict(zip(("face", "image"), weights[0].tolist(), strict=True))
+
+    def sample(
+        self,
+        condition: Tensor,
+        *,
+        generator: torch.Generator,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        scheduler: str | None = None,
+        samples: int | None = None,
+        gain: float | None = None,
+        callback: StepCallback | None = None,
+    ) -> Tensor:
+        """Latents (people, tokens, width) for conditions (people, width); what is None is as the checkpoint recommends."""
+        asked = {
+            "steps": steps,
+            "guidance_scale": guidance_scale,
+            "scheduler": scheduler,
+            "samples": samples,
+            "gain": gain,
+        }
+        config = SamplingConfig(**{**asdict(self.config.sampling), **{k: v for k, v in asked.items() if v is not None}})
+        shape = (self.config.dit.tokens, self.config.dit.latent_width)
+        condition = condition.to(self.device, self.dtype)
+        return sample(self.dit, condition, self.mif.null, shape, config, generator, callback)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (people, tokens, width) → flat LoRAs (people, numel) float32."""
+        return self.lae.decode(latents.to(self.device, self.dtype)).float()
+
+    @torch.no_grad()
+    def encode(self, flat: Tensor) -> Tensor:
+        """Flat LoRAs (people, numel) → latents (people, tokens, width)."""
+        return self.lae.encode(flat.to(self.device, self.dtype))
+
+    def personalize(
+        self,
+        images: Sequence[Any],
+        *,
+        generator: torch.Generator,
+        face_root: str | Path | None = None,
+        image_encoder: str | Path | None = None,
+        mode: Mode | None = None,
+        **sampling: Any,
+    ) -> LoRA:
+        """Reference pictures of one person → LoRA.
+
+        images: PIL pictures or uint8 arrays (height, width, 3) RGB, any number. face_root: the folder that holds
+        models/<pack>; image_encoder: the CLIP vision folder. Both default to ../insightface and ../clip_vision/<name>
+        beside the checkpoint's folder, as in ComfyUI's models folder. sampling: see `sample`.
+        Raises NoFaceError naming the picture without a face.
+        """
+        from .encoders import FaceEncoder, ImageEncoder  # onnxruntime and transformers load only when used
+
+        arrays = [np.asarray(image.convert("RGB") if hasattr(image, "convert") else image) for image in images]
+        if not arrays:
+            raise ValueError("personalize needs at least one reference picture, found none.")
+        models = (self.root or Path()).parent
+        mode = mode or self.config.mif.mode
+        names = self.config.encoders
+        face = image_features = None
+        if mode != "image":
+            face = FaceEncoder.open(names.face, face_root or models / "insightface").encode(arrays)
+        if mode != "face":
+            image_features = ImageEncoder.open(image_encoder or models / "clip_vision" / names.image).encode(arrays)
+        latents = self.sample(self.mix(face, image_features, mode), generator=generator, **sampling)
+        metadata = {"difflora": json.dumps({"references": len(arrays), "seed": generator.initial_seed(), **sampling})}
+        return LoRA(self.decode(latents)[0].cpu(), self.layout, metadata)

@@ -1,0 +1,110 @@
+"""Train MIF and DiT on the latents of a frozen LAE, and put all three into one checkpoint.
+
+Two inputs: the latents of the teachers, and the frozen encoders' embeddings of many pictures of each person. While
+training, a random handful of a person's pictures is averaged into the condition, as at inference, so that the network
+sees one picture as well as many (paper: pictures of the same person are sampled at random).
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from difflora_core.diffusion import NoiseSchedule, draw_timesteps
+from difflora_core.dit import DiT, DiTConfig
+from difflora_core.mif import MIF, MIFConfig
+
+from .training_loop import TrainConfig, train
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Embeddings of people's pictures. face: (people, pictures, face_width). image: (people, pictures, image_width)."""
+
+    face: Tensor
+    image: Tensor
+
+    def __post_init__(self) -> None:
+        if self.face.shape[:2] != self.image.shape[:2]:
+            raise ValueError(
+                f"Face and image embeddings are of the same pictures, found {tuple(self.face.shape[:2])} and "
+                f"{tuple(self.image.shape[:2])} (people, pictures)."
+            )
+
+
+@dataclass(frozen=True)
+class DiffLoRATraining:
+    """batch: people per step. embedding_noise: relative to an embedding's length. drop_condition: share of samples
+    that learn the null condition; drop_expert: share that see only face or only image. toward_noise: see
+    `draw_timesteps`. latent_noise: deviation added to the clean latents, which forgets the teachers' own noise.
+    repeats: timesteps per person and step (the condition is computed once)."""
+
+    loop: TrainConfig = field(
+        default_factory=lambda: TrainConfig(steps=5000, learning_rate=1e-3, warmup=200, weight_decay=0.02, ema=0.999)
+    )
+    batch: int = 64
+    most_references: int = 8
+    embedding_noise: float = 0.25
+    drop_condition: float = 0.1
+    drop_expert: float = 0.1
+    toward_noise: float = 1.5
+    min_snr_gamma: float | None = None
+    latent_noise: float = 0.0
+
+
+class Denoiser(nn.Module):
+    """MIF and DiT as one module, so that they train as one."""
+
+    def __init__(self, dit: DiTConfig, mif: MIFConfig) -> None:
+        super().__init__()
+        self.dit, self.mif = DiT(dit), MIF(mif)
+
+    def forward(
+        self, noisy: Tensor, timesteps: Tensor, face: Tensor | None, image: Tensor | None, dropped: Tensor
+    ) -> Tensor:
+        """x0; dropped: (batch,) bool, who gets the null condition."""
+        condition, _ = self.mif(face, image)
+        condition = torch.where(dropped[:, None], self.mif.null, condition)
+        return self.dit(noisy, timesteps, condition)
+
+
+def draw_references(embeddings: Tensor, people: Tensor, counts: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+    """Mean of a random handful of each person's unit embeddings plus noise: (batch, width), unit length.
+
+    embeddings: (all people, pictures, width). people: (batch,). counts: (batch,) pictures to average.
+    """
+    pictures = embeddings.shape[1]
+    order = torch.rand(len(people), pictures, generator=generator).argsort(1)
+    chosen = (order < counts[:, None]).float()
+    mean = torch.einsum("bp,bpw->bw", chosen, F.normalize(embeddings[people].float(), dim=-1)) / counts[:, None]
+    jitter = torch.randn(mean.shape, generator=generator) * (noise / mean.shape[1] ** 0.5)
+    return F.normalize(F.normalize(mean, dim=-1) + jitter, dim=-1)
+
+
+def train_denoiser(latents: Tensor, conditions: Conditions, dit: DiTConfig, mif: MIFConfig, config: DiffLoRATraining, folder: Path) -> Denoiser:
+    """Train on standardised latents (people, tokens, width); resumable in folder/difflora.safetensors."""
+    schedule = NoiseSchedule()
+
+    def loss(model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        people = torch.randint(0, len(latents), (config.batch,), generator=generator)
+        counts = torch.randint(1, config.most_references + 1, (config.batch,), generator=generator)
+        face = draw_references(conditions.face, people, counts, config.embedding_noise, generator)
+        image = draw_references(conditions.image, people, counts, config.embedding_noise, generator)
+        lonely = torch.rand(2, generator=generator)
+        only = None if lonely[0] >= config.drop_expert else ("face" if lonely[1] < 0.5 else "image")
+        clean = latents[people]
+        clean = clean + config.latent_noise * torch.randn(clean.shape, generator=generator)
+        timesteps = draw_timesteps(config.batch, generator, config.toward_noise)
+        noisy = schedule.add_noise(clean, torch.randn(clean.shape, generator=generator), timesteps)
+        dropped = torch.rand(config.batch, generator=generator) < config.drop_condition
+        predicted = model(noisy, timesteps, None if only == "image" else face, None if only == "face" else image, dropped)
+        error = (predicted - clean).square().mean((1, 2))
+        return (schedule.weight(timesteps, config.min_snr_gamma) * error).mean(), {}
+
+    generator = torch.Generator().manual_seed(config.loop.seed)
+    torch.manual_seed(int(torch.randint(0, 2**31, (), generator=generator)))
+    model = Denoiser(dit, mif)
+    train(model, loss, config.loop, folder, "difflora")
+    return model
