@@ -70,7 +70,13 @@ def prompt_fidelity(pictures: Sequence[Picture], scenes: Sequence[Scene]) -> np.
 
 @torch.no_grad()
 def make_pictures(
-    base: BaseModel, vae: TinyVAE, tokenizer: Tokenizer, layout: LoRALayout, loras: Tensor, scenes: Sequence[Scene], seed: int = 0
+    base: BaseModel,
+    vae: TinyVAE,
+    tokenizer: Tokenizer,
+    layout: LoRALayout,
+    loras: Tensor,
+    scenes: Sequence[Scene],
+    seed: int = 0,
 ) -> np.ndarray:
     """Pictures of people by their LoRAs (people, numel), without ComfyUI: uint8 (people, scenes, 128, 128, 3).
 

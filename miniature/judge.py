@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.training_loop import TrainConfig, train
+
 from .people import BACKGROUNDS, EXPRESSIONS, GAZES, GLASSES, HATS, LIGHTS, POSES, SHIRTS, Scene
 from .pictures import TEACHER_PEOPLE, load_block, scene_of, training_blocks
-from .trainer import TrainConfig, train
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "expression": EXPRESSIONS,

@@ -23,12 +23,13 @@ from . import base_config
 from .base import BaseModel, Condition, Tokenizer, noise_scheduler
 from .drawing import draw
 from .people import caption, person, split_people
-from .pictures import TEACHER_PEOPLE, TEACHER_PICTURES, scene_of
+from .pictures import TEACHER_PICTURES, scene_of
 from .vae import TinyVAE
 
 RANK = 4
 CONFIG = DreamBoothConfig(steps=80, rows=4, learning_rate=1.2e-2)
 PEOPLE_PER_BATCH = 16
+TRAIN_PEOPLE = 1008
 VALIDATION_PEOPLE = 32
 HELD_OUT_PEOPLE = 25
 
@@ -40,7 +41,7 @@ def layout() -> LoRALayout:
 
 def teacher_people(split: str) -> range:
     """Who gets a teacher, by split."""
-    count = {"train": TEACHER_PEOPLE, "validation": VALIDATION_PEOPLE, "held_out": HELD_OUT_PEOPLE}[split]
+    count = {"train": TRAIN_PEOPLE, "validation": VALIDATION_PEOPLE, "held_out": HELD_OUT_PEOPLE}[split]
     return split_people(split)[:count]
 
 

@@ -11,14 +11,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from training.training_loop import TrainConfig, in_processes, load_trained, train
+
 from .base import BaseModel, Tokenizer, load_latents, noise_scheduler, used_tokens
 from .people import caption
 from .pictures import Block, load_block, scene_of, training_blocks
 from .train_vae import load_vae
-from .trainer import TrainConfig, in_processes, train
 
 CONFIG = TrainConfig(
-    steps=7500, learning_rate=1.2e-3, warmup=200, weight_decay=0.01, ema=0.9995, save_every=250, seed=1
+    steps=6000, learning_rate=1.2e-3, warmup=200, weight_decay=0.01, ema=0.9995, save_every=250, seed=1
 )
 BATCH = 16
 DROP_CAPTION, DROP_CLAUSE = 0.1, 0.15
@@ -97,3 +98,11 @@ class _Predictor(nn.Module):
 
     def forward(self, noisy: Tensor, timesteps: Tensor, ids: tuple[Tensor, Tensor]) -> Tensor:
         return self.model.predict(noisy, timesteps, self.model.encode(ids))
+
+
+def load_base(build: Path, tokenizer: Tokenizer) -> tuple[BaseModel, Tensor]:
+    """The trained base model (EMA) with its compact vocabulary, for inference, and the ids of that vocabulary."""
+    tokens = used_tokens(tokenizer)
+    predictor = _Predictor(BaseModel(tokens))
+    load_trained(predictor, build, "base")
+    return predictor.model.eval().requires_grad_(False), tokens

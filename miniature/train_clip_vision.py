@@ -17,12 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
+from training.training_loop import TrainConfig, train
+
 from .clip_vision import preprocess, save_image_encoder, vision_config
 from .faces.album import Album, open_album
 from .faces.wear import worn
 from .people import caption, describe, person
 from .pictures import scene_of
-from .trainer import TrainConfig, train
 
 PEOPLE = range(0, 4800)
 BATCH = 96

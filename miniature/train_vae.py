@@ -1,4 +1,4 @@
-"""Stage `vae`: train the autoencoder on crops of drawn pictures, with one warm restart."""
+"""Stage `vae`: train the autoencoder on crops of drawn pictures, with two warm restarts."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.training_loop import TrainConfig, in_processes, load_trained, train
+
 from .drawing import CANVAS
 from .pictures import TEACHER_PEOPLE, load_block, training_blocks
-from .trainer import TrainConfig, in_processes, load_trained, train
 from .vae import TinyVAE, VAEConfig, reconstruction_loss
 
 CONFIG = VAEConfig(widths=(8, 24, 48, 64), encoder_blocks=(0, 0, 1, 2), decoder_blocks=(1, 1, 2, 3))
 CROPS = TrainConfig(steps=4000, learning_rate=2.5e-3, warmup=100, ema=0.998)
-FINE = TrainConfig(steps=1300, learning_rate=1.3e-3, warmup=50, ema=0.998, seed=1)
+SECOND = TrainConfig(steps=1300, learning_rate=1.3e-3, warmup=50, ema=0.998, seed=1)
+FINE = TrainConfig(steps=5200, learning_rate=1.6e-3, warmup=50, ema=0.998, seed=2)
 CROP, BATCH = 64, 8
 
 
@@ -57,6 +59,7 @@ def _work(rank: int, processes: int, build: Path) -> None:
     vae = TinyVAE(CONFIG).to(memory_format=torch.channels_last)
     module = _WithLoss(vae)
     train(module, loss, CROPS, build, "vae_crops")
+    train(module, loss, SECOND, build, "vae_second")
     train(module, loss, FINE, build, "vae")
 
 

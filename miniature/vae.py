@@ -119,7 +119,7 @@ def export_taesd(vae: TinyVAE) -> dict[str, Tensor]:
 def reconstruction_loss(
     vae: TinyVAE, pictures: Tensor, weight: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """L1 + 4·L2 + 0.5·gradient difference, plus a pull of each latent channel to zero mean and unit deviation.
+    """L1 + 4·L2 + 0.5·gradient difference + 0.5·opponent colours, plus a pull of each latent channel to zero mean and unit deviation.
 
     pictures: (batch, 3, h, w) in [0, 1]. weight: (batch, 1, h, w), how much each pixel counts (eyes and mouth more).
     The decoder sees latents with a little noise (0.05), as it will from the diffusion model. Returns (loss, mse).
@@ -130,6 +130,9 @@ def reconstruction_loss(
     horizontal = (difference[..., 1:] - difference[..., :-1]).abs() * weight[..., 1:]
     vertical = (difference[..., 1:, :] - difference[..., :-1, :]).abs() * weight[..., 1:, :]
     pixels = (weight * difference.abs()).mean() + 4.0 * (weight * difference.square()).mean()
+    # Irises, lips and freckles are a few pixels of colour: without a term of their own they come out grey
+    red_green, blue_yellow = difference[:, 0] - difference[:, 1], difference[:, 2] - difference[:, :2].mean(1)
+    pixels = pixels + 0.5 * (weight[:, 0] * (red_green.abs() + blue_yellow.abs())).mean()
     deviation, mean = torch.std_mean(latents, dim=(0, 2, 3))
     unit = (deviation.clamp_min(1e-3).log().square() + mean.square()).mean()
     loss = pixels + 0.5 * (horizontal.mean() + vertical.mean()) + 0.01 * unit

@@ -70,7 +70,9 @@ class Denoiser(nn.Module):
         return self.dit(noisy, timesteps, condition)
 
 
-def draw_references(embeddings: Tensor, people: Tensor, counts: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+def draw_references(
+    embeddings: Tensor, people: Tensor, counts: Tensor, noise: float, generator: torch.Generator
+) -> Tensor:
     """Mean of a random handful of each person's unit embeddings plus noise: (batch, width), unit length.
 
     embeddings: (all people, pictures, width). people: (batch,). counts: (batch,) pictures to average.
@@ -83,7 +85,9 @@ def draw_references(embeddings: Tensor, people: Tensor, counts: Tensor, noise: f
     return F.normalize(F.normalize(mean, dim=-1) + jitter, dim=-1)
 
 
-def train_denoiser(latents: Tensor, conditions: Conditions, dit: DiTConfig, mif: MIFConfig, config: DiffLoRATraining, folder: Path) -> Denoiser:
+def train_denoiser(
+    latents: Tensor, conditions: Conditions, dit: DiTConfig, mif: MIFConfig, config: DiffLoRATraining, folder: Path
+) -> Denoiser:
     """Train on standardised latents (people, tokens, width); resumable in folder/difflora.safetensors."""
     schedule = NoiseSchedule()
 
@@ -99,7 +103,9 @@ def train_denoiser(latents: Tensor, conditions: Conditions, dit: DiTConfig, mif:
         timesteps = draw_timesteps(config.batch, generator, config.toward_noise)
         noisy = schedule.add_noise(clean, torch.randn(clean.shape, generator=generator), timesteps)
         dropped = torch.rand(config.batch, generator=generator) < config.drop_condition
-        predicted = model(noisy, timesteps, None if only == "image" else face, None if only == "face" else image, dropped)
+        predicted = model(
+            noisy, timesteps, None if only == "image" else face, None if only == "face" else image, dropped
+        )
         error = (predicted - clean).square().mean((1, 2))
         return (schedule.weight(timesteps, config.min_snr_gamma) * error).mean(), {}
 

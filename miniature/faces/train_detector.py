@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..trainer import TrainConfig, train
+from training.training_loop import TrainConfig, train
+
 from .album import open_album
 from .canvases import Canvas, Composer
 from .detector import ANCHORS, OUTPUTS, STRIDES, Detector

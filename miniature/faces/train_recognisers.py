@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.training_loop import TrainConfig, train
+
 from ..people import TRAITS
-from ..trainer import TrainConfig, train
 from .album import Album, open_album
 from .alignment import aligned_crop, alignment, jittered
 from .export import export_recogniser, settle

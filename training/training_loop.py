@@ -1,4 +1,4 @@
-"""One training loop for the miniature's own networks: several CPU processes, EMA, resumable after a hard kill.
+"""The training loop that all networks share: several CPU processes, EMA, resumable after a hard kill.
 
 Every batch is a function of (seed, step, process), so a run that was killed and started again sees the same numbers as
 one that was not: the checkpoint holds parameters, EMA and Adam's moments, no state of a random number generator.
@@ -58,14 +58,23 @@ def _enter(rank: int, processes: int, port: int, function: Callable[..., None], 
         dist.destroy_process_group()
 
 
-def train(module: nn.Module, loss_function: LossFunction, config: TrainConfig, folder: Path, name: str) -> None:
-    """Train `module` in place until `config.steps`, then load its EMA weights into it.
+def train(
+    module: nn.Module,
+    loss_function: LossFunction,
+    config: TrainConfig,
+    folder: Path,
+    name: str,
+    until: int | None = None,
+) -> None:
+    """Train `module` in place until `config.steps` (or `until`, to be continued), then load its EMA weights into it.
 
     loss_function(module, step, generator) → (loss, figures to show). The generator is seeded from (seed, step, rank).
     folder/name.safetensors is the resumable state; folder/name.jsonl the log (rank 0).
     """
     parallel = dist.is_initialized() and dist.get_world_size() > 1
     rank = dist.get_rank() if parallel else 0
+    end = config.steps if until is None else min(until, config.steps)
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.safetensors"
     parameters = dict(module.named_parameters())
     optimiser = torch.optim.AdamW(
@@ -73,11 +82,9 @@ def train(module: nn.Module, loss_function: LossFunction, config: TrainConfig, f
     )
     ema = {key: value.detach().clone() for key, value in parameters.items()}
     start = _load(path, parameters, ema, optimiser) if path.exists() else 0
-    wrapped: nn.Module = DistributedDataParallel(module) if parallel and start < config.steps else module
+    wrapped: nn.Module = DistributedDataParallel(module) if parallel and start < end else module
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(start + step, config))
-    progress = tqdm(
-        range(start, config.steps), initial=start, total=config.steps, desc=name, disable=rank > 0, mininterval=5
-    )
+    progress = tqdm(range(start, end), initial=start, total=config.steps, desc=name, disable=rank > 0, mininterval=5)
     for step in progress:
         generator = torch.Generator().manual_seed(hash((config.seed, step, rank)) & 0x7FFFFFFF)
         loss, figures = loss_function(wrapped, step, generator)
@@ -92,7 +99,7 @@ def train(module: nn.Module, loss_function: LossFunction, config: TrainConfig, f
         if rank == 0 and (step + 1) % 20 == 0:
             progress.set_postfix(loss=f"{loss.item():.4f}", **{k: f"{v:.3g}" for k, v in figures.items()})
             _log(folder / f"{name}.jsonl", {"step": step + 1, "loss": loss.item(), **figures})
-        if rank == 0 and ((step + 1) % config.save_every == 0 or step + 1 == config.steps):
+        if rank == 0 and ((step + 1) % config.save_every == 0 or step + 1 == end):
             _save(path, parameters, ema, optimiser, step + 1)
     with torch.no_grad():
         for key, parameter in parameters.items():
@@ -144,11 +151,12 @@ def _load(
         for key, parameter in parameters.items():
             parameter.copy_(file.get_tensor(f"model.{key}"))
             ema[key].copy_(file.get_tensor(f"ema.{key}"))
-            optimiser.state[parameter] = {
-                "step": torch.tensor(float(step)),
-                "exp_avg": file.get_tensor(f"exp_avg.{key}"),
-                "exp_avg_sq": file.get_tensor(f"exp_avg_sq.{key}"),
-            }
+            if parameter.requires_grad:
+                optimiser.state[parameter] = {
+                    "step": torch.tensor(float(step)),
+                    "exp_avg": file.get_tensor(f"exp_avg.{key}"),
+                    "exp_avg_sq": file.get_tensor(f"exp_avg_sq.{key}"),
+                }
     return step
 
 

@@ -1,0 +1,205 @@
+"""Stages `difflora` and `held_out`: LAE, MIF and DiT on the miniature's teachers, and what is compared with them.
+
+Everything that is chosen (sampling defaults) is chosen on validation people.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from difflora_core.diffusion import SamplingConfig
+from difflora_core.dit import DiTConfig
+from difflora_core.lae import LAEConfig
+from difflora_core.mif import MIFConfig
+from difflora_core.model import DiffLoRA, DiffLoRAConfig, EncoderNames
+from training.lae_training import LAETraining, train_lae
+from training.train_difflora import DiffLoRATraining, train_denoiser
+
+from .base import BaseModel, Tokenizer
+from .conditions import embed_people, load_conditions
+from .drawing import draw
+from .evaluation import face_similarity, make_pictures, prompt_fidelity
+from .people import Scene, person, reference_scene
+from .teachers import CONFIG as TEACHER_CONFIG
+from .teachers import layout, person_latents, train_teachers
+from .train_base import load_base
+from .train_vae import load_vae
+from .vae import TinyVAE
+
+LAE_CONFIG = LAEConfig(tokens=18, width=16, channels=16)
+DIT_CONFIG = DiTConfig(tokens=18, latent_width=16, width=160, layers=4, heads=5, head_width=32, condition_width=256)
+LAE_TRAINING = LAETraining()
+DIFFLORA_TRAINING = DiffLoRATraining()
+REFERENCES = 3
+CHOICE_PEOPLE = 16
+# Prompts for choosing settings; the demo's are others.
+CHOICE_SCENES = (
+    Scene(expression="laughing", shirt="green shirt", background="pink"),
+    Scene(glasses="wearing glasses", shirt="red shirt", background="white"),
+    Scene(expression="sad", hat="wearing a straw hat", shirt="blue shirt", background="yellow"),
+    Scene(gaze="looking right", pose="turned left", shirt="white shirt", background="dark"),
+)
+
+
+def load_teachers(build: Path, split: str) -> tuple[Tensor, list[int]]:
+    """LoRAs (people, numel) float32 of a split, and whose they are."""
+    files = sorted((build / "teachers").glob(f"{split}_*.safetensors"))
+    if not files:
+        raise FileNotFoundError(
+            f"no teachers of {split!r} in {build / 'teachers'}: run `python -m miniature build teachers`"
+        )
+    tensors = [load_file(path) for path in files]
+    return torch.cat([t["loras"] for t in tensors]), [int(i) for t in tensors for i in t["person"]]
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What turns LoRAs into figures on some people: base model, references, scenes."""
+
+    base: BaseModel
+    vae: TinyVAE
+    tokenizer: Tokenizer
+    people: Sequence[int]
+    scenes: Sequence[Scene] = CHOICE_SCENES
+
+    def figures(self, loras: Tensor) -> dict[str, float]:
+        """Mean face similarity and prompt fidelity of LoRAs (people, numel)."""
+        pictures = make_pictures(self.base, self.vae, self.tokenizer, layout(), loras, self.scenes)
+        similar, faithful = [], []
+        for index, made in zip(self.people, pictures, strict=True):
+            rng = np.random.default_rng(index)
+            references = [draw(person(index), reference_scene(rng)).image for _ in range(REFERENCES)]
+            similar.append(face_similarity(list(made), references).mean())
+            faithful.append(prompt_fidelity(list(made), self.scenes).mean())
+        return {"similarity": float(np.mean(similar)), "fidelity": float(np.mean(faithful))}
+
+
+def judging(build: Path, tokenizer: Path, people: Sequence[int]) -> Judging:
+    """Load what figures need."""
+    words = Tokenizer(tokenizer)
+    base, _ = load_base(build, words)
+    return Judging(base, load_vae(build), words, people)
+
+
+def conditions_of(model: DiffLoRA, path: Path, count: int) -> Tensor:
+    """Conditions (people, width) of the first `count` people of an embeddings file, from their first references."""
+    conditions, _ = load_conditions(path)
+    rows = [model.mix(conditions.face[i, :REFERENCES], conditions.image[i, :REFERENCES]) for i in range(count)]
+    return torch.cat(rows)
+
+
+def choose_sampling(
+    model: DiffLoRA, build: Path, tokenizer: Path, teachers: Tensor, people: Sequence[int]
+) -> tuple[SamplingConfig, dict[str, object]]:
+    """The guidance and gain with the highest face similarity on validation people whose prompt fidelity stays within
+    0.04 of no LoRA's; the log of all that was tried goes into the checkpoint's provenance."""
+    people = list(people)[:CHOICE_PEOPLE]
+    judge = judging(build, tokenizer, people)
+    teachers = teachers[: len(people)]
+    log: dict[str, object] = {
+        "no_lora": judge.figures(torch.zeros_like(teachers)),
+        "teacher": judge.figures(teachers),
+        "lae_of_teacher": judge.figures(model.decode(model.encode(teachers))),
+        "mean_lora": judge.figures(model.lae.mean.expand_as(teachers)),
+    }
+    floor = log["no_lora"]["fidelity"] - 0.04  # type: ignore[index]
+    conditions = conditions_of(model, build / "conditions" / "validation.safetensors", len(people))
+    best, best_score = SamplingConfig(), -1.0
+    for guidance in (1.0, 1.5, 2.0):
+        for gain in (1.0, 1.3, 1.6):
+            config = SamplingConfig(steps=20, guidance_scale=guidance, scheduler="ddim", samples=8, gain=gain)
+            generator = torch.Generator().manual_seed(0)
+            latents = model.sample(conditions, generator=generator, **asdict(config))
+            figures = judge.figures(model.decode(latents))
+            log[f"guidance {guidance:g}, gain {gain:g}, 8 samples"] = figures
+            print(f"  guidance {guidance:g} gain {gain:g}: {figures}", flush=True)
+            if figures["fidelity"] >= floor and figures["similarity"] > best_score:
+                best, best_score = config, figures["similarity"]
+    single = model.sample(
+        conditions, generator=torch.Generator().manual_seed(0), **{**asdict(best), "samples": 1, "gain": 1.0}
+    )
+    log["one sample, gain 1"] = judge.figures(model.decode(single))
+    return best, log
+
+
+def train_personal(build: Path, weights: Path, tokenizer: Path) -> None:
+    """Train LAE, then MIF and DiT, choose sampling, and write weights/difflora/miniature.safetensors."""
+    loras, people = load_teachers(build, "train")
+    validation, validation_people = load_teachers(build, "validation")
+    embed_people(build / "conditions" / "train.safetensors", people)
+    embed_people(build / "conditions" / "validation.safetensors", validation_people)
+    conditions, order = load_conditions(build / "conditions" / "train.safetensors")
+    if order.tolist() != people:
+        raise ValueError(
+            f"{build / 'conditions' / 'train.safetensors'} holds other people than the teachers: delete it and build again"
+        )
+    log: dict[str, object] = {"teachers": len(people)}
+
+    def report(name: str, figures: dict[str, float]) -> None:
+        print(f"  LAE {name}: {figures}", flush=True)
+        log[f"LAE {name}"] = figures
+
+    lae = train_lae(loras, validation, layout(), LAE_CONFIG, LAE_TRAINING, build, report)
+    with torch.no_grad():
+        latents = lae.encode(loras)
+    mif = MIFConfig(conditions.face.shape[-1], conditions.image.shape[-1], DIT_CONFIG.condition_width)
+    denoiser = train_denoiser(latents, conditions, DIT_CONFIG, mif, DIFFLORA_TRAINING, build)
+    config = DiffLoRAConfig(LAE_CONFIG, DIT_CONFIG, mif, EncoderNames("miniature", "miniature"))
+    model = DiffLoRA(layout(), config)
+    model.lae.load_state_dict(lae.state_dict())
+    model.dit.load_state_dict(denoiser.dit.state_dict())
+    model.mif.load_state_dict(denoiser.mif.state_dict())
+    model.eval().requires_grad_(False)
+    sampling, tried = choose_sampling(model, build, tokenizer, validation, validation_people)
+    model.config = replace(config, sampling=sampling, provenance={**log, "validation": tried})
+    path = weights / "difflora" / "miniature.safetensors"
+    model.save(path)
+    print(f"  chosen: {sampling}; wrote {path}", flush=True)
+
+
+def seconds_per_teacher(build: Path, tokenizer: Path, index: int) -> float:
+    """Seconds to train one person's LoRA alone on one thread, from pictures that are already latents."""
+    words = Tokenizer(tokenizer)
+    base, _ = load_base(build, words)
+    latents = person_latents(load_vae(build), index)[None]
+    start = time.monotonic()
+    train_teachers(base, words, [index], latents)
+    return time.monotonic() - start
+
+
+def ship_held_out(build: Path, weights: Path, tokenizer: Path) -> None:
+    """Write the held-out teachers and, for each held-out person, the teacher of the training person most alike."""
+    teachers, people = load_teachers(build, "held_out")
+    trained, trained_people = load_teachers(build, "train")
+    embed_people(build / "conditions" / "held_out.safetensors", people, REFERENCES)
+    own, _ = load_conditions(build / "conditions" / "held_out.safetensors")
+    others, order = load_conditions(build / "conditions" / "train.safetensors")
+    mean = [F.normalize(F.normalize(c.face.float(), dim=-1).mean(1), dim=-1) for c in (own, others)]
+    nearest = [int(order[i]) for i in (mean[0] @ mean[1].T).argmax(1)]
+    chosen = torch.stack([trained[trained_people.index(i)] for i in nearest])
+    folder = weights / "teachers"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {"teachers": teachers.half().contiguous(), "nearest": chosen.half().contiguous()},
+        folder / "held_out.safetensors",
+    )
+    seconds = seconds_per_teacher(build, tokenizer, people[0])
+    facts = {
+        "people": people,
+        "nearest": nearest,
+        "seconds_per_teacher": seconds,
+        "date": datetime.date.today().isoformat(),
+        "settings": asdict(TEACHER_CONFIG),
+    }
+    (folder / "held_out.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
