@@ -1,0 +1,169 @@
+"""The frozen encoders: reference pictures to face embeddings (InsightFace) and image embeddings (CLIP vision).
+
+Nothing here is trained and nothing is downloaded: a model that isn't there is an error that says where it belongs.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+RETRY_SIZES = (640, 512, 384, 320, 256, 192)  # a tight crop fills a large detector input and is missed there
+CROP = 112  # pixels of an aligned face, ArcFace's size
+
+Choice = Literal["largest", "left to right"]
+
+
+class NoFaceError(ValueError):
+    """A reference picture in which the asked-for face was not found."""
+
+
+@dataclass(frozen=True)
+class EncodedFace:
+    """One reference picture's face.
+
+    embedding: float32 (width,), raw as the recogniser gives it. crop: float32 (112, 112, 3) RGB in [0, 1], aligned by
+    the landmarks. box: float32 (4,) x1, y1, x2, y2 in pixels of the picture.
+    """
+
+    embedding: Tensor
+    crop: Tensor
+    box: Tensor
+
+
+class FaceEncoder:
+    """InsightFace's detector and recogniser on reference pictures."""
+
+    def __init__(self, analysis: Any) -> None:
+        """analysis: a prepared `insightface.app.FaceAnalysis` with detection and recognition."""
+        if "recognition" not in analysis.models:
+            raise ValueError(
+                f"The face model pack has {', '.join(sorted(analysis.models)) or 'no models'} but no recogniser: "
+                "choose a pack with an ArcFace model, for instance buffalo_l."
+            )
+        self.analysis = analysis
+
+    @property
+    def name(self) -> str:
+        """Name of the model pack: embeddings of two packs are not interchangeable."""
+        return Path(self.analysis.model_dir).name
+
+    @classmethod
+    def open(cls, name: str, root: str | Path, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Self:
+        """Load the pack in root/models/name. Raises FileNotFoundError: InsightFace itself would download one."""
+        folder = Path(root) / "models" / name
+        if not any(folder.glob("*.onnx")):
+            nested = next(folder.glob("*/*.onnx"), None)
+            hint = f" There are some in {nested.parent}: move them up one folder." if nested else ""
+            raise FileNotFoundError(f"No face models (*.onnx) in {folder}.{hint}")
+        import onnxruntime
+        from insightface.app import FaceAnalysis
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()  # the default, one per core, crawls beside other work
+        analysis = FaceAnalysis(
+            name=str(folder),
+            providers=list(providers),
+            sess_options=options,
+            allowed_modules=["detection", "recognition"],
+        )
+        analysis.prepare(ctx_id=0 if "CUDAExecutionProvider" in providers else -1)
+        return cls(analysis)
+
+    def pictures(self, images: Tensor, choose: Choice = "largest", index: int = 0) -> Iterator[EncodedFace]:
+        """The chosen face of each picture, one after another, so that a caller can show progress.
+
+        images: float (pictures, height, width, 3) RGB in [0, 1]. index: 0 is the largest or the leftmost face.
+        Raises NoFaceError naming the picture.
+        """
+        for number, image in enumerate(images, start=1):
+            pixels = image[..., :3].mul(255).round().clamp(0, 255).byte().cpu().numpy()
+            yield self._encode(pixels, f"picture {number} of {len(images)}", choose, index)
+
+    def encode(self, images: Sequence[np.ndarray]) -> Tensor:
+        """Embeddings (pictures, width) of the largest face of each uint8 (height, width, 3) RGB picture."""
+        faces = [
+            self._encode(image, f"picture {i} of {len(images)}", "largest", 0) for i, image in enumerate(images, 1)
+        ]
+        return torch.stack([face.embedding for face in faces])
+
+    def _encode(self, image: np.ndarray, name: str, choose: Choice, index: int) -> EncodedFace:
+        from insightface.app.common import Face
+        from insightface.utils import face_align
+
+        bgr = np.ascontiguousarray(image[..., ::-1])
+        boxes, landmarks = self._detect(bgr)
+        if len(boxes) <= index:
+            found = "no face" if len(boxes) == 0 else f"{len(boxes)} face{'s' * (len(boxes) > 1)}, no number {index}"
+            raise NoFaceError(
+                f"Found {found} in {name} ({image.shape[1]} × {image.shape[0]} pixels): use a picture in which the face is "
+                "well visible and not cut off."
+            )
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        order = np.argsort(-area if choose == "largest" else boxes[:, 0], kind="stable")
+        row = int(order[index])
+        face = Face(bbox=boxes[row, :4], kps=landmarks[row], det_score=boxes[row, 4])
+        embedding = self.analysis.models["recognition"].get(bgr, face)
+        crop = face_align.norm_crop(bgr, landmark=landmarks[row], image_size=CROP)[..., ::-1]
+        return EncodedFace(
+            torch.from_numpy(np.asarray(embedding, dtype=np.float32)),
+            torch.from_numpy(crop.copy()).float() / 255.0,
+            torch.from_numpy(boxes[row, :4].astype(np.float32)),
+        )
+
+    def _detect(self, bgr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes with scores (faces, 5) and landmarks (faces, 5, 2), at the pack's own sizes or at smaller ones."""
+        boxes, landmarks = self.analysis.det_model.detect(bgr, metric="default")
+        for size in RETRY_SIZES:
+            if len(boxes):
+                break
+            boxes, landmarks = self.analysis.det_model.detect(bgr, input_size=(size, size), metric="default")
+        return boxes, landmarks
+
+
+class ImageEncoder:
+    """A CLIP vision model in transformers' format."""
+
+    def __init__(self, model: Any, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.model, self.size = model.eval(), int(model.config.image_size)
+        self.mean, self.std = (torch.tensor(list(v)).view(3, 1, 1) for v in (mean, std))
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Load config.json, model.safetensors and preprocessor_config.json of a folder; nothing is downloaded."""
+        folder = Path(folder)
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(
+                f"No CLIP vision model in {folder}: expected config.json, model.safetensors and preprocessor_config.json."
+            )
+        from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+
+        processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
+        model = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        return cls(model, processor.image_mean, processor.image_std)
+
+    @torch.no_grad()
+    def encode(self, images: Sequence[np.ndarray]) -> Tensor:
+        """Projected embeddings `image_embeds` (pictures, width) of uint8 (height, width, 3) RGB pictures of any size."""
+        return self.model(pixel_values=torch.stack([self.preprocess(image) for image in images])).image_embeds
+
+    def preprocess(self, image: np.ndarray) -> Tensor:
+        """Shorter side to the model's size (bicubic, antialiased), centre crop, normalise: (3, size, size).
+
+        The order of roundings is that of ComfyUI's CLIP vision, so that both give the same embedding of a picture.
+        """
+        pixels = torch.from_numpy(np.ascontiguousarray(image[..., :3])).permute(2, 0, 1)[None].float() / 255.0
+        height, width = pixels.shape[-2:]
+        if (height, width) != (self.size, self.size):
+            scale = self.size / min(height, width)
+            target = (round(scale * height), round(scale * width))
+            pixels = F.interpolate(pixels, size=target, mode="bicubic", antialias=True)
+            top, left = (target[0] - self.size) // 2, (target[1] - self.size) // 2
+            pixels = pixels[..., top : top + self.size, left : left + self.size]
+        pixels = (255.0 * pixels).clamp(0, 255).round() / 255.0
+        return (pixels[0] - self.mean) / self.std
