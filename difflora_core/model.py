@@ -46,7 +46,7 @@ class DiffLoRAConfig:
     dit: DiTConfig
     mif: MIFConfig
     encoders: EncoderNames
-    sampling: SamplingConfig = SamplingConfig()
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

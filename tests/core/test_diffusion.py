@@ -1,0 +1,101 @@
+"""Schedule, guidance, averaging, gain and interruption."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from difflora_core.diffusion import SCHEDULERS, NoiseSchedule, SamplingConfig, draw_timesteps, sample
+
+CONFIG = SamplingConfig(steps=4, guidance_scale=1.0, samples=1)
+CONDITION = torch.tensor([[1.0, 2.0], [3.0, -1.0]])
+NULL = torch.tensor([0.5, 0.5])
+
+
+def denoise(noisy, timesteps, condition):
+    """A denoiser that knows the answer: the condition, in every token."""
+    return condition[:, None].expand(-1, 3, -1).clone()
+
+
+def run(config, denoiser=denoise, seed=0, **options):
+    return sample(denoiser, CONDITION, NULL, (3, 2), config, torch.Generator().manual_seed(seed), **options)
+
+
+def test_schedule_goes_from_clean_to_noise():
+    schedule = NoiseSchedule()
+    assert schedule.alphas_cumprod[0] > 0.999
+    assert schedule.alphas_cumprod[-1] < 1e-3
+    clean, noise = torch.ones(1, 2, 2), torch.zeros(1, 2, 2)
+    torch.testing.assert_close(
+        schedule.add_noise(clean, noise, torch.tensor([500])), clean * schedule.alphas_cumprod[500].sqrt()
+    )
+
+
+def test_min_snr_weight_is_capped():
+    schedule, steps = NoiseSchedule(), torch.tensor([0, 999])
+    weights = schedule.weight(steps, 5.0)
+    assert weights[0] == 5.0
+    assert weights[1] < 1e-3
+    assert schedule.weight(steps, None).tolist() == [1.0, 1.0]
+
+
+def test_timesteps_lean_toward_noise():
+    even = draw_timesteps(4000, torch.Generator().manual_seed(0)).float().mean()
+    leaning = draw_timesteps(4000, torch.Generator().manual_seed(0), 2.0).float().mean()
+    assert 480 < even < 520
+    assert 640 < leaning < 690
+
+
+@pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_perfect_denoiser_is_followed_to_its_answer(scheduler, steps):
+    latents = run(replace(CONFIG, scheduler=scheduler, steps=steps))
+    torch.testing.assert_close(latents, CONDITION[:, None].expand(-1, 3, -1), atol=0.05, rtol=0)
+
+
+def test_guidance_moves_away_from_the_null_condition():
+    latents = run(replace(CONFIG, guidance_scale=3.0))
+    expected = NULL + 3.0 * (CONDITION - NULL)
+    torch.testing.assert_close(latents[:, 0], expected, atol=0.05, rtol=0)
+
+
+def test_gain_scales_the_distance_from_the_average():
+    torch.testing.assert_close(run(replace(CONFIG, gain=1.5)), 1.5 * run(CONFIG))
+
+
+def test_samples_are_averaged_per_person():
+    def first_noise(noisy, timesteps, condition):
+        seen.append(noisy)
+        return noisy
+
+    seen: list[torch.Tensor] = []
+    averaged = run(replace(CONFIG, samples=5, steps=1), first_noise)
+    assert seen[0].shape == (10, 3, 2)
+    torch.testing.assert_close(averaged[0], seen[0][:5].mean(0), atol=1e-3, rtol=1e-3)
+
+
+def test_same_seed_same_latent_bit_for_bit():
+    def keep(noisy, timesteps, condition):
+        return 0.5 * noisy
+
+    assert torch.equal(run(CONFIG, keep), run(CONFIG, keep))
+    assert not torch.equal(run(CONFIG, keep), run(CONFIG, keep, seed=1))
+
+
+def test_a_callback_can_interrupt_before_any_step():
+    seen = []
+
+    def stop_at_third(step, steps):
+        seen.append((step, steps))
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(CONFIG, callback=stop_at_third)
+    assert seen == [(0, 4), (1, 4), (2, 4)]
+
+
+@pytest.mark.parametrize("wrong", [{"scheduler": "euler"}, {"steps": 0}, {"samples": 0}])
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(ValueError, match="found"):
+        replace(CONFIG, **wrong)

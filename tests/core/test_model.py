@@ -1,0 +1,110 @@
+"""The checkpoint: everything in one file, and nothing that isn't one."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from difflora_core.dit import DiTConfig
+from difflora_core.diffusion import SamplingConfig
+from difflora_core.lae import LAEConfig
+from difflora_core.lora_file import read_lora, save_lora
+from difflora_core.mif import MIFConfig
+from difflora_core.model import DiffLoRA, DiffLoRAConfig, EncoderNames, LoRA
+
+CONFIG = DiffLoRAConfig(
+    LAEConfig(tokens=3, width=2, chunk=8, channels=6, hidden=8),
+    DiTConfig(tokens=3, latent_width=2, width=16, layers=1, heads=2, head_width=8, condition_width=10),
+    MIFConfig(face_width=6, image_width=5, width=10),
+    EncoderNames("a", "b"),
+    SamplingConfig(steps=3, samples=2, gain=1.25),
+    {"people": 40},
+)
+
+
+@pytest.fixture
+def model(layout, loras) -> DiffLoRA:
+    torch.manual_seed(0)
+    model = DiffLoRA(layout, CONFIG)
+    model.lae.fit(loras)
+    torch.nn.init.normal_(model.dit.out.weight)
+    return model.eval().requires_grad_(False)
+
+
+def test_file_round_trip(tmp_path, model):
+    model.save(tmp_path / "m.safetensors", dtype=torch.float32)
+    loaded = DiffLoRA.load(tmp_path / "m.safetensors")
+    assert loaded.config == model.config
+    assert loaded.layout == model.layout
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+def test_half_precision_keeps_the_statistics_exact(tmp_path, model):
+    model.save(tmp_path / "m.safetensors")
+    loaded = DiffLoRA.load(tmp_path / "m.safetensors")
+    assert torch.equal(loaded.lae.mean, model.lae.mean)
+    torch.testing.assert_close(loaded.dit.out.weight, model.dit.out.weight, rtol=1e-3, atol=1e-3)
+
+
+def test_same_seed_same_lora_bit_for_bit(model):
+    condition = model.mix(torch.randn(4, 6), torch.randn(2, 5))
+    flat = [model.decode(model.sample(condition, generator=torch.Generator().manual_seed(s))) for s in (1, 1, 2)]
+    assert torch.equal(flat[0], flat[1])
+    assert not torch.equal(flat[0], flat[2])
+
+
+def test_gain_zero_is_the_average_latent(model):
+    condition = model.mix(torch.randn(1, 6), None, mode="face")
+    latents = model.sample(condition, generator=torch.Generator().manual_seed(0), gain=0.0)
+    assert torch.equal(latents, torch.zeros(1, 3, 2))
+
+
+def test_gate_is_reported(model):
+    _, gate = model.mix(torch.randn(3, 6), torch.randn(3, 5), return_gate=True)
+    assert set(gate) == {"face", "image"}
+    assert sum(gate.values()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("form", ["kohya", "peft"])
+def test_lora_saves_itself(tmp_path, layout, loras, form):
+    LoRA(loras[0], layout).save(tmp_path / "p.safetensors", format=form)
+    assert torch.equal(read_lora(tmp_path / "p.safetensors", layout), loras[0])
+
+
+def test_a_lora_in_place_of_a_checkpoint_is_named(tmp_path, layout, loras):
+    save_lora(tmp_path / "p.safetensors", loras[0], layout)
+    with pytest.raises(ValueError, match="no DiffLoRA checkpoint but a LoRA file"):
+        DiffLoRA.load(tmp_path / "p.safetensors")
+
+
+def test_another_model_is_named(tmp_path):
+    save_file({"w": torch.zeros(1)}, tmp_path / "p.safetensors")
+    with pytest.raises(ValueError, match="some other model"):
+        DiffLoRA.load(tmp_path / "p.safetensors")
+
+
+def test_truncated_checkpoint_is_named(tmp_path, model):
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        DiffLoRA.load(path)
+
+
+def test_a_newer_format_asks_for_an_update(tmp_path, model, monkeypatch):
+    monkeypatch.setattr("difflora_core.model.FORMAT", 2)
+    model.save(tmp_path / "m.safetensors")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="format 2, this version reads up to 1"):
+        DiffLoRA.load(tmp_path / "m.safetensors")
+
+
+def test_parts_that_do_not_fit_are_refused(layout):
+    wrong = DiffLoRAConfig(CONFIG.lae, CONFIG.dit, MIFConfig(face_width=6, image_width=5, width=12), CONFIG.encoders)
+    with pytest.raises(ValueError, match="MIF gives 12 numbers, the DiT takes 10"):
+        DiffLoRA(layout, wrong)
+
+
+def test_no_reference_is_refused(model):
+    with pytest.raises(ValueError, match="at least one reference"):
+        model.personalize([], generator=torch.Generator())
