@@ -97,7 +97,8 @@ class DiT(nn.Module):
     def _initialise_weights(self) -> None:
         """Zero the gates, so that every block starts as the identity, and the output, so that training starts at the
         mean LoRA (latents are standardised: zero is the average person)."""
-        for layer in (*(block.modulation for block in self.blocks), self.modulation_out, self.out):
+        modulations = [block.modulation for block in self.blocks if isinstance(block, Block)]
+        for layer in (*modulations, self.modulation_out, self.out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 

@@ -101,8 +101,8 @@ class FaceEncoder:
         if len(boxes) <= index:
             found = "no face" if len(boxes) == 0 else f"{len(boxes)} face{'s' * (len(boxes) > 1)}, no number {index}"
             raise NoFaceError(
-                f"Found {found} in {name} ({image.shape[1]} × {image.shape[0]} pixels): use a picture in which the face is "
-                "well visible and not cut off."
+                f"Found {found} in {name} ({image.shape[1]} × {image.shape[0]} pixels): use a picture in which "
+                "the face is well visible and not cut off."
             )
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         order = np.argsort(-area if choose == "largest" else boxes[:, 0], kind="stable")
@@ -139,7 +139,8 @@ class ImageEncoder:
         folder = Path(folder)
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(
-                f"No CLIP vision model in {folder}: expected config.json, model.safetensors and preprocessor_config.json."
+                f"No CLIP vision model in {folder}: expected config.json, model.safetensors and "
+                "preprocessor_config.json."
             )
         from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
@@ -149,7 +150,7 @@ class ImageEncoder:
 
     @torch.no_grad()
     def encode(self, images: Sequence[np.ndarray]) -> Tensor:
-        """Projected embeddings `image_embeds` (pictures, width) of uint8 (height, width, 3) RGB pictures of any size."""
+        """Projected embeddings `image_embeds` (pictures, width) of uint8 (height, width, 3) RGB pictures."""
         return self.model(pixel_values=torch.stack([self.preprocess(image) for image in images])).image_embeds
 
     def preprocess(self, image: np.ndarray) -> Tensor:

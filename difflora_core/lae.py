@@ -83,15 +83,15 @@ class ResidualConv(nn.Module):
         super().__init__()
         self.widen = nn.Conv1d(channels, hidden, kernel, padding=kernel // 2)
         self.narrow = nn.Conv1d(hidden, channels, kernel, padding=kernel // 2)
-        nn.init.zeros_(self.narrow.weight)
-        nn.init.zeros_(self.narrow.bias)
+        for parameter in self.narrow.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, positions, channels), both ways
         return x + self.narrow(F.silu(self.widen(x.transpose(1, 2)))).transpose(1, 2)
 
 
 class ConvAutoencoder(nn.Module):
-    """Normalised numbers ``(batch, numel)`` to raw latents ``(batch, tokens, width)`` and back; see the module's text."""
+    """Normalised numbers ``(batch, numel)`` to raw latents ``(batch, tokens, width)`` and back: see above."""
 
     def __init__(self, numel: int, config: LAEConfig) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class ConvAutoencoder(nn.Module):
 
     @torch.no_grad()
     def initialise_from(self, numbers: Tensor) -> None:
-        """Set both local stages from training LoRAs ``(loras, numel)``: principal components of components, group by group.
+        """Set both local stages from training LoRAs ``(loras, numel)``: components of components, group by group.
 
         The channels of a chunk are the directions that matter most to the *group's* components, not to the chunk alone.
         """
@@ -218,7 +218,7 @@ class LAE(nn.Module):
 
     @torch.no_grad()
     def fit(self, loras: Tensor) -> None:
-        """Take statistics and starting weights from training LoRAs ``(loras, numel)``; raises ValueError on bad ones."""
+        """Take statistics and starting weights from LoRAs ``(loras, numel)``; raises ValueError on bad ones."""
         self.layout.check(loras)
         if len(loras) < 2:
             raise ValueError(f"Fitting an LAE needs at least two LoRAs, found {len(loras)}.")

@@ -45,7 +45,7 @@ class DeltaWeights(nn.Module):
         self.shapes = i + 1
 
     def inner(self, first: Tensor, second: Tensor) -> Tensor:
-        """Frobenius inner products ``(batch, modules)`` of two flat LoRAs ``(batch, numel)``, grouped by module shape."""
+        """Frobenius inner products ``(batch, modules)`` of two flat LoRAs ``(batch, numel)``, by module shape."""
         products = []
         for i in range(self.shapes):
             down, up = self.get_buffer(f"down_{i}"), self.get_buffer(f"up_{i}")
@@ -64,7 +64,7 @@ class DeltaWeights(nn.Module):
         return (error / size.clamp_min(torch.finfo(size.dtype).tiny)).mean()
 
     def cosine(self, prediction: Tensor, target: Tensor, origin: Tensor) -> Tensor:
-        """Cosines ``(batch,)`` between the weight changes of two LoRAs, both relative to those of ``origin`` ``(numel,)``.
+        """Cosines ``(batch,)`` between the ΔW of two LoRAs, both relative to those of ``origin`` ``(numel,)``.
 
         With the mean LoRA as origin this tells people apart: 0 for the mean LoRA's direction, 1 for a perfect
         prediction.

@@ -19,7 +19,7 @@ from .diffusion import SamplingConfig, StepCallback, sample
 from .dit import DiT, DiTConfig
 from .lae import LAE, LAEConfig
 from .layout import LoRALayout
-from .lora_file import lora_state_dict, save_lora
+from .lora_file import Format, lora_state_dict, save_lora
 from .mif import MIF, MIFConfig, Mode, mean_embedding
 from .tensor_file import read_tensors, write_tensors
 
@@ -70,11 +70,11 @@ class LoRA:
     layout: LoRALayout
     metadata: Mapping[str, str] = field(default_factory=dict)
 
-    def state_dict(self, format: str = "kohya") -> dict[str, Tensor]:
+    def state_dict(self, format: Format = "kohya") -> dict[str, Tensor]:
         """Tensors under "kohya" names (ComfyUI) or "peft" names (diffusers)."""
         return lora_state_dict(self.flat, self.layout, format=format)
 
-    def save(self, path: str | Path, format: str = "kohya") -> None:
+    def save(self, path: str | Path, format: Format = "kohya") -> None:
         """Write a safetensors LoRA file."""
         save_lora(path, self.flat, self.layout, format=format, metadata=dict(self.metadata))
 
@@ -161,7 +161,7 @@ class DiffLoRA(nn.Module):
         gain: float | None = None,
         callback: StepCallback | None = None,
     ) -> Tensor:
-        """Latents (people, tokens, width) for conditions (people, width); what is None is as the checkpoint recommends."""
+        """Latents (people, tokens, width) for conditions (people, width); None is what the checkpoint recommends."""
         asked = {
             "steps": steps,
             "guidance_scale": guidance_scale,

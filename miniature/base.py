@@ -38,7 +38,7 @@ def noise_scheduler() -> DDPMScheduler:
 
 
 class Tokenizer:
-    """Captions → token ids of both text encoders, padded to 77 as ComfyUI and diffusers do (L with the end token, G with 0)."""
+    """Captions → token ids of both text encoders, padded to 77 (L with the end token, G with 0)."""
 
     def __init__(self, folder: Path) -> None:
         """folder: the SDXL tokenizer's vocab.json and merges.txt (ComfyUI carries them in comfy/sd1_tokenizer)."""
@@ -84,6 +84,8 @@ class Condition:
 class BaseModel(nn.Module):
     """U-Net and text encoders. `tokens`: ids kept in the embedding tables, None for the whole vocabulary."""
 
+    lookup: Tensor
+
     def __init__(self, tokens: Tensor | None = None) -> None:
         super().__init__()
         size = VOCABULARY if tokens is None else len(tokens)
@@ -101,7 +103,7 @@ class BaseModel(nn.Module):
         self.unet = UNet2DConditionModel(**base_config.UNET)
 
     def encode(self, ids: tuple[Tensor, Tensor]) -> Condition:
-        """Token ids (batch, 77) of both encoders → penultimate hidden states and the G encoder's projected pooled state."""
+        """Token ids (batch, 77) of both encoders → penultimate states and the G encoder's pooled state."""
         left = self.text_l(self.lookup[ids[0]], output_hidden_states=True)
         right = self.text_g(self.lookup[ids[1]], output_hidden_states=True)
         context = torch.cat([left.hidden_states[-2], right.hidden_states[-2]], dim=-1)

@@ -1,7 +1,7 @@
 """`python -m miniature build`: the whole miniature from nothing, stage by stage.
 
 Each stage is a function that returns at once if its result is there, continues where it was killed, and writes only
-whole files. Scratch (pictures, latents, optimiser states) lies in miniature/build; what ships lies in miniature/weights.
+whole files. Scratch (pictures, latents, optimiser states) lies in miniature/build, what ships in miniature/weights.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from .pictures import TEACHER_PICTURES, scene_of
 
 
 def embed_people(path: Path, people: Sequence[int], pictures: int = TEACHER_PICTURES) -> None:
-    """Write face (people, pictures, 512), image (people, pictures, width) and person (people,), unless the file is there."""
+    """Write face (people, pictures, 512), image (people, pictures, width) and person (people,), unless it exists."""
     if path.exists():
         return
     recogniser = face_analysis("miniature").models["recognition"]

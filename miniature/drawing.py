@@ -131,9 +131,11 @@ def _shoulders(scene: Scene, shape: Shape) -> str:
     shirt = SHIRTS[scene.shirt]
     neck = rgb(mix(shape.skin, (60, 20, 10), 0.24))
     return (
-        f'<path d="M {x - 12} {y - 12} L {x - 13} {y + 12} Q {x} {y + 22} {x + 13} {y + 12} L {x + 12} {y - 12} Z" fill="{neck}"/>'
-        f'<path d="M {x - 60} {y + 50} Q {x - 56} {y + 12} {x - 22} {y + 7} L {x - 13} {y + 3} Q {x} {y + 21} {x + 13} {y + 3} '
-        f'L {x + 22} {y + 7} Q {x + 56} {y + 12} {x + 60} {y + 50} Z" fill="{rgb(shirt)}" '
+        f'<path d="M {x - 12} {y - 12} L {x - 13} {y + 12} Q {x} {y + 22} {x + 13} {y + 12} L {x + 12} {y - 12} Z" '
+        f'fill="{neck}"/>'
+        f'<path d="M {x - 60} {y + 50} Q {x - 56} {y + 12} {x - 22} {y + 7} L {x - 13} {y + 3} '
+        f'Q {x} {y + 21} {x + 13} {y + 3} L {x + 22} {y + 7} Q {x + 56} {y + 12} {x + 60} {y + 50} Z" '
+        f'fill="{rgb(shirt)}" '
         f'stroke="{rgb(mix(shirt, (0, 0, 0), 0.3))}" stroke-width="1"/>'
     )
 

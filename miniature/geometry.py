@@ -1,8 +1,8 @@
 """Geometry and colours that all parts of a drawn head share.
 
 The head is a shallow relief: every control point has a depth, is turned by yaw and pitch, tilted, scaled and moved, and
-only then written into a path. So a turned head shows parallax, and the five landmarks are the same points as the drawing's.
-Coordinates: pixels of a 128 × 128 picture, origin of the head between the eyes' height and the chin, y down, z to the viewer.
+only then written into a path. So a turned head shows parallax, and the landmarks are the drawing's own points.
+Coordinates: pixels of a 128 × 128 picture, origin in the middle of the head, y down, z to the viewer.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ noise and colour shifts, so that a generated picture is judged by its content an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "shirt": SHIRTS,
     "background": BACKGROUNDS,
 }
-CONFIG = TrainConfig(steps=1200, learning_rate=2e-3, warmup=50, weight_decay=0.01, ema=0.995, seed=11)
+CONFIG = TrainConfig(steps=2400, learning_rate=2e-3, warmup=50, weight_decay=0.01, ema=0.995, seed=11)
 BATCH = 48
 
 
@@ -39,15 +40,11 @@ class Judge(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (24, 48, 72, 96)
-        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=4)]
-        for before, after in zip(widths, (*widths[1:], widths[-1]), strict=True):
-            layers += [
-                nn.BatchNorm2d(before),
-                nn.ReLU(),
-                nn.Conv2d(before, after, 3, stride=2 if after > before else 1, padding=1),
-            ]
-        self.features = nn.Sequential(*layers, nn.ReLU(), nn.Flatten())
+        widths = (16, 32, 64, 96, 96)
+        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=2, padding=1)]  # (batch, 16, 64, 64)
+        for before, after in pairwise(widths):
+            layers += [nn.BatchNorm2d(before), nn.ReLU(), nn.Conv2d(before, after, 3, stride=2, padding=1)]
+        self.features = nn.Sequential(*layers, nn.BatchNorm2d(widths[-1]), nn.ReLU(), nn.Flatten())
         self.hidden = nn.Linear(widths[-1] * 16, 128)
         self.heads = nn.ModuleDict({name: nn.Linear(128, len(words)) for name, words in ATTRIBUTES.items()})
 

@@ -1,7 +1,7 @@
 """Drawn people: who they are (traits), how a picture of them is taken (scene), and the words for both.
 
-Everything is a pure function of an integer or of a `numpy.random.Generator`, so no data set is stored: person 17 has the
-same face on every machine. A person is 26 continuous traits; a scene is everything the prompt may name, plus small
+Everything is a pure function of an integer or of a `numpy.random.Generator`, so no data set is stored: person 17 has
+the same face on every machine. A person is 26 continuous traits; a scene is everything the prompt may name, plus small
 unnamed nuisances (framing, tilt). The ranges in `SPLITS` are the only place where people are divided, and they never
 overlap: a held-out person is never drawn by any stage that trains or chooses anything.
 """

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,6 +24,7 @@ from difflora_core.lae import LAEConfig
 from difflora_core.mif import MIFConfig
 from difflora_core.model import DiffLoRA, DiffLoRAConfig, EncoderNames
 from training.lae_training import LAETraining, train_lae
+from training.lora_store import LoRAStore
 from training.train_difflora import DiffLoRATraining, train_denoiser
 
 from .base import BaseModel, Tokenizer
@@ -50,17 +51,6 @@ CHOICE_SCENES = (
     Scene(expression="sad", hat="wearing a straw hat", shirt="blue shirt", background="yellow"),
     Scene(gaze="looking right", pose="turned left", shirt="white shirt", background="dark"),
 )
-
-
-def load_teachers(build: Path, split: str) -> tuple[Tensor, list[int]]:
-    """LoRAs (people, numel) float32 of a split, and whose they are."""
-    files = sorted((build / "teachers").glob(f"{split}_*.safetensors"))
-    if not files:
-        raise FileNotFoundError(
-            f"no teachers of {split!r} in {build / 'teachers'}: run `python -m miniature build teachers`"
-        )
-    tensors = [load_file(path) for path in files]
-    return torch.cat([t["loras"] for t in tensors]), [int(i) for t in tensors for i in t["person"]]
 
 
 @dataclass(frozen=True)
@@ -135,14 +125,16 @@ def choose_sampling(
 
 def train_personal(build: Path, weights: Path, tokenizer: Path) -> None:
     """Train LAE, then MIF and DiT, choose sampling, and write weights/difflora/miniature.safetensors."""
-    loras, people = load_teachers(build, "train")
-    validation, validation_people = load_teachers(build, "validation")
+    store = LoRAStore(build / "teachers", layout())
+    loras, people = store.read("train")
+    validation, validation_people = store.read("validation")
     embed_people(build / "conditions" / "train.safetensors", people)
     embed_people(build / "conditions" / "validation.safetensors", validation_people)
     conditions, order = load_conditions(build / "conditions" / "train.safetensors")
     if order.tolist() != people:
         raise ValueError(
-            f"{build / 'conditions' / 'train.safetensors'} holds other people than the teachers: delete it and build again"
+            f"{build / 'conditions' / 'train.safetensors'} holds other people than the teachers: "
+            "delete it and build again"
         )
     log: dict[str, object] = {"teachers": len(people)}
 
@@ -180,8 +172,9 @@ def seconds_per_teacher(build: Path, tokenizer: Path, index: int) -> float:
 
 def ship_held_out(build: Path, weights: Path, tokenizer: Path) -> None:
     """Write the held-out teachers and, for each held-out person, the teacher of the training person most alike."""
-    teachers, people = load_teachers(build, "held_out")
-    trained, trained_people = load_teachers(build, "train")
+    store = LoRAStore(build / "teachers", layout())
+    teachers, people = store.read("held_out")
+    trained, trained_people = store.read("train")
     embed_people(build / "conditions" / "held_out.safetensors", people, REFERENCES)
     own, _ = load_conditions(build / "conditions" / "held_out.safetensors")
     others, order = load_conditions(build / "conditions" / "train.safetensors")

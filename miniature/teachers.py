@@ -6,18 +6,17 @@ only ever compared with; both are made by the same code from pictures that nothi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from difflora_core.layout import LoRALayout
 from training.dreambooth import DreamBoothConfig, initial_lora, train_loras
+from training.lora_store import LoRAStore
 
 from . import base_config
 from .base import BaseModel, Condition, Tokenizer, noise_scheduler
@@ -56,7 +55,7 @@ def person_latents(vae: TinyVAE, index: int) -> Tensor:
 def train_teachers(
     base: BaseModel, tokenizer: Tokenizer, people: Sequence[int], latents: Tensor, config: DreamBoothConfig = CONFIG
 ) -> tuple[Tensor, Tensor]:
-    """LoRAs (people, numel) of these people from latents (people, pictures, 4, 16, 16), and their last losses (people,).
+    """LoRAs (people, numel) of people from latents (people, pictures, 4, 16, 16), and their last losses (people,).
 
     Noise, timesteps and picture numbers are the same for all people; captions follow each person's own scenes.
     """
@@ -98,17 +97,12 @@ def make_split(
 
     part, parts: this process does every `parts`-th batch, so that several processes share the work without talking.
     """
-    folder = build / "teachers"
-    folder.mkdir(parents=True, exist_ok=True)
+    store = LoRAStore(build / "teachers", layout())
     base.requires_grad_(False)
     everyone = teacher_people(split)
     batches = [everyone[i : i + PEOPLE_PER_BATCH] for i in range(0, len(everyone), PEOPLE_PER_BATCH)]
     for batch in tqdm(batches[part::parts], desc=f"teachers {split}", unit="batch", disable=part > 0, mininterval=10):
-        path = folder / f"{split}_{batch[0]:05d}.safetensors"
-        if path.exists():
-            continue
-        latents = torch.stack([person_latents(vae, index) for index in batch])
-        loras, losses = train_teachers(base, tokenizer, batch, latents)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        save_file({"loras": loras.contiguous(), "person": torch.tensor(list(batch)), "loss": losses}, partial)
-        partial.replace(path)
+        if not store.has(split, batch):
+            latents = torch.stack([person_latents(vae, index) for index in batch])
+            loras, losses = train_teachers(base, tokenizer, batch, latents)
+            store.add(split, batch, loras, loss=losses)

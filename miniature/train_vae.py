@@ -22,7 +22,7 @@ CROP, BATCH = 64, 8
 
 
 def train_vae(build: Path, processes: int) -> None:
-    """Train to build/vae.safetensors (resumable). Crops cost a quarter of a picture and show four times as many people."""
+    """Train to build/vae.safetensors (resumable). Crops show four times as many people per second."""
     in_processes(_work, processes, build)
 
 

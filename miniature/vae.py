@@ -39,15 +39,10 @@ class Block(nn.Module):
         super().__init__()
         self.conv = None
         if active:
-            self.conv = nn.Sequential(
-                nn.Conv2d(channels, channels, 3, padding=1),
-                nn.ReLU(),
-                nn.Conv2d(channels, channels, 3, padding=1),
-                nn.ReLU(),
-                nn.Conv2d(channels, channels, 3, padding=1),
-            )
-            nn.init.zeros_(self.conv[4].weight)
-            nn.init.zeros_(self.conv[4].bias)
+            first, second, last = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(3))
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
+            self.conv = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(x if self.conv is None else self.conv(x) + x)
@@ -119,7 +114,8 @@ def export_taesd(vae: TinyVAE) -> dict[str, Tensor]:
 def reconstruction_loss(
     vae: TinyVAE, pictures: Tensor, weight: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """L1 + 4·L2 + 0.5·gradient difference + 0.5·opponent colours, plus a pull of each latent channel to zero mean and unit deviation.
+    """L1 + 4·L2 + 0.5·gradient difference + 0.5·opponent colours + a pull of each latent
+    channel to zero mean and unit deviation.
 
     pictures: (batch, 3, h, w) in [0, 1]. weight: (batch, 1, h, w), how much each pixel counts (eyes and mouth more).
     The decoder sees latents with a little noise (0.05), as it will from the diffusion model. Returns (loss, mse).

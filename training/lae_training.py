@@ -22,7 +22,7 @@ from .training_loop import TrainConfig, train
 @dataclass(frozen=True)
 class LAETraining:
     """Weights of the loss terms and the augmentation. blend: share of samples that are a blend of two people.
-    noise: deviation added to the input, in units of the factor's scale. rounds: validations; after each the best is kept."""
+    noise: deviation added to the input, in units of the factor's scale. rounds: validations; the best is kept."""
 
     loop: TrainConfig = field(
         default_factory=lambda: TrainConfig(steps=600, learning_rate=3e-4, warmup=50, weight_decay=0.01, ema=0.99)

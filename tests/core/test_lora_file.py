@@ -69,7 +69,7 @@ def test_what_does_not_fit_is_refused(layout, loras, change, message):
 def test_another_rank_is_refused(layout, loras):
     other = LoRALayout(layout.modules, 3)
     state = lora_state_dict(torch.zeros(other.numel), other)
-    with pytest.raises(ValueError, match="rank 3 in .*, expected rank 2"):
+    with pytest.raises(ValueError, match=r"rank 3 in .*, expected rank 2"):
         read_lora(state, layout)
 
 

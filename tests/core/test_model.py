@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from difflora_core.dit import DiTConfig
 from difflora_core.diffusion import SamplingConfig
+from difflora_core.dit import DiTConfig
 from difflora_core.lae import LAEConfig
 from difflora_core.lora_file import read_lora, save_lora
 from difflora_core.mif import MIFConfig
