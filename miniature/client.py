@@ -2,9 +2,8 @@
 
 import io
 import time
-from collections.abc import Callable
+import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import requests
@@ -34,6 +33,8 @@ class Client:
     def __init__(self, url: str) -> None:
         """Use the server at `url`, for example http://127.0.0.1:8188."""
         self.url = url
+        self.id = uuid.uuid4().hex
+        """Without a client's id, the server does not tell what a cached node had shown."""
         self._session = requests.Session()
 
     def object_info(self) -> dict[str, dict[str, Any]]:
@@ -55,7 +56,7 @@ class Client:
         Raises:
             PromptError: the server finds the prompt invalid; every complaint is in the message.
         """
-        answer = self._session.post(f"{self.url}/prompt", json={"prompt": prompt}, timeout=60)
+        answer = self._session.post(f"{self.url}/prompt", json={"prompt": prompt, "client_id": self.id}, timeout=60)
         if answer.status_code == 400:
             raise PromptError(_complaints(answer.json()))
         answer.raise_for_status()
@@ -87,21 +88,11 @@ class Client:
         """Fetch the pictures that a node of a finished prompt saved or previewed."""
         return [self._picture(place) for place in result.outputs[node]["images"]]
 
-    def wait_for(self, condition: Callable[[], bool], timeout: float = 60.0) -> None:
-        """Poll until a condition holds."""
-        deadline = time.monotonic() + timeout
-        while not condition():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"the server did not reach the awaited state within {timeout:.0f} s")
-            time.sleep(0.02)
-
-    def running(self) -> bool:
-        """Whether a prompt is being executed."""
-        return bool(self._get("queue").json()["queue_running"])
-
-    def save(self, result: Result, node: str, path: Path) -> None:
-        """Fetch a node's first picture into a file."""
-        self.pictures(result, node)[0].save(path)
+    def free(self) -> None:
+        """Make the server forget every result and unload every model."""
+        answer = self._session.post(f"{self.url}/free", json={"unload_models": True, "free_memory": True}, timeout=60)
+        answer.raise_for_status()
+        time.sleep(0.5)  # the server only takes note of the wish; it acts between two prompts
 
     def _picture(self, place: dict[str, str]) -> Image.Image:
         answer = self._get("view", **place)

@@ -8,6 +8,7 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
+from ..difflora_core.encoders import FaceEncoder
 from .sockets import CATEGORY, InsightFace
 
 NO_PACK = "no model pack found"
@@ -94,28 +95,13 @@ def load_face_analysis(folder: Path, provider: str) -> Any:
         ImportError: insightface is not installed.
         FileNotFoundError: the folder holds no models, or holds them one level too deep.
     """
-    if not list(folder.glob("*.onnx")):
-        nested = next(folder.glob("*/*.onnx"), None)
-        hint = f"They lie one level too deep, in {nested.parent}: move them up." if nested else HOW_TO
-        raise FileNotFoundError(f"no .onnx files in {folder}. {hint}")
     try:
-        from insightface.app import FaceAnalysis
+        return FaceEncoder.open(folder.name, folder.parent.parent, [provider + SUFFIX]).analysis
     except ImportError as error:
         raise ImportError(
             f"insightface could not be imported ({error}). Install the pack's requirements into ComfyUI's Python: "
             "python -m pip install -r requirements.txt"
         ) from error
-    # Called with a folder that exists, insightface has no reason to download.
-    analysis = FaceAnalysis(
-        name=folder.name,
-        root=str(folder.parent.parent),
-        allowed_modules=["detection", "recognition"],
-        providers=[provider + SUFFIX],
-    )
-    if "recognition" not in analysis.models:
-        raise FileNotFoundError(f"no face recogniser among {sorted(file.name for file in folder.glob('*.onnx'))}")
-    analysis.prepare(ctx_id=-1 if provider == "CPU" else 0)
-    return analysis
 
 
 def _installed(distribution: str) -> bool:

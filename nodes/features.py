@@ -1,11 +1,13 @@
 """Encode Face and Mix Features: from pictures to what conditions the diffusion."""
 
+from typing import get_args
+
 import comfy.utils
 import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..difflora_core.encoders import FaceEncoder
+from ..difflora_core.encoders import Choice, FaceEncoder
 from ..difflora_core.mif import MODES, Mode
 from .sockets import (
     CATEGORY,
@@ -19,8 +21,6 @@ from .sockets import (
     to_intermediate,
 )
 from .text import show
-
-CHOICES = ["largest", "left to right"]
 
 
 class EncodeFace(io.ComfyNode):
@@ -43,7 +43,7 @@ class EncodeFace(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "choose",
-                    options=CHOICES,
+                    options=list(get_args(Choice)),
                     default="largest",
                     tooltip="Which face, where a picture shows several: by size, or counted from the left.",
                 ),
@@ -64,7 +64,7 @@ class EncodeFace(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image: Tensor, face_analysis: object, choose: str, index: int) -> io.NodeOutput:
+    def execute(cls, image: Tensor, face_analysis: object, choose: Choice, index: int) -> io.NodeOutput:
         """Encode every picture; a picture without the asked-for face is an error that names it."""
         encoder = FaceEncoder(face_analysis)
         progress = comfy.utils.ProgressBar(len(image))

@@ -44,9 +44,7 @@ class SampleLoRA(io.ComfyNode):
                     step=0.1,
                     tooltip="How strongly the features steer the diffusion; 1 is no extra steering.",
                 ),
-                io.Combo.Input(
-                    "scheduler", options=list(SCHEDULERS), default="ddim", tooltip="The diffusion solver."
-                ),
+                io.Combo.Input("scheduler", options=list(SCHEDULERS), default="ddim", tooltip="The diffusion solver."),
                 io.Int.Input(
                     "samples",
                     default=4,

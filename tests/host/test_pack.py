@@ -20,7 +20,7 @@ WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
 def test_every_node_is_there_and_documented(client: Client) -> None:
     info = client.object_info()
-    assert {name for name in info if name.startswith("DiffLoRA") and "Miniature" not in name} == set(NODES)
+    assert {name for name, node in info.items() if node["category"] == "DiffLoRA"} == set(NODES)
     for name, (outputs, sockets) in NODES.items():
         node = info[name]
         inputs = {**node["input"].get("required", {}), **node["input"].get("optional", {})}
@@ -45,8 +45,7 @@ def test_workflow_is_among_the_templates(host: Host) -> None:
 
 def test_nothing_failed_while_loading(host: Host) -> None:
     log = host.log()
-    assert "IMPORT FAILED" not in log.split("Import times for custom nodes")[1]
-    assert "Cannot import" not in log
+    assert "(IMPORT FAILED)" not in log
 
 
 def test_host_folder_is_not_written_to(host: Host, base: object) -> None:

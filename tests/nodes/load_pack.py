@@ -14,10 +14,10 @@ from comfy.cli_args import args  # noqa: E402
 
 args.cpu, args.base_directory = True, BASE
 
-import server  # noqa: E402, F401
-import torch  # noqa: E402
+for name in ("utils.extra_config", "nodes", "server"):  # in the server's own order: its module `nodes` is there first
+    importlib.import_module(name)
 
-import nodes as _host_nodes  # noqa: E402, F401 - the host's own module `nodes` is there first, as in the server
+import torch  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 NAME = "/some/custom_nodes/ComfyUI-DiffLoRA_x_1"
