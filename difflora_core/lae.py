@@ -137,7 +137,7 @@ class ConvAutoencoder(nn.Module):
             codes = torch.einsum("nci,cij->ncj", x, basis)
             size = codes.square().mean().sqrt().clamp_min(1e-8)  # residual blocks see codes of about unit size
             codes = (codes / size).flatten(1)
-            directions = F.normalize(codes.T @ principal_scores(codes, latents), dim=0)
+            directions = principal_directions(codes, latents)
 
             own = slice(group * x.shape[1], (group + 1) * x.shape[1])
             self.chunk_encoder.weight[own] = basis / size
@@ -163,7 +163,7 @@ class LinearAutoencoder(nn.Module):
     @torch.no_grad()
     def initialise_from(self, numbers: Tensor) -> None:
         x = thin_out(numbers)
-        self.basis.copy_(F.normalize(x.T @ principal_scores(x, self.basis.shape[1]), dim=0))
+        self.basis.copy_(principal_directions(x, self.basis.shape[1]))
 
 
 class LAE(nn.Module):
@@ -263,3 +263,11 @@ def principal_scores(x: Tensor, count: int) -> Tensor:
     values, vectors = values.flip(0)[:count], vectors.flip(1)[:, :count]
     vectors = vectors * (values > 1e-9 * values[0])
     return F.pad(vectors, (0, count - vectors.shape[1])).to(x.dtype)
+
+
+def principal_directions(x: Tensor, count: int) -> Tensor:
+    """The leading right singular vectors ``(d, count)`` of ``x`` ``(n, d)``, orthonormal also beyond its rank.
+
+    Orthonormalised by QR: a direction that hardly varies comes out of the Gram matrix with the large ones mixed in.
+    """
+    return torch.linalg.qr(x.T @ principal_scores(x, count)).Q
