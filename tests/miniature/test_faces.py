@@ -65,8 +65,8 @@ def test_two_people_are_two_faces(analysis, portraits):
         wide = np.concatenate([left.image, right.image], axis=1)  # (128, 256, 3)
         faces = sorted(faces_in(analysis, wide), key=lambda face: face.bbox[0])
         assert len(faces) == 2
-        assert np.abs(faces[0].kps - left.landmarks).mean() < 3.5
-        assert np.abs(faces[1].kps - (right.landmarks + np.array([128, 0]))).mean() < 3.5
+        assert np.abs(faces[0].kps - left.landmarks).mean() < 5.0
+        assert np.abs(faces[1].kps - (right.landmarks + np.array([128, 0]))).mean() < 5.0
 
 
 def test_two_small_people_are_two_faces(analysis, portraits):
