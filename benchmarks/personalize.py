@@ -1,0 +1,64 @@
+"""What personalising costs beside training: seconds from reference pictures to a LoRA, as shares and as a ratio.
+
+    python -m benchmarks.personalize [--references 3] [--rounds 5]
+
+The ratio's other side is the stored time of one held-out teacher, trained alone on one thread.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+import torch
+
+from difflora_core.encoders import FaceEncoder, ImageEncoder
+from difflora_core.model import DiffLoRA
+from miniature.drawing import draw
+from miniature.held_out import CHECKPOINT, HeldOut
+from miniature.host import WEIGHTS
+from miniature.people import person, reference_scene, split_people
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--references", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    who, rng = person(split_people("validation")[0]), np.random.default_rng(0)
+    images = [draw(who, reference_scene(rng)).image for _ in range(arguments.references)]
+    model = DiffLoRA.load(CHECKPOINT)
+    faces = FaceEncoder.open(model.config.encoders.face, WEIGHTS / "insightface")
+    tower = ImageEncoder.open(WEIGHTS / "clip_vision" / model.config.encoders.image)
+
+    def seconds(work: Callable[[], torch.Tensor]) -> float:
+        work()
+        times = []
+        for _ in range(arguments.rounds):
+            start = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - start)
+        return median(times)
+
+    condition = model.mix(faces.encode(images), tower.encode(images))
+    latents = model.sample(condition, generator=torch.Generator().manual_seed(0))
+    parts = {
+        "faces": seconds(lambda: faces.encode(images)),
+        "image features": seconds(lambda: tower.encode(images)),
+        "sampling": seconds(lambda: model.sample(condition, generator=torch.Generator().manual_seed(0))),
+        "decoding": seconds(lambda: model.decode(latents)),
+    }
+    total = sum(parts.values())
+    for name, part in parts.items():
+        print(f"{name:15s} {1000 * part:8.1f} ms  {part / total:5.0%}")
+    teacher = HeldOut.load().seconds_per_teacher
+    print(
+        f"{'together':15s} {1000 * total:8.1f} ms; a teacher took {teacher:.1f} s: {teacher / total:.0f} times as long"
+    )
+
+
+if __name__ == "__main__":
+    main()
