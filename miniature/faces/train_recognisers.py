@@ -26,14 +26,13 @@ from .export import export_recogniser, settle
 from .recogniser import EMBEDDING, Recogniser, RecogniserConfig
 from .wear import worn
 
-JITTER = 0.9  # pixels: about what the detector errs
-
 
 @dataclass(frozen=True)
 class RecogniserRun:
     """How a recogniser is trained. people: whole blocks. batch: people × pictures of each. trait_weight: 0 = no traits.
 
-    look_alikes: size of the groups of similar people a batch is made of. temperature: of the cosines.
+    look_alikes: size of the groups of similar people a batch is made of. temperature: of the cosines. jitter: pixels that
+    landmarks are off, about what the detector errs.
     """
 
     network: RecogniserConfig
@@ -43,6 +42,7 @@ class RecogniserRun:
     temperature: float
     look_alikes: int
     trait_weight: float
+    jitter: float
 
 
 RUNS = {
@@ -56,6 +56,7 @@ RUNS = {
         temperature=0.08,
         look_alikes=8,
         trait_weight=12.0,
+        jitter=0.9,
     ),
     "measuring": RecogniserRun(
         network=RecogniserConfig(stem=(40, 56), deep=96, neck=12),
@@ -67,6 +68,7 @@ RUNS = {
         temperature=0.1,
         look_alikes=8,
         trait_weight=0.0,
+        jitter=1.1,
     ),
 }
 
@@ -107,7 +109,7 @@ def crop_sampler(album: Album, run: RecogniserRun) -> Sampler:
         columns = np.stack([rng.choice(album.pictures, pictures, replace=False) for _ in rows])  # (people, pictures)
         owners = np.repeat(rows, pictures)
         marks = album.landmarks[owners, columns.reshape(-1)]  # (people · pictures, 5, 2)
-        transforms = alignment(jittered(marks, rng, JITTER))
+        transforms = alignment(jittered(marks, rng, run.jitter))
         crops = [
             aligned_crop(worn(album.picture(int(row), int(column)), rng), transform)
             for row, column, transform in zip(owners, columns.reshape(-1), transforms, strict=True)
