@@ -31,8 +31,8 @@ from .wear import worn
 class RecogniserRun:
     """How a recogniser is trained. people: whole blocks. batch: people × pictures of each. trait_weight: 0 = no traits.
 
-    look_alikes: size of the groups of similar people a batch is made of. temperature: of the cosines. jitter: pixels that
-    landmarks are off, about what the detector errs.
+    look_alikes: size of the groups of similar people a batch is made of. temperature: of the cosines. jitter: pixels
+    that landmarks are off, about what the detector errs.
     """
 
     network: RecogniserConfig
