@@ -40,7 +40,7 @@ SCENES = (
     Scene(expression="sad", light="light from the left", shirt="green shirt", background="dark"),
 )
 """What the prompts name; everything else about a scene is as always."""
-SHOWN = {"no_lora": "no LoRA", "difflora": "DiffLoRA", "teacher": "trained LoRA"}
+SHOWN = {"no_lora": "no LoRA", "difflora": "DiffLoRA", "teacher": "teacher LoRA"}
 
 
 @dataclass
