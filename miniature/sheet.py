@@ -63,6 +63,21 @@ def contact_sheet(title: str, lines: Sequence[str], prompts: Sequence[str], card
     return sheet
 
 
+def thumbnail(reference: Image.Image, pictures: Sequence[Image.Image]) -> Image.Image:
+    """One reference, an arrow, four pictures made from it: the workflow's picture in ComfyUI's Templates."""
+    side = 2 * PICTURE + GAP
+    image = Image.new("RGB", (2 * side + 5 * GAP + 40, side + 4 * GAP), PAPER)
+    draw = ImageDraw.Draw(image)
+    top, right = 2 * GAP, side + 3 * GAP + 40
+    _paste(image, reference, (2 * GAP, top), size=side)
+    x, y = side + 2 * GAP + 12, top + side // 2
+    draw.polygon([(x, y - 18), (x + 30, y), (x, y + 18)], ACCENT)
+    for number, picture in enumerate(pictures[:4]):
+        row, column = divmod(number, 2)
+        _paste(image, picture, (right + column * (PICTURE + GAP), top + row * (PICTURE + GAP)))
+    return image
+
+
 def _draw_card(sheet: Image.Image, card: Card, corner: tuple[int, int], size: tuple[int, int]) -> None:
     draw = ImageDraw.Draw(sheet)
     x, y = corner
@@ -81,16 +96,17 @@ def _draw_card(sheet: Image.Image, card: Card, corner: tuple[int, int], size: tu
             _paste(sheet, picture, (grid_x + column * (PICTURE + GAP), top), ACCENT if stripe.emphasis else None)
 
 
-def _paste(sheet: Image.Image, picture: Image.Image, place: tuple[int, int], frame: str | None = None) -> None:
+def _paste(
+    sheet: Image.Image, picture: Image.Image, place: tuple[int, int], frame: str | None = None, size: int = PICTURE
+) -> None:
     """Paste a picture with round corners, drawn at four times the size so that they are smooth."""
-    mask = Image.new("L", (4 * PICTURE, 4 * PICTURE))
-    ImageDraw.Draw(mask).rounded_rectangle((0, 0, 4 * PICTURE - 1, 4 * PICTURE - 1), 4 * CORNER, fill=255)
-    mask = mask.resize((PICTURE, PICTURE), Image.Resampling.LANCZOS)
-    sheet.paste(picture.resize((PICTURE, PICTURE), Image.Resampling.LANCZOS), place, mask)
+    mask = Image.new("L", (4 * size, 4 * size))
+    ImageDraw.Draw(mask).rounded_rectangle((0, 0, 4 * size - 1, 4 * size - 1), 4 * CORNER, fill=255)
+    mask = mask.resize((size, size), Image.Resampling.LANCZOS)
+    sheet.paste(picture.resize((size, size), Image.Resampling.LANCZOS), place, mask)
     if frame:
         x, y = place
-        box = (x - 3, y - 3, x + PICTURE + 2, y + PICTURE + 2)
-        ImageDraw.Draw(sheet).rounded_rectangle(box, CORNER + 2, outline=frame, width=3)
+        ImageDraw.Draw(sheet).rounded_rectangle((x - 3, y - 3, x + size + 2, y + size + 2), CORNER + 2, None, frame, 3)
 
 
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
