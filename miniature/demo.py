@@ -10,6 +10,7 @@ import argparse
 import json
 import shutil
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,6 +163,7 @@ def report(measured: Measurements, people: int, held_out: HeldOut) -> dict[str, 
 
 def main() -> None:
     """Run the demo."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="insightface")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--people", type=int, default=6, help="held-out people (default 6, at most 25)")
     people = parser.parse_args().people

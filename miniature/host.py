@@ -55,8 +55,9 @@ def find_host() -> Path:
     folder = Path(next(iter(spec.submodule_search_locations or ()), "")) / "_comfyui" if spec else Path()
     if spec is None or not (folder / "main.py").is_file():
         raise HostError("no ComfyUI found: set COMFYUI_PATH to its folder, or run through nox, which installs one")
-    # A leftover of the wheel's maker that points to folders which exist on no other machine.
-    (folder / "extra_model_paths.yaml").unlink(missing_ok=True)
+    if folder.is_relative_to(ROOT):
+        # In the sessions' own environment: a leftover of the wheel's maker, which names folders that nobody else has.
+        (folder / "extra_model_paths.yaml").unlink(missing_ok=True)
     return folder
 
 
