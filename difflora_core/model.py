@@ -188,7 +188,7 @@ class DiffLoRA(nn.Module):
         self,
         images: Sequence[Any],
         *,
-        generator: torch.Generator,
+        generator: torch.Generator | None = None,
         face_root: str | Path | None = None,
         image_encoder: str | Path | None = None,
         mode: Mode | None = None,
@@ -198,7 +198,8 @@ class DiffLoRA(nn.Module):
 
         images: PIL pictures or uint8 arrays (height, width, 3) RGB, any number. face_root: the folder that holds
         models/<pack>; image_encoder: the CLIP vision folder. Both default to ../insightface and ../clip_vision/<name>
-        beside the checkpoint's folder, as in ComfyUI's models folder. sampling: see `sample`.
+        beside the checkpoint's folder, as in ComfyUI's models folder. generator: seed 0 unless given.
+        sampling: see `sample`.
         Raises NoFaceError naming the picture without a face.
         """
         from .encoders import FaceEncoder, ImageEncoder  # onnxruntime and transformers load only when used
@@ -206,6 +207,7 @@ class DiffLoRA(nn.Module):
         arrays = [np.asarray(image.convert("RGB") if hasattr(image, "convert") else image) for image in images]
         if not arrays:
             raise ValueError("personalize needs at least one reference picture, found none.")
+        generator = generator or torch.Generator().manual_seed(0)
         models = (self.root or Path()).parent
         mode = mode or self.config.mif.mode
         names = self.config.encoders
@@ -215,5 +217,6 @@ class DiffLoRA(nn.Module):
         if mode != "face":
             image_features = ImageEncoder.open(image_encoder or models / "clip_vision" / names.image).encode(arrays)
         latents = self.sample(self.mix(face, image_features, mode), generator=generator, **sampling)
-        metadata = {"difflora": json.dumps({"references": len(arrays), "seed": generator.initial_seed(), **sampling})}
-        return LoRA(self.decode(latents)[0].cpu(), self.layout, metadata)
+        settings = {name: value for name, value in sampling.items() if name != "callback"}
+        made_by = {"references": len(arrays), "seed": generator.initial_seed(), **settings}
+        return LoRA(self.decode(latents)[0].cpu(), self.layout, {HEADER: json.dumps(made_by)})

@@ -5,6 +5,7 @@ it starts at PCA quality (`LAE.fit`), it sees blends of two people instead of pe
 a blend is a plausible teacher), and the weights with the lowest validation error are kept, be they the first.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from difflora_core.lae import LAE, LAEConfig
 from difflora_core.layout import LoRALayout
 from difflora_core.losses import DeltaWeights, reconstruction, weight_preserved
+from difflora_core.tensor_file import read_tensors, write_tensors
 
 from .training_loop import TrainConfig, train
 
@@ -63,17 +65,26 @@ def train_lae(
     folder: Path,
     report: Callable[[str, dict[str, float]], None],
 ) -> LAE:
-    """Train on LoRAs (people, numel) float32; resumable in folder/lae_*.safetensors. `report(name, figures)` is told
-    of PCA at the same budget, of the start, and of every round."""
-    baseline = LAE(layout, LAEConfig(kind="linear", tokens=config.tokens, width=config.width))
-    baseline.fit(loras)
-    report("linear (PCA)", validate(baseline, validation))
-    lae = LAE(layout, config)
-    lae.fit(loras)
-    best = {key: value.clone() for key, value in lae.state_dict().items()}
-    figures = validate(lae, validation)
-    report("start", figures)
-    best_r2 = figures["r2"]
+    """Train on LoRAs (people, numel) float32. `report(name, figures)` is told of PCA at the same budget, of the start,
+    and of every round. Resumable: folder/lae.safetensors is the training's state, folder/lae_best.safetensors the best
+    weights so far with the figures of all rounds."""
+    with torch.random.fork_rng(devices=[]):  # modules can draw their first weights from the global generator only
+        torch.manual_seed(training.loop.seed)
+        lae = LAE(layout, config)
+    best = folder / "lae_best.safetensors"
+    if best.exists():
+        weights, metadata = read_tensors(best)
+        lae.load_state_dict(weights)
+        told: dict[str, dict[str, float]] = json.loads(metadata["figures"])
+    else:
+        baseline = LAE(layout, LAEConfig(kind="linear", tokens=config.tokens, width=config.width))
+        baseline.fit(loras)
+        lae.fit(loras)
+        told = {"linear (PCA)": validate(baseline, validation), "start": validate(lae, validation)}
+        weights = {key: value.clone() for key, value in lae.state_dict().items()}
+        write_tensors(best, weights, {"figures": json.dumps(told)})
+    for name, figures in told.items():
+        report(name, figures)
     numbers = lae.normalise(loras)
 
     def loss(model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -87,14 +98,17 @@ def train_lae(
         return value + training.weight_preserved * weight_preserved(predicted, target), {}
 
     module = _Reconstruct(lae)
-    steps = training.loop.steps
     for number in range(1, training.rounds + 1):
-        train(module, loss, training.loop, folder, "lae", until=steps * number // training.rounds)
+        until = training.loop.steps * number // training.rounds
+        if (name := f"step {until}") in told:
+            continue
+        train(module, loss, training.loop, folder, "lae", until=until)
         figures = validate(lae, validation)
-        report(f"step {steps * number // training.rounds}", figures)
-        if figures["r2"] > best_r2:
-            best_r2 = figures["r2"]
-            best = {key: value.clone() for key, value in lae.state_dict().items()}
-    lae.load_state_dict(best)
+        if figures["r2"] > max(told[known]["r2"] for known in told if known != "linear (PCA)"):
+            weights = {key: value.clone() for key, value in lae.state_dict().items()}
+        told[name] = figures
+        write_tensors(best, weights, {"figures": json.dumps(told)})
+        report(name, figures)
+    lae.load_state_dict(weights)
     lae.fit_latents(loras)
     return lae.eval().requires_grad_(False)

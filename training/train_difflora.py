@@ -38,8 +38,7 @@ class Conditions:
 class DiffLoRATraining:
     """batch: people per step. embedding_noise: relative to an embedding's length. drop_condition: share of samples
     that learn the null condition; drop_expert: share that see only face or only image. toward_noise: see
-    `draw_timesteps`. latent_noise: deviation added to the clean latents, which forgets the teachers' own noise.
-    repeats: timesteps per person and step (the condition is computed once)."""
+    `draw_timesteps`. latent_noise: deviation added to the clean latents, which forgets the teachers' own noise."""
 
     loop: TrainConfig = field(
         default_factory=lambda: TrainConfig(steps=5000, learning_rate=1e-3, warmup=200, weight_decay=0.02, ema=0.999)
@@ -109,8 +108,8 @@ def train_denoiser(
         error = (predicted - clean).square().mean((1, 2))
         return (schedule.weight(timesteps, config.min_snr_gamma) * error).mean(), {}
 
-    generator = torch.Generator().manual_seed(config.loop.seed)
-    torch.manual_seed(int(torch.randint(0, 2**31, (), generator=generator)))
-    model = Denoiser(dit, mif)
+    with torch.random.fork_rng(devices=[]):  # modules can draw their first weights from the global generator only
+        torch.manual_seed(config.loop.seed)
+        model = Denoiser(dit, mif)
     train(model, loss, config.loop, folder, "difflora")
     return model

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter; empty until its first gradient
 LossFunction = Callable[[nn.Module, int, torch.Generator], tuple[Tensor, dict[str, float]]]
 
 
@@ -129,7 +130,7 @@ def _tensors(
     for key, parameter in parameters.items():
         yield f"model.{key}", parameter.detach()
         yield f"ema.{key}", ema[key]
-        for moment in ("exp_avg", "exp_avg_sq"):
+        for moment in MOMENTS:
             if moment in optimiser.state[parameter]:
                 yield f"{moment}.{key}", optimiser.state[parameter][moment]
 
@@ -147,16 +148,14 @@ def _load(
     path: Path, parameters: dict[str, nn.Parameter], ema: dict[str, Tensor], optimiser: torch.optim.Optimizer
 ) -> int:
     with safe_open(path, "pt") as file, torch.no_grad():
-        step = int(file.metadata()["step"])
+        step, names = int(file.metadata()["step"]), set(file.keys())
         for key, parameter in parameters.items():
             parameter.copy_(file.get_tensor(f"model.{key}"))
             ema[key].copy_(file.get_tensor(f"ema.{key}"))
-            if parameter.requires_grad:
-                optimiser.state[parameter] = {
-                    "step": torch.tensor(float(step)),
-                    "exp_avg": file.get_tensor(f"exp_avg.{key}"),
-                    "exp_avg_sq": file.get_tensor(f"exp_avg_sq.{key}"),
-                }
+            if f"exp_avg.{key}" in names:
+                # A parameter counts its own steps: an expert that is dropped now and then has had fewer gradients
+                state = {moment: file.get_tensor(f"{moment}.{key}") for moment in MOMENTS if f"{moment}.{key}" in names}
+                optimiser.state[parameter] = {"step": torch.tensor(float(step)), **state}
     return step
 
 

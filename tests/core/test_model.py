@@ -108,3 +108,29 @@ def test_parts_that_do_not_fit_are_refused(layout):
 def test_no_reference_is_refused(model):
     with pytest.raises(ValueError, match="at least one reference"):
         model.personalize([], generator=torch.Generator())
+
+
+class Encoder:
+    """Stands for both frozen encoders: every picture has the same embedding."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def open(self, *_):
+        return self
+
+    def encode(self, images):
+        return torch.ones(len(images), self.width)
+
+
+def test_personalize_needs_nothing_but_pictures(monkeypatch, model):
+    monkeypatch.setattr("difflora_core.encoders.FaceEncoder", Encoder(6))
+    monkeypatch.setattr("difflora_core.encoders.ImageEncoder", Encoder(5))
+    picture = torch.zeros(8, 8, 3, dtype=torch.uint8).numpy()
+    seen = []
+    first, second = (
+        model.personalize([picture], callback=lambda step, steps: seen.append((step, steps))) for _ in "ab"
+    )
+    assert torch.equal(first.flat, second.flat)
+    assert seen == 2 * [(0, 3), (1, 3), (2, 3)]
+    assert first.metadata["difflora"] == '{"references": 1, "seed": 0}'

@@ -36,6 +36,21 @@ def test_the_best_round_is_kept(tmp_path, people):
     assert kept > told["start"]["r2"]
 
 
+def test_interrupted_between_rounds_it_keeps_the_same_best(tmp_path, people):
+    through, told = train(people, tmp_path / "through")
+
+    def interrupt(name, figures):
+        if name == "step 40":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_lae(people[:90], people[90:], LAYOUT, CONFIG, TRAINING, tmp_path / "again", interrupt)
+    again, told_again = train(people, tmp_path / "again")
+    assert told_again == told
+    for name, tensor in through.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+
+
 def test_latents_of_the_result_are_standardised(tmp_path, people):
     lae, _ = train(people, tmp_path)
     torch.testing.assert_close(lae.encode(people[:90]).std(0), torch.ones(2, 2), rtol=1e-3, atol=0)
