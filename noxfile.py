@@ -80,7 +80,7 @@ def install(session: nox.Session, python: Path) -> None:
     """Install torch, the host with its requirements, and the project's own requirements."""
 
     def pip(*arguments: str) -> None:
-        session.run(str(python), "-m", "pip", "install", "-q", *arguments, external=True)
+        session.run(str(python), "-m", "pip", "install", "-q", "--no-warn-conflicts", *arguments, external=True)
 
     pinned = ("-c", str(ROOT / "constraints.txt"))
     pip("--upgrade", "pip")
