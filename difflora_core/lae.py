@@ -130,10 +130,10 @@ class ConvAutoencoder(nn.Module):
         chunks = rearrange(self.into_chunks(thin_out(numbers)), "n (g c) i -> g n c i", g=self.config.groups)
         channels, latents = self.config.channels, self.group_encoder.weight.shape[-1]
         for group, x in enumerate(chunks):
-            scores = principal_scores(x.flatten(1), latents)  # (loras, latents), orthonormal columns
-            loadings = torch.einsum("nci,nk->cik", x, scores)
-            _, basis = torch.linalg.eigh(loadings @ loadings.mT)
-            basis = basis[..., -channels:].flip(-1)  # (chunks, chunk, channels), orthonormal columns
+            scores = principal_scores(x.flatten(1), max(latents, channels))  # (loras, count), orthonormal columns
+            loadings = torch.einsum("nci,nk->cik", x, scores)  # (chunks, chunk, count)
+            _, mixing = torch.linalg.eigh(loadings.mT @ loadings)
+            basis = torch.linalg.qr(loadings @ mixing[..., -channels:].flip(-1)).Q  # (chunks, chunk, channels)
             codes = torch.einsum("nci,cij->ncj", x, basis)
             size = codes.square().mean().sqrt().clamp_min(1e-8)  # residual blocks see codes of about unit size
             codes = (codes / size).flatten(1)
