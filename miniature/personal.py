@@ -38,7 +38,8 @@ from .train_base import load_base
 from .train_vae import load_vae
 from .vae import TinyVAE
 
-LAE_CONFIG = LAEConfig(tokens=18, width=16, channels=16)
+# Few long chunks: on synthetic teachers R² .607 against .566 with chunks of 256 and as many parameters
+LAE_CONFIG = LAEConfig(tokens=18, width=16, chunk=2048, channels=32)
 DIT_CONFIG = DiTConfig(tokens=18, latent_width=16, width=160, layers=4, heads=5, head_width=32, condition_width=256)
 LAE_TRAINING = LAETraining()
 DIFFLORA_TRAINING = DiffLoRATraining()
