@@ -107,7 +107,7 @@ def split_people(split: str) -> range:
 
 
 def person(index: int) -> Person:
-    """The person with this index, the same on every machine. Traits are uniform; every third person has a beard."""
+    """The person with this index, the same on every machine. Traits are uniform."""
     rng = np.random.default_rng([2408, 6740, index])
     traits = rng.uniform(-1.0, 1.0, len(TRAITS))
     return Person(index, traits)
@@ -143,7 +143,7 @@ def random_scene(rng: np.random.Generator) -> Scene:
 
 
 def reference_scene(rng: np.random.Generator) -> Scene:
-    """A scene for a reference picture: as any other, but with nothing worn on the head and no sun behind it."""
+    """A scene for a reference picture: as any other, but with nothing worn on the head."""
     return replace(random_scene(rng), hat="", glasses="")
 
 
