@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from difflora_core.mif import MIFConfig
 from difflora_core.model import DiffLoRA, DiffLoRAConfig, EncoderNames
 from training.lae_training import LAETraining, train_lae
 from training.lora_store import LoRAStore
-from training.train_difflora import DiffLoRATraining, train_denoiser
+from training.train_difflora import DiffLoRATraining, People, train_denoiser
 
 from .base import BaseModel, Tokenizer
 from .conditions import embed_people, load_conditions
@@ -139,15 +140,17 @@ def train_personal(build: Path, weights: Path, tokenizer: Path) -> None:
         )
     log: dict[str, object] = {"teachers": len(people)}
 
-    def report(name: str, figures: dict[str, float]) -> None:
-        print(f"  LAE {name}: {figures}", flush=True)
-        log[f"LAE {name}"] = figures
+    def report(network: str, name: str, figures: dict[str, float]) -> None:
+        print(f"  {network} {name}: {figures}", flush=True)
+        log[f"{network} {name}"] = figures
 
-    lae = train_lae(loras, validation, layout(), LAE_CONFIG, LAE_TRAINING, build, report)
-    with torch.no_grad():
-        latents = lae.encode(loras)
+    lae = train_lae(loras, validation, layout(), LAE_CONFIG, LAE_TRAINING, build, partial(report, "LAE"))
     mif = MIFConfig(conditions.face.shape[-1], conditions.image.shape[-1], DIT_CONFIG.condition_width)
-    denoiser = train_denoiser(latents, conditions, DIT_CONFIG, mif, DIFFLORA_TRAINING, build)
+    other_conditions, _ = load_conditions(build / "conditions" / "validation.safetensors")
+    with torch.no_grad():
+        known = People(lae.encode(loras), conditions)
+        others = People(lae.encode(validation), other_conditions)
+    denoiser = train_denoiser(known, others, DIT_CONFIG, mif, DIFFLORA_TRAINING, build, partial(report, "DiT"))
     config = DiffLoRAConfig(LAE_CONFIG, DIT_CONFIG, mif, EncoderNames("miniature", "miniature"))
     model = DiffLoRA(layout(), config)
     model.lae.load_state_dict(lae.state_dict())

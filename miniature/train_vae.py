@@ -1,4 +1,4 @@
-"""Stage `vae`: train the autoencoder on crops of drawn pictures, with two warm restarts."""
+"""Stage `vae`: train the autoencoder on crops of drawn pictures."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from .drawing import CANVAS
 from .pictures import TEACHER_PEOPLE, load_block, training_blocks
 from .vae import TinyVAE, VAEConfig, reconstruction_loss
 
-CONFIG = VAEConfig(widths=(8, 24, 48, 64), encoder_blocks=(0, 0, 1, 2), decoder_blocks=(1, 1, 2, 3))
-CROPS = TrainConfig(steps=4000, learning_rate=2.5e-3, warmup=100, ema=0.998)
-SECOND = TrainConfig(steps=1300, learning_rate=1.3e-3, warmup=50, ema=0.998, seed=1)
-FINE = TrainConfig(steps=5200, learning_rate=1.6e-3, warmup=50, ema=0.998, seed=2)
+CONFIG = VAEConfig(widths=(16, 32, 48, 64), encoder_blocks=(0, 0, 1, 2), decoder_blocks=(1, 1, 2, 3))
+TRAINING = TrainConfig(steps=10000, learning_rate=2.5e-3, warmup=100, ema=0.998)
 CROP, BATCH = 64, 8
 
 
@@ -58,9 +56,7 @@ def _work(rank: int, processes: int, build: Path) -> None:
     torch.manual_seed(0)
     vae = TinyVAE(CONFIG).to(memory_format=torch.channels_last)
     module = _WithLoss(vae)
-    train(module, loss, CROPS, build, "vae_crops")
-    train(module, loss, SECOND, build, "vae_second")
-    train(module, loss, FINE, build, "vae")
+    train(module, loss, TRAINING, build, "vae")
 
 
 class _WithLoss(torch.nn.Module):

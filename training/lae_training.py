@@ -5,8 +5,6 @@ it starts at PCA quality (`LAE.fit`), it sees blends of two people instead of pe
 a blend is a plausible teacher), and the weights with the lowest validation error are kept, be they the first.
 """
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,9 +14,9 @@ from torch import Tensor, nn
 from difflora_core.lae import LAE, LAEConfig
 from difflora_core.layout import LoRALayout
 from difflora_core.losses import DeltaWeights, reconstruction, weight_preserved
-from difflora_core.tensor_file import read_tensors, write_tensors
 
-from .training_loop import TrainConfig, train
+from .rounds import Figures, Report, train_in_rounds
+from .training_loop import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -63,31 +61,28 @@ def train_lae(
     config: LAEConfig,
     training: LAETraining,
     folder: Path,
-    report: Callable[[str, dict[str, float]], None],
+    report: Report,
 ) -> LAE:
-    """Train on LoRAs (people, numel) float32. `report(name, figures)` is told of PCA at the same budget, of the start,
-    and of every round. Resumable: folder/lae.safetensors is the training's state, folder/lae_best.safetensors the best
-    weights so far with the figures of all rounds."""
+    """Train on LoRAs (people, numel) float32; resumable in folder/lae.safetensors.
+
+    report(name, figures) is told of the start, with PCA at the same budget beside it, and of every round.
+    """
     with torch.random.fork_rng(devices=[]):  # modules can draw their first weights from the global generator only
         torch.manual_seed(training.loop.seed)
         lae = LAE(layout, config)
-    best = folder / "lae_best.safetensors"
-    if best.exists():
-        weights, metadata = read_tensors(best)
-        lae.load_state_dict(weights)
-        told: dict[str, dict[str, float]] = json.loads(metadata["figures"])
-    else:
+    numbers = torch.empty(0)
+
+    def prepare() -> dict[str, Figures]:
         baseline = LAE(layout, LAEConfig(kind="linear", tokens=config.tokens, width=config.width))
         baseline.fit(loras)
         lae.fit(loras)
-        told = {"linear (PCA)": validate(baseline, validation), "start": validate(lae, validation)}
-        weights = {key: value.clone() for key, value in lae.state_dict().items()}
-        write_tensors(best, weights, {"figures": json.dumps(told)})
-    for name, figures in told.items():
-        report(name, figures)
-    numbers = lae.normalise(loras)
+        pca = {f"pca_{name}": value for name, value in validate(baseline, validation).items()}
+        return {"start": {**validate(lae, validation), **pca}}
 
     def loss(model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        nonlocal numbers
+        if not len(numbers):  # only now the statistics are known
+            numbers = lae.normalise(loras)
         first, second = torch.randint(0, len(numbers), (2, training.batch), generator=generator)
         amount = torch.rand(training.batch, 1, generator=generator)
         amount = amount * (torch.rand(training.batch, 1, generator=generator) < training.blend)
@@ -97,18 +92,16 @@ def train_lae(
         value = training.reconstruction * reconstruction(predicted, target)
         return value + training.weight_preserved * weight_preserved(predicted, target), {}
 
-    module = _Reconstruct(lae)
-    for number in range(1, training.rounds + 1):
-        until = training.loop.steps * number // training.rounds
-        if (name := f"step {until}") in told:
-            continue
-        train(module, loss, training.loop, folder, "lae", until=until)
-        figures = validate(lae, validation)
-        if figures["r2"] > max(told[known]["r2"] for known in told if known != "linear (PCA)"):
-            weights = {key: value.clone() for key, value in lae.state_dict().items()}
-        told[name] = figures
-        write_tensors(best, weights, {"figures": json.dumps(told)})
-        report(name, figures)
-    lae.load_state_dict(weights)
+    train_in_rounds(
+        _Reconstruct(lae),
+        loss,
+        training.loop,
+        folder,
+        "lae",
+        training.rounds,
+        prepare,
+        lambda: validate(lae, validation),
+        report,
+    )
     lae.fit_latents(loras)
     return lae.eval().requires_grad_(False)

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from difflora_core.diffusion import NoiseSchedule, draw_timesteps
+from difflora_core.diffusion import TIMESTEPS, NoiseSchedule, draw_timesteps
 from difflora_core.dit import DiT, DiTConfig
-from difflora_core.mif import MIF, MIFConfig
+from difflora_core.mif import MIF, MIFConfig, mean_embedding
 
-from .training_loop import TrainConfig, train
+from .rounds import Figures, Report, train_in_rounds
+from .training_loop import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,25 @@ class Conditions:
 
 
 @dataclass(frozen=True)
+class People:
+    """What is known of some people. latents: standardised (people, tokens, width). conditions: of their pictures."""
+
+    latents: Tensor
+    conditions: Conditions
+
+    def __post_init__(self) -> None:
+        if len(self.latents) != len(self.conditions.face):
+            raise ValueError(
+                f"Latents and embeddings are of the same people, found {len(self.latents)} and "
+                f"{len(self.conditions.face)}."
+            )
+
+
+@dataclass(frozen=True)
 class DiffLoRATraining:
     """batch: people per step. embedding_noise: relative to an embedding's length. drop_condition: share of samples
-    that learn the null condition; drop_expert: share that see only face or only image. toward_noise: see
-    `draw_timesteps`. latent_noise: deviation added to the clean latents, which forgets the teachers' own noise."""
+    that learn the null condition; drop_expert: share of steps that see only face or only image. toward_noise: see
+    `draw_timesteps`. rounds: validations; the best is kept. validation_references: pictures averaged there."""
 
     loop: TrainConfig = field(
         default_factory=lambda: TrainConfig(steps=5000, learning_rate=1e-3, warmup=200, weight_decay=0.02, ema=0.999)
@@ -49,8 +65,8 @@ class DiffLoRATraining:
     drop_condition: float = 0.1
     drop_expert: float = 0.1
     toward_noise: float = 1.5
-    min_snr_gamma: float | None = None
-    latent_noise: float = 0.0
+    rounds: int = 10
+    validation_references: int = 3
 
 
 class Denoiser(nn.Module):
@@ -84,11 +100,39 @@ def draw_references(
     return F.normalize(F.normalize(mean, dim=-1) + jitter, dim=-1)
 
 
+@torch.no_grad()
+def validate(model: Denoiser, people: People, references: int, draws: int = 4) -> Figures:
+    """R² of x0 predicted from pure noise, where only the condition knows the person.
+
+    Against the latents' own size, so the average person has 0. The prediction is averaged over `draws` noises.
+    """
+    pictures = people.conditions.face[:, :references], people.conditions.image[:, :references]
+    face, image = (torch.cat([mean_embedding(one.float()) for one in embeddings]) for embeddings in pictures)
+    condition, _ = model.mif(face, image)
+    generator = torch.Generator().manual_seed(0)
+    predicted = torch.zeros_like(people.latents)
+    last = torch.full((len(condition),), TIMESTEPS - 1)
+    for _ in range(draws):
+        predicted += model.dit(torch.randn(predicted.shape, generator=generator), last, condition) / draws
+    error = (predicted - people.latents).square().sum()
+    return {"r2": float(1 - error / people.latents.square().sum())}
+
+
 def train_denoiser(
-    latents: Tensor, conditions: Conditions, dit: DiTConfig, mif: MIFConfig, config: DiffLoRATraining, folder: Path
+    training: People,
+    validation: People,
+    dit: DiTConfig,
+    mif: MIFConfig,
+    config: DiffLoRATraining,
+    folder: Path,
+    report: Report,
 ) -> Denoiser:
-    """Train on standardised latents (people, tokens, width); resumable in folder/difflora.safetensors."""
+    """Train on `training`, keep the round that predicts `validation` best; resumable in folder/difflora.safetensors.
+
+    A thousand people are few: how long a network may learn from them only other people can tell.
+    """
     schedule = NoiseSchedule()
+    latents, conditions = training.latents, training.conditions
 
     def loss(model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         people = torch.randint(0, len(latents), (config.batch,), generator=generator)
@@ -98,18 +142,20 @@ def train_denoiser(
         lonely = torch.rand(2, generator=generator)
         only = None if lonely[0] >= config.drop_expert else ("face" if lonely[1] < 0.5 else "image")
         clean = latents[people]
-        clean = clean + config.latent_noise * torch.randn(clean.shape, generator=generator)
         timesteps = draw_timesteps(config.batch, generator, config.toward_noise)
         noisy = schedule.add_noise(clean, torch.randn(clean.shape, generator=generator), timesteps)
         dropped = torch.rand(config.batch, generator=generator) < config.drop_condition
         predicted = model(
             noisy, timesteps, None if only == "image" else face, None if only == "face" else image, dropped
         )
-        error = (predicted - clean).square().mean((1, 2))
-        return (schedule.weight(timesteps, config.min_snr_gamma) * error).mean(), {}
+        return (predicted - clean).square().mean(), {}
 
     with torch.random.fork_rng(devices=[]):  # modules can draw their first weights from the global generator only
         torch.manual_seed(config.loop.seed)
         model = Denoiser(dit, mif)
-    train(model, loss, config.loop, folder, "difflora")
+
+    def check() -> Figures:
+        return validate(model.eval(), validation, config.validation_references)
+
+    train_in_rounds(model, loss, config.loop, folder, "difflora", config.rounds, dict, check, report)
     return model

@@ -30,9 +30,9 @@ def train(people, folder):
 
 def test_the_best_round_is_kept(tmp_path, people):
     lae, told = train(people, tmp_path)
-    assert list(told) == ["linear (PCA)", "start", "step 20", "step 40", "step 60"]
+    assert list(told) == ["start", "step 20", "step 40", "step 60"]
     kept = validate(lae, people[90:])["r2"]
-    assert kept == pytest.approx(max(f["r2"] for name, f in told.items() if name != "linear (PCA)"), abs=1e-5)
+    assert kept == pytest.approx(max(f["r2"] for f in told.values()), abs=1e-5)
     assert kept > told["start"]["r2"]
 
 

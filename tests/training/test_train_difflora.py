@@ -6,7 +6,7 @@ import torch
 from difflora_core.diffusion import SamplingConfig, sample
 from difflora_core.dit import DiTConfig
 from difflora_core.mif import MIFConfig
-from training.train_difflora import Conditions, DiffLoRATraining, draw_references, train_denoiser
+from training.train_difflora import Conditions, DiffLoRATraining, People, draw_references, train_denoiser, validate
 from training.training_loop import TrainConfig
 
 DIT = DiTConfig(tokens=2, latent_width=2, width=32, layers=1, heads=2, head_width=16, condition_width=16)
@@ -26,14 +26,19 @@ def world():
 def test_sampled_latents_follow_the_face(tmp_path, world):
     latents, conditions, faces = world
     loop = TrainConfig(steps=300, learning_rate=5e-3, warmup=20, ema=0.98)
-    training = DiffLoRATraining(loop, batch=64, most_references=3, embedding_noise=0.05, drop_expert=0.0)
-    model = train_denoiser(latents, conditions, DIT, MIF_CONFIG, training, tmp_path)
+    training = DiffLoRATraining(loop, batch=64, most_references=3, embedding_noise=0.05, drop_expert=0.0, rounds=3)
+    told: dict[str, dict[str, float]] = {}
+    people = People(latents, conditions)
+    model = train_denoiser(people, people, DIT, MIF_CONFIG, training, tmp_path, told.__setitem__)
     with torch.no_grad():
         condition, _ = model.mif(faces, faces.flip(-1))
         config = SamplingConfig(steps=10, guidance_scale=1.0, samples=4)
         made = sample(model.dit, condition, model.mif.null, (2, 2), config, torch.Generator().manual_seed(0))
     error = (made - latents).square().mean() / latents.square().mean()
     assert error < 0.25  # the average person would be 1
+    assert list(told) == ["step 100", "step 200", "step 300"]
+    kept = validate(model, people, training.validation_references)["r2"]
+    assert kept == pytest.approx(max(figures["r2"] for figures in told.values()), abs=1e-5)
 
 
 def test_references_are_drawn_and_averaged():
@@ -49,3 +54,8 @@ def test_references_are_drawn_and_averaged():
 def test_embeddings_of_other_pictures_are_refused():
     with pytest.raises(ValueError, match="of the same pictures"):
         Conditions(torch.zeros(2, 3, 4), torch.zeros(2, 4, 4))
+
+
+def test_latents_of_other_people_are_refused():
+    with pytest.raises(ValueError, match="found 5 and 2"):
+        People(torch.zeros(5, 2, 2), Conditions(torch.zeros(2, 3, 4), torch.zeros(2, 3, 4)))
