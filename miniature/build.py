@@ -84,7 +84,9 @@ def base(shop: Workshop) -> None:
 
 def teachers(shop: Workshop) -> None:
     """Train the LoRAs of all splits; processes share the batches."""
-    with ProcessPoolExecutor(shop.processes, mp_context=get_context("spawn")) as pool:
+    from training.training_loop import end_with_parent
+
+    with ProcessPoolExecutor(shop.processes, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         jobs = [pool.submit(_teach, shop, part) for part in range(shop.processes)]
         for job in jobs:
             job.result()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,11 +53,22 @@ def in_processes(function: Callable[..., None], processes: int, *arguments: Any)
 def _enter(rank: int, processes: int, port: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
+    end_with_parent()
     dist.init_process_group("gloo", rank=rank, world_size=processes)
     try:
         function(rank, processes, *arguments)
     finally:
         dist.destroy_process_group()
+
+
+def end_with_parent() -> None:
+    """Make this worker process end when the command that started it is gone, even if that was killed hard.
+
+    Without it workers train on, unseen, and write over the files of the next run.
+    """
+    parent = torch.multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def train(
