@@ -67,8 +67,13 @@ def end_with_parent() -> None:
     Without it workers train on, unseen, and write over the files of the next run.
     """
     parent = torch.multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def train(
