@@ -94,14 +94,12 @@ def teachers(shop: Workshop) -> None:
 
 def _teach(shop: Workshop, part: int) -> None:
     from .base import Tokenizer
+    from .checkpoint import load_checkpoint
     from .teachers import make_split
-    from .train_base import load_base
-    from .train_vae import load_vae
 
     torch.set_num_threads(1)
     tokenizer = Tokenizer(shop.tokenizer)
-    model, _ = load_base(shop.build, tokenizer)
-    autoencoder = load_vae(shop.build)
+    model, autoencoder = load_checkpoint(shop.weights)
     for split in ("validation", "train", "held_out"):
         make_split(shop.build, split, model, autoencoder, tokenizer, part, shop.processes)
 

@@ -29,14 +29,13 @@ from training.lora_store import LoRAStore
 from training.train_difflora import DiffLoRATraining, People, train_denoiser
 
 from .base import BaseModel, Tokenizer
+from .checkpoint import load_checkpoint
 from .conditions import embed_people, load_conditions
 from .drawing import draw
 from .evaluation import face_similarity, make_pictures, prompt_fidelity
 from .people import Scene, person, reference_scene
 from .teachers import CONFIG as TEACHER_CONFIG
 from .teachers import layout, person_latents, train_teachers
-from .train_base import load_base
-from .train_vae import load_vae
 from .vae import TinyVAE
 
 # Few long chunks: on synthetic teachers R² .607 against .566 with chunks of 256 and as many parameters
@@ -77,11 +76,9 @@ class Judging:
         return {"similarity": float(np.mean(similar)), "fidelity": float(np.mean(faithful))}
 
 
-def judging(build: Path, tokenizer: Path, people: Sequence[int]) -> Judging:
+def judging(weights: Path, tokenizer: Path, people: Sequence[int]) -> Judging:
     """Load what figures need."""
-    words = Tokenizer(tokenizer)
-    base, _ = load_base(build, words)
-    return Judging(base, load_vae(build), words, people)
+    return Judging(*load_checkpoint(weights), Tokenizer(tokenizer), people)
 
 
 def conditions_of(model: DiffLoRA, path: Path, count: int) -> Tensor:
@@ -92,13 +89,10 @@ def conditions_of(model: DiffLoRA, path: Path, count: int) -> Tensor:
 
 
 def choose_sampling(
-    model: DiffLoRA, build: Path, tokenizer: Path, teachers: Tensor, people: Sequence[int]
+    model: DiffLoRA, judge: Judging, conditions: Tensor, teachers: Tensor
 ) -> tuple[SamplingConfig, dict[str, object]]:
     """The guidance and gain with the highest face similarity on validation people whose prompt fidelity stays within
     0.04 of no LoRA's; the log of all that was tried goes into the checkpoint's provenance."""
-    people = list(people)[:CHOICE_PEOPLE]
-    judge = judging(build, tokenizer, people)
-    teachers = teachers[: len(people)]
     log: dict[str, object] = {
         "no_lora": judge.figures(torch.zeros_like(teachers)),
         "teacher": judge.figures(teachers),
@@ -106,7 +100,6 @@ def choose_sampling(
         "mean_lora": judge.figures(model.lae.mean.expand_as(teachers)),
     }
     floor = log["no_lora"]["fidelity"] - 0.04  # type: ignore[index]
-    conditions = conditions_of(model, build / "conditions" / "validation.safetensors", len(people))
     best, best_score = SamplingConfig(), -1.0
     for guidance in (1.0, 1.5, 2.0):
         for gain in (1.0, 1.3, 1.6):
@@ -157,18 +150,20 @@ def train_personal(build: Path, weights: Path, tokenizer: Path) -> None:
     model.dit.load_state_dict(denoiser.dit.state_dict())
     model.mif.load_state_dict(denoiser.mif.state_dict())
     model.eval().requires_grad_(False)
-    sampling, tried = choose_sampling(model, build, tokenizer, validation, validation_people)
+    judge = judging(weights, tokenizer, validation_people[:CHOICE_PEOPLE])
+    references = conditions_of(model, build / "conditions" / "validation.safetensors", CHOICE_PEOPLE)
+    sampling, tried = choose_sampling(model, judge, references, validation[:CHOICE_PEOPLE])
     model.config = replace(config, sampling=sampling, provenance={**log, "validation": tried})
     path = weights / "difflora" / "miniature.safetensors"
     model.save(path)
     print(f"  chosen: {sampling}; wrote {path}", flush=True)
 
 
-def seconds_per_teacher(build: Path, tokenizer: Path, index: int) -> float:
+def seconds_per_teacher(weights: Path, tokenizer: Path, index: int) -> float:
     """Seconds to train one person's LoRA alone on one thread, from pictures that are already latents."""
     words = Tokenizer(tokenizer)
-    base, _ = load_base(build, words)
-    latents = person_latents(load_vae(build), index)[None]
+    base, vae = load_checkpoint(weights)
+    latents = person_latents(vae, index)[None]
     start = time.monotonic()
     train_teachers(base, words, [index], latents)
     return time.monotonic() - start
@@ -191,7 +186,7 @@ def ship_held_out(build: Path, weights: Path, tokenizer: Path) -> None:
         {"teachers": teachers.half().contiguous(), "nearest": chosen.half().contiguous()},
         folder / "held_out.safetensors",
     )
-    seconds = seconds_per_teacher(build, tokenizer, people[0])
+    seconds = seconds_per_teacher(weights, tokenizer, people[0])
     facts = {
         "people": people,
         "nearest": nearest,

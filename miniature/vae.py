@@ -8,6 +8,7 @@ So the exported file computes the very same function (tested).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -109,6 +110,14 @@ def export_taesd(vae: TinyVAE) -> dict[str, Tensor]:
             padded[tuple(slice(0, size) for size in small[name].shape)] = small[name]
         state[name] = padded
     return state
+
+
+def import_taesd(full: Mapping[str, Tensor], vae: TinyVAE) -> dict[str, Tensor]:
+    """The state of the narrower `vae` out of what `export_taesd` made of it: padding and inactive blocks left out."""
+    return {
+        name: full[name][tuple(slice(0, size) for size in parameter.shape)].clone()
+        for name, parameter in vae.state_dict().items()
+    }
 
 
 def reconstruction_loss(

@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from miniature.base import BaseModel, Tokenizer, expand_vocabulary, noise_scheduler, used_tokens
+from miniature.checkpoint import NAME, load_checkpoint
 from miniature.host import find_host
 from miniature.people import Scene, caption
-from miniature.vae import TinyVAE, VAEConfig, export_taesd, reconstruction_loss
+from miniature.single_file import save_single_file
+from miniature.train_vae import CONFIG
+from miniature.vae import TinyVAE, VAEConfig, export_taesd, import_taesd, reconstruction_loss
 
 CAPTIONS = ["", caption(Scene()), caption(Scene(expression="laughing", hat="wearing a straw hat"))]
 
@@ -32,6 +35,31 @@ def test_the_64_channel_export_computes_the_same():
     torch.testing.assert_close(full.decode(latents), small.decode(latents), rtol=1e-4, atol=1e-5)
 
 
+def test_what_was_exported_is_read_back_as_it_was():
+    small = TinyVAE(VAEConfig(widths=(4, 6, 8, 10)))
+    read = import_taesd(export_taesd(small), TinyVAE(VAEConfig(widths=(4, 6, 8, 10))))
+    assert all(torch.equal(read[name], tensor) for name, tensor in small.state_dict().items())
+
+
+def test_checkpoint_computes_what_was_trained(tokenizer, tmp_path):
+    torch.manual_seed(0)
+    vae, base = TinyVAE(CONFIG), BaseModel(None).eval()
+    (tmp_path / "checkpoints").mkdir()
+    state = export_taesd(vae)
+    save_single_file(tmp_path / "checkpoints" / NAME, base.unet, base.text_l, base.text_g, state, torch.float32)
+    read, read_vae = load_checkpoint(tmp_path)
+    noisy, timesteps = torch.randn(3, 4, 16, 16), torch.tensor([10, 500, 999])
+    with torch.no_grad():
+        expected, found = (model.predict(noisy, timesteps, model.encode(tokenizer(CAPTIONS))) for model in (base, read))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(read_vae.decode(noisy), vae.decode(noisy), rtol=1e-4, atol=1e-5)
+
+
+def test_missing_checkpoint_names_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match="python -m miniature build base"):
+        load_checkpoint(tmp_path)
+
+
 def test_export_has_taesds_names_and_shapes():
     state = export_taesd(TinyVAE(VAEConfig()))
     assert state["taesd_decoder.1.weight"].shape == (64, 4, 3, 3)
@@ -40,7 +68,8 @@ def test_export_has_taesds_names_and_shapes():
 
 
 def test_perfect_reconstruction_costs_only_the_latents_size():
-    vae = TinyVAE(VAEConfig(widths=(4, 4, 4, 4)))
+    torch.manual_seed(0)
+    vae = TinyVAE(VAEConfig(widths=(16, 16, 16, 16)))
     vae.decode = lambda latents: pictures  # type: ignore[method-assign]
     pictures = torch.rand(2, 3, 16, 16)
     loss, mse = reconstruction_loss(vae, pictures, torch.ones(2, 1, 16, 16), torch.Generator().manual_seed(0))
