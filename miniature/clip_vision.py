@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -85,20 +84,6 @@ def encode(images: list[Image.Image], folder: Path = FOLDER) -> Tensor:
     model, processor = load_image_encoder(folder)
     with torch.no_grad():
         return model(pixel_values=processor(images=images, return_tensors="pt")["pixel_values"]).image_embeds
-
-
-def agreement_with_comfyui(clip_vision: ModuleType, images: list[Image.Image], folder: Path = FOLDER) -> float:
-    """Smallest cosine between transformers' and ComfyUI's `image_embeds` of the same pictures.
-
-    clip_vision: the imported module `comfy.clip_vision` of a host. Raises ValueError if a weight finds no place there.
-    """
-    native = clip_vision.ClipVisionModel(str(folder / "config.json"))
-    missing, unexpected = native.load_sd(load_file(folder / "model.safetensors"))
-    if missing or unexpected:
-        raise ValueError(f"ComfyUI's CLIP vision misses {missing} and does not know {unexpected}")
-    batch = torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images])).float() / 255.0
-    theirs = native.encode_image(batch)["image_embeds"].float()
-    return float(torch.nn.functional.cosine_similarity(encode(images, folder), theirs).min())
 
 
 def _write_json(path: Path, content: dict[str, object]) -> None:

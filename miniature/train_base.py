@@ -19,7 +19,7 @@ from .pictures import Block, load_block, scene_of, training_blocks
 from .train_vae import load_vae
 
 CONFIG = TrainConfig(
-    steps=12000, learning_rate=1.2e-3, warmup=200, weight_decay=0.01, ema=0.9995, save_every=250, seed=1
+    steps=14000, learning_rate=1.2e-3, warmup=200, weight_decay=0.01, ema=0.9995, save_every=250, seed=1
 )
 BATCH = 16
 DROP_CAPTION, DROP_CLAUSE = 0.1, 0.15

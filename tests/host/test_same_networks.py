@@ -1,5 +1,6 @@
 """The shipped base model is one model: ComfyUI and diffusers compute the same with it, and patch the same modules."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from difflora_core.lora_file import save_lora
 from difflora_core.model import DiffLoRA
-from miniature.host import WEIGHTS, find_host
+from miniature.host import ROOT, WEIGHTS, find_host
 from miniature.single_file import SingleFile, load_single_file
 
 SDXL = WEIGHTS / "checkpoints" / "miniature_sdxl.safetensors"
@@ -108,3 +109,14 @@ def test_every_module_arrives_in_both(
         assert difference(patched["unet"], unet(parts, inputs)) < TOLERANCE
     finally:
         parts.unet.unload_lora()
+
+
+def test_same_image_encoder(tmp_path: Path) -> None:
+    """ComfyUI's own CLIP vision gives the embeddings that transformers gives, and DiffLoRA was trained with."""
+    command = [sys.executable, Path(__file__).with_name("clip_vision_in_host.py"), find_host()]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert float(done.stdout.splitlines()[-1]) > 0.999
