@@ -1,7 +1,7 @@
 """Diffusion over LoRA latents: the noise schedule, the x0 loss, and sampling through diffusers' schedulers.
 
 The paper adds noise to the LoRA latent and lets the network predict the clean latent itself, trained with a
-reconstruction loss. The cosine schedule, guidance, averaging and gain are our choice.
+reconstruction loss. The cosine schedule, min-SNR weighting, guidance, averaging and gain are our choice.
 """
 
 from collections.abc import Callable
@@ -67,6 +67,13 @@ class NoiseSchedule(nn.Module):
         """clean, noise: (batch, tokens, width). timesteps: (batch,) integers."""
         alphas = self.alphas_cumprod[timesteps].view(-1, 1, 1)
         return alphas.sqrt() * clean + (1 - alphas).sqrt() * noise
+
+    def weight(self, timesteps: Tensor, min_snr_gamma: float | None) -> Tensor:
+        """Loss weight (batch,) of an x0 prediction: min(SNR, γ) (Hang et al. 2023), or 1 without γ."""
+        if min_snr_gamma is None:
+            return torch.ones(timesteps.shape, device=timesteps.device)
+        alphas = self.alphas_cumprod[timesteps]
+        return (alphas / (1 - alphas)).clamp_max(min_snr_gamma)
 
 
 def draw_timesteps(count: int, generator: torch.Generator, toward_noise: float = 1.0) -> Tensor:

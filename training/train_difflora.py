@@ -54,7 +54,7 @@ class People:
 class DiffLoRATraining:
     """batch: people per step. embedding_noise: relative to an embedding's length. drop_condition: share of samples
     that learn the null condition; drop_expert: share of steps that see only face or only image. toward_noise: see
-    `draw_timesteps`. rounds: validations; the best is kept. validation_references: pictures averaged there."""
+    `draw_timesteps`. min_snr_gamma: see `NoiseSchedule.weight`. rounds: validations; the best is kept. validation_references: pictures averaged there."""
 
     loop: TrainConfig = field(
         default_factory=lambda: TrainConfig(steps=5000, learning_rate=1e-3, warmup=200, weight_decay=0.02, ema=0.999)
@@ -65,6 +65,7 @@ class DiffLoRATraining:
     drop_condition: float = 0.1
     drop_expert: float = 0.1
     toward_noise: float = 1.5
+    min_snr_gamma: float | None = None
     rounds: int = 10
     validation_references: int = 3
 
@@ -148,7 +149,8 @@ def train_denoiser(
         predicted = model(
             noisy, timesteps, None if only == "image" else face, None if only == "face" else image, dropped
         )
-        return (predicted - clean).square().mean(), {}
+        error = (predicted - clean).square().mean((1, 2))
+        return (schedule.weight(timesteps, config.min_snr_gamma) * error).mean(), {}
 
     with torch.random.fork_rng(devices=[]):  # modules can draw their first weights from the global generator only
         torch.manual_seed(config.loop.seed)

@@ -31,6 +31,14 @@ def test_schedule_goes_from_clean_to_noise():
     )
 
 
+def test_min_snr_weight_is_capped():
+    schedule, steps = NoiseSchedule(), torch.tensor([0, 999])
+    weights = schedule.weight(steps, 5.0)
+    assert weights[0] == 5.0
+    assert weights[1] < 1e-3
+    assert schedule.weight(steps, None).tolist() == [1.0, 1.0]
+
+
 def test_timesteps_lean_toward_noise():
     even = draw_timesteps(4000, torch.Generator().manual_seed(0)).float().mean()
     leaning = draw_timesteps(4000, torch.Generator().manual_seed(0), 2.0).float().mean()
