@@ -52,9 +52,13 @@ class People:
 
 @dataclass(frozen=True)
 class DiffLoRATraining:
-    """batch: people per step. embedding_noise: relative to an embedding's length. drop_condition: share of samples
-    that learn the null condition; drop_expert: share of steps that see only face or only image. toward_noise: see
-    `draw_timesteps`. min_snr_gamma: see `NoiseSchedule.weight`. rounds: validations; the best is kept. validation_references: pictures averaged there."""
+    """How the denoiser is trained.
+
+    batch: people per step. embedding_noise: relative to an embedding's length. drop_condition: share of samples that
+    learn the null condition; drop_expert: share of steps that see only face or only image. toward_noise: see
+    `draw_timesteps`. min_snr_gamma: see `NoiseSchedule.weight`. rounds: validations, of which the best is kept;
+    validation_references: pictures averaged there.
+    """
 
     loop: TrainConfig = field(
         default_factory=lambda: TrainConfig(steps=5000, learning_rate=1e-3, warmup=200, weight_decay=0.02, ema=0.999)
