@@ -4,7 +4,7 @@ The paper adds noise to the LoRA latent and lets the network predict the clean l
 reconstruction loss. The cosine schedule, min-SNR weighting, guidance, averaging and gain are our choice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,20 +89,25 @@ def sample(
     null: Tensor,
     shape: tuple[int, int],
     config: SamplingConfig,
-    generator: torch.Generator,
+    generator: torch.Generator | Sequence[torch.Generator],
     callback: StepCallback | None = None,
 ) -> Tensor:
     """Latents (people, tokens, width) for conditions (people, condition_width).
 
     denoise(noisy, timesteps, condition) → x0. null: (condition_width,), the condition of guidance. All samples of all
     people run in one batch and are averaged per person; then the gain is applied, from latent zero, which is the mean
-    of the training latents. callback(step, steps) is called before each step and may raise to interrupt. Noise is
-    drawn on the generator's device, so that a seed means the same LoRA on every device.
+    of the training latents. generator: one for all, or one per condition, so that a row comes out as it would alone.
+    Noise is drawn on the generator's device, so that a seed means the same LoRA on every device. callback(step, steps)
+    is called before each step and may raise to interrupt.
     """
     scheduler = make_scheduler(config.scheduler)
     scheduler.set_timesteps(config.steps, device=condition.device)
     rows = condition.repeat_interleave(config.samples, dim=0)
-    latents = torch.randn(len(rows), *shape, generator=generator, device=generator.device).to(condition)
+    generators = [generator] if isinstance(generator, torch.Generator) else list(generator)
+    if len(rows) % (len(generators) * config.samples):
+        raise ValueError(f"One generator, or one per condition: found {len(generators)} for {len(condition)}.")
+    each = (len(rows) // len(generators), *shape)
+    latents = torch.cat([torch.randn(each, generator=g, device=g.device) for g in generators]).to(condition)
     guided = config.guidance_scale != 1.0
     both = torch.cat([rows, null.expand_as(rows)]) if guided else rows
     for step, timestep in enumerate(scheduler.timesteps):

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 RETRY_SIZES = (640, 512, 384, 320, 256, 192)  # a tight crop fills a large detector input and is missed there
 CROP = 112  # pixels of an aligned face, ArcFace's size
 
-Choice = Literal["largest", "left to right"]
+Choice = Literal["largest", "left to right", "highest score"]
 
 
 class NoFaceError(ValueError):
@@ -28,12 +28,14 @@ class EncodedFace:
     """One reference picture's face.
 
     embedding: float32 (width,), raw as the recogniser gives it. crop: float32 (112, 112, 3) RGB in [0, 1], aligned by
-    the landmarks. box: float32 (4,) x1, y1, x2, y2 in pixels of the picture.
+    the landmarks. boxes: float32 (faces, 5), every face that was found as x1, y1, x2, y2 in pixels of the picture and
+    the detector's score. chosen: the row of the encoded one.
     """
 
     embedding: Tensor
     crop: Tensor
-    box: Tensor
+    boxes: Tensor
+    chosen: int = 0
 
 
 class FaceEncoder:
@@ -75,15 +77,27 @@ class FaceEncoder:
         analysis.prepare(ctx_id=0 if "CUDAExecutionProvider" in providers else -1)
         return cls(analysis)
 
-    def pictures(self, images: Tensor, choose: Choice = "largest", index: int = 0) -> Iterator[EncodedFace]:
+    def pictures(
+        self, images: Tensor, choose: Choice = "largest", index: int = 0, aligned: bool = False
+    ) -> Iterator[EncodedFace]:
         """The chosen face of each picture, one after another, so that a caller can show progress.
 
-        images: float (pictures, height, width, 3) RGB in [0, 1]. index: 0 is the largest or the leftmost face.
-        Raises NoFaceError naming the picture.
+        images: float (pictures, height, width, 3 or 4) RGB in [0, 1]; an alpha channel is left out. index: 0 is the
+        largest, the leftmost or the surest face. aligned: each picture is already an aligned face, as the recogniser
+        sees it, and nothing is detected.
+        Raises NoFaceError naming the picture, ValueError for pictures that are none.
         """
+        if images.ndim != 4 or len(images) == 0 or images.shape[-1] < 3:
+            raise ValueError(
+                f"Reference pictures are (pictures, height, width, 3) numbers with at least one picture, found "
+                f"{tuple(images.shape)}."
+            )
         for number, image in enumerate(images, start=1):
+            name = f"picture {number} of {len(images)}"
+            if not image.isfinite().all():
+                raise ValueError(f"{name} holds NaN or infinite numbers: the node before made a broken picture.")
             pixels = image[..., :3].mul(255).round().clamp(0, 255).byte().cpu().numpy()
-            yield self._encode(pixels, f"picture {number} of {len(images)}", choose, index)
+            yield self._encode_aligned(pixels) if aligned else self._encode(pixels, name, choose, index)
 
     def encode(self, images: Sequence[np.ndarray]) -> Tensor:
         """Embeddings (pictures, width) of the largest face of each uint8 (height, width, 3) RGB picture."""
@@ -93,7 +107,6 @@ class FaceEncoder:
         return torch.stack([face.embedding for face in faces])
 
     def _encode(self, image: np.ndarray, name: str, choose: Choice, index: int) -> EncodedFace:
-        from insightface.app.common import Face
         from insightface.utils import face_align
 
         bgr = np.ascontiguousarray(image[..., ::-1])
@@ -105,16 +118,22 @@ class FaceEncoder:
                 "the face is well visible and not cut off."
             )
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        order = np.argsort(-area if choose == "largest" else boxes[:, 0], kind="stable")
-        row = int(order[index])
-        face = Face(bbox=boxes[row, :4], kps=landmarks[row], det_score=boxes[row, 4])
-        embedding = self.analysis.models["recognition"].get(bgr, face)
-        crop = face_align.norm_crop(bgr, landmark=landmarks[row], image_size=CROP)[..., ::-1]
-        return EncodedFace(
-            torch.from_numpy(np.asarray(embedding, dtype=np.float32)),
-            torch.from_numpy(crop.copy()).float() / 255.0,
-            torch.from_numpy(boxes[row, :4].astype(np.float32)),
-        )
+        keys = {"largest": -area, "left to right": boxes[:, 0], "highest score": -boxes[:, 4]}
+        row = int(np.argsort(keys[choose], kind="stable")[index])
+        crop = face_align.norm_crop(bgr, landmark=landmarks[row], image_size=CROP)
+        return EncodedFace(self._embed(crop), _as_picture(crop), torch.from_numpy(boxes.astype(np.float32)), row)
+
+    def _encode_aligned(self, image: np.ndarray) -> EncodedFace:
+        import cv2
+
+        crop = cv2.resize(np.ascontiguousarray(image[..., ::-1]), (CROP, CROP), interpolation=cv2.INTER_AREA)
+        height, width = image.shape[:2]
+        whole = torch.tensor([[0.0, 0.0, width, height, 1.0]])
+        return EncodedFace(self._embed(crop), _as_picture(crop), whole)
+
+    def _embed(self, crop: np.ndarray) -> Tensor:
+        """The recogniser's embedding (width,) of an aligned face, uint8 (112, 112, 3) BGR."""
+        return torch.from_numpy(np.asarray(self.analysis.models["recognition"].get_feat(crop), dtype=np.float32)[0])
 
     def _detect(self, bgr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Boxes with scores (faces, 5) and landmarks (faces, 5, 2), at the pack's own sizes or at smaller ones."""
@@ -124,6 +143,11 @@ class FaceEncoder:
                 break
             boxes, landmarks = self.analysis.det_model.detect(bgr, input_size=(size, size), metric="default")
         return boxes, landmarks
+
+
+def _as_picture(crop: np.ndarray) -> Tensor:
+    """uint8 BGR → float32 RGB in [0, 1]."""
+    return torch.from_numpy(crop[..., ::-1].copy()).float() / 255.0
 
 
 class ImageEncoder:

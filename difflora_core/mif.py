@@ -53,14 +53,19 @@ class MIF(nn.Module):
         self.gate = nn.Sequential(nn.Linear(2 * config.width, config.width), nn.SiLU(), nn.Linear(config.width, 2))
         self.null = nn.Parameter(0.02 * torch.randn(config.width))  # the condition of classifier-free guidance
 
-    def forward(self, face: Tensor | None, image: Tensor | None, mode: Mode | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, face: Tensor | None, image: Tensor | None, mode: Mode | None = None, image_share: float | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Mix embeddings of a batch of people.
 
         face: (batch, face_width) or None. image: (batch, image_width) or None. Modes `gate` and `mean` need both, but
-        one that is absent simply gets no weight. Returns the condition (batch, width) and the weights (batch, 2) of
-        face and image. Raises ValueError for an embedding of another width, or if the mode's expert is missing.
+        one that is absent simply gets no weight. image_share: the image's weight, 0 to 1, in place of the gate's.
+        Returns the condition (batch, width) and the weights (batch, 2) of face and image. Raises ValueError for an
+        embedding of another width, a share outside 0 to 1, or if the mode's expert is missing.
         """
         mode = mode or self.config.mode
+        if image_share is not None and not 0.0 <= image_share <= 1.0:
+            raise ValueError(f"The image's share is between 0 and 1, found {image_share}.")
         for name, expert, embedding in (("face", self.face, face), ("image", self.image, image)):
             if embedding is not None and embedding.shape[-1] != expert.in_features:
                 raise ValueError(
@@ -74,7 +79,12 @@ class MIF(nn.Module):
         if mode == "image" or face is None:
             return self.image(image), self._weights(image, 0.0, 1.0)
         experts = torch.stack([self.face(face), self.image(image)], dim=1)  # (batch, 2, width)
-        weights = self._weights(face, 0.5, 0.5) if mode == "mean" else self.gate(experts.flatten(1)).softmax(-1)
+        if mode == "mean" and image_share is None:
+            image_share = 0.5
+        if image_share is None:
+            weights = self.gate(experts.flatten(1)).softmax(-1)
+        else:
+            weights = self._weights(face, 1.0 - image_share, image_share)
         return (weights.unsqueeze(-1) * experts).sum(1), weights
 
     @staticmethod

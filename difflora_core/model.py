@@ -134,17 +134,23 @@ class DiffLoRA(nn.Module):
 
     @torch.no_grad()
     def mix(
-        self, face: Tensor | None, image: Tensor | None, mode: Mode | None = None, return_gate: bool = False
+        self,
+        face: Tensor | None,
+        image: Tensor | None,
+        mode: Mode | None = None,
+        return_gate: bool = False,
+        image_share: float | None = None,
     ) -> Any:
         """Embeddings of one person's references → condition (1, width).
 
         face: (pictures, face_width) or None. image: (pictures, image_width) or None; any number of pictures, averaged
-        before the gate. With return_gate also {"face": weight, "image": weight}.
+        before the gate. image_share: the image's weight in place of the gate's. With return_gate also
+        {"face": weight, "image": weight}.
         """
         face, image = (
             None if e is None else mean_embedding(e.float()).to(self.device, self.dtype) for e in (face, image)
         )
-        condition, weights = self.mif(face, image, mode)
+        condition, weights = self.mif(face, image, mode, image_share)
         if not return_gate:
             return condition
         return condition, dict(zip(("face", "image"), weights[0].tolist(), strict=True))
@@ -153,7 +159,7 @@ class DiffLoRA(nn.Module):
         self,
         condition: Tensor,
         *,
-        generator: torch.Generator,
+        generator: torch.Generator | Sequence[torch.Generator],
         steps: int | None = None,
         guidance_scale: float | None = None,
         scheduler: str | None = None,
@@ -161,7 +167,10 @@ class DiffLoRA(nn.Module):
         gain: float | None = None,
         callback: StepCallback | None = None,
     ) -> Tensor:
-        """Latents (people, tokens, width) for conditions (people, width); None is what the checkpoint recommends."""
+        """Latents (people, tokens, width) for conditions (people, width); None is what the checkpoint recommends.
+
+        generator: one for all, or one for each condition.
+        """
         asked = {
             "steps": steps,
             "guidance_scale": guidance_scale,

@@ -53,6 +53,16 @@ def test_same_seed_same_lora_bit_for_bit(model):
     assert not torch.equal(flat[0], flat[2])
 
 
+def test_a_generator_per_person_gives_what_each_gives_alone(model):
+    conditions = torch.cat([model.mix(torch.randn(1, 6), torch.randn(1, 5)) for _ in "ab"])
+    seeds = [torch.Generator().manual_seed(seed) for seed in (7, 8)]
+    together = model.sample(conditions, generator=seeds)
+    alone = model.sample(conditions[1:], generator=torch.Generator().manual_seed(8))
+    torch.testing.assert_close(together[1:], alone)
+    with pytest.raises(ValueError, match="found 3 for 2"):
+        model.sample(conditions, generator=[torch.Generator() for _ in range(3)])
+
+
 def test_gain_zero_is_the_average_latent(model):
     condition = model.mix(torch.randn(1, 6), None, mode="face")
     latents = model.sample(condition, generator=torch.Generator().manual_seed(0), gain=0.0)

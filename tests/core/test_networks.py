@@ -69,6 +69,15 @@ def test_modes(mif):
     assert mif(face, None, "gate")[1].tolist() == [[1.0, 0.0]] * 2
 
 
+def test_a_share_overrules_the_gate(mif):
+    face, image = torch.randn(2, 6), torch.randn(2, 5)
+    condition, weights = mif(face, image, image_share=0.25)
+    torch.testing.assert_close(condition, 0.75 * mif.face(face) + 0.25 * mif.image(image))
+    assert weights.tolist() == [[0.75, 0.25]] * 2
+    with pytest.raises(ValueError, match=r"between 0 and 1, found 1\.5"):
+        mif(face, image, image_share=1.5)
+
+
 def test_missing_and_foreign_embeddings_are_refused(mif):
     with pytest.raises(ValueError, match="needs a face embedding"):
         mif(None, torch.randn(1, 5), "face")
