@@ -1,4 +1,6 @@
-"""Losses of the LoRA weight autoencoder. All take ``(batch, numbers)`` and return a scalar.
+"""Losses of the LoRA weight autoencoder, and the weight of the denoising loss that trains a LoRA itself.
+
+Those of the autoencoder take ``(batch, numbers)`` and return a scalar.
 
 Reconstruction and weight-preserved loss work on normalised numbers (the deviation from the mean LoRA in units of its
 factor's scale), the ΔW terms on raw LoRAs.
@@ -28,6 +30,17 @@ def weight_preserved(prediction: Tensor, target: Tensor) -> Tensor:
     magnitude = target.detach().abs()
     importance = 1 + magnitude / magnitude.mean(-1, keepdim=True).clamp_min(torch.finfo(target.dtype).tiny)
     return (importance * (prediction - target).square()).mean()
+
+
+def denoising_weight(sigmas: Tensor, velocity: bool) -> Tensor:
+    """What turns the squared error of a predicted x0 into that of what the network itself predicts: ``(batch,)``.
+
+    sigmas: noise levels ``(batch,)`` of x = x0 + σ·ε. ε = (x − x0) / σ, so its error is that of x0 over σ²; v of unit
+    variance is (x / √(1 + σ²) − √(1 + σ²)·x0) / σ up to terms without x0, so its error is that of x0 times
+    (1 + σ²) / σ² (Salimans and Ho 2022, section 4).
+    """
+    squares = sigmas.square()
+    return ((1.0 + squares) if velocity else torch.ones_like(squares)) / squares
 
 
 class DeltaWeights(nn.Module):

@@ -1,4 +1,4 @@
-"""Command line of the miniature: `python -m miniature build [stage …]`."""
+"""Command line of the miniature: `python -m miniature build [stage …]` and `python -m miniature workflows`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,27 @@ def main() -> None:
     stages.add_argument("--processes", type=int, default=Workshop().processes, help="one thread each")
     stages.add_argument("--build", type=Path, default=Workshop().build, help="scratch folder")
     stages.add_argument("--weights", type=Path, default=Workshop().weights, help="folder of what ships")
+    commands.add_parser("workflows", help="write the example workflows, asking a running ComfyUI about its nodes")
     arguments = parser.parse_args()
+    if arguments.command == "workflows":
+        workflows()
+        return
     shop = Workshop(arguments.build, arguments.weights, arguments.processes)
     build(shop, arguments.stages or list(STAGES))
+
+
+def workflows() -> None:
+    """Write the example workflows with the settings that the shipped checkpoint recommends."""
+    from difflora_core.model import DiffLoRA
+
+    from .client import Client
+    from .held_out import CHECKPOINT
+    from .host import ROOT, Host, prepare_base
+    from .workflows import write_workflows
+
+    sampling = DiffLoRA.load(CHECKPOINT).config.sampling
+    with Host(prepare_base(ROOT / "output" / "host")) as host:
+        write_workflows(Client(host.url).object_info(), sampling)
 
 
 if __name__ == "__main__":

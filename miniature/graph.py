@@ -97,7 +97,7 @@ def to_prompt(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) -> Pr
 
 
 def _widget_values(node: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
-    names = list(_widgets(info))
+    names = list(widgets(info))
     values = node.get("widgets_values", [])
     if len(values) != len(names):
         raise ValueError(
@@ -106,7 +106,7 @@ def _widget_values(node: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str
     return {name: value for name, value in zip(names, values, strict=True) if name is not None}
 
 
-def _widgets(info: Mapping[str, Any]) -> Iterator[str | None]:
+def widgets(info: Mapping[str, Any]) -> Iterator[str | None]:
     """Names of a node's widgets by position; None for those that exist in the browser alone."""
     for kind in ("required", "optional"):
         for name in info["input_order"].get(kind, ()):

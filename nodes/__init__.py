@@ -9,7 +9,11 @@ from .apply_lora import ApplyLoRA
 from .checkpoint import LoadDiffLoRA
 from .face_analysis import LoadFaceAnalysis
 from .features import EncodeFace, MixFeatures
+from .latents import BlendLatents, EncodeLoRA
+from .refine import RefineLoRA
 from .sampling import DecodeLoRA, SampleLoRA
+from .save_lora import SaveLoRA
+from .similarity import FaceSimilarity, PickBest
 
 
 class DiffLoRAExtension(ComfyExtension):
@@ -17,7 +21,21 @@ class DiffLoRAExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return the node classes in the order of the road: picture to LoRA to model."""
-        return [LoadDiffLoRA, LoadFaceAnalysis, EncodeFace, MixFeatures, SampleLoRA, DecodeLoRA, ApplyLoRA]
+        return [
+            LoadDiffLoRA,
+            LoadFaceAnalysis,
+            EncodeFace,
+            MixFeatures,
+            SampleLoRA,
+            DecodeLoRA,
+            EncodeLoRA,
+            BlendLatents,
+            ApplyLoRA,
+            RefineLoRA,
+            SaveLoRA,
+            FaceSimilarity,
+            PickBest,
+        ]
 
 
 def register_folders() -> None:

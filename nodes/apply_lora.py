@@ -12,6 +12,8 @@ from .sockets import CATEGORY
 from .text import show
 
 ENDINGS = (".lora_up.weight", ".lora_down.weight", ".alpha")
+GROUPS = {"input": "composition", "middle": "the coarsest features", "output": "detail and texture"}
+"""The U-Net's three groups of blocks, and what they mostly decide."""
 
 
 class ApplyLoRA(io.ComfyNode):
@@ -36,47 +38,82 @@ class ApplyLoRA(io.ComfyNode):
                     step=0.01,
                     tooltip="1 is the LoRA as made, 0 is none.",
                 ),
+                *(
+                    io.Float.Input(
+                        group,
+                        default=1.0,
+                        min=-10.0,
+                        max=10.0,
+                        step=0.05,
+                        tooltip=f"Multiplies the strength in the U-Net's {group} blocks: {what}.",
+                    )
+                    for group, what in GROUPS.items()
+                ),
+                io.Boolean.Input(
+                    "strict",
+                    default=True,
+                    tooltip="On: a model that lacks a module of the LoRA is refused. Off: the others are patched.",
+                ),
             ],
             outputs=[io.Model.Output("patched", display_name="MODEL", tooltip="The model with the LoRA.")],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, model: Any, lora: Mapping[str, Tensor], strength: float) -> io.NodeOutput:
+    def execute(
+        cls,
+        model: Any,
+        lora: Mapping[str, Tensor],
+        strength: float,
+        input: float,
+        middle: float,
+        output: float,
+        strict: bool,
+    ) -> io.NodeOutput:
         """Patch a clone: the incoming model is another node's cached output."""
-        patches = fitting_patches(model, lora)
+        patches, modules = fitting_patches(model, lora, strict)
         patched = model.clone()
-        done = patched.add_patches(patches, strength) if strength != 0 else ()
-        description = f"{len(done)}/{len(patches)} modules patched"
+        done = 0
+        for group, factor in (("input", input), ("middle", middle), ("output", output)):
+            of_group = {key: patch for key, patch in patches.items() if block_group(key) == group}
+            if strength * factor != 0:
+                done += len(patched.add_patches(of_group, strength * factor))
+        description = f"{done}/{modules} modules patched"
         show(description, cls.hidden.unique_id)
         return io.NodeOutput(patched, ui=ui.PreviewText(description))
 
 
-def fitting_patches(model: Any, lora: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return ComfyUI's patches of the LoRA for the model, one for every module the LoRA holds.
+def block_group(key: Any) -> str:
+    """Which of GROUPS a weight of the U-Net belongs to; what is in no block counts as middle."""
+    name = key if isinstance(key, str) else key[0]  # a slice of a weight is named by a tuple
+    return next((group for group in GROUPS if f".{group}_blocks." in name), "middle")
+
+
+def fitting_patches(model: Any, lora: Mapping[str, Tensor], strict: bool = True) -> tuple[dict[str, Any], int]:
+    """ComfyUI's patches of the LoRA for the model, and the number of modules the LoRA holds.
 
     Raises:
-        ValueError: the LoRA is empty, or the model lacks a module of it or has it in another size.
+        ValueError: no module of the LoRA is in the model, or (strict) not every one is, or one has another size.
     """
     tensors = comfy.lora_convert.convert_lora(dict(lora))
     modules = {module_name(key) for key in tensors}
     # A fresh dict each time: the default argument of that function is shared between calls.
     places = comfy.lora.model_lora_keys_unet(model.model, {})
     lacking = sorted(modules - places.keys())
-    if lacking or not modules:
-        found = (
-            f"{len(lacking)} of the LoRA's {len(modules)} modules, the first of them {lacking[0]}" if lacking else ""
-        )
+    if not modules or len(lacking) == len(modules) or (lacking and strict):
+        found = f"it lacks {len(lacking)} of the LoRA's {len(modules)} modules, the first of them {lacking[0]}"
         raise ValueError(
             f"the LoRA does not fit the model {type(model.model).__name__}: "
-            + (f"it lacks {found}. " if found else "the LoRA holds no module. ")
-            + "Use the base model the LoRA was made for."
+            f"{found if lacking else 'the LoRA holds no module'}. Use the base model the LoRA was made for."
         )
-    patches = comfy.lora.load_lora(tensors, {name: places[name] for name in modules}, log_missing=False)
+    fitting = sorted(modules - set(lacking))
+    broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        raise ValueError(f"the LoRA holds NaN or infinite numbers, first in {broken[0]}")
     state = model.model.state_dict()
-    for name in sorted(modules):
+    for name in fitting:
         check_shape(name, tensors, tuple(state[places[name]].shape))
-    return patches
+    return comfy.lora.load_lora(tensors, {name: places[name] for name in fitting}, log_missing=False), len(modules)
 
 
 def check_shape(name: str, lora: Mapping[str, Tensor], weight: tuple[int, ...]) -> None:

@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..difflora_core.encoders import Choice, FaceEncoder
-from ..difflora_core.mif import MODES, Mode
+from .pictures import with_boxes
 from .sockets import (
     CATEGORY,
     DiffLoRAModel,
@@ -18,6 +18,8 @@ from .sockets import (
     Features,
     InsightFace,
     LoadedDiffLoRA,
+    MixedFeatures,
+    fingerprint,
     to_intermediate,
 )
 from .text import show
@@ -45,14 +47,19 @@ class EncodeFace(io.ComfyNode):
                     "choose",
                     options=list(get_args(Choice)),
                     default="largest",
-                    tooltip="Which face, where a picture shows several: by size, or counted from the left.",
+                    tooltip="Which face, where a picture shows several: by size, from the left, or the surest.",
                 ),
                 io.Int.Input(
                     "index",
                     default=0,
                     min=0,
                     max=63,
-                    tooltip="0 is the first: the largest, or the leftmost. The same for every picture.",
+                    tooltip="0 is the first: the largest, leftmost or surest. The same for every picture.",
+                ),
+                io.Boolean.Input(
+                    "aligned",
+                    default=False,
+                    tooltip="On: the pictures already are aligned faces, such as this node's IMAGE gives.",
                 ),
             ],
             outputs=[
@@ -64,17 +71,19 @@ class EncodeFace(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image: Tensor, face_analysis: object, choose: Choice, index: int) -> io.NodeOutput:
+    def execute(cls, image: Tensor, face_analysis: object, choose: Choice, index: int, aligned: bool) -> io.NodeOutput:
         """Encode every picture; a picture without the asked-for face is an error that names it."""
         encoder = FaceEncoder(face_analysis)
         progress = comfy.utils.ProgressBar(len(image))
-        embeddings, crops = [], []
-        for picture in encoder.pictures(image, choose=choose, index=index):
-            embeddings.append(picture.embedding)
-            crops.append(picture.crop)
+        found = []
+        for picture in encoder.pictures(image, choose=choose, index=index, aligned=aligned):
+            found.append(picture)
             progress.update(1)
-        face = FaceFeatures(to_intermediate(torch.stack(embeddings)), encoder.name)
-        return io.NodeOutput(face, to_intermediate(torch.stack(crops)))
+        embeddings = torch.stack([picture.embedding for picture in found])
+        face = FaceFeatures(to_intermediate(embeddings), encoder.name, fingerprint(image))
+        crops = to_intermediate(torch.stack([picture.crop for picture in found]))
+        boxes = torch.stack([with_boxes(*pair) for pair in zip(image, found, strict=True)])
+        return io.NodeOutput(face, crops, ui=ui.PreviewImage(boxes, cls=cls))
 
 
 class MixFeatures(io.ComfyNode):
@@ -98,9 +107,18 @@ class MixFeatures(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "mode",
-                    options=list(MODES),
+                    options=["gate", "slider", "face", "image"],
                     default="gate",
-                    tooltip="gate: learned weights, for each person anew. mean: half and half. face, image: one alone.",
+                    tooltip="gate: learned weights, for each person anew. slider: image_share. face, image: one alone.",
+                ),
+                io.Float.Input(
+                    "image_share",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    display_mode=io.NumberDisplay.slider,
+                    tooltip="With mode slider: 0 is the face alone, 1 the whole picture alone.",
                 ),
             ],
             outputs=[Features.Output("features", display_name="DIFFLORA_FEATURES", tooltip="For Sample LoRA.")],
@@ -111,7 +129,8 @@ class MixFeatures(io.ComfyNode):
     def execute(
         cls,
         model: LoadedDiffLoRA,
-        mode: Mode,
+        mode: str,
+        image_share: float,
         face: FaceFeatures | None = None,
         clip_vision_output: object | None = None,
     ) -> io.NodeOutput:
@@ -125,11 +144,17 @@ class MixFeatures(io.ComfyNode):
                 f"mode {mode!r} needs image features: connect CLIP Vision Encode to `clip_vision_output`, "
                 "or choose mode 'face'"
             )
-        difflora = model.on_device()
-        features, gate = difflora.mix(embeddings, image, mode=mode, return_gate=True)
+        features, gate = model.on_device().mix(
+            embeddings,
+            image,
+            mode="gate" if mode == "slider" else mode,
+            image_share=image_share if mode == "slider" else None,
+            return_gate=True,
+        )
         description = "  ".join(f"{name} {weight:.0%}" for name, weight in gate.items())
         show(description, cls.hidden.unique_id)
-        return io.NodeOutput(to_intermediate(features), ui=ui.PreviewText(description))
+        references = face.references if face else fingerprint(image)  # type: ignore[arg-type]
+        return io.NodeOutput(MixedFeatures(to_intermediate(features), references), ui=ui.PreviewText(description))
 
 
 def check_face(model: LoadedDiffLoRA, face: FaceFeatures) -> Tensor:

@@ -6,11 +6,19 @@ import comfy.model_management
 import comfy.utils
 import torch
 from comfy_api.latest import io
-from torch import Tensor
 
 from ..difflora_core.diffusion import SCHEDULERS
-from ..difflora_core.lora_file import lora_state_dict
-from .sockets import CATEGORY, DiffLoRAModel, Features, Latent, LoadedDiffLoRA, to_intermediate
+from .sockets import (
+    CATEGORY,
+    DiffLoRAModel,
+    Features,
+    Latent,
+    LoadedDiffLoRA,
+    LoRALatent,
+    MadeLoRA,
+    MixedFeatures,
+    to_intermediate,
+)
 
 
 class SampleLoRA(io.ComfyNode):
@@ -60,6 +68,13 @@ class SampleLoRA(io.ComfyNode):
                     step=0.05,
                     tooltip="Distance from the average person: 0 the average LoRA, 1 as predicted, more exaggerates.",
                 ),
+                io.Int.Input(
+                    "candidates",
+                    default=1,
+                    min=1,
+                    max=16,
+                    tooltip="How many LoRAs come out, made with seed, seed + 1, …; what follows runs for each of them.",
+                ),
             ],
             outputs=[Latent.Output("latent", display_name="DIFFLORA_LATENT", tooltip="For Decode LoRA.")],
         )
@@ -68,13 +83,14 @@ class SampleLoRA(io.ComfyNode):
     def execute(
         cls,
         model: LoadedDiffLoRA,
-        features: Tensor,
+        features: MixedFeatures,
         seed: int,
         steps: int,
         guidance: float,
         scheduler: str,
         samples: int,
         gain: float,
+        candidates: int,
     ) -> io.NodeOutput:
         """Sample with a progress bar; Interrupt takes effect before the next step."""
         progress = comfy.utils.ProgressBar(steps)
@@ -83,18 +99,23 @@ class SampleLoRA(io.ComfyNode):
             comfy.model_management.throw_exception_if_processing_interrupted()
             progress.update_absolute(step, steps)
 
-        latent = model.on_device().sample(
-            features,
-            generator=torch.Generator().manual_seed(seed),
-            steps=steps,
-            guidance_scale=guidance,
-            scheduler=scheduler,
-            samples=samples,
-            gain=gain,
+        seeds = [(seed + number) % 2**63 for number in range(candidates)]
+        settings: dict[str, Any] = {
+            "steps": steps,
+            "guidance_scale": guidance,
+            "scheduler": scheduler,
+            "samples": samples,
+            "gain": gain,
+        }
+        latents = model.on_device().sample(
+            features.condition.expand(candidates, -1),
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             callback=before_step,
+            **settings,
         )
         progress.update_absolute(steps)
-        return io.NodeOutput(to_intermediate(latent))
+        made_by = tuple({"seed": seed, **settings, "references": features.references} for seed in seeds)
+        return io.NodeOutput(LoRALatent(to_intermediate(latents), model.name, made_by))
 
 
 class DecodeLoRA(io.ComfyNode):
@@ -110,14 +131,35 @@ class DecodeLoRA(io.ComfyNode):
             description="Decodes a latent into a LoRA that core nodes apply (Load LoRA Model) and save (Save LoRA).",
             inputs=[
                 DiffLoRAModel.Input("model", tooltip="The model that sampled the latent."),
-                Latent.Input("latent", tooltip="From Sample LoRA."),
+                Latent.Input("latent", tooltip="From Sample LoRA, Encode LoRA or Blend Latents."),
             ],
-            outputs=[io.LoraModel.Output("lora", display_name="LORA_MODEL", tooltip="An ordinary LoRA, kohya names.")],
+            outputs=[
+                io.LoraModel.Output(
+                    "lora",
+                    display_name="LORA_MODEL",
+                    is_output_list=True,
+                    tooltip="An ordinary LoRA, kohya names; one for each candidate.",
+                )
+            ],
         )
 
     @classmethod
-    def execute(cls, model: LoadedDiffLoRA, latent: Tensor) -> io.NodeOutput:
-        """Decode the latent; the result is ComfyUI's own LORA_MODEL, a dict of tensors."""
-        flat = model.on_device().decode(latent)  # (1, numel)
-        lora: dict[str, Any] = lora_state_dict(to_intermediate(flat[0]), model.difflora.layout, format="kohya")
-        return io.NodeOutput(lora)
+    def execute(cls, model: LoadedDiffLoRA, latent: LoRALatent) -> io.NodeOutput:
+        """Decode every candidate; the results are ComfyUI's own LORA_MODEL, dicts of tensors."""
+        check_latent(model, latent)
+        flat = to_intermediate(model.on_device().decode(latent.latents))
+        layout = model.difflora.layout
+        loras = [
+            MadeLoRA(row, layout, {"checkpoint": model.name, **made})
+            for row, made in zip(flat, latent.made_by, strict=True)
+        ]
+        return io.NodeOutput(loras)
+
+
+def check_latent(model: LoadedDiffLoRA, latent: LoRALatent) -> None:
+    """Refuse latents of another checkpoint: the same numbers mean other LoRAs there."""
+    if latent.checkpoint != model.name:
+        raise ValueError(
+            f"the latent was made with {latent.checkpoint}, but is decoded with {model.name}: "
+            "connect both nodes to the same Load DiffLoRA"
+        )

@@ -1,6 +1,9 @@
 """The pack's own socket types, and what travels on them."""
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
@@ -8,6 +11,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..difflora_core.layout import LoRALayout
+from ..difflora_core.lora_file import lora_state_dict
 from ..difflora_core.model import DiffLoRA
 
 CATEGORY = "DiffLoRA"
@@ -55,6 +60,44 @@ class FaceFeatures:
     """(pictures, width), float32, raw as the recogniser gives them."""
     encoder: str
     """Name of the recogniser's model pack; embeddings of two packs are not interchangeable."""
+    references: str
+    """Fingerprint of the pictures, which ends up in the LoRA's metadata."""
+
+
+@dataclass(frozen=True)
+class MixedFeatures:
+    """DIFFLORA_FEATURES: the condition of the diffusion."""
+
+    condition: Tensor
+    """(1, width)."""
+    references: str
+    """Fingerprint of the pictures it describes."""
+
+
+@dataclass(frozen=True)
+class LoRALatent:
+    """DIFFLORA_LATENT: points in the latent space of one checkpoint."""
+
+    latents: Tensor
+    """(candidates, tokens, width)."""
+    checkpoint: str
+    """Name of the DiffLoRA checkpoint; another one decodes them to something else."""
+    made_by: tuple[Mapping[str, Any], ...]
+    """What made each candidate."""
+
+
+class MadeLoRA(dict[str, Tensor]):
+    """LORA_MODEL, ComfyUI's own dict of tensors, that still knows its layout and what made it."""
+
+    def __init__(self, flat: Tensor, layout: LoRALayout, made_by: Mapping[str, Any]) -> None:
+        """flat: (numel,)."""
+        super().__init__(lora_state_dict(flat, layout, format="kohya"))
+        self.layout, self.made_by = layout, made_by
+
+
+def fingerprint(tensor: Tensor) -> str:
+    """A short hash of a tensor's numbers: 16 hexadecimal digits."""
+    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
 def to_intermediate(tensor: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import torch
 
-from difflora_core.losses import DeltaWeights, reconstruction, weight_preserved
+from difflora_core.losses import DeltaWeights, denoising_weight, reconstruction, weight_preserved
 
 
 def test_reconstruction_is_the_mean_square():
@@ -46,3 +46,19 @@ def test_cosine_relative_to_an_origin(layout, loras):
 def test_relative_error_of_a_doubled_lora_is_nine(layout, loras):
     # Both factors doubled: ΔW quadrupled, so ‖4ΔW − ΔW‖² / ‖ΔW‖² = 9
     torch.testing.assert_close(DeltaWeights(layout).relative_error(2 * loras, loras), torch.tensor(9.0))
+
+
+def test_denoising_weight_turns_x0_errors_into_errors_of_noise_and_velocity():
+    clean, noise, wrong, sigma = (torch.tensor(value, dtype=torch.float64) for value in (0.3, -1.1, 0.8, 0.7))
+    noisy = clean + sigma * noise
+    alpha = 1 / (1 + sigma.square()).sqrt()  # variance preserving: x = α·x0 + αs·ε
+
+    def velocity(x0):
+        epsilon = (noisy - x0) / sigma
+        return alpha * epsilon - sigma * alpha * x0
+
+    error = (wrong - clean).square()
+    eps_error = ((noisy - wrong) / sigma - noise).square()
+    v_error = (velocity(wrong) - velocity(clean)).square()
+    torch.testing.assert_close(denoising_weight(sigma[None], velocity=False)[0] * error, eps_error)
+    torch.testing.assert_close(denoising_weight(sigma[None], velocity=True)[0] * error, v_error)

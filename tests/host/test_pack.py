@@ -4,6 +4,7 @@ import requests
 
 from miniature.client import Client
 from miniature.host import PACK_NAME, Host, find_host
+from miniature.workflows import WORKFLOWS
 
 NODES = {
     "DiffLoRALoad": (["DIFFLORA_MODEL"], set()),
@@ -12,7 +13,16 @@ NODES = {
     "DiffLoRAMixFeatures": (["DIFFLORA_FEATURES"], {"DIFFLORA_MODEL", "DIFFLORA_FACE", "CLIP_VISION_OUTPUT"}),
     "DiffLoRASample": (["DIFFLORA_LATENT"], {"DIFFLORA_MODEL", "DIFFLORA_FEATURES"}),
     "DiffLoRADecode": (["LORA_MODEL"], {"DIFFLORA_MODEL", "DIFFLORA_LATENT"}),
+    "DiffLoRAEncode": (["DIFFLORA_LATENT"], {"DIFFLORA_MODEL", "LORA_MODEL"}),
+    "DiffLoRABlend": (["DIFFLORA_LATENT"], {"DIFFLORA_LATENT"}),
     "DiffLoRAApply": (["MODEL"], {"MODEL", "LORA_MODEL"}),
+    "DiffLoRARefine": (["LORA_MODEL", "IMAGE"], {"MODEL", "CLIP", "VAE", "LORA_MODEL", "IMAGE"}),
+    "DiffLoRASave": ([], {"LORA_MODEL"}),
+    "DiffLoRAFaceSimilarity": (["FLOAT", "STRING", "IMAGE"], {"IMAGE", "INSIGHTFACE,FACEANALYSIS"}),
+    "DiffLoRAPickBest": (
+        ["LORA_MODEL", "IMAGE", "FLOAT", "STRING"],
+        {"LORA_MODEL", "IMAGE", "INSIGHTFACE,FACEANALYSIS"},
+    ),
 }
 """Every node: its outputs, and the sockets among its inputs."""
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
@@ -40,7 +50,7 @@ def test_choices_are_what_is_there(client: Client) -> None:
 
 def test_workflow_is_among_the_templates(host: Host) -> None:
     templates = requests.get(f"{host.url}/api/workflow_templates", timeout=30).json()
-    assert templates[PACK_NAME] == ["difflora_portrait"]
+    assert sorted(templates[PACK_NAME]) == sorted(WORKFLOWS)
 
 
 def test_nothing_failed_while_loading(host: Host) -> None:

@@ -60,14 +60,6 @@ def test_workflow_runs_as_shipped(client: Client, workflow: Graph) -> None:
     assert all(np.asarray(face).std() > 10 for face in faces)
 
 
-def test_workflow_has_the_recommended_settings(workflow: Graph) -> None:
-    recommended = DiffLoRA.load(CHECKPOINT).config.sampling
-    inputs = workflow.prompt[workflow.id("Sample LoRA")]["inputs"]
-    found = (inputs["steps"], inputs["guidance"], inputs["scheduler"], inputs["samples"], inputs["gain"])
-    expected = (recommended.steps, recommended.guidance_scale, recommended.scheduler, recommended.samples)
-    assert found == (*expected, recommended.gain)
-
-
 def test_lora_changes_the_picture_and_strength_0_does_not(
     client: Client, workflow: Graph, portrait: Image.Image
 ) -> None:

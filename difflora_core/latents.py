@@ -1,0 +1,27 @@
+"""Arithmetic in the space of LoRA latents. Its origin is the average person, so a latent's length is identity strength.
+
+Mixing latents and not LoRAs keeps the result where the LAE's decoder has learnt what LoRAs look like. The paper does
+not blend people; this is our choice.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def blend(latents: Sequence[Tensor], amount: float = 0.5, strength: float = 1.0) -> Tensor:
+    """Mix people: latents (candidates, tokens, width) each → one of the same shape.
+
+    Two latents are mixed linearly, amount 0 giving the first and 1 the second; of more than two the average is taken;
+    one is left as it is. strength multiplies the result: 0 is the average person, above 1 exaggerates. A latent of one
+    candidate goes with each candidate of the others. Raises ValueError naming the shapes that don't fit.
+    """
+    shapes = [tuple(latent.shape) for latent in latents]
+    candidates = {shape[0] for shape in shapes if shape[0] > 1}
+    if not latents or len({shape[1:] for shape in shapes}) > 1 or len(candidates) > 1:
+        raise ValueError(f"Latents that are mixed have the same shape (candidates, tokens, width), found {shapes}.")
+    if len(latents) == 2:
+        return strength * torch.lerp(latents[0], latents[1], amount)
+    rows = max(shape[0] for shape in shapes)
+    return strength * torch.stack([latent.expand(rows, -1, -1) for latent in latents]).mean(0)

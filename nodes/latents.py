@@ -1,0 +1,109 @@
+"""Encode LoRA and Blend Latents: back into the latent space, and around in it."""
+
+from collections.abc import Mapping
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..difflora_core.latents import blend
+from ..difflora_core.lora_file import read_lora
+from .sockets import CATEGORY, DiffLoRAModel, Latent, LoadedDiffLoRA, LoRALatent, to_intermediate
+
+
+class EncodeLoRA(io.ComfyNode):
+    """Find the latent of a LoRA."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node as ComfyUI shows it."""
+        return io.Schema(
+            node_id="DiffLoRAEncode",
+            display_name="Encode LoRA",
+            category=CATEGORY,
+            description="Takes a LoRA of the checkpoint's layout back into the latent space, to blend or to weaken it.",
+            inputs=[
+                DiffLoRAModel.Input("model", tooltip="From Load DiffLoRA."),
+                io.LoraModel.Input("lora", tooltip="Any LORA_MODEL with the checkpoint's modules and rank."),
+            ],
+            outputs=[
+                Latent.Output("latent", display_name="DIFFLORA_LATENT", tooltip="For Blend Latents, Decode LoRA.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: LoadedDiffLoRA, lora: Mapping[str, Tensor]) -> io.NodeOutput:
+        """Encode; a LoRA of other modules, shapes or rank is refused with the first that differs."""
+        difflora = model.on_device()
+        latents = to_intermediate(difflora.encode(read_lora(lora, difflora.layout)[None]))
+        made_by = dict(getattr(lora, "made_by", {})) | {"encoded": True}
+        return io.NodeOutput(LoRALatent(latents, model.name, (made_by,)))
+
+
+class BlendLatents(io.ComfyNode):
+    """Mix people."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node as ComfyUI shows it."""
+        return io.Schema(
+            node_id="DiffLoRABlend",
+            display_name="Blend Latents",
+            category=CATEGORY,
+            description="Mixes two people by amount, averages three or four, and scales what makes them special.",
+            inputs=[
+                Latent.Input("first", tooltip="One person, from Sample LoRA or Encode LoRA."),
+                Latent.Input("second", optional=True, tooltip="Another person. Without one, only strength works."),
+                Latent.Input("third", optional=True, tooltip="With a third, all are averaged and amount is not used."),
+                Latent.Input(
+                    "fourth", optional=True, tooltip="With a fourth, all are averaged and amount is not used."
+                ),
+                io.Float.Input(
+                    "amount",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    display_mode=io.NumberDisplay.slider,
+                    tooltip="0 is the first person, 1 the second.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=4.0,
+                    step=0.05,
+                    tooltip="Distance from the average person: 0 is the average, 1 as mixed, more exaggerates.",
+                ),
+            ],
+            outputs=[Latent.Output("latent", display_name="DIFFLORA_LATENT", tooltip="For Decode LoRA.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        first: LoRALatent,
+        amount: float,
+        strength: float,
+        second: LoRALatent | None = None,
+        third: LoRALatent | None = None,
+        fourth: LoRALatent | None = None,
+    ) -> io.NodeOutput:
+        """Mix latents of one checkpoint."""
+        people = [latent for latent in (first, second, third, fourth) if latent is not None]
+        for other in people[1:]:
+            if other.checkpoint != first.checkpoint:
+                raise ValueError(
+                    f"the latents were made with {first.checkpoint} and {other.checkpoint}: only latents of one "
+                    "checkpoint can be mixed"
+                )
+        mixed = blend([latent.latents for latent in people], amount, strength)
+        settings = {"amount": amount} if len(people) == 2 else {}
+        made_by = tuple(
+            {
+                "blend": [latent.made_by[min(row, len(latent.made_by) - 1)] for latent in people],
+                "strength": strength,
+                **settings,
+            }
+            for row in range(len(mixed))
+        )
+        return io.NodeOutput(LoRALatent(mixed, first.checkpoint, made_by))

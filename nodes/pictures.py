@@ -1,0 +1,73 @@
+"""Pictures for people to look at: what the detector found, and how alike it is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..difflora_core.encoders import EncodedFace
+from ..difflora_core.similarity import Likeness
+
+CHOSEN, OTHER, INK = "#c4552d", "#8c8378", "#2d2a26"
+
+
+def with_boxes(image: Tensor, face: EncodedFace) -> Tensor:
+    """A picture (height, width, 3) in [0, 1] with a frame around every face, the chosen one in colour."""
+    canvas = Image.fromarray(image[..., :3].mul(255).round().clamp(0, 255).byte().cpu().numpy())
+    draw = ImageDraw.Draw(canvas)
+    width = max(1, round(min(canvas.size) / 64))
+    for row, (*box, score) in enumerate(face.boxes.tolist()):
+        colour = CHOSEN if row == face.chosen else OTHER
+        corners = [max(0.0, box[0]), max(0.0, box[1]), min(box[2], canvas.width - 1), min(box[3], canvas.height - 1)]
+        draw.rectangle(corners, outline=colour, width=width)
+        draw.text((corners[0] + 2 * width, corners[1] + 2 * width), f"{score:.2f}", colour)
+    return torch.from_numpy(np.asarray(canvas).copy()).float() / 255.0
+
+
+def similarity_grid(images: Tensor, found: Likeness) -> Tensor:
+    """Pictures (n, height, width, 3) in rows of at most four, each with its face framed and its cosine below it.
+
+    Returns one picture (1, height, width, 3).
+    """
+    count, height, width = images.shape[:3]
+    columns = min(4, count)
+    band = max(14, height // 10)
+    sheet = Image.new("RGB", (columns * width, -(-count // columns) * (height + band)), "#fffdf8")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(round(0.8 * band))
+    for number, (image, face, cosine) in enumerate(zip(images, found.faces, found.cosines.tolist(), strict=True)):
+        picture = image[..., :3] if face is None else with_boxes(image, face)
+        x, y = number % columns * width, number // columns * (height + band)
+        sheet.paste(Image.fromarray(picture.mul(255).round().clamp(0, 255).byte().cpu().numpy()), (x, y))
+        text = "no face" if face is None else f"{cosine:.2f}"
+        draw.text((x + width // 2, y + height + band // 2), text, INK, font, anchor="mm")
+    return torch.from_numpy(np.asarray(sheet).copy()).float()[None] / 255.0
+
+
+def loss_curve(losses: Sequence[float]) -> Tensor:
+    """The loss of every step as dots and its running mean as a line: one picture (1, 300, 500, 3)."""
+    width, height, edge = 500, 300, 40
+    sheet = Image.new("RGB", (width, height), "#fffdf8")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    low, high = min(losses), max(losses)
+
+    def place(step: int, loss: float) -> tuple[float, float]:
+        across = step / max(1, len(losses) - 1)
+        up = (loss - low) / (high - low) if high > low else 0.5
+        return edge + across * (width - 2 * edge), height - edge - up * (height - 2 * edge)
+
+    smooth, line = losses[0], []
+    for step, loss in enumerate(losses):
+        smooth += 0.1 * (loss - smooth)
+        line.append(place(step, smooth))
+        x, y = place(step, loss)
+        draw.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), OTHER)
+    draw.line([(edge, edge), (edge, height - edge), (width - edge, height - edge)], INK)
+    if len(line) > 1:
+        draw.line(line, CHOSEN, 3)
+    draw.text((edge, edge - 18), f"loss, {high:.3g}", INK, font)
+    draw.text((edge, height - edge + 6), f"{low:.3g}, step 1", INK, font)
+    draw.text((width - edge, height - edge + 6), f"step {len(losses)}", INK, font, anchor="ra")
+    return torch.from_numpy(np.asarray(sheet).copy()).float()[None] / 255.0

@@ -1,0 +1,58 @@
+"""Every example workflow: as the program draws it, and running from reference to picture on a real ComfyUI."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from difflora_core.model import DiffLoRA
+from miniature.client import Client
+from miniature.drawing import draw
+from miniature.graph import Graph
+from miniature.held_out import CHECKPOINT
+from miniature.people import person, reference_scene
+from miniature.workflows import FOLDER, WORKFLOWS, write_workflows
+
+
+def test_files_are_what_the_program_writes(client: Client, tmp_path: Path) -> None:
+    """With the sampling that the checkpoint recommends; after a change: python -m miniature workflows."""
+    write_workflows(client.object_info(), DiffLoRA.load(CHECKPOINT).config.sampling, tmp_path)
+    assert sorted(path.name for path in FOLDER.glob("*.json")) == sorted(path.name for path in tmp_path.iterdir())
+    for path in tmp_path.iterdir():
+        assert (FOLDER / path.name).read_text(encoding="utf-8") == path.read_text(encoding="utf-8"), path.name
+
+
+def test_every_workflow_has_its_picture() -> None:
+    for name in WORKFLOWS:
+        with Image.open(FOLDER / f"{name}.jpg") as picture:
+            assert min(picture.size) >= 256
+
+
+def load(client: Client, name: str) -> Graph:
+    """A workflow with pictures of held-out people in its LoadImage nodes."""
+    graph = Graph.load(FOLDER / f"{name}.json", client.object_info())
+    loaders = [node for node in graph.prompt.values() if node["class_type"] == "LoadImage"]
+    for number, node in enumerate(loaders):
+        picture = draw(person(7010 + number), reference_scene(np.random.default_rng(number))).image
+        node["inputs"]["image"] = client.upload(Image.fromarray(picture), f"{name}_{number}.png")
+    return graph
+
+
+@pytest.mark.parametrize("name", sorted(WORKFLOWS.keys() - {"difflora_save_and_load"}))
+def test_runs(client: Client, name: str) -> None:
+    graph = load(client, name)
+    result = client.run(graph.prompt)
+    made = client.pictures(result, graph.id("Save Image"))
+    assert len(made) == (4 if name == "difflora_candidates" else 1)
+    assert all(np.asarray(picture).std() > 10 for picture in made)
+
+
+def test_saved_lora_is_listed_and_used(client: Client, base: Path) -> None:
+    graph = load(client, "difflora_save_and_load")
+    result = client.run(graph.only("Save LoRA").prompt)
+    (path,) = (base / "models" / "loras").glob("difflora_saved_*.safetensors")
+    assert path.name in result.outputs[graph.id("Save LoRA")]["text"][0]
+    made = client.run(graph.set("Load LoRA", lora_name=path.name).only("Save Image").prompt)
+    (picture,) = client.pictures(made, graph.id("Save Image"))
+    assert np.asarray(picture).std() > 10
