@@ -18,7 +18,15 @@ WORKFLOW = ROOT / "workflows" / "difflora_portrait.json"
 PERSON = 7000
 CHECKPOINTS = WEIGHTS / "checkpoints" / "miniature_sdxl.safetensors", WEIGHTS / "difflora" / "miniature.safetensors"
 
-NEEDS_WEIGHTS = {"test_road.py", "test_errors.py", "test_same_networks.py", "test_workflows.py", "test_latents.py"}
+NEEDS_WEIGHTS = {
+    "test_road.py",
+    "test_errors.py",
+    "test_same_networks.py",
+    "test_workflows.py",
+    "test_latents.py",
+    "test_similarity.py",
+    "test_refine.py",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

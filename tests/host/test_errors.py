@@ -11,21 +11,23 @@ from miniature.graph import Graph
 
 
 def one_reference(workflow: Graph, picture: str) -> Graph:
+    """The workflow with a single reference, and a node that shows the aligned faces."""
     graph = workflow.copy().set("Reference 1", image=picture)
-    return graph.set("Encode Face", image=graph.output("Reference 1"))
+    graph.set("Encode Face", image=graph.output("Reference 1"))
+    return graph.add("Crops", "PreviewImage", images=graph.output("Encode Face", 1))
 
 
 def test_no_face_names_the_picture(client: Client, workflow: Graph, nobody: str) -> None:
     with pytest.raises(PromptError, match=r"DiffLoRAEncodeFace: .*no face.*2 of 3"):
-        client.run(workflow.copy().set("Reference 2", image=nobody).only("Faces found").prompt)
+        client.run(workflow.copy().set("Reference 2", image=nobody).only("Save LoRA").prompt)
 
 
 def test_two_faces_can_be_chosen(client: Client, workflow: Graph, two_people: str) -> None:
     graph = one_reference(workflow, two_people)
 
     def crop(choose: str, index: int) -> bytes:
-        chosen = graph.copy().set("Encode Face", choose=choose, index=index).only("Faces found")
-        return client.pictures(client.run(chosen.prompt), chosen.id("Faces found"))[0].tobytes()
+        chosen = graph.copy().set("Encode Face", choose=choose, index=index).only("Crops")
+        return client.pictures(client.run(chosen.prompt), chosen.id("Crops"))[0].tobytes()
 
     assert crop("left to right", 1) == crop("largest", 0)
     assert crop("left to right", 0) == crop("largest", 1)

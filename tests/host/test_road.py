@@ -55,7 +55,7 @@ def test_workflow_runs_as_shipped(client: Client, workflow: Graph) -> None:
     assert re.findall(r"(\d+)%", text["Mix Features"]), "the gate's weights are shown in the node"
     (made,) = client.pictures(result, workflow.id("Save Image"))
     assert made.size == (128, 128)
-    faces = client.pictures(result, workflow.id("Faces found"))
+    faces = client.pictures(result, workflow.id("Encode Face"))  # the references with boxes
     assert len(faces) == 3
     assert all(np.asarray(face).std() > 10 for face in faces)
 

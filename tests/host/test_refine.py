@@ -1,0 +1,78 @@
+"""Refine LoRA on a real ComfyUI: it trains what it says, and leaves the model as it was."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from difflora_core.lora_file import read_lora
+from difflora_core.model import DiffLoRA
+from miniature.client import Client
+from miniature.graph import Graph
+from miniature.held_out import CHECKPOINT
+
+
+def with_refine(graph: Graph, **settings: float) -> Graph:
+    graph = graph.copy()
+    links = {
+        "model": graph.output("Load Checkpoint", 0),
+        "clip": graph.output("Load Checkpoint", 1),
+        "vae": graph.output("Load Checkpoint", 2),
+        "lora": graph.output("Decode LoRA"),
+        "images": graph.output("References 1 to 3"),
+    }
+    values = {"prompt": "a portrait of a person", "steps": 12, "learning_rate": 5e-3, "batch": 4, "seed": 0}
+    graph.add("Refine", "DiffLoRARefine", **{**links, **values, **settings})
+    graph.add("Ours", "DiffLoRASave", lora=graph.output("Refine"), format="kohya", folder="output/loras")
+    return graph
+
+
+def refine(client: Client, workflow: Graph, base: Path, name: str, **settings: float) -> torch.Tensor:
+    graph = with_refine(workflow, **settings).set("Ours", filename_prefix=name)
+    client.run(graph.only("Ours").prompt)
+    (path,) = (base / "output" / "loras").glob(f"{name}_*.safetensors")
+    return read_lora(path, DiffLoRA.load(CHECKPOINT).layout)
+
+
+@pytest.fixture(scope="module")
+def refined(client: Client, workflow: Graph, base: Path) -> torch.Tensor:
+    return refine(client, workflow, base, "refined")
+
+
+def test_zero_learning_rate_changes_nothing(client: Client, workflow: Graph, base: Path, refined: torch.Tensor) -> None:
+    still = refine(client, workflow, base, "still", learning_rate=0.0, steps=1)
+    graph = workflow.copy().add("Ours", "DiffLoRASave", lora=workflow.output("Decode LoRA"), format="kohya")
+    client.run(graph.set("Ours", folder="output/loras", filename_prefix="start").only("Ours").prompt)
+    (path,) = (base / "output" / "loras").glob("start_*.safetensors")
+    torch.testing.assert_close(still, read_lora(path, DiffLoRA.load(CHECKPOINT).layout))
+    assert (refined - still).abs().mean() > 1e-4
+
+
+def test_loss_falls(client: Client, workflow: Graph) -> None:
+    """On one batch of noise, drawn again and again by many steps, the curve's line ends below its start."""
+    graph = with_refine(workflow, steps=40, seed=3)
+    graph.add("Curve", "PreviewImage", images=graph.output("Refine", 1))
+    (curve,) = client.pictures(client.run(graph.only("Curve").prompt), graph.id("Curve"))
+    line = np.argwhere((np.abs(np.asarray(curve, np.int16) - (0xC4, 0x55, 0x2D)).sum(-1) < 30).T)
+    start, end = line[line[:, 0] < 80, 1].mean(), line[line[:, 0] > 420, 1].mean()
+    assert end > start, "rows count downward: a lower loss is a larger row"
+
+
+def test_model_is_left_as_it_was(client: Client, workflow: Graph, refined: torch.Tensor) -> None:
+    plain = workflow.copy().set("KSampler", model=workflow.output("Load Checkpoint"))
+
+    def picture(seed: int) -> Image.Image:
+        graph = plain.copy().set("KSampler", seed=seed).only("Save Image")
+        return client.pictures(client.run(graph.prompt), graph.id("Save Image"))[0]
+
+    before = picture(11)
+    client.run(with_refine(workflow, seed=8, steps=2).set("Ours", filename_prefix="between").only("Ours").prompt)
+    client.free()
+    assert picture(11).tobytes() == before.tobytes()
+
+
+def test_same_seed_same_lora(client: Client, workflow: Graph, base: Path, refined: torch.Tensor) -> None:
+    client.free()
+    torch.testing.assert_close(refine(client, workflow, base, "again"), refined)
