@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .nodes import DiffLoRAExtension
 
+WEB_DIRECTORY = "./web"
+"""What ComfyUI serves to the browser: the nodes' help pages in web/docs, no scripts."""
+
 
 async def comfy_entrypoint() -> "DiffLoRAExtension":
     """Register the model folders and return the nodes; ComfyUI calls this once."""

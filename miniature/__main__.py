@@ -17,7 +17,7 @@ def main() -> None:
     stages.add_argument("--processes", type=int, default=Workshop().processes, help="one thread each")
     stages.add_argument("--build", type=Path, default=Workshop().build, help="scratch folder")
     stages.add_argument("--weights", type=Path, default=Workshop().weights, help="folder of what ships")
-    commands.add_parser("workflows", help="write the example workflows, asking a running ComfyUI about its nodes")
+    commands.add_parser("workflows", help="write the example workflows and their pictures, by running them")
     arguments = parser.parse_args()
     if arguments.command == "workflows":
         workflows()
@@ -27,17 +27,20 @@ def main() -> None:
 
 
 def workflows() -> None:
-    """Write the example workflows with the settings that the shipped checkpoint recommends."""
+    """Write the example workflows with the settings that the shipped checkpoint recommends, and their pictures."""
     from difflora_core.model import DiffLoRA
 
     from .client import Client
     from .held_out import CHECKPOINT
     from .host import ROOT, Host, prepare_base
+    from .thumbnails import make_thumbnails
     from .workflows import write_workflows
 
     sampling = DiffLoRA.load(CHECKPOINT).config.sampling
     with Host(prepare_base(ROOT / "output" / "host")) as host:
-        write_workflows(Client(host.url).object_info(), sampling)
+        client = Client(host.url)
+        write_workflows(client.object_info(), sampling)
+        make_thumbnails(client, client.object_info())
 
 
 if __name__ == "__main__":

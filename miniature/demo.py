@@ -27,7 +27,7 @@ from miniature.graph import Graph
 from miniature.held_out import HeldOut, write_teachers
 from miniature.host import ROOT, WEIGHTS, Host, prepare_base
 from miniature.people import Scene, caption, person, reference_scene
-from miniature.sheet import Card, Stripe, contact_sheet, thumbnail
+from miniature.sheet import Card, Stripe, contact_sheet
 
 WORKFLOW = ROOT / "workflows" / "difflora_portrait.json"
 CHECKPOINT = WEIGHTS / "difflora" / "miniature.safetensors"
@@ -194,8 +194,6 @@ def main() -> None:
         "Likeness is the cosine between face embeddings of a recogniser that is used for measuring only.",
     )
     contact_sheet("DiffLoRA", lines, [_words(scene) for scene in SCENES], cards).save(OUTPUT / "sheet.png")
-    best = max(cards, key=lambda card: card.stripes[1].similarity)
-    thumbnail(best.references[0], best.stripes[1].pictures).save(OUTPUT / "thumbnail.jpg", quality=90)
     print(json.dumps(summary, indent=2))
     print(f"{time.monotonic() - start:.0f} s; see {OUTPUT / 'sheet.png'}")
 

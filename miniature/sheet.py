@@ -63,13 +63,17 @@ def contact_sheet(title: str, lines: Sequence[str], prompts: Sequence[str], card
     return sheet
 
 
-def thumbnail(reference: Image.Image, pictures: Sequence[Image.Image]) -> Image.Image:
-    """One reference, an arrow, four pictures made from it: the workflow's picture in ComfyUI's Templates."""
+def thumbnail(references: Sequence[Image.Image], pictures: Sequence[Image.Image]) -> Image.Image:
+    """One or two references, an arrow, four pictures made from them: a workflow's picture in ComfyUI's Templates."""
     side = 2 * PICTURE + GAP
     image = Image.new("RGB", (2 * side + 5 * GAP + 40, side + 4 * GAP), PAPER)
     draw = ImageDraw.Draw(image)
     top, right = 2 * GAP, side + 3 * GAP + 40
-    _paste(image, reference, (2 * GAP, top), size=side)
+    if len(references) == 1:
+        _paste(image, references[0], (2 * GAP, top), size=side)
+    else:
+        for row, reference in enumerate(references[:2]):
+            _paste(image, reference, (2 * GAP + (side - PICTURE) // 2, top + row * (PICTURE + GAP)))
     x, y = side + 2 * GAP + 12, top + side // 2
     draw.polygon([(x, y - 18), (x + 30, y), (x, y + 18)], ACCENT)
     for number, picture in enumerate(pictures[:4]):

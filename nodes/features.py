@@ -154,7 +154,9 @@ class MixFeatures(io.ComfyNode):
         description = "  ".join(f"{name} {weight:.0%}" for name, weight in gate.items())
         show(description, cls.hidden.unique_id)
         references = face.references if face else fingerprint(image)  # type: ignore[arg-type]
-        return io.NodeOutput(MixedFeatures(to_intermediate(features), references), ui=ui.PreviewText(description))
+        return io.NodeOutput(
+            MixedFeatures(to_intermediate(features), model.name, references), ui=ui.PreviewText(description)
+        )
 
 
 def check_face(model: LoadedDiffLoRA, face: FaceFeatures) -> Tensor:

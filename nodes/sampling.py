@@ -93,6 +93,7 @@ class SampleLoRA(io.ComfyNode):
         candidates: int,
     ) -> io.NodeOutput:
         """Sample with a progress bar; Interrupt takes effect before the next step."""
+        check_checkpoint(model, features.checkpoint, "mix of features")
         progress = comfy.utils.ProgressBar(steps)
 
         def before_step(step: int, steps: int) -> None:
@@ -146,7 +147,7 @@ class DecodeLoRA(io.ComfyNode):
     @classmethod
     def execute(cls, model: LoadedDiffLoRA, latent: LoRALatent) -> io.NodeOutput:
         """Decode every candidate; the results are ComfyUI's own LORA_MODEL, dicts of tensors."""
-        check_latent(model, latent)
+        check_checkpoint(model, latent.checkpoint, "latent")
         flat = to_intermediate(model.on_device().decode(latent.latents))
         layout = model.difflora.layout
         loras = [
@@ -156,10 +157,10 @@ class DecodeLoRA(io.ComfyNode):
         return io.NodeOutput(loras)
 
 
-def check_latent(model: LoadedDiffLoRA, latent: LoRALatent) -> None:
-    """Refuse latents of another checkpoint: the same numbers mean other LoRAs there."""
-    if latent.checkpoint != model.name:
+def check_checkpoint(model: LoadedDiffLoRA, made_with: str, what: str) -> None:
+    """Refuse what another checkpoint made: the same numbers mean something else there."""
+    if made_with != model.name:
         raise ValueError(
-            f"the latent was made with {latent.checkpoint}, but is decoded with {model.name}: "
-            "connect both nodes to the same Load DiffLoRA"
+            f"the {what} was made with {made_with}, but is used with {model.name}: connect both nodes to the same "
+            "Load DiffLoRA"
         )

@@ -70,6 +70,8 @@ class MixedFeatures:
 
     condition: Tensor
     """(1, width)."""
+    checkpoint: str
+    """Name of the DiffLoRA checkpoint that mixed them; another one's diffusion would not understand them."""
     references: str
     """Fingerprint of the pictures it describes."""
 

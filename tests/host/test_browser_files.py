@@ -1,0 +1,95 @@
+"""What the pack ships for the browser, as the host serves it: help pages and translations."""
+
+import re
+from typing import Any
+
+import pytest
+import requests
+
+from miniature.client import Client
+from miniature.host import PACK_NAME, Host
+
+LANGUAGES = ("en", "zh")
+SYNTAX = re.compile(r"[{}@|]")
+"""Letters that the browser's translations read as commands."""
+
+Node = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def nodes(client: Client) -> dict[str, Node]:
+    """The pack's nodes as object_info describes them."""
+    return {name: node for name, node in client.object_info().items() if node["category"] == "DiffLoRA"}
+
+
+@pytest.fixture(scope="module")
+def translations(host: Host) -> dict[str, dict[str, Node]]:
+    """The node texts of every pack, by language: ours are the only ones there."""
+    served = requests.get(f"{host.url}/i18n", timeout=30).json()
+    return {language: texts["nodeDefs"] for language, texts in served.items()}
+
+
+def inputs(node: Node) -> dict[str, Node]:
+    """Options of every input, sockets included, by name."""
+    groups = (node["input"].get(group, {}) for group in ("required", "optional"))
+    return {name: options for group in groups for name, (_, options) in group.items()}
+
+
+def texts_of(node: Node) -> Node:
+    """A node's texts in the form of a translation."""
+    texts = {
+        "display_name": node["display_name"],
+        "description": node["description"],
+        "inputs": {name: {"name": name, "tooltip": options["tooltip"]} for name, options in inputs(node).items()},
+    }
+    outputs = zip(node["output_name"], node["output_tooltips"], strict=True)
+    named = {str(number): {"name": name, "tooltip": tooltip} for number, (name, tooltip) in enumerate(outputs)}
+    return texts | ({"outputs": named} if named else {})
+
+
+def leaves(texts: Node, path: str = "") -> dict[str, str]:
+    """Every text of a translation by its path, such as `inputs.seed.tooltip`."""
+    found: dict[str, str] = {}
+    for key, value in texts.items():
+        found |= leaves(value, f"{path}{key}.") if isinstance(value, dict) else {path + key: value}
+    return found
+
+
+def test_every_node_has_a_help_page(host: Host, nodes: dict[str, Node]) -> None:
+    """At the address where the browser looks, which it makes of the name of the pack's folder."""
+    assert nodes
+    for name, node in nodes.items():
+        assert node["python_module"] == f"custom_nodes.{PACK_NAME}"
+        answer = requests.get(f"{host.url}/extensions/{PACK_NAME}/docs/{name}.md", timeout=30)
+        assert answer.status_code == 200, f"{name} has no help page"
+        page = answer.content.decode()
+        assert page.startswith(f"# {node['display_name']}\n")
+        in_tables = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+        assert in_tables == {*inputs(node), *node["output_name"]}, f"{name}'s page explains other inputs and outputs"
+        assert "## If it fails" in page
+
+
+def test_no_scripts_are_shipped(host: Host) -> None:
+    served = requests.get(f"{host.url}/extensions", timeout=30).json()
+    assert not [path for path in served if PACK_NAME in path]
+
+
+def test_english_texts_are_those_of_the_code(nodes: dict[str, Node], translations: dict[str, dict[str, Node]]) -> None:
+    assert translations["en"] == {name: texts_of(node) for name, node in nodes.items()}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_translations_are_complete(
+    nodes: dict[str, Node], translations: dict[str, dict[str, Node]], language: str
+) -> None:
+    texts = leaves(translations[language])
+    assert texts.keys() == leaves({name: texts_of(node) for name, node in nodes.items()}).keys()
+    for path, text in texts.items():
+        assert text.strip(), f"{language} has no text for {path}"
+        assert not SYNTAX.search(text), f"{path}: {text!r} has letters that the browser takes for commands"
+
+
+def test_chinese_is_chinese(translations: dict[str, dict[str, Node]]) -> None:
+    for path, text in leaves(translations["zh"]).items():
+        if not path.endswith(".name"):  # names such as VAE and CLIP stay as they are
+            assert re.search(r"[一-鿿]", text), f"{path} is not translated: {text!r}"
