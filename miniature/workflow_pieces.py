@@ -37,7 +37,7 @@ class Portrait:
             "DiffLoRALoadFaceAnalysis", "Load Face Analysis", (x, y), (320, 82), model_pack="miniature", provider="CPU"
         )
         vision = self.canvas.add(
-            "DiffLoRAMiniatureLoadCLIPVision", "Load CLIP Vision", (x, y + 130), (320, 58), clip_name="miniature"
+            "DiffLoRALoadCLIPVision", "Load CLIP Vision", (x, y + 130), (320, 58), clip_name="miniature"
         )
         return pack[0], vision[0]
 

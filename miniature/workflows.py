@@ -14,8 +14,8 @@ from .workflow_pieces import Portrait
 
 FOLDER = ROOT / "workflows"
 FOR_SDXL = (
-    "**For real SDXL** choose your checkpoints in *Load Checkpoint*, *Load DiffLoRA* and *Load Face Analysis*, use the "
-    "core node *Load CLIP Vision*, and set the empty latent to 1024 × 1024."
+    "**For real SDXL** choose your models in *Load Checkpoint*, *Load DiffLoRA*, *Load Face Analysis* and *Load CLIP "
+    "Vision*, and set the empty latent to 1024 × 1024."
 )
 
 
@@ -196,9 +196,23 @@ WORKFLOWS: dict[str, Callable[[Portrait], None]] = {
 }
 
 
-def write_workflows(object_info: Mapping[str, Any], sampling: SamplingConfig, folder: Path = FOLDER) -> None:
-    """Write every example workflow with the sampling that the shipped checkpoint recommends."""
+def personalize(pieces: Portrait) -> None:
+    """The subgraph: pictures and MODEL to MODEL and LORA_MODEL."""
+    canvas = pieces.canvas
+    images, base = canvas.input("images", "IMAGE"), canvas.input("model", "MODEL")
+    model = pieces.load(380, 90)
+    features = pieces.see(images, pieces.encoders(0, 90), 0, 330)
+    lora = pieces.decode(model, pieces.latent(model, features, 380, 330), 380, 850)
+    canvas.expose("model", pieces.apply((base,), lora, 760, 90))
+    canvas.expose("lora", lora)
+
+
+def write_workflows(object_info: Mapping[str, Any], sampling: SamplingConfig, folder: Path = ROOT) -> None:
+    """Write every example workflow, and the subgraph blueprint, with the sampling the shipped checkpoint recommends."""
     for name, make in WORKFLOWS.items():
         pieces = Portrait(object_info, sampling)
         make(pieces)
-        pieces.canvas.save(folder / f"{name}.json")
+        pieces.canvas.save(folder / "workflows" / f"{name}.json")
+    pieces = Portrait(object_info, sampling)
+    personalize(pieces)
+    pieces.canvas.save_subgraph(folder / "subgraphs" / "Personalize.json")

@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .apply_lora import ApplyLoRA
 from .checkpoint import LoadDiffLoRA
+from .clip_vision import LoadCLIPVision
 from .face_analysis import LoadFaceAnalysis
 from .features import EncodeFace, MixFeatures
 from .latents import BlendLatents, EncodeLoRA
@@ -24,6 +25,7 @@ class DiffLoRAExtension(ComfyExtension):
         return [
             LoadDiffLoRA,
             LoadFaceAnalysis,
+            LoadCLIPVision,
             EncodeFace,
             MixFeatures,
             SampleLoRA,

@@ -9,6 +9,7 @@ from miniature.workflows import WORKFLOWS
 NODES = {
     "DiffLoRALoad": (["DIFFLORA_MODEL"], set()),
     "DiffLoRALoadFaceAnalysis": (["INSIGHTFACE"], set()),
+    "DiffLoRALoadCLIPVision": (["CLIP_VISION"], set()),
     "DiffLoRAEncodeFace": (["DIFFLORA_FACE", "IMAGE"], {"IMAGE", "INSIGHTFACE,FACEANALYSIS"}),
     "DiffLoRAMixFeatures": (["DIFFLORA_FEATURES"], {"DIFFLORA_MODEL", "DIFFLORA_FACE", "CLIP_VISION_OUTPUT"}),
     "DiffLoRASample": (["DIFFLORA_LATENT"], {"DIFFLORA_MODEL", "DIFFLORA_FEATURES"}),

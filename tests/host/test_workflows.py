@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 
 from difflora_core.model import DiffLoRA
@@ -11,6 +12,7 @@ from miniature.client import Client
 from miniature.drawing import draw
 from miniature.graph import Graph
 from miniature.held_out import CHECKPOINT
+from miniature.host import PACK_NAME, ROOT, Host
 from miniature.people import person, reference_scene
 from miniature.workflows import FOLDER, WORKFLOWS, write_workflows
 
@@ -18,9 +20,19 @@ from miniature.workflows import FOLDER, WORKFLOWS, write_workflows
 def test_files_are_what_the_program_writes(client: Client, tmp_path: Path) -> None:
     """With the sampling that the checkpoint recommends; after a change: python -m miniature workflows."""
     write_workflows(client.object_info(), DiffLoRA.load(CHECKPOINT).config.sampling, tmp_path)
-    assert sorted(path.name for path in FOLDER.glob("*.json")) == sorted(path.name for path in tmp_path.iterdir())
-    for path in tmp_path.iterdir():
-        assert (FOLDER / path.name).read_text(encoding="utf-8") == path.read_text(encoding="utf-8"), path.name
+    written = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.json")}
+    shipped = {
+        path.relative_to(ROOT) for folder in ("workflows", "subgraphs") for path in (ROOT / folder).glob("*.json")
+    }
+    assert written == shipped
+    for name in written:
+        assert (ROOT / name).read_text(encoding="utf-8") == (tmp_path / name).read_text(encoding="utf-8"), name
+
+
+def test_blueprint_is_offered(host: Host) -> None:
+    entries = requests.get(f"{host.url}/global_subgraphs", timeout=30).json()
+    names = {entry["name"] for entry in entries.values() if entry["info"]["node_pack"].endswith(PACK_NAME)}
+    assert names == {"Personalize"}
 
 
 def test_every_workflow_has_its_picture() -> None:

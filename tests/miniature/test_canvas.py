@@ -63,3 +63,21 @@ def test_same_canvas_same_file(tmp_path):
 def test_unknown_input_is_named():
     with pytest.raises(ValueError, match=r"Load has no input \['colour'\]; it has \['image'\]"):
         Canvas(INFO).add("Load", "Picture", (0, 0), (10, 10), colour=1)
+
+
+def test_subgraph_has_its_ends_where_they_were_put(tmp_path):
+    canvas = Canvas(INFO)
+    picture = canvas.input("picture", "IMAGE")
+    (drawn,) = canvas.add("Draw", "Pen", (0, 0), (10, 10), image=picture)
+    canvas.expose("drawing", drawn)
+    canvas.save_subgraph(tmp_path / "Scribble.json")
+    blueprint = json.loads((tmp_path / "Scribble.json").read_text())
+    (subgraph,) = blueprint["definitions"]["subgraphs"]
+    assert blueprint["nodes"][0]["type"] == subgraph["id"]
+    assert [slot["name"] for slot in blueprint["nodes"][0]["inputs"]] == ["picture"]
+    into, out = subgraph["links"]
+    assert (into["origin_id"], into["target_id"], into["target_slot"]) == (-10, 1, 0)
+    assert (out["origin_id"], out["target_id"]) == (1, -20)
+    assert subgraph["inputs"][0]["linkIds"] == [into["id"]]
+    assert subgraph["outputs"][0]["linkIds"] == [out["id"]]
+    assert subgraph["nodes"][0]["outputs"][0]["links"] == [out["id"]]

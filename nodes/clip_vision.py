@@ -1,0 +1,100 @@
+"""Load CLIP Vision of any size onto ComfyUI's native CLIP_VISION socket."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import comfy.clip_vision
+import comfy.utils
+import folder_paths
+from comfy_api.latest import io
+
+from .sockets import CATEGORY
+
+WEIGHTS = "model.safetensors"
+NONE = "no CLIP vision model found"
+
+
+class LoadCLIPVision(io.ComfyNode):
+    """Load a file, as the core loader does, or a folder that transformers saved.
+
+    The core loader knows published models by their number of layers. A folder has its sizes in its config.json, so any
+    size can be loaded: the miniature's, or one that somebody trained.
+    """
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node as ComfyUI shows it."""
+        return io.Schema(
+            node_id="DiffLoRALoadCLIPVision",
+            display_name="Load CLIP Vision (any size)",
+            category=CATEGORY,
+            description="Loads an image encoder: a published model's file, or a transformers folder of any size.",
+            inputs=[
+                io.Combo.Input(
+                    "clip_name",
+                    options=[*folders(), *files()] or [NONE],
+                    tooltip="A file or folder in models/clip_vision; Load DiffLoRA shows which one is needed.",
+                )
+            ],
+            outputs=[
+                io.ClipVision.Output("clip_vision", display_name="CLIP_VISION", tooltip="For CLIP Vision Encode.")
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, clip_name: str) -> str:
+        """Change when the file on disk does."""
+        status = weights(clip_name).stat()
+        return f"{clip_name}:{status.st_mtime_ns}:{status.st_size}"
+
+    @classmethod
+    def execute(cls, clip_name: str) -> io.NodeOutput:
+        """Load it; a model that ComfyUI's CLIP vision does not fit in every weight is refused."""
+        path = weights(clip_name)
+        if clip_name in folders():
+            return io.NodeOutput(load_folder(path))
+        clip_vision = comfy.clip_vision.load(str(path))
+        if clip_vision is None:
+            raise ValueError(f"{clip_name} is no CLIP vision model that ComfyUI knows")
+        return io.NodeOutput(clip_vision)
+
+
+def load_folder(path: Path) -> Any:
+    """ComfyUI's own CLIP vision model, built from the folder's configuration, with every weight filled in."""
+    clip_vision = comfy.clip_vision.ClipVisionModel(path.with_name("config.json"))
+    preprocessing = path.with_name("preprocessor_config.json")
+    if preprocessing.exists():
+        settings = json.loads(preprocessing.read_text(encoding="utf-8"))
+        clip_vision.image_mean, clip_vision.image_std = settings["image_mean"], settings["image_std"]
+    missing, unexpected = clip_vision.load_sd(comfy.utils.load_torch_file(str(path), safe_load=True))
+    unexpected = [name for name in unexpected if not name.endswith("position_ids")]
+    if missing or unexpected:
+        raise ValueError(
+            f"{path.parent} does not hold a CLIP vision model as transformers saves it: missing {missing[:3]}, "
+            f"unexpected {unexpected[:3]}"
+        )
+    return clip_vision
+
+
+def folders() -> list[str]:
+    """Names of the folders in models/clip_vision that hold a transformers model."""
+    listed = map(Path, folder_paths.get_filename_list("clip_vision"))
+    return sorted(
+        file.parent.as_posix()
+        for file in listed
+        if file.name == WEIGHTS
+        and Path(folder_paths.get_full_path_or_raise("clip_vision", str(file))).with_name("config.json").exists()
+    )
+
+
+def files() -> list[str]:
+    """Names of all other files in models/clip_vision."""
+    known = {f"{folder}/{WEIGHTS}" for folder in folders()}
+    return [name for name in folder_paths.get_filename_list("clip_vision") if Path(name).as_posix() not in known]
+
+
+def weights(name: str) -> Path:
+    """Path of the weights of one of the choices."""
+    file = f"{name}/{WEIGHTS}" if name in folders() else name
+    return Path(folder_paths.get_full_path_or_raise("clip_vision", file))
