@@ -60,6 +60,10 @@ def test_wrong_base_model(client: Client, workflow: Graph, base: Path) -> None:
     refused(
         client, workflow, base, "deeper", {key.replace(name, deeper): value for key, value in tensors.items()}, deeper
     )
+    graph = with_file(workflow, base, "deeper", None).set("Apply LoRA", strict=False)
+    text = client.run(graph.only("Save Image").prompt).outputs[graph.id("Apply LoRA")]["text"][0]
+    patched, modules = map(int, text.split()[0].split("/"))
+    assert patched == modules - 1
     wider = {
         key: torch.zeros(value.shape[0] + 8, *value.shape[1:]) if key == f"{name}.lora_up.weight" else value
         for key, value in tensors.items()
@@ -74,11 +78,49 @@ def refused(
 
     No core node puts a LoRA file on the LORA_MODEL socket, so the tests' own folder in custom_nodes does.
     """
-    save_file(tensors, base / "models" / "loras" / f"{name}.safetensors")
-    graph = workflow.copy().add("File", "DiffLoRATestReadLoRA", lora_name=f"{name}.safetensors")
-    graph.set("Apply LoRA", lora=graph.output("File"))
+    graph = with_file(workflow, base, name, tensors)
     with pytest.raises(PromptError, match=rf"(?s)DiffLoRAApply: .*{names}"):
         client.run(graph.only("Save Image").prompt)
+
+
+def with_file(workflow: Graph, base: Path, name: str, tensors: dict[str, torch.Tensor] | None) -> Graph:
+    """The workflow with a LoRA file, written first if tensors are given, in front of Apply LoRA."""
+    if tensors is not None:
+        save_file(tensors, base / "models" / "loras" / f"{name}.safetensors")
+    graph = workflow.copy().add("File", "DiffLoRATestReadLoRA", lora_name=f"{name}.safetensors")
+    return graph.set("Apply LoRA", lora=graph.output("File"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors, name: tensors.pop(f"{name}.lora_up.weight"), "holds only one of its two factors"),
+        (lambda tensors, name: tensors[f"{name}.lora_up.weight"].fill_(torch.nan), "NaN"),
+        (lambda tensors, name: tensors.clear(), "holds no module"),
+    ],
+)
+def test_damaged_lora(client: Client, workflow: Graph, base: Path, change, message: str) -> None:
+    client.run(workflow.copy().set("Save LoRA", prefix="loras/whole").only("Save LoRA").prompt)
+    tensors = load_file(next((base / "output" / "loras").glob("whole_*.safetensors")))
+    change(tensors, next(iter(tensors)).split(".")[0])
+    graph = with_file(workflow, base, f"damaged_{message[:5].strip()}", tensors)
+    with pytest.raises(PromptError, match=rf"(?s)DiffLoRAApply: .*{message}"):
+        client.run(graph.only("Save Image").prompt)
+
+
+def test_lora_of_another_rank_has_no_latent(client: Client, workflow: Graph, base: Path) -> None:
+    client.run(workflow.copy().set("Save LoRA", prefix="loras/rank").only("Save LoRA").prompt)
+    tensors = load_file(next((base / "output" / "loras").glob("rank_*.safetensors")))
+    for key, tensor in tensors.items():
+        if key.endswith("lora_down.weight"):
+            tensors[key] = tensor[:2].contiguous()
+        elif key.endswith("lora_up.weight"):
+            tensors[key] = tensor[:, :2].contiguous()
+    graph = with_file(workflow, base, "rank2", tensors)
+    graph.add("Encode", "DiffLoRAEncode", model=graph.output("Load DiffLoRA"), lora=graph.output("File"))
+    graph.set("Decode LoRA", latent=graph.output("Encode"))
+    with pytest.raises(PromptError, match=r"DiffLoRAEncode: .*rank 2 .*expected rank 4"):
+        client.run(graph.only("Save LoRA").prompt)
 
 
 def test_face_of_another_recogniser(client: Client, workflow: Graph) -> None:

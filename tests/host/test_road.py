@@ -82,6 +82,26 @@ def test_every_module_arrives(client: Client, workflow: Graph) -> None:
     assert text == f"{modules}/{modules} modules patched"
 
 
+def patched(client: Client, graph: Graph) -> int:
+    """How many modules Apply LoRA says it patched."""
+    result = client.run(graph.only("Save Image").prompt)
+    return int(result.outputs[graph.id("Apply LoRA")]["text"][0].split("/")[0])
+
+
+def test_strength_by_group_of_blocks(client: Client, workflow: Graph, portrait: Image.Image) -> None:
+    modules = len(DiffLoRA.load(CHECKPOINT).layout.modules)
+    groups = ("input", "middle", "output")
+    alone = {
+        group: workflow.copy().set("Apply LoRA", **{other: float(other == group) for other in groups})
+        for group in groups
+    }
+    assert sum(patched(client, graph) for graph in alone.values()) == modules
+    pictures = [picture(client, graph).tobytes() for graph in alone.values()]
+    assert len({portrait.tobytes(), *pictures}) == 4
+    base_picture = picture(client, workflow.copy().set("KSampler", model=workflow.output("Load Checkpoint")))
+    assert same(base_picture, picture(client, workflow.copy().set("Apply LoRA", input=0.0, middle=0.0, output=0.0)))
+
+
 def test_core_model_loader_makes_the_same_picture(client: Client, workflow: Graph, portrait: Image.Image) -> None:
     graph = workflow.copy()
     model, lora = graph.output("Load Checkpoint"), graph.output("Decode LoRA")
