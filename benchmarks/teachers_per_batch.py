@@ -21,7 +21,7 @@ def seconds_per_person_step(base: BaseModel, tokenizer: Tokenizer, people: int, 
     latents = torch.randn(people, 16, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     config = DreamBoothConfig(steps=steps)
     start = time.perf_counter()
-    train_teachers(base, tokenizer, range(people), latents, config)
+    train_teachers(base, tokenizer, latents, config)
     return (time.perf_counter() - start) / steps / people
 
 

@@ -39,7 +39,9 @@ class LAEConfig:
     chunk: numbers under one kernel of the first local convolution; channels: codes it makes of them; hidden, kernel,
     blocks: the residual convolutions between; groups: positions of the last local convolution (must divide
     ``tokens``). Parameters grow as ``2 · numel · (channels + channels · tokens · width / (chunk · groups))``, so real
-    LoRAs need many groups. ``linear`` is principal component analysis at the same budget: the baseline to beat.
+    LoRAs need many groups. tied: the decoder's local convolutions are the encoder's, transposed, which halves the
+    parameters: at equal size twice the channels. ``linear`` is principal component analysis at the same budget: the
+    baseline to beat.
     scale: unit of a factor's numbers; ``spread`` is their standard deviation over the training LoRAs, ``delta`` is
     what moves ΔW by one (so that equal errors weigh equally in ΔW).
     """
@@ -53,6 +55,7 @@ class LAEConfig:
     kernel: int = 3
     blocks: int = 2
     groups: int = 1
+    tied: bool = False
     scale: Literal["spread", "delta"] = "spread"
 
     def __post_init__(self) -> None:
@@ -90,8 +93,25 @@ class ResidualConv(nn.Module):
         return x + self.narrow(F.silu(self.widen(x.transpose(1, 2)))).transpose(1, 2)
 
 
+class TransposedLocalConv1d(nn.Module):
+    """The transpose of a `LocalConv1d` with its weights, given at each call; ``gain`` undoes its scaling."""
+
+    gain: Tensor
+
+    def __init__(self, positions: int, fan_out: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(positions, fan_out))
+        self.register_buffer("gain", torch.ones(positions, 1))
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:  # (batch, positions, fan_in) -> (batch, positions, fan_out)
+        return torch.einsum("bpo,pio->bpi", self.gain * x, weight) + self.bias
+
+
 class ConvAutoencoder(nn.Module):
     """Normalised numbers ``(batch, numel)`` to raw latents ``(batch, tokens, width)`` and back: see above."""
+
+    group_decoder: nn.Module
+    chunk_decoder: nn.Module
 
     def __init__(self, numel: int, config: LAEConfig) -> None:
         super().__init__()
@@ -103,9 +123,13 @@ class ConvAutoencoder(nn.Module):
         self.chunk_encoder = LocalConv1d(self.chunks, config.chunk, config.channels)
         self.encoder_blocks = nn.Sequential(*(ResidualConv(*residual) for _ in range(config.blocks)))
         self.group_encoder = LocalConv1d(config.groups, span, latents)
-        self.group_decoder = LocalConv1d(config.groups, latents, span)
         self.decoder_blocks = nn.Sequential(*(ResidualConv(*residual) for _ in range(config.blocks)))
-        self.chunk_decoder = LocalConv1d(self.chunks, config.channels, config.chunk)
+        if config.tied:
+            self.group_decoder = TransposedLocalConv1d(config.groups, span)
+            self.chunk_decoder = TransposedLocalConv1d(self.chunks, config.chunk)
+        else:
+            self.group_decoder = LocalConv1d(config.groups, latents, span)
+            self.chunk_decoder = LocalConv1d(self.chunks, config.channels, config.chunk)
 
     def into_chunks(self, numbers: Tensor) -> Tensor:
         padded = F.pad(numbers, (0, self.chunks * self.config.chunk - self.numel))
@@ -118,8 +142,11 @@ class ConvAutoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         grouped = rearrange(latents, "b (g t) w -> b g (t w)", g=self.config.groups)
-        codes = rearrange(self.group_decoder(grouped), "b g (c n) -> b (g c) n", n=self.config.channels)
-        return rearrange(self.chunk_decoder(self.decoder_blocks(codes)), "b c n -> b (c n)")[:, : self.numel]
+        tied = self.config.tied
+        spans = self.group_decoder(grouped, *([self.group_encoder.weight] if tied else []))
+        codes = self.decoder_blocks(rearrange(spans, "b g (c n) -> b (g c) n", n=self.config.channels))
+        chunks = self.chunk_decoder(codes, *([self.chunk_encoder.weight] if tied else []))
+        return rearrange(chunks, "b c n -> b (c n)")[:, : self.numel]
 
     @torch.no_grad()
     def initialise_from(self, numbers: Tensor) -> None:
@@ -141,9 +168,13 @@ class ConvAutoencoder(nn.Module):
 
             own = slice(group * x.shape[1], (group + 1) * x.shape[1])
             self.chunk_encoder.weight[own] = basis / size
-            self.chunk_decoder.weight[own] = basis.mT * size
             self.group_encoder.weight[group] = directions
-            self.group_decoder.weight[group] = directions.T
+            if isinstance(self.chunk_decoder, TransposedLocalConv1d):
+                self.chunk_decoder.gain[own] = size.square()
+            elif isinstance(self.chunk_decoder, LocalConv1d):
+                self.chunk_decoder.weight[own] = basis.mT * size
+            if isinstance(self.group_decoder, LocalConv1d):
+                self.group_decoder.weight[group] = directions.T
 
 
 class LinearAutoencoder(nn.Module):

@@ -108,7 +108,6 @@ def difflora(shop: Workshop) -> None:
     """Train LAE, MIF and DiT, choose the sampling defaults on validation people, and write the checkpoint."""
     from .personal import train_personal
 
-    torch.set_num_threads(shop.processes)  # one process here, and nothing else runs
     train_personal(shop.build, shop.weights, shop.tokenizer)
 
 

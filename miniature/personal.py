@@ -38,13 +38,15 @@ from .teachers import CONFIG as TEACHER_CONFIG
 from .teachers import layout, person_latents, train_teachers
 from .vae import TinyVAE
 
-# Few long chunks: on synthetic teachers R² .607 against .566 with chunks of 256 and as many parameters
-LAE_CONFIG = LAEConfig(tokens=18, width=16, chunk=2048, channels=32)
-DIT_CONFIG = DiTConfig(tokens=18, latent_width=16, width=160, layers=4, heads=5, head_width=32, condition_width=256)
+# R² on validation people's teachers as fitted: tied .529; untied with as many parameters (28 channels) .474; PCA, four
+# times as large, .581
+LAE_CONFIG = LAEConfig(tokens=18, width=16, chunk=2048, channels=56, tied=True)
+DIT_CONFIG = DiTConfig(tokens=18, latent_width=16, width=144, layers=4, heads=5, head_width=32, condition_width=256)
 LAE_TRAINING = LAETraining()
-DIFFLORA_TRAINING = DiffLoRATraining()
+DIFFLORA_TRAINING = DiffLoRATraining(patience=2)
 REFERENCES = 3
 CHOICE_PEOPLE = 16
+SAMPLES = 16
 # Prompts for choosing settings; the demo's are others.
 CHOICE_SCENES = (
     Scene(expression="laughing", shirt="green shirt", background="pink"),
@@ -101,13 +103,14 @@ def choose_sampling(
     }
     floor = log["no_lora"]["fidelity"] - 0.04  # type: ignore[index]
     best, best_score = SamplingConfig(), -1.0
-    for guidance in (1.0, 1.5, 2.0):
-        for gain in (1.0, 1.3, 1.6):
-            config = SamplingConfig(steps=20, guidance_scale=guidance, scheduler="ddim", samples=8, gain=gain)
+    for guidance in (1.0, 1.5):
+        for gain in (1.0, 1.25, 1.5, 1.75):
+            # Few steps and many samples: an average hardly feels the steps, and noise between draws is the larger error
+            config = SamplingConfig(steps=6, guidance_scale=guidance, scheduler="ddim", samples=SAMPLES, gain=gain)
             generator = torch.Generator().manual_seed(0)
             latents = model.sample(conditions, generator=generator, **asdict(config))
             figures = judge.figures(model.decode(latents))
-            log[f"guidance {guidance:g}, gain {gain:g}, 8 samples"] = figures
+            log[f"guidance {guidance:g}, gain {gain:g}, {SAMPLES} samples"] = figures
             print(f"  guidance {guidance:g} gain {gain:g}: {figures}", flush=True)
             if figures["fidelity"] >= floor and figures["similarity"] > best_score:
                 best, best_score = config, figures["similarity"]
@@ -165,7 +168,7 @@ def seconds_per_teacher(weights: Path, tokenizer: Path, index: int) -> float:
     base, vae = load_checkpoint(weights)
     latents = person_latents(vae, index)[None]
     start = time.monotonic()
-    train_teachers(base, words, [index], latents)
+    train_teachers(base, words, latents)
     return time.monotonic() - start
 
 

@@ -24,11 +24,13 @@ def train_in_rounds(
     prepare: Callable[[], dict[str, Figures]],
     validate: Callable[[], Figures],
     report: Report,
+    patience: int | None = None,
 ) -> None:
     """Train `module` in place and leave in it the weights (EMA) of the round with the highest validated "r2".
 
     prepare() puts the module at its start and returns figures by name (empty if the start is no candidate). report is
-    told of them and of every round, in a resumed run of the earlier ones too. Resumable: folder/name.safetensors is the
+    told of them and of every round, in a resumed run of the earlier ones too. patience: stop when so many rounds in a
+    row were no improvement. Resumable: folder/name.safetensors is the
     training's state, folder/name_best.safetensors the whole module (buffers, too) at its best, with all figures.
     """
     best = folder / f"{name}_best.safetensors"
@@ -46,6 +48,8 @@ def train_in_rounds(
         until = loop.steps * number // rounds
         if (label := f"step {until}") in told:
             continue
+        if patience is not None and _rounds_without_improvement(told) >= patience:
+            break
         train(module, loss, loop, folder, name, until=until)
         figures = validate()
         if figures["r2"] > max((known["r2"] for known in told.values()), default=float("-inf")):
@@ -54,6 +58,11 @@ def train_in_rounds(
         write_tensors(best, weights, {"figures": json.dumps(told)})
         report(label, figures)
     module.load_state_dict(weights)
+
+
+def _rounds_without_improvement(told: dict[str, Figures]) -> int:
+    scores = [figures["r2"] for figures in told.values()]
+    return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 
 def _copy(module: nn.Module) -> dict:

@@ -54,16 +54,19 @@ class People:
 class DiffLoRATraining:
     """How the denoiser is trained.
 
-    batch: people per step. embedding_noise: relative to an embedding's length. drop_condition: share of samples that
-    learn the null condition; drop_expert: share of steps that see only face or only image. toward_noise: see
-    `draw_timesteps`. min_snr_gamma: see `NoiseSchedule.weight`. rounds: validations, of which the best is kept;
-    validation_references: pictures averaged there.
+    batch: people per step. blend: share of samples that are blends of two people, in embeddings and latent alike; all
+    teachers share one start, so a blend is a plausible person, and a thousand people become many (mixup, Zhang et al.
+    2018). embedding_noise: relative to an embedding's length. drop_condition: share of samples that learn the null
+    condition; drop_expert: share of steps that see only face or only image. toward_noise: see `draw_timesteps`.
+    min_snr_gamma: see `NoiseSchedule.weight`. rounds: validations, of which the best is kept; patience: stop after so
+    many without improvement; validation_references: pictures averaged there.
     """
 
     loop: TrainConfig = field(
         default_factory=lambda: TrainConfig(steps=5000, learning_rate=1e-3, warmup=200, weight_decay=0.02, ema=0.999)
     )
     batch: int = 64
+    blend: float = 0.0
     most_references: int = 8
     embedding_noise: float = 0.25
     drop_condition: float = 0.1
@@ -71,6 +74,7 @@ class DiffLoRATraining:
     toward_noise: float = 1.5
     min_snr_gamma: float | None = None
     rounds: int = 10
+    patience: int | None = None
     validation_references: int = 3
 
 
@@ -140,13 +144,21 @@ def train_denoiser(
     latents, conditions = training.latents, training.conditions
 
     def loss(model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        people = torch.randint(0, len(latents), (config.batch,), generator=generator)
+        people, others = torch.randint(0, len(latents), (2, config.batch), generator=generator)
         counts = torch.randint(1, config.most_references + 1, (config.batch,), generator=generator)
-        face = draw_references(conditions.face, people, counts, config.embedding_noise, generator)
-        image = draw_references(conditions.image, people, counts, config.embedding_noise, generator)
+        amount = 0.5 * torch.rand(config.batch, generator=generator)
+        amount = amount * (torch.rand(config.batch, generator=generator) < config.blend)
+
+        def references(embeddings: Tensor) -> Tensor:
+            one, other = (
+                draw_references(embeddings, who, counts, config.embedding_noise, generator) for who in (people, others)
+            )
+            return F.normalize(torch.lerp(one, other, amount[:, None]), dim=-1)
+
+        face, image = references(conditions.face), references(conditions.image)
         lonely = torch.rand(2, generator=generator)
         only = None if lonely[0] >= config.drop_expert else ("face" if lonely[1] < 0.5 else "image")
-        clean = latents[people]
+        clean = torch.lerp(latents[people], latents[others], amount[:, None, None])
         timesteps = draw_timesteps(config.batch, generator, config.toward_noise)
         noisy = schedule.add_noise(clean, torch.randn(clean.shape, generator=generator), timesteps)
         dropped = torch.rand(config.batch, generator=generator) < config.drop_condition
@@ -163,5 +175,5 @@ def train_denoiser(
     def check() -> Figures:
         return validate(model.eval(), validation, config.validation_references)
 
-    train_in_rounds(model, loss, config.loop, folder, "difflora", config.rounds, dict, check, report)
+    train_in_rounds(model, loss, config.loop, folder, "difflora", config.rounds, dict, check, report, config.patience)
     return model

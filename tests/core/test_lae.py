@@ -25,11 +25,21 @@ def _error(lae: LAE, loras: torch.Tensor) -> float:
     return float((lae.decode(lae.encode(loras)) - loras).square().sum() / centred.square().sum())
 
 
-@pytest.mark.parametrize("kind", ["conv", "linear"])
-def test_fitting_alone_reaches_the_quality_of_principal_components(layout, people, kind):
-    lae = LAE(layout, replace(CONFIG, kind=kind))
+@pytest.mark.parametrize("change", [{"kind": "conv"}, {"kind": "conv", "tied": True}, {"kind": "linear"}])
+def test_fitting_alone_reaches_the_quality_of_principal_components(layout, people, change):
+    lae = LAE(layout, replace(CONFIG, **change))
     lae.fit(people[:40])
     assert _error(lae, people[40:]) < 1e-3
+
+
+def test_tied_has_about_half_the_parameters(layout):
+    free, tied = (
+        sum(p.numel() for p in LAE(layout, replace(CONFIG, tied=tied)).parameters()) for tied in (False, True)
+    )
+    residual = sum(
+        p.numel() for name, p in LAE(layout, CONFIG).named_parameters() if "blocks" in name or "bias" in name
+    )
+    assert 2 * (tied - residual) == pytest.approx(free - residual, rel=0.05)
 
 
 def test_shape_and_ratio(layout, people):

@@ -26,6 +26,7 @@ NEEDS_WEIGHTS = {
     "test_latents.py",
     "test_similarity.py",
     "test_refine.py",
+    "test_browser.py",
 }
 
 

@@ -1,0 +1,100 @@
+"""Every example workflow in a real browser: opened from Templates, nothing missing, queued from the page, finished.
+
+Screenshots are kept in output/tests/. Without chromium these tests are skipped.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from miniature.client import Client
+from miniature.drawing import draw
+from miniature.graph import Graph
+from miniature.host import ROOT, Host
+from miniature.people import person, reference_scene
+from miniature.workflows import FOLDER, WORKFLOWS
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SHOTS = ROOT / "output" / "tests"
+READY = "window.app && window.app.graph && window.app.vueAppReady"
+MISSING = "window.app.graph._nodes.filter(n => !(n.type in LiteGraph.registered_node_types)).map(n => n.type)"
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: install it, on Debian apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def prepared(host: Host, client: Client, base: Path) -> Client:
+    """The pictures and the LoRA that the workflows name are there, and no first-start dialog opens."""
+    requests.post(f"{host.url}/settings/Comfy.TutorialCompleted", data="true", timeout=30).raise_for_status()
+    for number in (1, 2, 3):
+        picture = draw(person(7020), reference_scene(np.random.default_rng(number))).image
+        client.upload(Image.fromarray(picture), f"reference_{number}.png")
+    graph = Graph.load(FOLDER / "difflora_save_and_load.json", client.object_info())
+    if not (base / "models" / "loras" / graph.prompt[graph.id("Load LoRA")]["inputs"]["lora_name"]).exists():
+        client.run(graph.only("Save LoRA").prompt)
+    return client
+
+
+@pytest.fixture
+def page(browser: Browser, prepared: Client) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1600, "height": 1000})
+    page.goto(prepared.url)
+    page.wait_for_function(READY, timeout=90_000)
+    yield page
+    page.close()
+
+
+def open_template(page: Page, name: str) -> None:
+    """As a user does: the Templates button, the search field, the card."""
+    page.locator('[aria-label="Templates"], .templates-tab-button').first.click()
+    page.locator('[role="dialog"] input').first.fill("difflora")
+    page.locator(f'[data-testid="template-workflow-{name}"]').click()
+    page.wait_for_function("count => window.app.graph._nodes.length === count", arg=_count(name), timeout=30_000)
+
+
+def _count(name: str) -> int:
+    return len(json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))["nodes"])
+
+
+def finished(client: Client, before: set[str], seconds: float = 120.0) -> dict:
+    """The history's new entry, once it has an outcome."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        entries = requests.get(f"{client.url}/history", timeout=30).json()
+        for name in entries.keys() - before:
+            return entries[name]
+        time.sleep(0.2)
+    raise TimeoutError(f"nothing finished within {seconds:.0f} s")
+
+
+@pytest.mark.parametrize("name", sorted(WORKFLOWS))
+def test_opens_from_templates_and_runs(page: Page, prepared: Client, name: str) -> None:
+    open_template(page, name)
+    assert page.evaluate(MISSING) == []
+    before = set(requests.get(f"{prepared.url}/history", timeout=30).json())
+    page.locator('[data-testid="queue-button"]').first.click()
+    entry = finished(prepared, before)
+    assert entry["status"]["status_str"] == "success", entry["status"]["messages"]
+    page.wait_for_timeout(1500)
+    page.keyboard.press(".")  # the whole workflow into view
+    page.wait_for_timeout(500)
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / f"{name}.png")
+    shown = page.evaluate("Object.values(window.app.nodeOutputs).flatMap(o => o.images ?? []).length")
+    assert shown >= 1, "the page shows no picture"
