@@ -43,10 +43,12 @@ from .vae import TinyVAE
 LAE_CONFIG = LAEConfig(tokens=18, width=16, chunk=2048, channels=56, tied=True)
 DIT_CONFIG = DiTConfig(tokens=18, latent_width=16, width=144, layers=4, heads=5, head_width=32, condition_width=256)
 LAE_TRAINING = LAETraining()
-DIFFLORA_TRAINING = DiffLoRATraining(patience=2)
+# With half of the steps seeing one expert alone R² on validation people rose from .196 to .206 and fell later
+DIFFLORA_TRAINING = DiffLoRATraining(drop_expert=0.5, patience=2)
 REFERENCES = 3
 CHOICE_PEOPLE = 16
 SAMPLES = 16
+WORTH_IT = 0.005  # what guidance, which doubles the cost, or a higher gain has to add to be chosen
 # Prompts for choosing settings; the demo's are others.
 CHOICE_SCENES = (
     Scene(expression="laughing", shirt="green shirt", background="pink"),
@@ -112,7 +114,7 @@ def choose_sampling(
             figures = judge.figures(model.decode(latents))
             log[f"guidance {guidance:g}, gain {gain:g}, {SAMPLES} samples"] = figures
             print(f"  guidance {guidance:g} gain {gain:g}: {figures}", flush=True)
-            if figures["fidelity"] >= floor and figures["similarity"] > best_score:
+            if figures["fidelity"] >= floor and figures["similarity"] > best_score + WORTH_IT:
                 best, best_score = config, figures["similarity"]
     single = model.sample(
         conditions, generator=torch.Generator().manual_seed(0), **{**asdict(best), "samples": 1, "gain": 1.0}

@@ -103,7 +103,7 @@ def test_damaged_lora(client: Client, workflow: Graph, base: Path, change, messa
     client.run(workflow.copy().set("Save LoRA", prefix="loras/whole").only("Save LoRA").prompt)
     tensors = load_file(next((base / "output" / "loras").glob("whole_*.safetensors")))
     change(tensors, next(iter(tensors)).split(".")[0])
-    graph = with_file(workflow, base, f"damaged_{message[:5].strip()}", tensors)
+    graph = with_file(workflow, base, "damaged_" + message.replace(" ", "_"), tensors)
     with pytest.raises(PromptError, match=rf"(?s)DiffLoRAApply: .*{message}"):
         client.run(graph.only("Save Image").prompt)
 

@@ -92,7 +92,7 @@ def test_peft_names_for_diffusers(client: Client, workflow: Graph, base: Path) -
 
 
 def test_foreign_lora_is_not_guessed_at(client: Client, workflow: Graph, base: Path) -> None:
-    (path,) = saved(client, workflow, base, "Decode LoRA", "foreign")
+    (path,) = saved(client, workflow, base, "Decode LoRA", "unknown")
     graph = workflow.copy().add("File", "DiffLoRATestReadLoRA", lora_name=f"{path.name}")
     with pytest.raises(PromptError, match=r"DiffLoRASave: only a LoRA from Decode LoRA"):
-        saved(client, graph, base, "File", "foreign_peft", format="peft")
+        saved(client, graph, base, "File", "unknown_peft", format="peft")

@@ -44,7 +44,8 @@ def test_every_node_is_there_and_documented(client: Client) -> None:
 
 def test_choices_are_what_is_there(client: Client) -> None:
     info = client.object_info()
-    assert "page.safetensors" in info["DiffLoRALoad"]["input"]["required"]["checkpoint"][1]["options"]
+    checkpoints = info["DiffLoRALoad"]["input"]["required"]["checkpoint"][1]["options"]
+    assert {"miniature.safetensors", "page.safetensors"} <= set(checkpoints)
     assert "miniature" in info["DiffLoRALoadFaceAnalysis"]["input"]["required"]["model_pack"][1]["options"]
     assert "CPU" in info["DiffLoRALoadFaceAnalysis"]["input"]["required"]["provider"][1]["options"]
 

@@ -1,0 +1,59 @@
+"""What ships, without ComfyUI: it fits, it is of the right people, and it makes a person who was never trained on."""
+
+import numpy as np
+import pytest
+import torch
+
+from difflora_core.model import DiffLoRA
+from miniature.base import Tokenizer
+from miniature.checkpoint import load_checkpoint
+from miniature.drawing import draw
+from miniature.evaluation import face_similarity, make_pictures, prompt_fidelity
+from miniature.held_out import CHECKPOINT, HeldOut
+from miniature.host import WEIGHTS, find_host
+from miniature.people import Scene, person, reference_scene, split_people
+
+SCENES = (Scene(expression="smiling", background="blue"), Scene(hat="wearing a straw hat", shirt="red shirt"))
+PEOPLE = split_people("held_out")[:4]
+
+
+def test_all_weights_together_fit():
+    assert sum(file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file()) <= 60e6
+
+
+def test_teachers_are_of_the_people_they_should_be_of():
+    held_out = HeldOut.load()
+    assert set(held_out.people) <= set(split_people("held_out"))
+    assert len(held_out.people) == 25
+    assert DiffLoRA.load(CHECKPOINT).config.provenance["teachers"] >= 1000
+
+
+def references(index: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(index)
+    return [draw(person(index), reference_scene(rng)).image for _ in range(3)]
+
+
+@pytest.fixture(scope="module")
+def pictures() -> dict[str, np.ndarray]:
+    """Pictures (people, scenes, height, width, 3) of the base model, and with the LoRA of `personalize`."""
+    model = DiffLoRA.load(CHECKPOINT)
+    loras = torch.stack([model.personalize(references(index)).flat for index in PEOPLE])
+    base, vae = load_checkpoint(WEIGHTS)
+    tokenizer = Tokenizer(find_host() / "comfy" / "sd1_tokenizer")
+    return {
+        name: make_pictures(base, vae, tokenizer, model.layout, flat, SCENES)
+        for name, flat in (("none", torch.zeros_like(loras)), ("difflora", loras))
+    }
+
+
+def test_lora_shows_the_person(pictures):
+    similarity = {
+        name: np.mean([face_similarity(list(row), references(i)) for i, row in zip(PEOPLE, rows, strict=True)])
+        for name, rows in pictures.items()
+    }
+    assert similarity["difflora"] > similarity["none"] + 0.2
+
+
+def test_lora_leaves_the_prompt_alone(pictures):
+    fidelity = {name: np.mean([prompt_fidelity(list(row), SCENES) for row in rows]) for name, rows in pictures.items()}
+    assert fidelity["difflora"] > 0.8
