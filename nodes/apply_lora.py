@@ -101,10 +101,12 @@ def fitting_patches(model: Any, lora: Mapping[str, Tensor], strict: bool = True)
     places = comfy.lora.model_lora_keys_unet(model.model, {})
     lacking = sorted(modules - places.keys())
     if not modules or len(lacking) == len(modules) or (lacking and strict):
-        found = f"it lacks {len(lacking)} of the LoRA's {len(modules)} modules, the first of them {lacking[0]}"
+        found = "the LoRA holds no module"
+        if lacking:
+            found = f"it lacks {len(lacking)} of the LoRA's {len(modules)} modules, the first of them {lacking[0]}"
         raise ValueError(
-            f"the LoRA does not fit the model {type(model.model).__name__}: "
-            f"{found if lacking else 'the LoRA holds no module'}. Use the base model the LoRA was made for."
+            f"the LoRA does not fit the model {type(model.model).__name__}: {found}. "
+            "Use the base model the LoRA was made for."
         )
     fitting = sorted(modules - set(lacking))
     broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]

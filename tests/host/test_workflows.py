@@ -63,8 +63,9 @@ def test_runs(client: Client, name: str) -> None:
 def test_saved_lora_is_listed_and_used(client: Client, base: Path) -> None:
     graph = load(client, "difflora_save_and_load")
     result = client.run(graph.only("Save LoRA").prompt)
-    (path,) = (base / "models" / "loras").glob("difflora_saved_*.safetensors")
-    assert path.name in result.outputs[graph.id("Save LoRA")]["text"][0]
+    said = result.outputs[graph.id("Save LoRA")]["text"][0]
+    path = base / "models" / "loras" / said.removeprefix("saved ").removesuffix(" in models/loras")
+    assert path.is_file(), said
     made = client.run(graph.set("Load LoRA", lora_name=path.name).only("Save Image").prompt)
     (picture,) = client.pictures(made, graph.id("Save Image"))
     assert np.asarray(picture).std() > 10
