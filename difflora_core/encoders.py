@@ -182,7 +182,7 @@ class ImageEncoder:
 
         The order of roundings is that of ComfyUI's CLIP vision, so that both give the same embedding of a picture.
         """
-        pixels = torch.from_numpy(np.ascontiguousarray(image[..., :3])).permute(2, 0, 1)[None].float() / 255.0
+        pixels = torch.from_numpy(np.array(image[..., :3])).permute(2, 0, 1)[None].float() / 255.0
         height, width = pixels.shape[-2:]
         if (height, width) != (self.size, self.size):
             scale = self.size / min(height, width)

@@ -20,6 +20,7 @@ for name in ("utils.extra_config", "nodes", "server"):  # in the server's own or
 import torch  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
+CHECKPOINT = ROOT / "miniature" / "weights" / "difflora" / "miniature.safetensors"
 NAME = "/some/custom_nodes/ComfyUI-DiffLoRA_x_1"
 before, state = set(sys.modules), torch.random.get_rng_state()
 spec = importlib.util.spec_from_file_location(NAME, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
@@ -36,10 +37,29 @@ async def schemas() -> list[str]:
     return [node.GET_SCHEMA().node_id for node in await extension.get_node_list()]
 
 
+def memory() -> dict[str, bool]:
+    """Whether the networks are known to ComfyUI's memory management, leave when asked, and come back as they were."""
+    sockets, core = (sys.modules[f"{NAME}.{module}"] for module in ("nodes.sockets", "difflora_core.model"))
+    management = sys.modules["comfy.model_management"]
+    loaded = sockets.LoadedDiffLoRA.wrap(core.DiffLoRA.load(CHECKPOINT), "miniature.safetensors")
+    dit = loaded.difflora.config.dit
+    latent = torch.ones(1, dit.tokens, dit.latent_width)
+
+    def known() -> bool:
+        return any(entry.model is loaded.patcher for entry in management.current_loaded_models)
+
+    first = loaded.on_device().decode(latent)
+    while_used = known()
+    management.unload_all_models()
+    after = known()
+    return {"known": while_used, "left": not after, "same": torch.equal(first, loaded.on_device().decode(latent))}
+
+
 found = {
     "nodes": asyncio.run(schemas()),
     "modules": sorted(set(sys.modules) - before),
     "random_state_unchanged": torch.equal(state, torch.random.get_rng_state()),
     "host_nodes_untouched": hasattr(sys.modules["nodes"], "KSampler"),
 }
+found["memory"] = memory()
 print(json.dumps(found))  # noqa: T201

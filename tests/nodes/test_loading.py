@@ -43,3 +43,7 @@ def test_loading_brings_nothing_it_does_not_need(loaded: dict[str, Any], heavy: 
 
 def test_loading_leaves_the_random_state_alone(loaded: dict[str, Any]) -> None:
     assert loaded["random_state_unchanged"]
+
+
+def test_networks_obey_the_hosts_memory_management(loaded: dict[str, Any]) -> None:
+    assert loaded["memory"] == {"known": True, "left": True, "same": True}
