@@ -98,3 +98,23 @@ def test_opens_from_templates_and_runs(page: Page, prepared: Client, name: str) 
     page.screenshot(path=SHOTS / f"{name}.png")
     shown = page.evaluate("Object.values(window.app.nodeOutputs).flatMap(o => o.images ?? []).length")
     assert shown >= 1, "the page shows no picture"
+
+
+def test_blueprint_becomes_a_node(page: Page) -> None:
+    """Taken from the node library onto the canvas, it has the road inside and pictures and models at its ends."""
+    page.keyboard.press("n")
+    page.get_by_text("Subgraph Blueprints").click()
+    page.get_by_text("Personalize", exact=True).first.click()
+    page.mouse.click(1100, 500)
+    page.wait_for_function("window.app.graph._nodes.some(n => n.title === 'Personalize')", timeout=30_000)
+    node = page.evaluate(
+        """() => {
+            const node = window.app.graph._nodes.find(n => n.title === 'Personalize');
+            return [node.inputs.map(i => i.type), node.outputs.map(o => o.type), node.subgraph._nodes.map(n => n.type)];
+        }"""
+    )
+    inputs, outputs, inside = node
+    assert inputs == ["IMAGE", "MODEL"]
+    assert outputs == ["MODEL", "LORA_MODEL"]
+    assert len(inside) == 9
+    assert page.evaluate("types => types.filter(t => !(t in LiteGraph.registered_node_types))", inside) == []
