@@ -1,6 +1,6 @@
 """The whole road in a real ComfyUI: pictures of unseen people become LoRAs, and those become new pictures.
 
-    python -m miniature.demo [--people 6]        (or: python -m nox -s demo)
+    python -m miniature.demo [--people 6] [--seed 1]        (or: python -m nox -s demo)
 
 Runs workflows/difflora_portrait.json through the server's HTTP interface and writes output/demo/sheet.png,
 output/demo/report.json and the LoRA files, output/demo/loras/.
@@ -58,14 +58,16 @@ class Measurements:
 class Studio:
     """The workflow on a running server."""
 
-    def __init__(self, host: Host) -> None:
-        """Load the example workflow as the browser would."""
+    def __init__(self, host: Host, seed: int) -> None:
+        """Load the example workflow as the browser would. seed: another one draws other LoRAs and other pictures."""
+        self.seed = seed
         self.client, self.base = Client(host.url), host.base
         self.workflow = Graph.load(WORKFLOW, self.client.object_info())
 
     def of(self, index: int, references: Sequence[Image.Image]) -> Graph:
-        """Return the workflow for one person; the person's number is the seed, too."""
-        graph = self.workflow.copy().set("KSampler", seed=index)
+        """Return the workflow for one person, who has pictures of its own seed."""
+        graph = self.workflow.copy().set("KSampler", seed=index + 10_000 * (self.seed - 1))
+        graph.set("Sample LoRA", seed=self.seed)
         for number, picture in enumerate(references, start=1):
             graph.set(f"Reference {number}", image=self.client.upload(picture, f"person_{index}_{number}.png"))
         return graph
@@ -166,7 +168,9 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="insightface")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--people", type=int, default=6, help="held-out people (default 6, at most 25)")
-    people = parser.parse_args().people
+    parser.add_argument("--seed", type=int, default=1, help="of LoRAs and pictures (default 1)")
+    arguments = parser.parse_args()
+    people = arguments.people
     start = time.monotonic()
     shutil.rmtree(OUTPUT, ignore_errors=True)
     (OUTPUT / "loras").mkdir(parents=True)
@@ -179,7 +183,7 @@ def main() -> None:
     print(f"starting ComfyUI; {people} people x {len(SCENES)} prompts")
     # By default ComfyUI forgets what the last prompt did not use, for instance the checkpoint.
     with Host(base, arguments=("--cache-lru", "100")) as host:
-        studio = Studio(host)
+        studio = Studio(host, arguments.seed)
         for index in indices:
             cards.append(portrait(studio, held_out, index, measured, OUTPUT / "loras"))
             print(

@@ -57,3 +57,15 @@ def test_lora_shows_the_person(pictures):
 def test_lora_leaves_the_prompt_alone(pictures):
     fidelity = {name: np.mean([prompt_fidelity(list(row), SCENES) for row in rows]) for name, rows in pictures.items()}
     assert fidelity["difflora"] > 0.8
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_makes_nearly_the_same_lora(dtype):
+    flat = {
+        kind: DiffLoRA.load(CHECKPOINT, dtype=kind).personalize(references(PEOPLE[0])).flat
+        for kind in (torch.float32, dtype)
+    }
+    mean = DiffLoRA.load(CHECKPOINT).lae.mean
+    cosine = torch.nn.functional.cosine_similarity(flat[dtype] - mean, flat[torch.float32] - mean, dim=0)
+    assert flat[dtype].dtype == torch.float32
+    assert cosine > 0.98
