@@ -24,13 +24,12 @@ from miniature.client import Client, Result
 from miniature.drawing import draw
 from miniature.evaluation import face_similarity, prompt_fidelity
 from miniature.graph import Graph
-from miniature.held_out import HeldOut, write_teachers
-from miniature.host import ROOT, WEIGHTS, Host, prepare_base
+from miniature.held_out import CHECKPOINT, HeldOut, write_teachers
+from miniature.host import ROOT, Host, prepare_base
 from miniature.people import Scene, caption, person, reference_scene
 from miniature.sheet import Card, Stripe, contact_sheet
 
 WORKFLOW = ROOT / "workflows" / "difflora_portrait.json"
-CHECKPOINT = WEIGHTS / "difflora" / "miniature.safetensors"
 OUTPUT = ROOT / "output" / "demo"
 REFERENCES = 3
 SCENES = (

@@ -85,6 +85,10 @@ class RefineLoRA(io.ComfyNode):
     ) -> io.NodeOutput:
         """Train with a progress bar; Interrupt takes effect before the next step."""
         fitting_patches(model, lora)  # refuses what does not fit
+        if not any(key.endswith(DOWN) for key in lora):
+            raise ValueError(
+                f"only LoRAs with kohya names can be trained on; this one's first tensor is {next(iter(lora))}"
+            )
         latents = vae.encode(images[..., :3])
         conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
         generator = torch.Generator().manual_seed(seed)

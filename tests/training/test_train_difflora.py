@@ -23,10 +23,13 @@ def world():
     return latents, Conditions(pictures, pictures.flip(-1)), faces
 
 
-def test_sampled_latents_follow_the_face(tmp_path, world):
+@pytest.mark.parametrize("blend", [0.0, 0.5])
+def test_sampled_latents_follow_the_face(tmp_path, world, blend):
     latents, conditions, faces = world
     loop = TrainConfig(steps=300, learning_rate=5e-3, warmup=20, ema=0.98)
-    training = DiffLoRATraining(loop, batch=64, most_references=3, embedding_noise=0.05, drop_expert=0.0, rounds=3)
+    training = DiffLoRATraining(
+        loop, batch=64, most_references=3, embedding_noise=0.05, drop_expert=0.0, rounds=3, blend=blend
+    )
     told: dict[str, dict[str, float]] = {}
     people = People(latents, conditions)
     model = train_denoiser(people, people, DIT, MIF_CONFIG, training, tmp_path, told.__setitem__)
