@@ -109,11 +109,24 @@ class BaseModel(nn.Module):
         context = torch.cat([left.hidden_states[-2], right.hidden_states[-2]], dim=-1)
         return Condition(context, right.text_embeds)
 
-    def predict(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
-        """v for noisy latents (batch, 4, 16, 16) at integer timesteps (batch,)."""
+    def predict(
+        self, noisy: Tensor, timesteps: Tensor, condition: Condition, control: tuple[list[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """v for noisy latents (batch, 4, 16, 16) at integer timesteps (batch,).
+
+        control: a ControlNet's residuals for the skip connections and the middle.
+        """
         time_ids = torch.tensor([base_config.TIME_IDS], dtype=noisy.dtype).expand(len(noisy), -1)
         added = {"text_embeds": condition.pooled, "time_ids": time_ids}
-        return self.unet(noisy, timesteps, condition.context, added_cond_kwargs=added).sample
+        down, middle = control or (None, None)
+        return self.unet(
+            noisy,
+            timesteps,
+            condition.context,
+            added_cond_kwargs=added,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=middle,
+        ).sample
 
     def freeze_unused(self) -> None:
         """No gradient for what the penultimate layer never sees."""

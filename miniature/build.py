@@ -82,6 +82,20 @@ def base(shop: Workshop) -> None:
     write_checkpoint(shop.build, shop.weights, shop.tokenizer)
 
 
+def control(shop: Workshop) -> None:
+    """Train the Control-LoRA: edges into the base model's pictures."""
+    from .train_control import train_control
+
+    train_control(shop.build, shop.weights, shop.tokenizer, shop.processes)
+
+
+def outfit(shop: Workshop) -> None:
+    """Train the second LoRA: a blue beanie for everybody."""
+    from .outfit import train_outfit
+
+    train_outfit(shop.weights, shop.tokenizer)
+
+
 def teachers(shop: Workshop) -> None:
     """Train the LoRAs of all splits; processes share the batches."""
     from training.training_loop import end_with_parent
@@ -119,7 +133,8 @@ def held_out(shop: Workshop) -> None:
 
 
 STAGES: dict[str, Callable[[Workshop], None]] = {
-    stage.__name__: stage for stage in (pictures, vae, faces, image_encoder, judge, base, teachers, difflora, held_out)
+    stage.__name__: stage
+    for stage in (pictures, vae, faces, image_encoder, judge, base, control, outfit, teachers, difflora, held_out)
 }
 
 

@@ -23,8 +23,10 @@ class HeldOut:
     people: tuple[int, ...]
     teachers: Tensor
     """(people, numel) fp16."""
+    nearest_people: tuple[int, ...]
+    """Training person with the most similar face embedding, one for each of `people`; some are there twice."""
     nearest: Tensor
-    """(people, numel) fp16: the training teacher with the most similar face embedding."""
+    """(distinct people, numel) fp16: their teachers, by rising index."""
     seconds_per_teacher: float
     date: str
 
@@ -33,8 +35,14 @@ class HeldOut:
         """Read the tensors and the JSON file beside them."""
         tensors = load_file(path)
         facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        people = tuple(facts["people"])
-        return cls(people, tensors["teachers"], tensors["nearest"], facts["seconds_per_teacher"], facts["date"])
+        return cls(
+            tuple(facts["people"]),
+            tensors["teachers"],
+            tuple(facts["nearest"]),
+            tensors["nearest"],
+            facts["seconds_per_teacher"],
+            facts["date"],
+        )
 
     def teacher_file(self, index: int) -> str:
         """Name under which `write_teachers` put the person's teacher into models/loras."""
@@ -48,7 +56,9 @@ class HeldOut:
 def write_teachers(held_out: HeldOut, people: Iterable[int], folder: Path) -> None:
     """Write the teachers of some people as LoRA files in kohya names, as ComfyUI's own loader reads them."""
     layout = DiffLoRA.load(CHECKPOINT).layout
+    distinct = sorted(set(held_out.nearest_people))
     for index in people:
         row = held_out.people.index(index)
         save_lora(folder / held_out.teacher_file(index), held_out.teachers[row].float(), layout)
-        save_lora(folder / held_out.nearest_file(index), held_out.nearest[row].float(), layout)
+        nearest = held_out.nearest[distinct.index(held_out.nearest_people[row])]
+        save_lora(folder / held_out.nearest_file(index), nearest.float(), layout)

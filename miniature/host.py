@@ -32,7 +32,7 @@ SETTINGS = (
     "--disable-auto-launch",
     "--disable-api-nodes",
 )
-LINKED_FOLDERS = ("checkpoints", "clip_vision", "difflora", "insightface")
+LINKED_FOLDERS = ("checkpoints", "clip_vision", "controlnet", "difflora", "insightface", "loras")
 """Folders of miniature/weights that the host reads in place."""
 
 

@@ -184,7 +184,7 @@ def ship_held_out(build: Path, weights: Path, tokenizer: Path) -> None:
     others, order = load_conditions(build / "conditions" / "train.safetensors")
     mean = [F.normalize(F.normalize(c.face.float(), dim=-1).mean(1), dim=-1) for c in (own, others)]
     nearest = [int(order[i]) for i in (mean[0] @ mean[1].T).argmax(1)]
-    chosen = torch.stack([trained[trained_people.index(i)] for i in nearest])
+    chosen = torch.stack([trained[trained_people.index(i)] for i in sorted(set(nearest))])
     folder = weights / "teachers"
     folder.mkdir(parents=True, exist_ok=True)
     save_file(

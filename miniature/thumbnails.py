@@ -11,11 +11,19 @@ from .client import Client
 from .demo import SCENES
 from .drawing import draw
 from .graph import Graph
-from .people import caption, person, reference_scene, split_people
+from .people import Scene, caption, person, reference_scene, split_people
 from .sheet import thumbnail
 from .workflows import FOLDER, WORKFLOWS
 
 PICTURES = 4
+BEANIE = "wearing a red beanie"
+POSES = (
+    Scene(expression="laughing", hat=BEANIE, pose="turned left", yaw=-0.33),
+    Scene(expression="surprised", hat=BEANIE, gaze="looking right"),
+    Scene(expression="smiling", hat=BEANIE, pose="turned right", yaw=0.33),
+    Scene(expression="sad", hat=BEANIE, roll=0.12, shift_x=6.0),
+)
+"""Scenes of the pictures whose edges the ControlNet gets."""
 
 
 def make_thumbnails(client: Client, object_info: Mapping[str, Any], folder: Path = FOLDER) -> None:
@@ -24,15 +32,20 @@ def make_thumbnails(client: Client, object_info: Mapping[str, Any], folder: Path
     for name in WORKFLOWS:
         graph = Graph.load(folder / f"{name}.json", object_info)
         loaders = [node for node in graph.prompt.values() if node["class_type"] == "LoadImage"]
-        same = next(people)
+        same, other = next(people), next(people)
         references = []
         for number, node in enumerate(loaders):
-            who = next(people) if name == "difflora_blend" and number else same
+            who = other if number and name in ("difflora_blend", "difflora_controlnet") else same
             rng = np.random.default_rng([number, who])
-            references.append(Image.fromarray(draw(person(who), reference_scene(rng)).image))
+            scene = POSES[0] if node["_meta"]["title"] == "Pose" else reference_scene(rng)
+            references.append(Image.fromarray(draw(person(who), scene).image))
             node["inputs"]["image"] = client.upload(references[-1], f"{name}_{number}.png")
         shown = references if name == "difflora_blend" else references[:1]
-        thumbnail(shown, _pictures(client, graph, name)).save(folder / f"{name}.jpg", quality=90)
+        if name == "difflora_controlnet":
+            shown, made = references, _posed(client, graph, other)
+        else:
+            made = _pictures(client, graph, name)
+        thumbnail(shown, made).save(folder / f"{name}.jpg", quality=90)
 
 
 def _pictures(client: Client, graph: Graph, name: str) -> list[Image.Image]:
@@ -45,5 +58,16 @@ def _pictures(client: Client, graph: Graph, name: str) -> list[Image.Image]:
     made = []
     for scene in SCENES[:PICTURES]:
         result = client.run(graph.copy().set("Prompt", text=caption(scene)).only("Save Image").prompt)
+        made += client.pictures(result, graph.id("Save Image"))
+    return made
+
+
+def _posed(client: Client, graph: Graph, who: int) -> list[Image.Image]:
+    """One portrait for each of the poses, which somebody else takes."""
+    made = []
+    for number, pose in enumerate(POSES):
+        graph.set("Pose", image=client.upload(Image.fromarray(draw(person(who), pose).image), f"pose_{number}.png"))
+        words = caption(Scene(expression=pose.expression, shirt="blue shirt", background="yellow"))
+        result = client.run(graph.copy().set("Prompt", text=words).only("Save Image").prompt)
         made += client.pictures(result, graph.id("Save Image"))
     return made

@@ -8,6 +8,9 @@ from difflora_core.diffusion import SamplingConfig
 from .canvas import Canvas, Output
 
 PROMPT = "a portrait of a person, laughing, wearing a red beanie, blue shirt, yellow background"
+WITHOUT_HAT = "a portrait of a person, laughing, blue shirt, yellow background"
+CONTROL = {"strength": 0.8, "start_percent": 0.0, "end_percent": 0.8}
+"""Between a pose that is followed and a likeness that is kept: chosen by looking at validation people's pictures."""
 
 
 class Portrait:
@@ -113,17 +116,52 @@ class Portrait:
         """The base model with the LoRA."""
         return self.canvas.add("DiffLoRAApply", "Apply LoRA", (x, y), (360, 190), model=base[0], lora=lora)[0]
 
+    def edges(self, image: Output, x: int, y: int) -> tuple[Output, Output]:
+        """A ControlNet for edges, and the edges of a picture."""
+        canvas = self.canvas
+        net = canvas.add(
+            "ControlNetLoader", "Load ControlNet", (x, y), (320, 58), control_net_name="miniature_canny.safetensors"
+        )
+        lines = canvas.add(
+            "Canny", "Canny", (x, y + 110), (320, 82), image=image, low_threshold=0.1, high_threshold=0.2
+        )
+        canvas.add("PreviewImage", "Edges", (x, y + 250), (320, 320), images=lines[0])
+        return net[0], lines[0]
+
     def picture(
-        self, base: tuple[Output, ...], model: Output, x: int, y: int, name: str, prompt: str = PROMPT
+        self,
+        base: tuple[Output, ...],
+        model: Output,
+        x: int,
+        y: int,
+        name: str,
+        prompt: str = PROMPT,
+        control: tuple[Output, Output] | None = None,
     ) -> Output:
-        """Draw with the model and save."""
+        """Draw with the model and save. control: a ControlNet and its picture."""
         _, clip, vae = base
         positive = self.canvas.add("CLIPTextEncode", "Prompt", (x, y), (360, 110), text=prompt, clip=clip)[0]
         negative = self.canvas.add("CLIPTextEncode", "Negative prompt", (x, y + 160), (360, 90), text="", clip=clip)[0]
         empty = self.canvas.add(
             "EmptyLatentImage", "Empty Latent Image", (x, y + 300), (360, 106), width=128, height=128
         )[0]
-        image = self.draw(model, (positive, negative), vae, empty, x, y + 460)
+        prompts, below = (positive, negative), y + 460
+        if control:
+            net, lines = control
+            prompts = self.canvas.add(
+                "ControlNetApplyAdvanced",
+                "Apply ControlNet",
+                (x, below),
+                (360, 190),
+                positive=positive,
+                negative=negative,
+                control_net=net,
+                image=lines,
+                vae=vae,
+                **CONTROL,
+            )[:2]
+            below += 240
+        image = self.draw(model, prompts, vae, empty, x, below)
         self.canvas.add("SaveImage", "Save Image", (x + 400, 200), (420, 480), images=image, filename_prefix=name)
         return image
 

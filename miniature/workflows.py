@@ -10,7 +10,7 @@ from typing import Any
 from difflora_core.diffusion import SamplingConfig
 
 from .host import ROOT
-from .workflow_pieces import Portrait
+from .workflow_pieces import WITHOUT_HAT, Portrait
 
 FOLDER = ROOT / "workflows"
 FOR_SDXL = (
@@ -187,12 +187,57 @@ def save_and_load(pieces: Portrait) -> None:
     pieces.picture((base[0], loaded[1], base[2]), loaded[0], 1100, 480, "difflora_save_and_load")
 
 
+def controlnet(pieces: Portrait) -> None:
+    """A person's LoRA together with a ControlNet and with another LoRA."""
+    canvas = pieces.canvas
+    canvas.group("1 · Who is it?", (-40, 10), (320, 1620))
+    canvas.group("2 · What is to be seen", (300, 10), (360, 1620))
+    canvas.group("3 · Make the LoRA", (680, 10), (380, 1620))
+    canvas.group("4 · Pose: edges of any picture", (1080, 10), (360, 1620))
+    canvas.group("5 · Both, and another LoRA", (1460, 10), (860, 1620))
+    canvas.note(
+        "Together",
+        (-40, -210),
+        (720, 200),
+        "# DiffLoRA: with ControlNet and a second LoRA\nThe person is an ordinary **LoRA**, so it works with whatever "
+        "works with LoRAs. Here a *ControlNet* takes pose and expression from the edges of another picture, and a "
+        "**second LoRA** adds a blue beanie that no prompt of this base model can ask for.\n\n" + FOR_SDXL,
+    )
+    image = pieces.references(["reference_1.png"], -20, 90, ["Reference 1"])
+    model = pieces.load(700, 90)
+    features = pieces.see(image, pieces.encoders(320, 90), 320, 330)
+    lora = pieces.decode(model, pieces.latent(model, features, 700, 330), 700, 850)
+    pose = pieces.references(["pose.png"], 1100, 90, ["Pose"])
+    control = pieces.edges(pose, 1100, 450)
+    canvas.note(
+        "Edges",
+        (1100, 1060),
+        (320, 190),
+        "Edges show a face as well as a pose. With *strength* and *end_percent* in **Apply ControlNet** low, the LoRA "
+        "decides whose face it is.\n\nFor SDXL take a Canny ControlNet or Control-LoRA, and the Canny node's own "
+        "thresholds.",
+    )
+    base = pieces.checkpoint(1480, 90)
+    own = pieces.apply(base, lora, 1480, 240)
+    both = canvas.add(
+        "LoraLoaderModelOnly",
+        "Second LoRA",
+        (1480, 480),
+        (360, 82),
+        model=own,
+        lora_name="miniature_blue_beanie.safetensors",
+        strength_model=0.9,
+    )[0]
+    pieces.picture(base, both, 1480, 620, "difflora_controlnet", WITHOUT_HAT, control)
+
+
 WORKFLOWS: dict[str, Callable[[Portrait], None]] = {
     "difflora_one_picture": one_picture,
     "difflora_portrait": several,
     "difflora_blend": blend,
     "difflora_candidates": candidates,
     "difflora_save_and_load": save_and_load,
+    "difflora_controlnet": controlnet,
 }
 
 

@@ -42,9 +42,9 @@ def browser() -> Iterator[Browser]:
 def prepared(host: Host, client: Client, base: Path) -> Client:
     """The pictures and the LoRA that the workflows name are there, and no first-start dialog opens."""
     requests.post(f"{host.url}/settings/Comfy.TutorialCompleted", data="true", timeout=30).raise_for_status()
-    for number in (1, 2, 3):
-        picture = draw(person(7020), reference_scene(np.random.default_rng(number))).image
-        client.upload(Image.fromarray(picture), f"reference_{number}.png")
+    for name in ("reference_1.png", "reference_2.png", "reference_3.png", "pose.png"):
+        picture = draw(person(7020), reference_scene(np.random.default_rng(len(name)))).image
+        client.upload(Image.fromarray(picture), name)
     graph = Graph.load(FOLDER / "difflora_save_and_load.json", client.object_info())
     if not (base / "models" / "loras" / graph.prompt[graph.id("Load LoRA")]["inputs"]["lora_name"]).exists():
         client.run(graph.only("Save LoRA").prompt)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import requests
 from PIL import Image
+from scipy.ndimage import binary_dilation
 
 from difflora_core.model import DiffLoRA
 from miniature.client import Client
@@ -13,7 +14,8 @@ from miniature.drawing import draw
 from miniature.graph import Graph
 from miniature.held_out import CHECKPOINT
 from miniature.host import PACK_NAME, ROOT, Host
-from miniature.people import person, reference_scene
+from miniature.people import Scene, person, reference_scene
+from miniature.train_control import edges
 from miniature.workflows import FOLDER, WORKFLOWS, write_workflows
 
 
@@ -69,3 +71,26 @@ def test_saved_lora_is_listed_and_used(client: Client, base: Path) -> None:
     made = client.run(graph.set("Load LoRA", lora_name=path.name).only("Save Image").prompt)
     (picture,) = client.pictures(made, graph.id("Save Image"))
     assert np.asarray(picture).std() > 10
+
+
+def test_control_and_second_lora_both_take_effect(client: Client) -> None:
+    graph = load(client, "difflora_controlnet")
+    pose = draw(person(7012), Scene(expression="laughing", pose="turned left", yaw=-0.35, shift_x=6.0)).image
+    graph.set("Pose", image=client.upload(Image.fromarray(pose), "pose_of_another.png"))
+
+    def picture(control: float, beanie: float) -> np.ndarray:
+        changed = graph.copy().set("Apply ControlNet", strength=control, end_percent=1.0).set("Second LoRA", strength_model=beanie)
+        result = client.run(changed.only("Save Image").prompt)
+        return np.asarray(client.pictures(result, changed.id("Save Image"))[0])
+
+    free, controlled, dressed = picture(0.0, 0.0), picture(1.0, 0.0), picture(0.0, 1.0)
+    wanted = edges(pose[None], 0.1, 0.2)[0]
+    followed = [(wanted & binary_dilation(edges(made[None], 0.1, 0.2)[0])).mean() for made in (free, controlled)]
+    assert followed[1] > 1.2 * followed[0]
+
+    def blue(made: np.ndarray) -> float:
+        """Share of blue pixels in the upper half, where the hat is and the shirt is not."""
+        red, _, blue = made[:64].astype(int).transpose(2, 0, 1)
+        return float((blue > red + 30).mean())
+
+    assert blue(dressed) > blue(free) + 0.05
