@@ -1,4 +1,4 @@
-"""Command line of the miniature: `python -m miniature build [stage …]` and `python -m miniature workflows`."""
+"""Command line of the miniature: `python -m miniature build [stage …]`, `… workflows`, `… help-pictures`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ def main() -> None:
     stages.add_argument("--build", type=Path, default=Workshop().build, help="scratch folder")
     stages.add_argument("--weights", type=Path, default=Workshop().weights, help="folder of what ships")
     commands.add_parser("workflows", help="write the example workflows and their pictures, by running them")
+    commands.add_parser("help-pictures", help="photograph every node in a browser, for the help pages")
     arguments = parser.parse_args()
     if arguments.command == "workflows":
         workflows()
+        return
+    if arguments.command == "help-pictures":
+        help_pictures()
         return
     shop = Workshop(arguments.build, arguments.weights, arguments.processes)
     build(shop, arguments.stages or list(STAGES))
@@ -41,6 +45,19 @@ def workflows() -> None:
         client = Client(host.url)
         write_workflows(client.object_info(), sampling)
         make_thumbnails(client, client.object_info())
+
+
+def help_pictures() -> None:
+    """Take the pictures of the help pages."""
+    from difflora_core.model import DiffLoRA
+
+    from .client import Client
+    from .held_out import CHECKPOINT
+    from .help_pictures import make_help_pictures
+    from .host import ROOT, Host, prepare_base
+
+    with Host(prepare_base(ROOT / "output" / "host")) as host:
+        make_help_pictures(Client(host.url), DiffLoRA.load(CHECKPOINT).config.sampling)
 
 
 if __name__ == "__main__":

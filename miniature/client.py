@@ -80,6 +80,10 @@ class Client:
             time.sleep(0.02)
         raise TimeoutError(f"prompt {prompt_id} was not done after {timeout:.0f} s")
 
+    def history(self) -> set[str]:
+        """Ids of all prompts that have ended, whoever queued them."""
+        return set(self._get("history").json())
+
     def interrupt(self) -> None:
         """Stop what is running, as the browser's button does."""
         self._session.post(f"{self.url}/interrupt", timeout=60).raise_for_status()

@@ -148,7 +148,7 @@ class Portrait:
         prompts, below = (positive, negative), y + 460
         if control:
             net, lines = control
-            prompts = self.canvas.add(
+            controlled = self.canvas.add(
                 "ControlNetApplyAdvanced",
                 "Apply ControlNet",
                 (x, below),
@@ -159,8 +159,8 @@ class Portrait:
                 image=lines,
                 vae=vae,
                 **CONTROL,
-            )[:2]
-            below += 240
+            )
+            prompts, below = (controlled[0], controlled[1]), below + 240
         image = self.draw(model, prompts, vae, empty, x, below)
         self.canvas.add("SaveImage", "Save Image", (x + 400, 200), (420, 480), images=image, filename_prefix=name)
         return image

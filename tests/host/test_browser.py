@@ -3,8 +3,8 @@
 Screenshots are kept in output/tests/. Without chromium these tests are skipped.
 """
 
+import importlib.metadata
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import requests
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from miniature.browser import CHROMIUM, chromium, opened, settings
 from miniature.client import Client
 from miniature.drawing import draw
 from miniature.graph import Graph
@@ -22,9 +23,7 @@ from miniature.host import ROOT, Host
 from miniature.people import person, reference_scene
 from miniature.workflows import FOLDER, WORKFLOWS
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SHOTS = ROOT / "output" / "tests"
-READY = "window.app && window.app.graph && window.app.vueAppReady"
 MISSING = "window.app.graph._nodes.filter(n => !(n.type in LiteGraph.registered_node_types)).map(n => n.type)"
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: install it, on Debian apt-get install chromium")
@@ -32,16 +31,14 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: install i
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
 def prepared(host: Host, client: Client, base: Path) -> Client:
     """The pictures and the LoRA that the workflows name are there, and no first-start dialog opens."""
-    requests.post(f"{host.url}/settings/Comfy.TutorialCompleted", data="true", timeout=30).raise_for_status()
+    settings(host.url, TutorialCompleted=True)
     for name in ("reference_1.png", "reference_2.png", "reference_3.png", "pose.png"):
         picture = draw(person(7020), reference_scene(np.random.default_rng(len(name)))).image
         client.upload(Image.fromarray(picture), name)
@@ -53,11 +50,8 @@ def prepared(host: Host, client: Client, base: Path) -> Client:
 
 @pytest.fixture
 def page(browser: Browser, prepared: Client) -> Iterator[Page]:
-    page = browser.new_page(viewport={"width": 1600, "height": 1000})
-    page.goto(prepared.url)
-    page.wait_for_function(READY, timeout=90_000)
-    yield page
-    page.close()
+    with opened(browser, prepared.url) as page:
+        yield page
 
 
 def open_template(page: Page, name: str) -> None:
@@ -87,7 +81,7 @@ def finished(client: Client, before: set[str], seconds: float = 120.0) -> dict:
 def test_opens_from_templates_and_runs(page: Page, prepared: Client, name: str) -> None:
     open_template(page, name)
     assert page.evaluate(MISSING) == []
-    before = set(requests.get(f"{prepared.url}/history", timeout=30).json())
+    before = prepared.history()
     page.locator('[data-testid="queue-button"]').first.click()
     entry = finished(prepared, before)
     assert entry["status"]["status_str"] == "success", entry["status"]["messages"]
@@ -118,3 +112,27 @@ def test_blueprint_becomes_a_node(page: Page) -> None:
     assert outputs == ["MODEL", "LORA_MODEL"]
     assert len(inside) == 9
     assert page.evaluate("types => types.filter(t => !(t in LiteGraph.registered_node_types))", inside) == []
+
+
+def test_help_shows_its_picture(page: Page) -> None:
+    """From the question mark in the node library; the page is Markdown and its picture lies beside it."""
+    page.keyboard.press("n")
+    page.get_by_placeholder("Search").first.fill("Encode Face")
+    page.get_by_text("Encode Face", exact=True).first.hover()
+    page.locator("[role=treeitem] button:has([class*='question'])").last.click()
+    picture = page.wait_for_selector("img[src$='DiffLoRAEncodeFace.png']", timeout=10_000)
+    page.wait_for_function("picture => picture.naturalWidth > 100", arg=picture, timeout=10_000)
+    assert page.get_by_role("heading", name="If it fails").count() == 1
+
+
+def test_chinese_in_the_page(browser: Browser, prepared: Client) -> None:
+    version = importlib.metadata.version("comfyui-frontend-package")
+    if tuple(map(int, version.split(".")[:2])) < (1, 35):
+        pytest.skip(f"frontend {version} replaces packs' translations by its own when another language is chosen")
+    settings(prepared.url, Locale="zh")
+    try:
+        with opened(browser, prepared.url) as page:
+            title = "window.LiteGraph.registered_node_types['DiffLoRAEncodeFace'].title"
+            page.wait_for_function(f"{title} === '编码人脸'", timeout=10_000)
+    finally:
+        settings(prepared.url, Locale="en")

@@ -67,6 +67,9 @@ def test_every_node_has_a_help_page(host: Host, nodes: dict[str, Node]) -> None:
         in_tables = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
         assert in_tables == {*inputs(node), *node["output_name"]}, f"{name}'s page explains other inputs and outputs"
         assert "## If it fails" in page
+        assert f"]({name}.png)" in page
+        picture = requests.get(f"{host.url}/extensions/{PACK_NAME}/docs/{name}.png", timeout=30)
+        assert picture.headers["Content-Type"] == "image/png"
 
 
 def test_no_scripts_are_shipped(host: Host) -> None:

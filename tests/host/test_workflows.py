@@ -79,7 +79,11 @@ def test_control_and_second_lora_both_take_effect(client: Client) -> None:
     graph.set("Pose", image=client.upload(Image.fromarray(pose), "pose_of_another.png"))
 
     def picture(control: float, beanie: float) -> np.ndarray:
-        changed = graph.copy().set("Apply ControlNet", strength=control, end_percent=1.0).set("Second LoRA", strength_model=beanie)
+        changed = (
+            graph.copy()
+            .set("Apply ControlNet", strength=control, end_percent=1.0)
+            .set("Second LoRA", strength_model=beanie)
+        )
         result = client.run(changed.only("Save Image").prompt)
         return np.asarray(client.pictures(result, changed.id("Save Image"))[0])
 
