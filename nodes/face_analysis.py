@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import logging
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +83,10 @@ def providers() -> list[str]:
         return ["CPU"]
     available = [name.removesuffix(SUFFIX) for name in onnxruntime.get_available_providers()]
     if "CUDA" not in available and _installed("onnxruntime-gpu") and _installed("onnxruntime"):
-        logging.warning(
-            "DiffLoRA: onnxruntime and onnxruntime-gpu have overwritten each other's files, and CUDA is lost. "
-            "Repair: pip install --force-reinstall --no-deps onnxruntime-gpu"
+        _warn(
+            "DiffLoRA: onnxruntime and onnxruntime-gpu have overwritten each other's files, and CUDA is lost. Repair: "
+            f'"{sys.executable}" -m pip uninstall -y onnxruntime onnxruntime-gpu, then '
+            f'"{sys.executable}" -m pip install onnxruntime-gpu'
         )
     return ["CPU", *sorted(set(available) - {"CPU"})]
 
@@ -98,10 +101,24 @@ def load_face_analysis(folder: Path, provider: str) -> Any:
     try:
         return FaceEncoder.open(folder.name, folder.parent.parent, [provider + SUFFIX]).analysis
     except ImportError as error:
-        raise ImportError(
-            f"insightface could not be imported ({error}). Install the pack's requirements into ComfyUI's Python: "
-            "python -m pip install -r requirements.txt"
-        ) from error
+        raise ImportError(f"{error}. {how_to_install()}") from error
+
+
+def how_to_install() -> str:
+    """What to type so that faces can be analysed; never a second onnxruntime beside one that is there."""
+    has_runtime = any(_installed(f"onnxruntime{kind}") for kind in ("", "-gpu", "-directml", "-silicon"))
+    wanted = "insightface" if has_runtime else "insightface onnxruntime"
+    hint = "" if has_runtime else " (with an NVIDIA card onnxruntime-gpu instead of onnxruntime, never both)"
+    return (
+        f"Faces are found with insightface. Install it into ComfyUI's own Python and restart ComfyUI: "
+        f'"{sys.executable}" -m pip install {wanted}{hint}'
+    )
+
+
+@cache
+def _warn(message: str) -> None:
+    """Once, not every time that the page asks for the choices."""
+    logging.warning(message)
 
 
 def _installed(distribution: str) -> bool:

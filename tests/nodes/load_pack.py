@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import json
 import sys
+import types
 from pathlib import Path
 
 HOST, BASE = sys.argv[1:]
@@ -55,6 +56,28 @@ def memory() -> dict[str, bool]:
     return {"known": while_used, "left": not after, "same": torch.equal(first, loaded.on_device().decode(latent))}
 
 
+def without_insightface() -> str:
+    """What Load Face Analysis says where insightface is missing."""
+    sys.modules["insightface"] = None  # type: ignore[assignment]
+    module = sys.modules[f"{NAME}.nodes.face_analysis"]
+    try:
+        module.load_face_analysis(ROOT / "miniature" / "weights" / "insightface" / "models" / "miniature", "CPU")
+    except ImportError as error:
+        return str(error)
+    finally:
+        del sys.modules["insightface"]
+    return "no error"
+
+
+def two_runtimes() -> list[str]:
+    """What is logged when onnxruntime and onnxruntime-gpu are both installed and CUDA is not there, asked twice."""
+    module = sys.modules[f"{NAME}.nodes.face_analysis"]
+    said: list[str] = []
+    module.logging = types.SimpleNamespace(warning=said.append)
+    module._installed = lambda _: True
+    return [*(str(module.providers()) for _ in range(2)), *said]
+
+
 found = {
     "nodes": asyncio.run(schemas()),
     "modules": sorted(set(sys.modules) - before),
@@ -62,4 +85,6 @@ found = {
     "host_nodes_untouched": hasattr(sys.modules["nodes"], "KSampler"),
 }
 found["memory"] = memory()
+found["without_insightface"] = without_insightface()
+found["two_runtimes"] = two_runtimes()
 print(json.dumps(found))  # noqa: T201

@@ -1,6 +1,7 @@
 """Loading the pack disturbs nobody: one copy of the core, nothing heavy, nothing global."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from miniature.host import find_host
+from miniature.host import ROOT, find_host
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +48,24 @@ def test_loading_leaves_the_random_state_alone(loaded: dict[str, Any]) -> None:
 
 def test_networks_obey_the_hosts_memory_management(loaded: dict[str, Any]) -> None:
     assert loaded["memory"] == {"known": True, "left": True, "same": True}
+
+
+def test_missing_insightface_is_said_once_with_the_command(loaded: dict[str, Any]) -> None:
+    message = loaded["without_insightface"]
+    assert "insightface" in message
+    assert f'"{sys.executable}" -m pip install insightface' in message
+    assert " onnxruntime" not in message, "one is installed here: a second would overwrite it"
+
+
+def test_two_runtimes_are_noticed(loaded: dict[str, Any]) -> None:
+    *choices, warning = loaded["two_runtimes"]
+    assert len(choices) == 2
+    assert "onnxruntime-gpu" in warning
+    assert "uninstall" in warning
+
+
+def test_requirements_leave_the_users_packages_alone() -> None:
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    names = {re.split(r"[^\w-]", line)[0] for line in lines if line and not line.startswith("#")}
+    assert not names & {"torch", "torchvision", "torchaudio", "numpy", "insightface", "onnxruntime", "onnxruntime-gpu"}
+    assert not [line for line in lines if not line.startswith("#") and re.search(r"==|<|~=|--|https?:", line)]
