@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 RETRY_SIZES = (640, 512, 384, 320, 256, 192)  # a tight crop fills a large detector input and is missed there
 CROP = 112  # pixels of an aligned face, ArcFace's size
+SMALLEST = 32  # pixels of an aligned face below which nothing of a person is left; our choice
 
 Choice = Literal["largest", "left to right", "highest score"]
 
@@ -38,11 +39,35 @@ class EncodedFace:
     chosen: int = 0
 
 
+def picture_batch(images: Tensor) -> Tensor:
+    """A checked batch of pictures: float (pictures, height, width, 3) RGB in [0, 1].
+
+    images: float (pictures, height, width, channels), channels 1 (grey, repeated), 3, or 4 (alpha, left out).
+    Raises ValueError for what is no batch of pictures, is empty, or holds NaN or infinite numbers.
+    """
+    if images.ndim != 4 or 0 in images.shape or images.shape[-1] not in (1, 3, 4):
+        raise ValueError(
+            f"Pictures are (pictures, height, width, 3) numbers with at least one picture, found {tuple(images.shape)}."
+        )
+    for number, image in enumerate(images, start=1):
+        if not image.isfinite().all():
+            raise ValueError(
+                f"picture {number} of {len(images)} holds NaN or infinite numbers: the node before made a broken "
+                "picture."
+            )
+    return images.expand(*images.shape[:3], 3) if images.shape[-1] == 1 else images[..., :3]
+
+
 class FaceEncoder:
     """InsightFace's detector and recogniser on reference pictures."""
 
     def __init__(self, analysis: Any) -> None:
         """analysis: a prepared `insightface.app.FaceAnalysis` with detection and recognition."""
+        if not hasattr(analysis, "models") or not hasattr(analysis, "det_model"):
+            raise ValueError(
+                f"Face analysis is a {type(analysis).__module__}.{type(analysis).__name__}, expected InsightFace's "
+                "FaceAnalysis: connect Load Face Analysis, or another pack's InsightFace loader."
+            )
         if "recognition" not in analysis.models:
             raise ValueError(
                 f"The face model pack has {', '.join(sorted(analysis.models)) or 'no models'} but no recogniser: "
@@ -82,25 +107,21 @@ class FaceEncoder:
     ) -> Iterator[EncodedFace]:
         """The chosen face of each picture, one after another, so that a caller can show progress.
 
-        images: float (pictures, height, width, 3 or 4) RGB in [0, 1]; an alpha channel is left out. index: 0 is the
-        largest, the leftmost or the surest face. aligned: each picture is already an aligned face, as the recogniser
-        sees it, and nothing is detected.
+        images: float (pictures, height, width, channels) in [0, 1], see `picture_batch`. index: 0 is the largest, the
+        leftmost or the surest face. aligned: each picture is already an aligned face, as the recogniser sees it, and
+        nothing is detected.
         Raises NoFaceError naming the picture, ValueError for pictures that are none.
         """
-        if images.ndim != 4 or len(images) == 0 or images.shape[-1] < 3:
-            raise ValueError(
-                f"Reference pictures are (pictures, height, width, 3) numbers with at least one picture, found "
-                f"{tuple(images.shape)}."
-            )
-        for number, image in enumerate(images, start=1):
+        for number, image in enumerate(picture_batch(images), start=1):
             name = f"picture {number} of {len(images)}"
-            if not image.isfinite().all():
-                raise ValueError(f"{name} holds NaN or infinite numbers: the node before made a broken picture.")
-            pixels = image[..., :3].mul(255).round().clamp(0, 255).byte().cpu().numpy()
-            yield self._encode_aligned(pixels) if aligned else self._encode(pixels, name, choose, index)
+            pixels = image.mul(255).round().clamp(0, 255).byte().cpu().numpy()
+            yield self._encode_aligned(pixels, name) if aligned else self._encode(pixels, name, choose, index)
 
     def encode(self, images: Sequence[np.ndarray]) -> Tensor:
-        """Embeddings (pictures, width) of the largest face of each uint8 (height, width, 3) RGB picture."""
+        """Embeddings (pictures, width) of the largest face of each uint8 (height, width, 3) RGB picture.
+
+        Raises NoFaceError naming the picture without a face.
+        """
         faces = [
             self._encode(image, f"picture {i} of {len(images)}", "largest", 0) for i, image in enumerate(images, 1)
         ]
@@ -123,9 +144,14 @@ class FaceEncoder:
         crop = face_align.norm_crop(bgr, landmark=landmarks[row], image_size=CROP)
         return EncodedFace(self._embed(crop), _as_picture(crop), torch.from_numpy(boxes.astype(np.float32)), row)
 
-    def _encode_aligned(self, image: np.ndarray) -> EncodedFace:
+    def _encode_aligned(self, image: np.ndarray, name: str) -> EncodedFace:
         import cv2
 
+        if min(image.shape[:2]) < SMALLEST:
+            raise NoFaceError(
+                f"{name} is {image.shape[1]} × {image.shape[0]} pixels: an aligned face needs at least {SMALLEST} a "
+                f"side, better {CROP}."
+            )
         crop = cv2.resize(np.ascontiguousarray(image[..., ::-1]), (CROP, CROP), interpolation=cv2.INTER_AREA)
         height, width = image.shape[:2]
         whole = torch.tensor([[0.0, 0.0, width, height, 1.0]])

@@ -21,6 +21,21 @@ STAGES = ("down_blocks", "mid_block", "up_blocks")
 
 Factors = tuple[Tensor, Tensor]  # down (..., rank, in), up (..., out, rank)
 
+SDXL_UNET: dict[str, Any] = {
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "block_out_channels": [320, 640, 1280],
+    "layers_per_block": 2,
+    "transformer_layers_per_block": [1, 2, 10],
+    "attention_head_dim": [5, 10, 20],
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+"""What decides which layers SDXL's U-Net has, as its published configuration says."""
+
 
 @dataclass(frozen=True)
 class LoRAModule:
@@ -70,6 +85,11 @@ class LoRALayout:
         with torch.device("meta"):
             unet = UNet2DConditionModel.from_config(dict(config))
         return cls.from_unet(unet, rank, feed_forward)
+
+    @classmethod
+    def sdxl(cls, rank: int, feed_forward: bool = False) -> Self:
+        """SDXL's layout: 560 attention projections of four shapes, 1,451,520 numbers per rank."""
+        return cls.from_unet_config(SDXL_UNET, rank, feed_forward)
 
     @cached_property
     def names(self) -> tuple[str, ...]:

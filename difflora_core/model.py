@@ -213,7 +213,7 @@ class DiffLoRA(nn.Module):
         """
         from .encoders import FaceEncoder, ImageEncoder  # onnxruntime and transformers load only when used
 
-        arrays = [np.asarray(image.convert("RGB") if hasattr(image, "convert") else image) for image in images]
+        arrays = [rgb_array(image, number) for number, image in enumerate(images, start=1)]
         if not arrays:
             raise ValueError("personalize needs at least one reference picture, found none.")
         generator = generator or torch.Generator().manual_seed(0)
@@ -229,3 +229,17 @@ class DiffLoRA(nn.Module):
         settings = {name: value for name, value in sampling.items() if name != "callback"}
         made_by = {"references": len(arrays), "seed": generator.initial_seed(), **settings}
         return LoRA(self.decode(latents)[0].cpu(), self.layout, {HEADER: json.dumps(made_by)})
+
+
+def rgb_array(image: Any, number: int) -> np.ndarray:
+    """A PIL picture or an array as uint8 (height, width, 3). number: of the picture, for the error.
+
+    Raises ValueError for an array of another form.
+    """
+    array = np.asarray(image.convert("RGB") if hasattr(image, "convert") else image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
+        raise ValueError(
+            f"reference picture {number} is {array.dtype} {array.shape}, expected a PIL picture or a uint8 array "
+            "(height, width, 3)."
+        )
+    return array

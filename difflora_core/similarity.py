@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .encoders import EncodedFace, FaceEncoder, NoFaceError
+from .encoders import EncodedFace, FaceEncoder, NoFaceError, picture_batch
 from .mif import mean_embedding
 
 
@@ -41,9 +41,9 @@ def likeness(encoder: FaceEncoder, references: Tensor, pictures: Tensor) -> Like
 
 
 def find_faces(encoder: FaceEncoder, pictures: Tensor) -> list[EncodedFace | None]:
-    """The largest face of each picture, None where there is none."""
+    """The largest face of each picture, None where there is none. Raises ValueError as `picture_batch` does."""
     found: list[EncodedFace | None] = []
-    for picture in pictures:
+    for picture in picture_batch(pictures):
         try:
             found += encoder.pictures(picture[None])
         except NoFaceError:

@@ -104,9 +104,11 @@ def fitting_patches(model: Any, lora: Mapping[str, Tensor], strict: bool = True)
         found = "the LoRA holds no module"
         if lacking:
             found = f"it lacks {len(lacking)} of the LoRA's {len(modules)} modules, the first of them {lacking[0]}"
+        kind = type(model.model.model_config).__name__
+        hint = "" if len(lacking) == len(modules) else ", or switch `strict` off to patch the others"
         raise ValueError(
-            f"the LoRA does not fit the model {type(model.model).__name__}: {found}. "
-            "Use the base model the LoRA was made for."
+            f"the LoRA does not fit this model, which ComfyUI calls {kind}: {found}. "
+            f"Use the base model the LoRA was made for{hint}."
         )
     fitting = sorted(modules - set(lacking))
     broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]

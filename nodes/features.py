@@ -7,7 +7,7 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..difflora_core.encoders import Choice, FaceEncoder
+from ..difflora_core.encoders import Choice, FaceEncoder, picture_batch
 from .pictures import with_boxes
 from .sockets import (
     CATEGORY,
@@ -73,7 +73,7 @@ class EncodeFace(io.ComfyNode):
     @classmethod
     def execute(cls, image: Tensor, face_analysis: object, choose: Choice, index: int, aligned: bool) -> io.NodeOutput:
         """Encode every picture; a picture without the asked-for face is an error that names it."""
-        encoder = FaceEncoder(face_analysis)
+        encoder, image = FaceEncoder(face_analysis), picture_batch(image)
         progress = comfy.utils.ProgressBar(len(image))
         found = []
         for picture in encoder.pictures(image, choose=choose, index=index, aligned=aligned):

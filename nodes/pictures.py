@@ -10,15 +10,23 @@ from torch import Tensor
 from ..difflora_core.encoders import EncodedFace
 from ..difflora_core.similarity import Likeness
 
+PREVIEW, CELL = 1024, 512
+"""Longest sides in pixels: of a picture with boxes, of a picture in a grid."""
 CHOSEN, OTHER, INK = "#c4552d", "#8c8378", "#2d2a26"
 
 
 def with_boxes(image: Tensor, face: EncodedFace) -> Tensor:
-    """A picture (height, width, 3) in [0, 1] with a frame around every face, the chosen one in colour."""
-    canvas = Image.fromarray(image[..., :3].mul(255).round().clamp(0, 255).byte().cpu().numpy())
+    """A picture (height, width, 3) in [0, 1] with a frame around every face, the chosen one in colour.
+
+    Larger pictures come out with a longer side of PREVIEW pixels: they are to be looked at in a node.
+    """
+    canvas = _to_pil(image)
+    scale = min(1.0, PREVIEW / max(canvas.size))
+    canvas = canvas.resize((max(1, round(scale * canvas.width)), max(1, round(scale * canvas.height))))
     draw = ImageDraw.Draw(canvas)
     width = max(1, round(min(canvas.size) / 64))
     for row, (*box, score) in enumerate(face.boxes.tolist()):
+        box = [scale * side for side in box]
         colour = CHOSEN if row == face.chosen else OTHER
         corners = [max(0.0, box[0]), max(0.0, box[1]), min(box[2], canvas.width - 1), min(box[3], canvas.height - 1)]
         draw.rectangle(corners, outline=colour, width=width)
@@ -32,18 +40,24 @@ def similarity_grid(images: Tensor, found: Likeness) -> Tensor:
     Returns one picture (1, height, width, 3).
     """
     count, height, width = images.shape[:3]
+    scale = min(1.0, CELL / max(height, width))
+    height, width = max(1, round(scale * height)), max(1, round(scale * width))
     columns = min(4, count)
     band = max(14, height // 10)
     sheet = Image.new("RGB", (columns * width, -(-count // columns) * (height + band)), "#fffdf8")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(round(0.8 * band))
     for number, (image, face, cosine) in enumerate(zip(images, found.faces, found.cosines.tolist(), strict=True)):
-        picture = image[..., :3] if face is None else with_boxes(image, face)
+        picture = _to_pil(image if face is None else with_boxes(image, face)).resize((width, height))
         x, y = number % columns * width, number // columns * (height + band)
-        sheet.paste(Image.fromarray(picture.mul(255).round().clamp(0, 255).byte().cpu().numpy()), (x, y))
+        sheet.paste(picture, (x, y))
         text = "no face" if face is None else f"{cosine:.2f}"
         draw.text((x + width // 2, y + height + band // 2), text, INK, font, anchor="mm")
     return torch.from_numpy(np.asarray(sheet).copy()).float()[None] / 255.0
+
+
+def _to_pil(image: Tensor) -> Image.Image:
+    return Image.fromarray(image.mul(255).round().clamp(0, 255).byte().cpu().numpy())
 
 
 def loss_curve(losses: Sequence[float]) -> Tensor:

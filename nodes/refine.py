@@ -11,6 +11,7 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..difflora_core.encoders import picture_batch
 from ..difflora_core.lora_file import read_lora
 from ..difflora_core.losses import denoising_weight
 from .apply_lora import fitting_patches
@@ -89,7 +90,8 @@ class RefineLoRA(io.ComfyNode):
             raise ValueError(
                 f"only LoRAs with kohya names can be trained on; this one's first tensor is {next(iter(lora))}"
             )
-        latents = vae.encode(images[..., :3])
+        images = picture_batch(images)
+        latents = vae.encode(images)
         conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
         generator = torch.Generator().manual_seed(seed)
         # The host runs nodes in inference mode, whose tensors no gradient can pass

@@ -7,7 +7,7 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..difflora_core.encoders import FaceEncoder
+from ..difflora_core.encoders import FaceEncoder, picture_batch
 from ..difflora_core.similarity import Likeness, likeness
 from .pictures import similarity_grid
 from .sockets import CATEGORY, FaceAnalysis, InsightFace, to_intermediate
@@ -44,6 +44,7 @@ class FaceSimilarity(io.ComfyNode):
     @classmethod
     def execute(cls, references: Tensor, images: Tensor, face_analysis: object) -> io.NodeOutput:
         """Compare every picture with the references; a picture without a face counts as 0 and is named."""
+        images = picture_batch(images)
         found = likeness(FaceEncoder(face_analysis), references, images)
         text = describe(found)
         show(text, cls.hidden.unique_id)

@@ -6,23 +6,9 @@ import torch
 from difflora_core.layout import LoRALayout, LoRAModule
 from miniature import base_config
 
-SDXL = {
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "block_out_channels": [320, 640, 1280],
-    "layers_per_block": 2,
-    "transformer_layers_per_block": [1, 2, 10],
-    "attention_head_dim": [5, 10, 20],
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-
 
 def test_sdxl_has_560_attention_modules_and_1451520_numbers_per_rank():
-    layout = LoRALayout.from_unet_config(SDXL, rank=4)
+    layout = LoRALayout.sdxl(rank=4)
     assert len(layout.modules) == 560
     assert layout.numel == 4 * 1_451_520
     shapes = {(m.in_features, m.out_features) for m in layout.modules}

@@ -1,5 +1,6 @@
 """One real ComfyUI for all tests of this folder, on the shipped weights."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
+from difflora_core.model import HEADER
 from miniature.client import Client
 from miniature.drawing import draw, draw_empty
 from miniature.graph import Graph
@@ -23,13 +27,17 @@ CHECKPOINTS = WEIGHTS / "checkpoints" / "miniature_sdxl.safetensors", WEIGHTS / 
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base directory with, beside the pack, damaged and foreign checkpoints in models/difflora."""
     base = prepare_base(tmp_path_factory.mktemp("host"))
-    shutil.copytree(Path(__file__).with_name("read_lora_node"), base / "custom_nodes" / "read_lora_node")
+    shutil.copytree(Path(__file__).with_name("odd_nodes"), base / "custom_nodes" / "odd_nodes")
     sdxl, difflora = CHECKPOINTS
     folder = base / "models" / "difflora"
     folder.mkdir()
     shutil.copyfile(sdxl, folder / "foreign.safetensors")
     (folder / "truncated.safetensors").write_bytes(difflora.read_bytes()[:-1000])
     (folder / "page.safetensors").write_text("<!DOCTYPE html><html>404</html>")
+    (folder / "pointer.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with safe_open(difflora, "pt") as file:
+        header = json.loads(file.metadata()[HEADER])
+    save_file({}, folder / "newer.safetensors", {HEADER: json.dumps({**header, "format": header["format"] + 1})})
     return base
 
 

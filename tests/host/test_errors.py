@@ -42,6 +42,8 @@ def test_two_faces_can_be_chosen(client: Client, workflow: Graph, two_people: st
         ("truncated.safetensors", "truncated"),
         ("foreign.safetensors", "no DiffLoRA checkpoint"),
         ("page.safetensors", "HTML page"),
+        ("pointer.safetensors", "git lfs pull"),
+        ("newer.safetensors", "update DiffLoRA"),
     ],
 )
 def test_wrong_checkpoint(client: Client, workflow: Graph, file: str, message: str) -> None:

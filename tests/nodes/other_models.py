@@ -1,0 +1,137 @@
+"""Run by a test as a process of its own: what Apply LoRA says to a full-size SDXL LoRA on full-size models, as JSON.
+
+    python other_models.py HOST BASE
+
+The models are built without weights, on torch's meta device, so that Flux fits any machine.
+"""
+
+import asyncio
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+HOST, BASE = sys.argv[1:]
+sys.argv = [sys.argv[0]]
+sys.path.insert(0, HOST)
+
+from comfy.cli_args import args  # noqa: E402
+
+args.cpu, args.base_directory = True, BASE
+
+for name in ("utils.extra_config", "nodes", "server"):  # in the server's own order: its module `nodes` is there first
+    importlib.import_module(name)
+
+import comfy.supported_models  # noqa: E402
+import torch  # noqa: E402
+from comfy.model_patcher import ModelPatcher  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+UNET = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "use_spatial_transformer": True,
+    "legacy": False,
+    "use_temporal_attention": False,
+    "use_temporal_resblock": False,
+}
+SDXL = UNET | {
+    "num_classes": "sequential",
+    "adm_in_channels": 2816,
+    "model_channels": 320,
+    "num_res_blocks": [2, 2, 2],
+    "transformer_depth": [0, 0, 2, 2, 10, 10],
+    "channel_mult": [1, 2, 4],
+    "transformer_depth_middle": 10,
+    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+    "use_linear_in_transformer": True,
+    "context_dim": 2048,
+    "num_head_channels": 64,
+}
+REFINER = SDXL | {
+    "adm_in_channels": 2560,
+    "model_channels": 384,
+    "num_res_blocks": [2, 2, 2, 2],
+    "transformer_depth": [0, 0, 4, 4, 4, 4, 0, 0],
+    "channel_mult": [1, 2, 4, 4],
+    "transformer_depth_middle": 4,
+    "transformer_depth_output": [0, 0, 0, 4, 4, 4, 4, 4, 4, 0, 0, 0],
+    "context_dim": 1280,
+}
+SD15 = UNET | {
+    "adm_in_channels": None,
+    "model_channels": 320,
+    "num_res_blocks": [2, 2, 2, 2],
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "channel_mult": [1, 2, 4, 4],
+    "transformer_depth_middle": 1,
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "use_linear_in_transformer": False,
+    "context_dim": 768,
+    "num_heads": 8,
+}
+SD3 = {
+    "in_channels": 16,
+    "patch_size": 2,
+    "depth": 24,
+    "input_size": None,
+    "adm_in_channels": 2048,
+    "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 1536}},
+    "pos_embed_max_size": 192,
+    "pos_embed_scaling_factor": None,
+    "num_patches": 36864,
+}
+FLUX = {
+    "image_model": "flux",
+    "in_channels": 16,
+    "out_channels": 16,
+    "patch_size": 2,
+    "vec_in_dim": 768,
+    "context_in_dim": 4096,
+    "hidden_size": 3072,
+    "mlp_ratio": 4.0,
+    "num_heads": 24,
+    "depth": 19,
+    "depth_single_blocks": 38,
+    "axes_dim": [16, 56, 56],
+    "theta": 10000,
+    "qkv_bias": True,
+    "guidance_embed": True,
+}
+MODELS = {"SDXL": SDXL, "SDXLRefiner": REFINER, "SD15": SD15, "SD3": SD3, "Flux": FLUX}
+
+
+def model(name: str) -> ModelPatcher:
+    """MODEL of a published architecture, in full size, without weights."""
+    config = getattr(comfy.supported_models, name)(dict(MODELS[name]))
+    config.set_inference_dtype(torch.float16, None)
+    device = torch.device("meta")
+    return ModelPatcher(config.get_model({}, device=device), load_device=device, offload_device=device)
+
+
+def answer(name: str, strict: bool) -> str:
+    """How many modules are patched, or why none is."""
+    try:
+        patches, modules = apply.fitting_patches(model(name), lora, strict=strict)
+    except ValueError as error:
+        return str(error)
+    return f"{len(patches)}/{modules}"
+
+
+NAME = "/some/custom_nodes/ComfyUI-DiffLoRA"
+spec = importlib.util.spec_from_file_location(NAME, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+assert spec is not None
+assert spec.loader is not None
+pack = importlib.util.module_from_spec(spec)
+sys.modules[NAME] = pack
+spec.loader.exec_module(pack)
+asyncio.run(pack.comfy_entrypoint())
+
+apply, layouts, files = (
+    sys.modules[f"{NAME}.{module}"]
+    for module in ("nodes.apply_lora", "difflora_core.layout", "difflora_core.lora_file")
+)
+layout = layouts.LoRALayout.sdxl(4)
+lora = files.lora_state_dict(torch.ones(layout.numel), layout)
+print(json.dumps({f"{name} {strict}": answer(name, strict) for name in MODELS for strict in (True, False)}))  # noqa: T201
