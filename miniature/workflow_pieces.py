@@ -59,7 +59,7 @@ class Portrait:
 
     def load(self, x: int, y: int) -> Output:
         """The DiffLoRA checkpoint."""
-        return self.canvas.add("DiffLoRALoad", "Load DiffLoRA", (x, y), (340, 190), checkpoint="miniature.safetensors")[
+        return self.canvas.add("DiffLoRALoad", "Load DiffLoRA", (x, y), (340, 216), checkpoint="miniature.safetensors")[
             0
         ]
 

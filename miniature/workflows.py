@@ -38,7 +38,7 @@ def portrait(pieces: Portrait, names: Sequence[str], title: str, text: str, file
         "**Two encoders look at every picture.** InsightFace finds the face and describes it; CLIP vision "
         "describes the whole picture.\n\n" + FOR_SDXL,
     )
-    model = pieces.load(left + 400, 90)
+    model = pieces.load(left + 400, 80)
     lora = pieces.decode(model, pieces.latent(model, features, left + 400, 330), left + 400, 850)
     canvas.add("SaveLoRA", "Save LoRA", (left + 400, 950), (340, 82), lora=lora, prefix=f"loras/{file}", steps=0)
     canvas.note(
@@ -83,7 +83,7 @@ def one_picture(pieces: Portrait) -> None:
 
 def blend(pieces: Portrait) -> None:
     """Two people mixed in latent space."""
-    canvas, model = pieces.canvas, pieces.load(720, 90)
+    canvas, model = pieces.canvas, pieces.load(720, 80)
     canvas.group("1 · Two people", (-40, 10), (340, 820))
     canvas.group("2 · What is to be seen", (320, 10), (360, 1340))
     canvas.group("3 · Two latents, mixed", (700, 10), (380, 1720))
@@ -127,7 +127,7 @@ def candidates(pieces: Portrait) -> None:
     )
     image = pieces.references(["reference_1.png"], -20, 90, ["Reference 1"])
     encoders = pieces.encoders(320, 90)
-    model = pieces.load(700, 90)
+    model = pieces.load(700, 80)
     latent = pieces.latent(model, pieces.see(image, encoders, 320, 330), 700, 330, candidates=4, samples=1)
     lora = pieces.decode(model, latent, 700, 850)
     base = pieces.checkpoint(1100, 90)
@@ -160,7 +160,7 @@ def save_and_load(pieces: Portrait) -> None:
         "Run once, then choose the file you saved in *Load LoRA*; the left half can be deleted.",
     )
     image = pieces.references(["reference_1.png"], -20, 90, ["Reference 1"])
-    model = pieces.load(680, 90)
+    model = pieces.load(680, 80)
     features = pieces.see(image, pieces.encoders(300, 90), 300, 330)
     lora = pieces.decode(model, pieces.latent(model, features, 680, 330), 680, 850)
     canvas.add(
@@ -204,7 +204,7 @@ def controlnet(pieces: Portrait) -> None:
         "**second LoRA** adds a blue beanie that no prompt of this base model can ask for.\n\n" + FOR_SDXL,
     )
     image = pieces.references(["reference_1.png"], -20, 90, ["Reference 1"])
-    model = pieces.load(700, 90)
+    model = pieces.load(700, 80)
     features = pieces.see(image, pieces.encoders(320, 90), 320, 330)
     lora = pieces.decode(model, pieces.latent(model, features, 700, 330), 700, 850)
     pose = pieces.references(["pose.png"], 1100, 90, ["Pose"])
@@ -245,7 +245,7 @@ def personalize(pieces: Portrait) -> None:
     """The subgraph: pictures and MODEL to MODEL and LORA_MODEL."""
     canvas = pieces.canvas
     images, base = canvas.input("images", "IMAGE"), canvas.input("model", "MODEL")
-    model = pieces.load(380, 90)
+    model = pieces.load(380, 80)
     features = pieces.see(images, pieces.encoders(0, 90), 0, 330)
     lora = pieces.decode(model, pieces.latent(model, features, 380, 330), 380, 850)
     canvas.expose("model", pieces.apply((base,), lora, 760, 90))

@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import folder_paths
+import torch
 from comfy_api.latest import io, ui
 
 from ..difflora_core.model import DiffLoRA
 from .sockets import CATEGORY, DiffLoRAModel, LoadedDiffLoRA
 from .text import show
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class LoadDiffLoRA(io.ComfyNode):
@@ -28,7 +31,14 @@ class LoadDiffLoRA(io.ComfyNode):
                     options=files,
                     tooltip="A DiffLoRA checkpoint in models/difflora. It fits one base model and one face encoder; "
                     "the node shows which.",
-                )
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(DTYPES),
+                    default="fp32",
+                    tooltip="What the networks compute in. bf16 and fp16 take half the memory and change the LoRA a "
+                    "little.",
+                ),
             ],
             outputs=[
                 DiffLoRAModel.Output("model", display_name="DIFFLORA_MODEL", tooltip="For the other DiffLoRA nodes.")
@@ -37,15 +47,16 @@ class LoadDiffLoRA(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, checkpoint: str) -> str:
+    def fingerprint_inputs(cls, checkpoint: str, precision: str) -> str:
         """Change when the file does: ComfyUI would not notice another file under the same name."""
         path = Path(folder_paths.get_full_path_or_raise("difflora", checkpoint))
         return f"{path}:{path.stat().st_mtime_ns}:{path.stat().st_size}"
 
     @classmethod
-    def execute(cls, checkpoint: str) -> io.NodeOutput:
+    def execute(cls, checkpoint: str, precision: str) -> io.NodeOutput:
         """Load the file and hand the networks to ComfyUI's memory management."""
-        difflora = DiffLoRA.load(folder_paths.get_full_path_or_raise("difflora", checkpoint))
+        path = folder_paths.get_full_path_or_raise("difflora", checkpoint)
+        difflora = DiffLoRA.load(path, dtype=DTYPES[precision])
         description = describe(difflora)
         show(description, cls.hidden.unique_id)
         return io.NodeOutput(LoadedDiffLoRA.wrap(difflora, checkpoint), ui=ui.PreviewText(description))

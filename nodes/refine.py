@@ -1,6 +1,7 @@
 """Refine LoRA: a few training steps from the predicted LoRA on, with ComfyUI's own model, VAE and text encoders."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import comfy.lora
@@ -10,6 +11,7 @@ import comfy.utils
 import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ..difflora_core.encoders import picture_batch
 from ..difflora_core.lora_file import read_lora
@@ -18,6 +20,8 @@ from .apply_lora import fitting_patches
 from .pictures import loss_curve
 from .sockets import CATEGORY, MadeLoRA, fingerprint, to_intermediate
 
+BLOCKS = ("ResBlock", "BasicTransformerBlock")
+"""Classes of the host's U-Net that hold nearly all activations."""
 DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
 
 
@@ -63,6 +67,11 @@ class RefineLoRA(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="Decides noise and the order of pictures.",
                 ),
+                io.Boolean.Input(
+                    "save_memory",
+                    default=True,
+                    tooltip="On: gradient checkpointing, less memory, about 40 percent more time, the same result.",
+                ),
             ],
             outputs=[
                 io.LoraModel.Output("refined", display_name="LORA_MODEL", tooltip="The refined LoRA."),
@@ -83,6 +92,7 @@ class RefineLoRA(io.ComfyNode):
         learning_rate: float,
         batch: int,
         seed: int,
+        save_memory: bool,
     ) -> io.NodeOutput:
         """Train with a progress bar; Interrupt takes effect before the next step."""
         fitting_patches(model, lora)  # refuses what does not fit
@@ -96,7 +106,8 @@ class RefineLoRA(io.ComfyNode):
         generator = torch.Generator().manual_seed(seed)
         # The host runs nodes in inference mode, whose tensors no gradient can pass
         with torch.inference_mode(False), torch.enable_grad():
-            trainer = Trainer(model, lora, conditioning, latents.clone(), (images.shape[1], images.shape[2]))
+            size = (images.shape[1], images.shape[2])
+            trainer = Trainer(model, lora, conditioning, latents.clone(), size, save_memory)
             losses = trainer.train(steps, learning_rate, batch, generator)
             refined: Mapping[str, Tensor] = trainer.result()
         curve = loss_curve(losses)
@@ -111,9 +122,18 @@ class Trainer:
     """One LoRA's factors as parameters of a model that is otherwise frozen."""
 
     def __init__(
-        self, model: Any, lora: Mapping[str, Tensor], conditioning: Any, latents: Tensor, size: tuple[int, int]
+        self,
+        model: Any,
+        lora: Mapping[str, Tensor],
+        conditioning: Any,
+        latents: Tensor,
+        size: tuple[int, int],
+        save_memory: bool,
     ) -> None:
-        """latents: (pictures, channels, h, w) as the VAE gives them. size: height, width of the pictures."""
+        """latents: (pictures, channels, h, w) as the VAE gives them. size: height, width of the pictures.
+
+        save_memory: keep only the inputs of the U-Net's blocks for the backward pass, and compute the rest again.
+        """
         self.model, self.lora = model.clone(), lora
         self.device = comfy.model_management.get_torch_device()
         modules = sorted(key.removesuffix(DOWN) for key in lora if key.endswith(DOWN))
@@ -129,6 +149,8 @@ class Trainer:
         for key, weight in model.model.named_parameters():
             if key not in wrapped and weight.is_inference():
                 self.model.add_weight_wrapper(key, torch.clone)
+        if save_memory:
+            self._checkpoint_gradients()
         comfy.model_management.load_models_gpu([self.model], force_full_load=True)
         self.network = self.model.model
         self.latents = self.network.process_latent_in(latents.to(self.device))
@@ -137,6 +159,12 @@ class Trainer:
             noise=self.latents[:1], device=self.device, cross_attn=context, height=size[0], width=size[1], **extra
         )
         self.conditions = {name: value.cond.clone().to(self.device) for name, value in conditions.items()}
+
+    def _checkpoint_gradients(self) -> None:
+        for name, module in self.model.model.named_modules():
+            if type(module).__name__ in BLOCKS:
+                recomputed = partial(checkpoint, module.forward, use_reentrant=False)
+                self.model.add_object_patch(f"{name}.forward", recomputed)
 
     def _add_change(self, name: str) -> Any:
         scale = 1.0

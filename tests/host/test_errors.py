@@ -93,19 +93,39 @@ def with_file(workflow: Graph, base: Path, name: str, tensors: dict[str, torch.T
     return graph.set("Apply LoRA", lora=graph.output("File"))
 
 
+def swap(tensors: dict[str, torch.Tensor], name: str) -> None:
+    """Up in the place of down."""
+    up, down = f"{name}.lora_up.weight", f"{name}.lora_down.weight"
+    tensors[up], tensors[down] = tensors[down], tensors[up]
+
+
+def turn(tensors: dict[str, torch.Tensor], _: str) -> None:
+    """A module's input and output sizes exchanged: the same number of elements, which ComfyUI would accept."""
+    name = next(key for key in tensors if "attn2_to_k.lora_up" in key).split(".")[0]
+    up, down = f"{name}.lora_up.weight", f"{name}.lora_down.weight"
+    assert tensors[up].shape[0] != tensors[down].shape[1]
+    tensors[up], tensors[down] = tensors[down].T.contiguous(), tensors[up].T.contiguous()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (swap, "do not make the model's weight"),
+        (turn, "do not make the model's weight"),
+        (lambda tensors, _: tensors.update({"stranger.weight": torch.ones(2, 2)}), "lacks 1 of the LoRA's 71 modules"),
         (lambda tensors, name: tensors.pop(f"{name}.lora_up.weight"), "holds only one of its two factors"),
         (lambda tensors, name: tensors[f"{name}.lora_up.weight"].fill_(torch.nan), "NaN"),
         (lambda tensors, name: tensors.clear(), "holds no module"),
     ],
+    ids=["swapped", "turned", "extra", "half", "nan", "empty"],
 )
-def test_damaged_lora(client: Client, workflow: Graph, base: Path, change, message: str) -> None:
+def test_damaged_lora(
+    request: pytest.FixtureRequest, client: Client, workflow: Graph, base: Path, change, message: str
+) -> None:
     client.run(workflow.copy().set("Save LoRA", prefix="loras/whole").only("Save LoRA").prompt)
     tensors = load_file(next((base / "output" / "loras").glob("whole_*.safetensors")))
     change(tensors, next(iter(tensors)).split(".")[0])
-    graph = with_file(workflow, base, "damaged_" + message.replace(" ", "_"), tensors)
+    graph = with_file(workflow, base, f"damaged_{request.node.callspec.id}".replace("/", "_"), tensors)
     with pytest.raises(PromptError, match=rf"(?s)DiffLoRAApply: .*{message}"):
         client.run(graph.only("Save Image").prompt)
 

@@ -96,3 +96,12 @@ def test_foreign_lora_is_not_guessed_at(client: Client, workflow: Graph, base: P
     graph = workflow.copy().add("File", "DiffLoRATestReadLoRA", lora_name=f"{path.name}")
     with pytest.raises(PromptError, match=r"DiffLoRASave: only a LoRA from Decode LoRA"):
         saved(client, graph, base, "File", "unknown_peft", format="peft")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_makes_nearly_the_same_lora(client: Client, workflow: Graph, base: Path, precision: str) -> None:
+    (full,) = saved(client, workflow, base, "Decode LoRA", f"full_{precision}")
+    graph = workflow.copy().set("Load DiffLoRA", precision=precision)
+    (half,) = saved(client, graph, base, "Decode LoRA", f"half_{precision}")
+    assert not torch.equal(flat(half), flat(full))
+    assert torch.nn.functional.cosine_similarity(flat(half), flat(full), dim=0) > 0.99

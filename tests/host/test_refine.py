@@ -23,7 +23,14 @@ def with_refine(graph: Graph, **settings: float) -> Graph:
         "lora": graph.output("Decode LoRA"),
         "images": graph.output("References 1 to 3"),
     }
-    values = {"prompt": "a portrait of a person", "steps": 12, "learning_rate": 5e-3, "batch": 4, "seed": 0}
+    values = {
+        "prompt": "a portrait of a person",
+        "steps": 12,
+        "learning_rate": 5e-3,
+        "batch": 4,
+        "seed": 0,
+        "save_memory": True,
+    }
     graph.add("Refine", "DiffLoRARefine", **{**links, **values, **settings})
     graph.add("Ours", "DiffLoRASave", lora=graph.output("Refine"), format="kohya", folder="output/loras")
     return graph
@@ -96,3 +103,9 @@ def test_model_is_left_as_it_was(client: Client, workflow: Graph, refined: torch
 def test_same_seed_same_lora(client: Client, workflow: Graph, base: Path, refined: torch.Tensor) -> None:
     client.free()
     torch.testing.assert_close(refine(client, workflow, base, "again"), refined)
+
+
+def test_saving_memory_gives_the_same_lora(client: Client, workflow: Graph, base: Path, refined: torch.Tensor) -> None:
+    torch.testing.assert_close(
+        refine(client, workflow, base, "plain", save_memory=False), refined, rtol=1e-4, atol=1e-6
+    )

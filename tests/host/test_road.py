@@ -47,6 +47,20 @@ def saved(client: Client, workflow: Graph, base: Path) -> Path:
     return path
 
 
+def test_memory_is_given_back(client: Client, workflow: Graph) -> None:
+    """After POST /free nothing of the networks is on the device, and nothing refers to them."""
+
+    def memory(ask: int) -> str:
+        graph = Graph({}).add("Memory", "DiffLoRATestMemory", ask=ask)
+        return client.run(graph.prompt).outputs[graph.id("Memory")]["text"][0]
+
+    client.free()
+    client.run(workflow.copy().set("Sample LoRA", seed=1234).only("Save LoRA").prompt)
+    assert memory(1) == "1 loaded, 1 alive"
+    client.free()
+    assert memory(2) == "0 loaded, 0 alive"
+
+
 def test_workflow_runs_as_shipped(client: Client, workflow: Graph) -> None:
     client.free()  # nodes whose result is still there would not show their text again
     result = client.run(workflow.prompt)

@@ -1,11 +1,13 @@
 """Nodes for the tests alone: onto native sockets what no core node puts there."""
 
+import gc
 from typing import Any
 
+import comfy.model_management
 import comfy.utils
 import folder_paths
 import torch
-from comfy_api.latest import ComfyExtension, io
+from comfy_api.latest import ComfyExtension, io, ui
 
 PICTURES = {
     "alpha": lambda image: torch.cat([image, torch.rand(*image.shape[:3], 1)], dim=-1),
@@ -77,12 +79,37 @@ class OtherVision(io.ComfyNode):
         return io.NodeOutput(output)
 
 
+class Memory(io.ComfyNode):
+    """What the pack holds in memory; asked anew every time."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node as ComfyUI shows it."""
+        return io.Schema(
+            node_id="DiffLoRATestMemory",
+            category="DiffLoRA/tests",
+            inputs=[io.Int.Input("ask")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, ask: int) -> io.NodeOutput:
+        """Count the pack's networks: those on the device, and those that anything still refers to."""
+        gc.collect()
+        networks = [thing for thing in gc.get_objects() if type(thing).__name__ == "DiffLoRA"]
+        loaded = [
+            entry.model.model for entry in comfy.model_management.current_loaded_models if entry.model is not None
+        ]
+        on_device = [network for network in networks if any(network in model.modules() for model in loaded)]
+        return io.NodeOutput(ui=ui.PreviewText(f"{len(on_device)} loaded, {len(networks)} alive"))
+
+
 class TestExtension(ComfyExtension):
     """The nodes above."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return the node classes for ComfyUI to register."""
-        return [ReadLoRA, OddPicture, OtherVision]
+        return [ReadLoRA, OddPicture, OtherVision, Memory]
 
 
 async def comfy_entrypoint() -> TestExtension:
