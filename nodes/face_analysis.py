@@ -19,6 +19,8 @@ HOW_TO = (
     "non-commercial research), so that its .onnx files lie in models/insightface/models/<name>/."
 )
 SUFFIX = "ExecutionProvider"
+VARIANTS = ("onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-silicon")
+"""Packages that write into the same folder as onnxruntime."""
 
 
 class LoadFaceAnalysis(io.ComfyNode):
@@ -85,8 +87,8 @@ def providers() -> list[str]:
     if "CUDA" not in available and _installed("onnxruntime-gpu") and _installed("onnxruntime"):
         _warn(
             "DiffLoRA: onnxruntime and onnxruntime-gpu have overwritten each other's files, and CUDA is lost. Repair: "
-            f'"{sys.executable}" -m pip uninstall -y onnxruntime onnxruntime-gpu, then '
-            f'"{sys.executable}" -m pip install onnxruntime-gpu'
+            f'"{sys.executable}" -m pip uninstall -y onnxruntime; then '
+            f'"{sys.executable}" -m pip install --force-reinstall --no-deps onnxruntime-gpu'
         )
     return ["CPU", *sorted(set(available) - {"CPU"})]
 
@@ -105,13 +107,13 @@ def load_face_analysis(folder: Path, provider: str) -> Any:
 
 
 def how_to_install() -> str:
-    """What to type so that faces can be analysed; never a second onnxruntime beside one that is there."""
-    has_runtime = any(_installed(f"onnxruntime{kind}") for kind in ("", "-gpu", "-directml", "-silicon"))
-    wanted = "insightface" if has_runtime else "insightface onnxruntime"
-    hint = "" if has_runtime else " (with an NVIDIA card onnxruntime-gpu instead of onnxruntime, never both)"
+    """What to type so that faces can be analysed. insightface brings onnxruntime, which overwrites any variant of it."""
+    pip = f'"{sys.executable}" -m pip'
+    variant = next((name for name in VARIANTS if _installed(name)), None)
+    repair = f"; then {pip} uninstall -y onnxruntime; then {pip} install --force-reinstall --no-deps {variant}"
     return (
-        f"Faces are found with insightface. Install it into ComfyUI's own Python and restart ComfyUI: "
-        f'"{sys.executable}" -m pip install {wanted}{hint}'
+        "Faces are found with insightface. Install it into ComfyUI's own Python and restart ComfyUI: "
+        f"{pip} install insightface{repair if variant else ''}"
     )
 
 

@@ -87,4 +87,5 @@ found = {
 found["memory"] = memory()
 found["without_insightface"] = without_insightface()
 found["two_runtimes"] = two_runtimes()
+found["with_gpu_runtime"] = sys.modules[f"{NAME}.nodes.face_analysis"].how_to_install()
 print(json.dumps(found))  # noqa: T201

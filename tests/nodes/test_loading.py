@@ -54,7 +54,12 @@ def test_missing_insightface_is_said_once_with_the_command(loaded: dict[str, Any
     message = loaded["without_insightface"]
     assert "insightface" in message
     assert f'"{sys.executable}" -m pip install insightface' in message
-    assert " onnxruntime" not in message, "one is installed here: a second would overwrite it"
+    assert "--force-reinstall" not in message
+
+
+def test_a_gpu_runtime_is_put_back_after_insightface(loaded: dict[str, Any]) -> None:
+    """insightface brings onnxruntime along, whose files would take the place of the variant's."""
+    assert loaded["with_gpu_runtime"].endswith("install --force-reinstall --no-deps onnxruntime-gpu")
 
 
 def test_two_runtimes_are_noticed(loaded: dict[str, Any]) -> None:
