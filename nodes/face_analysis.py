@@ -107,7 +107,7 @@ def load_face_analysis(folder: Path, provider: str) -> Any:
 
 
 def how_to_install() -> str:
-    """What to type so that faces can be analysed. insightface brings onnxruntime, which overwrites any variant of it."""
+    """What to type so that faces can be analysed: insightface brings onnxruntime, which overwrites its variants."""
     pip = f'"{sys.executable}" -m pip'
     variant = next((name for name in VARIANTS if _installed(name)), None)
     repair = f"; then {pip} uninstall -y onnxruntime; then {pip} install --force-reinstall --no-deps {variant}"
