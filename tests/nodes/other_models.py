@@ -24,6 +24,7 @@ for name in ("utils.extra_config", "nodes", "server"):  # in the server's own or
 
 import comfy.supported_models  # noqa: E402
 import torch  # noqa: E402
+from comfy.ldm.flux.model import FluxParams  # noqa: E402
 from comfy.model_patcher import ModelPatcher  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +83,7 @@ SD3 = {
     "pos_embed_scaling_factor": None,
     "num_patches": 36864,
 }
-FLUX = {
+FLUX: dict[str, object] = {
     "image_model": "flux",
     "in_channels": 16,
     "out_channels": 16,
@@ -99,6 +100,8 @@ FLUX = {
     "qkv_bias": True,
     "guidance_embed": True,
 }
+if "txt_ids_dims" in FluxParams.__dataclass_fields__:  # newer hosts
+    FLUX["txt_ids_dims"] = []
 MODELS = {"SDXL": SDXL, "SDXLRefiner": REFINER, "SD15": SD15, "SD3": SD3, "Flux": FLUX}
 
 

@@ -1,0 +1,83 @@
+"""Two workers on a local Ray cluster, one killed in the middle: everybody is done exactly once."""
+
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from training.lora_dataset.cluster import RETRIES, run_on_cluster
+from training.lora_dataset.config import DatasetConfig
+from training.lora_dataset.manifest import Manifest, Record
+from training.lora_dataset.stage import Worker
+
+ray = pytest.importorskip("ray")
+NAMES = [f"person_{number:02d}" for number in range(12)]
+
+
+@dataclass
+class Deadly:
+    """A stage whose worker is killed by `kill -9` while it has a certain person in hand, so many times."""
+
+    victim: str
+    deaths: int
+    name: str = "deadly"
+    gpu: bool = False
+
+    def items(self, config: DatasetConfig) -> Sequence[str]:
+        return NAMES
+
+    def worker(self, config: DatasetConfig, device: str) -> Worker:
+        folder, deaths, victim = config.workspace, self.deaths, self.victim
+
+        def work(item: str) -> Record:
+            graves = len(list(folder.glob("died_*")))
+            if item == victim and graves < deaths:
+                (folder / f"died_{graves}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(0.02)
+            with (folder / "done.txt").open("a", encoding="utf-8") as file:
+                file.write(f"{item} {os.getpid()}\n")
+            return Record(item)
+
+        return work
+
+    def finish(self, config: DatasetConfig) -> None:
+        (config.workspace / "finished").touch()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    ray.shutdown()
+
+
+def lines(folder: Path) -> list[list[str]]:
+    return [line.split() for line in (folder / "done.txt").read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_killed_worker_loses_nothing(cluster: None, tmp_path: Path) -> None:
+    config = DatasetConfig(workspace=tmp_path, base=tmp_path)
+    run_on_cluster(Deadly(NAMES[4], deaths=1), config, workers=2)
+    assert Counter(item for item, _ in lines(tmp_path)) == Counter(NAMES)
+    assert len({worker for _, worker in lines(tmp_path)}) >= 2
+    assert (tmp_path / "died_0").exists()
+    assert Manifest(config.stage("deadly")).done() == NAMES
+    assert (tmp_path / "finished").exists()
+
+
+def test_a_person_that_kills_every_worker_is_given_up(cluster: None, tmp_path: Path) -> None:
+    config = DatasetConfig(workspace=tmp_path, base=tmp_path)
+    run_on_cluster(Deadly(NAMES[0], deaths=99), config, workers=2)
+    manifest = Manifest(config.stage("deadly"))
+    assert manifest.done() == NAMES[1:]
+    record = manifest.read(NAMES[0])
+    assert record is not None
+    assert record.status == "failed"
+    assert f"died {RETRIES + 1} times" in record.reason

@@ -1,0 +1,49 @@
+"""The YAML files: what they may hold, and what is said when they hold something else."""
+
+from pathlib import Path
+
+import pytest
+
+from training.lora_dataset.config import load_config
+
+CONFIGS = Path(__file__).parents[3] / "training" / "configs"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "some.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", ["sdxl-24gb", "sdxl-80gb"])
+def test_shipped_files_are_read(name: str) -> None:
+    config = load_config(CONFIGS / f"{name}.yaml")
+    assert config.dreambooth.rank == 4
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, "workspace: here\nbase: ../base\nfaces: {root: /faces}\n"))
+    assert config.workspace == tmp_path / "here"
+    assert config.base == tmp_path.parent / "base"
+    assert config.faces.root == Path("/faces")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("workspace: w\nbase: b\nspeed: 3\n", "unknown setting 'speed'"),
+        ("workspace: w\nbase: b\ndreambooth: {steps: many}\n", "dreambooth: steps is 'many', expected int"),
+        ("workspace: w\nbase: b\ncollect: {source: internet}\n", "expected one of pictures, people, datasets"),
+        ("workspace: w\nbase: b\nfilter: 3\n", "filter is 3, expected settings by name"),
+        ("base: b\n", "workspace"),
+        ("- a list\n", "expected settings by name"),
+        ("a: [1\n", "not valid YAML"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_config(written(tmp_path, text))
+
+
+def test_a_whole_number_is_a_number(tmp_path: Path) -> None:
+    assert load_config(written(tmp_path, "workspace: w\nbase: b\nverify: {guidance: 3}\n")).verify.guidance == 3.0

@@ -1,0 +1,92 @@
+"""The manifest and the loop over items: nothing is done twice, one failure stops nobody, a full disk stops all."""
+
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from training.lora_dataset.config import DatasetConfig
+from training.lora_dataset.manifest import Manifest, Record
+from training.lora_dataset.stage import OutOfSpace, Worker, run_stage
+
+
+@dataclass
+class Toy:
+    """A stage over four names that notes what it did."""
+
+    name: str = "toy"
+    gpu: bool = False
+    did: list[str] = field(default_factory=list)
+    trouble: dict[str, BaseException] = field(default_factory=dict)
+    finished: int = 0
+
+    def items(self, config: DatasetConfig) -> Sequence[str]:
+        return ["a", "b", "c", "d"]
+
+    def worker(self, config: DatasetConfig, device: str) -> Worker:
+        def work(item: str) -> Record:
+            if item in self.trouble:
+                raise self.trouble[item]
+            self.did.append(item)
+            return Record(item, "dropped" if item == "b" else "done")
+
+        return work
+
+    def finish(self, config: DatasetConfig) -> None:
+        self.finished += 1
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> DatasetConfig:
+    return DatasetConfig(workspace=tmp_path, base=tmp_path)
+
+
+def test_what_is_settled_is_not_done_again(config: DatasetConfig) -> None:
+    first, second = Toy(), Toy()
+    run_stage(first, config)
+    run_stage(second, config)
+    assert first.did == ["a", "b", "c", "d"]
+    assert second.did == []
+    assert second.finished == 1
+
+
+def test_a_failure_is_listed_and_tried_again(config: DatasetConfig) -> None:
+    run_stage(Toy(trouble={"c": ValueError("a broken picture")}), config)
+    record = Manifest(config.stage("toy")).read("c")
+    assert record is not None
+    assert (record.status, record.reason) == ("failed", "ValueError: a broken picture")
+    again = Toy()
+    run_stage(again, config)
+    assert again.did == ["c"]
+    assert Manifest(config.stage("toy")).done() == ["a", "c", "d"]
+
+
+def test_a_full_disk_stops_the_run(config: DatasetConfig) -> None:
+    toy = Toy(trouble={"b": OSError(errno.ENOSPC, "No space left on device")})
+    with pytest.raises(OutOfSpace, match="make room and run the same command again"):
+        run_stage(toy, config)
+    assert toy.did == ["a"]
+    assert Manifest(config.stage("toy")).read("b") is None
+
+
+def test_interrupting_keeps_what_was_done(config: DatasetConfig) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(Toy(trouble={"c": KeyboardInterrupt()}), config)
+    again = Toy()
+    run_stage(again, config)
+    assert again.did == ["c", "d"]
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden"])
+def test_a_name_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="plain file name"):
+        Manifest(tmp_path).write(Record(name))
+
+
+def test_a_record_survives_its_file(tmp_path: Path) -> None:
+    record = Record("小明", "dropped", "zu wenig Bilder", {"pictures": [1, 2]}, 0.5)
+    Manifest(tmp_path).write(record)
+    assert list(Manifest(tmp_path).records()) == [record]
+    assert [path.name for path in tmp_path.iterdir()] == ["小明.json"]

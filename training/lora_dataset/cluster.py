@@ -1,0 +1,123 @@
+"""A stage on many workers: Ray tasks with retries, the same manifests.
+
+Workers are actors that load their models once. One that dies is replaced, and the item it had in hand is given out
+again; an item whose record is written is never given out. On one machine without `--ray` nothing of this is needed.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .config import DatasetConfig
+from .manifest import Record
+from .stage import Stage, attempt, collect_records, waiting
+
+RETRIES = 3
+"""How often an item is given out again after its worker died: an item that kills workers ends as failed."""
+
+
+def connect(address: str | None, workers: int) -> Any:
+    """Ray's module, connected: address of a cluster ("auto" finds it), None for so many workers on this machine.
+
+    Raises:
+        ImportError: ray is not installed.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError(f"{error}. Many workers need Ray: python -m pip install ray (extra `cluster`)") from error
+    if not ray.is_initialized():
+        # Every machine needs this code and the workspace at the same paths, for instance on a shared disk
+        paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+        local = {} if address else {"include_dashboard": False, "num_cpus": workers}
+        ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": paths}}, **local)
+    return ray
+
+
+def run_on_cluster(
+    stage: Stage, config: DatasetConfig, workers: int, address: str | None = None, stop_after: int = 0
+) -> None:
+    """Do what is left of a stage on `workers` workers. stop_after: give up after so many lost workers, 0 never.
+
+    Raises:
+        RuntimeError: more workers were lost than `stop_after` allows.
+    """
+    ray = connect(address, workers)
+    left = waiting(stage, config)
+    if left:
+        pool = Pool(ray, stage, config, min(workers, len(left)), stop_after)
+        try:
+            collect_records(stage, config, left, pool.records(left))
+        finally:
+            pool.close()
+    stage.finish(config)
+
+
+class Pool:
+    """Actors, and the items they have in hand."""
+
+    def __init__(self, ray: Any, stage: Stage, config: DatasetConfig, workers: int, stop_after: int) -> None:
+        self.ray, self.stage, self.config, self.stop_after = ray, stage, config, stop_after
+        self.lost = 0
+        self.actors = [self._hire() for _ in range(workers)]
+
+    def records(self, items: Sequence[str]) -> Iterator[Record]:
+        """Each item's record, in the order in which they are done."""
+        waiting = list(reversed(items))
+        tries = dict.fromkeys(items, 0)
+        idle = list(self.actors)
+        busy: dict[Any, tuple[Any, str]] = {}
+        while waiting or busy:
+            while idle and waiting:
+                actor, item = idle.pop(), waiting.pop()
+                tries[item] += 1
+                busy[actor.do.remote(item)] = (actor, item)
+            (ready, *_), _ = self.ray.wait(list(busy), num_returns=1)
+            actor, item = busy.pop(ready)
+            try:
+                yield self.ray.get(ready)
+                idle.append(actor)
+            except self.ray.exceptions.RayActorError as error:
+                idle.append(self._replace(actor))
+                if tries[item] <= RETRIES:
+                    waiting.append(item)
+                else:
+                    yield Record(item, "failed", f"its worker died {tries[item]} times: {error}")
+
+    def close(self) -> None:
+        """Let the workers go."""
+        for actor in self.actors:
+            self.ray.kill(actor)
+
+    def _hire(self) -> Any:
+        resources = {"num_gpus": 1} if self.stage.gpu and self._has_gpus() else {"num_cpus": 1}
+        return self.ray.remote(Hand).options(**resources, max_restarts=0).remote(self.stage, self.config)
+
+    def _replace(self, actor: Any) -> Any:
+        self.lost += 1
+        if self.stop_after and self.lost > self.stop_after:
+            raise RuntimeError(f"{self.lost} workers were lost; the last records are written, run the command again")
+        self.actors.remove(actor)
+        self.actors.append(self._hire())
+        return self.actors[-1]
+
+    def _has_gpus(self) -> bool:
+        return self.ray.cluster_resources().get("GPU", 0) > 0
+
+
+class Hand:
+    """One worker; its models are loaded with the first item."""
+
+    def __init__(self, stage: Stage, config: DatasetConfig) -> None:
+        self.stage, self.config = stage, config
+        self.worker: Any = None
+
+    def do(self, item: str) -> Record:
+        """One item's record."""
+        import torch
+
+        if self.worker is None:
+            torch.set_num_threads(1)
+            self.worker = self.stage.worker(self.config, "cuda" if torch.cuda.is_available() else "cpu")
+        return attempt(self.worker, item)

@@ -1,0 +1,65 @@
+"""`python -m training dataset`: run stages, tell how far they are, say what they will cost."""
+
+import argparse
+from pathlib import Path
+
+from .cluster import run_on_cluster
+from .config import DatasetConfig, load_config
+from .manifest import Manifest
+from .stage import run_stage
+from .stages import ORDER, load_stage
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("stage", choices=[*ORDER, "all", "status"], help="a stage, all of them in order, or how far")
+    parser.add_argument("--config", type=Path, required=True, help="a YAML file, see training/configs/")
+    parser.add_argument("--dry-run", action="store_true", help="only print what is to be done and what it will cost")
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="auto",
+        metavar="ADDRESS",
+        help="use a Ray cluster (without an address: the one this machine belongs to)",
+    )
+    parser.add_argument("--workers", type=int, default=0, help="default: one for each GPU, else one")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    config = load_config(arguments.config)
+    names = ORDER if arguments.stage in ("all", "status") else (arguments.stage,)
+    if arguments.stage == "status":
+        for name in names:
+            print(status(name, config))
+    elif arguments.dry_run:
+        from .cost import estimate
+
+        print(estimate(config, names))
+    else:
+        for name in names:
+            work(name, config, arguments.ray, arguments.workers)
+            print(status(name, config))
+
+
+def work(name: str, config: DatasetConfig, address: str | None, workers: int) -> None:
+    """Run one stage: here, on all GPUs of this machine, or on a cluster."""
+    import torch
+
+    stage = load_stage(name)
+    gpus = torch.cuda.device_count()
+    workers = workers or (gpus if stage.gpu else 0) or 1
+    if address is not None or workers > 1:
+        run_on_cluster(stage, config, workers, address)
+    else:
+        run_stage(stage, config, "cuda" if gpus and stage.gpu else "cpu")
+
+
+def status(name: str, config: DatasetConfig) -> str:
+    """One line: how many items of a stage are done, dropped, failed, and the first failure."""
+    records = list(Manifest(config.stage(name)).records())
+    count = {kind: sum(record.status == kind for record in records) for kind in ("done", "dropped", "failed")}
+    line = f"{name:11s}" + "  ".join(f"{number} {kind}" for kind, number in count.items())
+    failed = next((record for record in records if record.status == "failed"), None)
+    return line + (f"\n    {failed.item}: {failed.reason}" if failed else "")

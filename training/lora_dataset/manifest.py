@@ -1,0 +1,71 @@
+"""What a stage has done: one small JSON file per item, written when the item is whole.
+
+One file per item needs no lock: workers on many machines write at once, and a killed one leaves no half entry.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Status = Literal["done", "dropped", "failed"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """The outcome of one item.
+
+    item: its name, safe as a file name. status: `dropped` was decided against (too few pictures, a duplicate), `failed`
+    is an error; a failed item is tried again by the next run, a dropped one is not. reason: why, in words. facts: what
+    the stage found out, numbers and file names. seconds: how long it took.
+    """
+
+    item: str
+    status: Status = "done"
+    reason: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class Manifest:
+    """The records of one stage, in `folder`."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def write(self, record: Record) -> None:
+        """Write a record so that at any moment the file is either absent, the old one, or the whole new one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(record.item)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            partial.write_text(json.dumps(asdict(record), indent=1, ensure_ascii=False), encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def read(self, item: str) -> Record | None:
+        """The record of an item, None if there is none."""
+        path = self._path(item)
+        return Record(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+    def settled(self, item: str) -> bool:
+        """Whether an item needs no further work: it is done, or was dropped on purpose."""
+        record = self.read(item)
+        return record is not None and record.status != "failed"
+
+    def records(self) -> Iterator[Record]:
+        """All records, by name."""
+        for path in sorted(self.folder.glob("*.json")):
+            yield Record(**json.loads(path.read_text(encoding="utf-8")))
+
+    def done(self) -> list[str]:
+        """Names of the items that are done, sorted."""
+        return [record.item for record in self.records() if record.status == "done"]
+
+    def _path(self, item: str) -> Path:
+        if not item or item != Path(item).name or item.startswith("."):
+            raise ValueError(f"{item!r} cannot be an item's name: it has to be a plain file name")
+        return self.folder / f"{item}.json"
