@@ -6,28 +6,15 @@ The models are built without weights, on torch's meta device, so that Flux fits 
 """
 
 import asyncio
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
-HOST, BASE = sys.argv[1:]
-sys.argv = [sys.argv[0]]
-sys.path.insert(0, HOST)
+import torch
+from host_process import load_pack, module  # first: it makes ComfyUI importable
 
-from comfy.cli_args import args  # noqa: E402
+import comfy.supported_models  # isort: skip
+from comfy.ldm.flux.model import FluxParams  # isort: skip
+from comfy.model_patcher import ModelPatcher  # isort: skip
 
-args.cpu, args.base_directory = True, BASE
-
-for name in ("utils.extra_config", "nodes", "server"):  # in the server's own order: its module `nodes` is there first
-    importlib.import_module(name)
-
-import comfy.supported_models  # noqa: E402
-import torch  # noqa: E402
-from comfy.ldm.flux.model import FluxParams  # noqa: E402
-from comfy.model_patcher import ModelPatcher  # noqa: E402
-
-ROOT = Path(__file__).parents[2]
 UNET = {
     "image_size": 32,
     "in_channels": 4,
@@ -122,18 +109,9 @@ def answer(name: str, strict: bool) -> str:
     return f"{len(patches)}/{modules}"
 
 
-NAME = "/some/custom_nodes/ComfyUI-DiffLoRA"
-spec = importlib.util.spec_from_file_location(NAME, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-assert spec is not None
-assert spec.loader is not None
-pack = importlib.util.module_from_spec(spec)
-sys.modules[NAME] = pack
-spec.loader.exec_module(pack)
-asyncio.run(pack.comfy_entrypoint())
-
+asyncio.run(load_pack().comfy_entrypoint())
 apply, layouts, files = (
-    sys.modules[f"{NAME}.{module}"]
-    for module in ("nodes.apply_lora", "difflora_core.layout", "difflora_core.lora_file")
+    module(name) for name in ("nodes.apply_lora", "difflora_core.layout", "difflora_core.lora_file")
 )
 layout = layouts.LoRALayout.sdxl(4)
 lora = files.lora_state_dict(torch.ones(layout.numel), layout)
