@@ -30,13 +30,16 @@ class EncodedFace:
 
     embedding: float32 (width,), raw as the recogniser gives it. crop: float32 (112, 112, 3) RGB in [0, 1], aligned by
     the landmarks. boxes: float32 (faces, 5), every face that was found as x1, y1, x2, y2 in pixels of the picture and
-    the detector's score. chosen: the row of the encoded one.
+    the detector's score. chosen: the row of the encoded one. landmarks: float32 (5, 2), the chosen face's left eye,
+    right eye, nose tip, left and right corner of the mouth in pixels of the picture, "left" being left in the picture;
+    None for a picture that was an aligned face already.
     """
 
     embedding: Tensor
     crop: Tensor
     boxes: Tensor
     chosen: int = 0
+    landmarks: Tensor | None = None
 
 
 def picture_batch(images: Tensor) -> Tensor:
@@ -122,10 +125,12 @@ class FaceEncoder:
 
         Raises NoFaceError naming the picture without a face.
         """
-        faces = [
-            self._encode(image, f"picture {i} of {len(images)}", "largest", 0) for i, image in enumerate(images, 1)
-        ]
+        faces = [self.largest(image, f"picture {i} of {len(images)}") for i, image in enumerate(images, 1)]
         return torch.stack([face.embedding for face in faces])
+
+    def largest(self, image: np.ndarray, name: str = "the picture") -> EncodedFace:
+        """The largest face of one uint8 (height, width, 3) RGB picture. Raises NoFaceError, which calls it `name`."""
+        return self._encode(image, name, "largest", 0)
 
     def _encode(self, image: np.ndarray, name: str, choose: Choice, index: int) -> EncodedFace:
         from insightface.utils import face_align
@@ -142,7 +147,13 @@ class FaceEncoder:
         keys = {"largest": -area, "left to right": boxes[:, 0], "highest score": -boxes[:, 4]}
         row = int(np.argsort(keys[choose], kind="stable")[index])
         crop = face_align.norm_crop(bgr, landmark=landmarks[row], image_size=CROP)
-        return EncodedFace(self._embed(crop), _as_picture(crop), torch.from_numpy(boxes.astype(np.float32)), row)
+        return EncodedFace(
+            self._embed(crop),
+            _as_picture(crop),
+            torch.from_numpy(boxes.astype(np.float32)),
+            row,
+            torch.from_numpy(landmarks[row].astype(np.float32)),
+        )
 
     def _encode_aligned(self, image: np.ndarray, name: str) -> EncodedFace:
         import cv2

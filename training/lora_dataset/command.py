@@ -1,6 +1,7 @@
 """`python -m training dataset`: run stages, tell how far they are, say what they will cost."""
 
 import argparse
+import importlib
 from pathlib import Path
 
 from .cluster import run_on_cluster
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Do what the command line asks for."""
+    quieten()
     config = load_config(arguments.config)
     names = ORDER if arguments.stage in ("all", "status") else (arguments.stage,)
     if arguments.stage == "status":
@@ -41,6 +43,14 @@ def run(arguments: argparse.Namespace) -> None:
         for name in names:
             work(name, config, arguments.ray, arguments.workers)
             print(status(name, config))
+
+
+def quieten() -> None:
+    """One progress bar per stage is enough: no bars of the libraries for every model they load."""
+    for library in ("diffusers", "transformers"):
+        logging = importlib.import_module(f"{library}.utils.logging")
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
 
 
 def work(name: str, config: DatasetConfig, address: str | None, workers: int) -> None:

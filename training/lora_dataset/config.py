@@ -4,7 +4,7 @@ Paths in a file are relative to the file's own folder. A key that no dataclass h
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
@@ -178,7 +178,12 @@ def load_config(path: str | Path) -> DatasetConfig:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, Mapping):
         raise ValueError(f"{path} holds a {type(values).__name__}, expected settings by name")
-    return _read(DatasetConfig, values, path.parent, str(path))
+    config = _read(DatasetConfig, values, path.parent, str(path))
+    # The only path that may also be a name, of a data set in the local cache
+    source = (path.parent / Path(config.collect.path).expanduser()).resolve()
+    if not config.collect.path or (config.collect.source == "datasets" and not source.exists()):
+        return config
+    return replace(config, collect=replace(config.collect, path=str(source)))
 
 
 def _read(kind: type[T], values: Mapping[str, Any], folder: Path, where: str) -> T:

@@ -47,3 +47,10 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None
 
 def test_a_whole_number_is_a_number(tmp_path: Path) -> None:
     assert load_config(written(tmp_path, "workspace: w\nbase: b\nverify: {guidance: 3}\n")).verify.guidance == 3.0
+
+
+def test_a_source_on_disk_is_relative_to_the_file_and_a_name_stays_one(tmp_path: Path) -> None:
+    text = "workspace: w\nbase: b\ncollect: {source: datasets, path: faces}\n"
+    assert load_config(written(tmp_path, text)).collect.path == "faces"
+    (tmp_path / "faces").mkdir()
+    assert load_config(written(tmp_path, text)).collect.path == str(tmp_path / "faces")
