@@ -1,6 +1,7 @@
 """Reading and writing safetensors: atomic, with errors that say what was found instead of a model."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,7 +46,10 @@ def describe_content(path: Path) -> str:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file so that at any moment ``path`` is either the old file or the whole new one."""
+    """Write a safetensors file so that at any moment ``path`` is either the old file or the whole new one.
+
+    Raises OSError, with its ``errno``, where the system refuses: disk full, quota, no permission.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -54,5 +58,11 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
+    except SafetensorError as error:
+        # safetensors tells a full disk from other trouble in its text only
+        if (number := re.search(r"\(os error (\d+)\)", str(error))) is None:
+            raise
+        code = int(number[1])
+        raise OSError(code, os.strerror(code), str(path), code) from error  # the last is read on Windows only
     finally:
         partial.unlink(missing_ok=True)

@@ -13,7 +13,11 @@ from .stages import ORDER, load_stage
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("stage", choices=[*ORDER, "all", "status"], help="a stage, all of them in order, or how far")
+    parser.add_argument(
+        "stage",
+        choices=[*ORDER, "all", "status", "import"],
+        help="a stage, all of them in order, how far they are, or import LoRA files",
+    )
     parser.add_argument("--config", type=Path, required=True, help="a YAML file, see training/configs/")
     parser.add_argument("--dry-run", action="store_true", help="only print what is to be done and what it will cost")
     parser.add_argument(
@@ -24,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="use a Ray cluster (without an address: the one this machine belongs to)",
     )
     parser.add_argument("--workers", type=int, default=0, help="default: one for each GPU, else one")
+    files = parser.add_argument_group("import", "existing LoRA files into the same store")
+    files.add_argument("--from", type=Path, dest="folder", metavar="FOLDER", help="looked through with its subfolders")
+    files.add_argument("--approximate", action="store_true", help="a higher rank: keep the nearest of the store's rank")
+    files.add_argument("--leave-out-text-encoder", action="store_true", help="import the U-Net's part alone")
+    files.add_argument("--leave-out-other-layers", action="store_true", help="drop layers that the store doesn't have")
+    files.add_argument("--aligned", action="store_true", help="turn the factors towards the teachers' shared start")
     parser.set_defaults(run=run)
 
 
@@ -32,7 +42,9 @@ def run(arguments: argparse.Namespace) -> None:
     quieten()
     config = load_config(arguments.config)
     names = ORDER if arguments.stage in ("all", "status") else (arguments.stage,)
-    if arguments.stage == "status":
+    if arguments.stage == "import":
+        import_files(arguments, config)
+    elif arguments.stage == "status":
         for name in names:
             print(status(name, config))
     elif arguments.dry_run:
@@ -51,6 +63,19 @@ def quieten() -> None:
         logging = importlib.import_module(f"{library}.utils.logging")
         logging.set_verbosity_error()
         logging.disable_progress_bar()
+
+
+def import_files(arguments: argparse.Namespace, config: DatasetConfig) -> None:
+    """Import a folder of LoRA files and pack them."""
+    from .import_loras import ImportLoRAs
+
+    if arguments.folder is None:
+        raise ValueError("import needs --from FOLDER, where the LoRA files are")
+    names = ("approximate", "leave_out_text_encoder", "leave_out_other_layers", "aligned")
+    run_stage(ImportLoRAs(arguments.folder, **{name: getattr(arguments, name) for name in names}), config)
+    run_stage(load_stage("pack"), config)
+    for name in ("import", "pack"):
+        print(status(name, config))
 
 
 def work(name: str, config: DatasetConfig, address: str | None, workers: int) -> None:

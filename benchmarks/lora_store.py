@@ -1,0 +1,186 @@
+"""The store of LoRAs at scale: how fast random batches are, and that memory does not grow with the store.
+
+    python -m benchmarks.lora_store [--loras 4096] [--batch 32] [--sizes 1000 8000 64000] [--sdxl] [--folder DIR]
+
+Speed: random batches against plain sequential reading of the same bytes in blocks of the same size into one buffer, by
+turns in one run; cold, with the files thrown out of the page cache before (Linux), and warm. Files of random numbers:
+1.4 GB for 4,096 LoRAs of the miniature's 84,224 numbers. Memory: peak of a process of its own that reads 64 random
+batches, from stores whose files have holes in place of LoRAs. Everything is written into a temporary folder and
+removed. --sdxl: LoRAs of SDXL's 5,806,080 numbers instead.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from difflora_core.layout import LoRALayout
+from training.lora_rows import RowReader, random_batches
+from training.lora_store import LoRAStore
+
+SHARD = 64
+BATCHES = 64
+ROUNDS = 3
+
+
+def fill_store(folder: Path, layout: LoRALayout, loras: int, holes: bool) -> LoRAStore:
+    """Write a synthetic store of `loras` people; with holes the LoRAs take no space on the disk."""
+    store = LoRAStore(folder, layout)
+    values = torch.randn(min(SHARD, loras), layout.numel) if not holes else torch.empty(0)
+    for first in range(0, loras, SHARD):
+        people = [f"person{i:06d}" for i in range(first, min(first + SHARD, loras))]
+        if holes:
+            write_holes(folder / "train" / f"{people[0]}.safetensors", people, layout.numel)
+        else:
+            store.add("train", people, values[: len(people)])
+    return store
+
+
+def write_holes(path: Path, people: list[str], numel: int) -> None:
+    """A shard whose header is whole and whose LoRAs are a hole in the file: zeros without space on the disk."""
+    size = 4 * len(people) * numel
+    loras = {"dtype": "F32", "shape": [len(people), numel], "data_offsets": [0, size]}
+    header = json.dumps({"__metadata__": {"people": json.dumps(people)}, "loras": loras}).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+
+
+def forget(paths: list[Path]) -> None:
+    """Throw files out of the page cache (Linux)."""
+    for path in paths:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_in_order(paths: list[Path], block: int) -> None:
+    """All bytes of all files, one file after another, in blocks of so many bytes into one buffer."""
+    buffer = bytearray(block)
+    for path in paths:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
+def read_ahead(paths: list[Path], block: int) -> None:
+    """The same, but the system is always told of the next block, as random batches do it."""
+    buffer = bytearray(block)
+    for path in paths:
+        with path.open("rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, block, os.POSIX_FADV_WILLNEED)
+            position = 0
+            while True:
+                os.posix_fadvise(file.fileno(), position + block, block, os.POSIX_FADV_WILLNEED)
+                if not (read := file.readinto(buffer)):
+                    break
+                position += read
+
+
+def read_at_random(store: LoRAStore, batch: int, window: int) -> None:
+    """One round of random batches."""
+    with RowReader(store, "train") as reader:
+        for _ in random_batches(reader, batch, torch.Generator().manual_seed(0), window, reuse=True):
+            pass
+
+
+def seconds(work: Callable[[], None]) -> float:
+    """Wall time."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def speed(store: LoRAStore, batch: int) -> None:
+    """Print GB/s and ratios, the median of some rounds in which all ways take turns."""
+    paths, block = store.paths("train"), 4 * batch * store.layout.numel
+    size = sum(path.stat().st_size for path in paths) / 1e9
+    ways: dict[str, Callable[[], None]] = {
+        "in order": lambda: read_in_order(paths, block),
+        "random rows": lambda: read_at_random(store, batch, 0),
+        "window of 4 shards": lambda: read_at_random(store, batch, 4),
+    }
+    if hasattr(os, "posix_fadvise"):
+        ways["in order, told ahead"] = lambda: read_ahead(paths, block)
+    for state in ("cold", "warm") if hasattr(os, "posix_fadvise") else ("warm",):
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(ROUNDS):
+            for name, way in ways.items():
+                if state == "cold":
+                    forget(paths)
+                times[name].append(seconds(way))
+        plain = statistics.median(times["in order"])
+        for name, taken in times.items():
+            middle = statistics.median(taken)
+            print(f"{state}  {name:20s} {size / middle:6.2f} GB/s  ratio {plain / middle:.2f}", flush=True)
+
+
+def peak() -> float:
+    """Peak resident memory of this process in MB, pages of mapped files included."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would start at the parent's peak
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def peak_memory(folder: Path, batch: int) -> str:
+    """Peak memory in MB before and after random batches; printed by a child."""
+
+    torch.zeros(batch, LoRAStore.open(folder).layout.numel)  # a batch counts as there before
+    before = peak()
+    with RowReader(LoRAStore.open(folder), "train") as reader:
+        batches = random_batches(reader, batch, torch.Generator().manual_seed(0), reuse=True)
+        for _ in islice(batches, BATCHES):
+            pass
+    return f"{before:.1f} {peak():.1f}"
+
+
+def memory(folder: Path, layout: LoRALayout, sizes: list[int], batch: int) -> None:
+    """Print the peak of a process of its own for each size of store."""
+    print("   LoRAs  shards  store GB  MB before  MB peak  index s")
+    for size in sizes:
+        store = fill_store(folder / str(size), layout, size, holes=True)
+        call = [sys.executable, "-m", "benchmarks.lora_store", "--child", str(store.folder), "--batch", str(batch)]
+        before, peak = subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()
+        listing = seconds(lambda store=store: sum(1 for _ in store.entries()))  # type: ignore[misc]
+        whole = 4e-9 * size * layout.numel
+        shards = len(store.paths("train"))
+        print(f"{size:8d} {shards:7d} {whole:9.1f} {before:>10s} {peak:>8s} {listing:8.2f}", flush=True)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--loras", type=int, default=4096)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 8000, 64000])
+    parser.add_argument("--sdxl", action="store_true")
+    parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.child:
+        print(peak_memory(arguments.child, arguments.batch))
+        return
+    from miniature.teachers import layout as miniature_layout  # its libraries would blur the child's memory
+
+    layout = LoRALayout.sdxl(4) if arguments.sdxl else miniature_layout()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        speed(fill_store(Path(folder) / "speed", layout, arguments.loras, holes=False), arguments.batch)
+        memory(Path(folder), layout, arguments.sizes, arguments.batch)
+
+
+if __name__ == "__main__":
+    main()
