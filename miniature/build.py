@@ -96,6 +96,13 @@ def outfit(shop: Workshop) -> None:
     train_outfit(shop.weights, shop.tokenizer)
 
 
+def photomaker(shop: Workshop) -> None:
+    """Train the identity encoder of the LoRA weight pipeline; it stays in the scratch folder."""
+    from .photomaker import train_photomaker
+
+    train_photomaker(shop.weights, shop.build, shop.tokenizer)
+
+
 def teachers(shop: Workshop) -> None:
     """Train the LoRAs of all splits; processes share the batches."""
     from training.training_loop import end_with_parent
@@ -134,7 +141,20 @@ def held_out(shop: Workshop) -> None:
 
 STAGES: dict[str, Callable[[Workshop], None]] = {
     stage.__name__: stage
-    for stage in (pictures, vae, faces, image_encoder, judge, base, control, outfit, teachers, difflora, held_out)
+    for stage in (
+        pictures,
+        vae,
+        faces,
+        image_encoder,
+        judge,
+        base,
+        control,
+        outfit,
+        photomaker,
+        teachers,
+        difflora,
+        held_out,
+    )
 }
 
 

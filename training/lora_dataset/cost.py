@@ -77,7 +77,8 @@ def _cost(name: str, config: DatasetConfig, todo: int, people: int, speed: Speed
     generate, teachers = config.generate, config.dreambooth
     if name == "generate" and generate.enabled:
         pictures = todo * generate.pictures
-        hours = pictures * generate.steps * 2 * speed.picture_step / 3600  # guidance runs the network twice
+        passes = 2 if generate.guidance > 1 else 1
+        hours = pictures * generate.steps * passes * speed.picture_step / 3600
         disk = pictures * generate.size**2 * PICTURE_BYTES_PER_PIXEL
         return f"{pictures} pictures, {_bytes(disk)}, {hours:.2f} h"
     if name == "preprocess":
@@ -94,7 +95,7 @@ def _cost(name: str, config: DatasetConfig, todo: int, people: int, speed: Speed
         )
     if name == "pack":
         return f"{people} LoRAs of {numel:,} numbers, {_bytes(4 * numel * people)}"
-    return f"{todo} items"
+    return f"{min(todo, config.verify.people) if name == 'verify' else todo} items"
 
 
 def _seconds(run: Callable[[], object]) -> float:
