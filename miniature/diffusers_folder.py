@@ -1,6 +1,6 @@
 """The miniature's single-file checkpoint as a diffusers folder: what programs on diffusers' own SDXL pipeline read.
 
-    model_index.json, unet/, text_encoder/, text_encoder_2/, tokenizer/, tokenizer_2/, scheduler/, vae/
+model_index.json, unet/, text_encoder/, text_encoder_2/, tokenizer/, tokenizer_2/, scheduler/, vae/
 """
 
 import os

@@ -14,7 +14,7 @@ from torch import Tensor
 from difflora_core.layout import LoRALayout
 from difflora_core.lora_file import lora_state_dict
 from difflora_core.tensor_file import write_tensors
-from training.dreambooth import DreamBoothConfig, initial_lora, train_loras
+from training.dreambooth import DreamBoothConfig, shared_start, train_loras
 
 from . import base_config
 from .base import Condition, Tokenizer, noise_scheduler
@@ -67,6 +67,6 @@ def train_outfit(weights: Path, tokenizer: Path) -> None:
         target = scheduler.get_velocity(clean, noise, timesteps)
         return (predicted - target).square().mean()[None]
 
-    start = initial_lora(layout, torch.Generator().manual_seed(2408))
+    start = shared_start(layout)
     lora = train_loras(base.unet, layout, start, 1, loss, CONFIG)[0]
     write_tensors(path, {name: tensor.half() for name, tensor in lora_state_dict(lora, layout).items()})

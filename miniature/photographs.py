@@ -1,6 +1,6 @@
 """What the LoRA weight pipeline starts from, in the miniature: a folder per person, with pictures and their captions.
 
-    python -m miniature prepare-dataset        writes it for training/configs/miniature.yaml
+python -m miniature prepare-dataset        writes it for training/configs/miniature.yaml
 """
 
 from collections.abc import Iterable

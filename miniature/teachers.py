@@ -14,7 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from difflora_core.layout import LoRALayout
-from training.dreambooth import DreamBoothConfig, initial_lora, train_loras
+from training.denoising import Album, DenoisingLoss
+from training.dreambooth import DreamBoothConfig, shared_start, train_loras
 from training.lora_store import LoRAStore
 
 from . import base_config
@@ -67,33 +68,19 @@ def train_teachers(
 
     Noise, timesteps, scenes and captions are the same for all people.
     """
-    people = len(latents)
-    scheduler = noise_scheduler()
+    people, pictures = latents.shape[:2]
     shape = layout()
-    start = initial_lora(shape, torch.Generator().manual_seed(2408))
-    captions = [caption(teacher_scene(k)) for k in range(latents.shape[1])]
+    start = shared_start(shape)
+    captions = [caption(teacher_scene(k)) for k in range(pictures)]
     with torch.no_grad():
         condition = base.encode(tokenizer(captions))
-    last = torch.zeros(people)
 
-    def loss(step: int, generator: torch.Generator) -> Tensor:
-        # Every picture in turn, in a new order each round; stratified timesteps: less noise between teachers
-        order = torch.randperm(
-            latents.shape[1], generator=torch.Generator().manual_seed(step * config.rows // latents.shape[1])
-        )
-        picks = order[torch.arange(step * config.rows, (step + 1) * config.rows) % latents.shape[1]]
-        strata = (torch.arange(config.rows) + torch.rand(config.rows, generator=generator)) / config.rows
-        timesteps = (strata * 1000).long().repeat(people)
-        noise = torch.randn(config.rows, *latents.shape[2:], generator=generator).repeat(people, 1, 1, 1)
-        clean = latents[:, picks].flatten(0, 1)
-        target = scheduler.get_velocity(clean, noise, timesteps)
-        text = Condition(condition.context[picks], condition.pooled[picks]).repeat(people)
-        predicted = base.predict(scheduler.add_noise(clean, noise, timesteps), timesteps, text)
-        value = (predicted - target).square().unflatten(0, (people, -1)).mean(dim=(1, 2, 3, 4))
-        last.copy_(value.detach())
-        return value
+    def predict(noisy: Tensor, timesteps: Tensor, texts: Tensor) -> Tensor:
+        return base.predict(noisy, timesteps, Condition(condition.context[texts], condition.pooled[texts]))
 
-    return train_loras(base.unet, shape, start, people, loss, config), last
+    albums = [Album.whole(str(i), own, torch.arange(pictures)) for i, own in enumerate(latents)]
+    loss = DenoisingLoss(predict, noise_scheduler(), albums, config.rows, config.seed)
+    return train_loras(base.unet, shape, start, people, loss, config), loss.history[-1]
 
 
 def make_split(

@@ -11,23 +11,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from difflora_core.layout import LoRALayout
 
+START_SEED = 2408
+
 
 @dataclass(frozen=True)
 class DreamBoothConfig:
-    """steps: optimiser steps. rows: pictures of each person per step. learning_rate: Adam's peak, cosine to zero after
-    `warmup` steps. seed: of noise, timesteps and picture choice, shared by all people."""
+    """steps: optimiser steps. rows: pictures of each person per step. learning_rate: AdamW's peak, cosine to zero after
+    `warmup` steps. seed: of noise, timesteps and picture choice. weight_decay: AdamW's. gradient_checkpointing: forget
+    the U-Net's activations and compute them again in the backward pass, which saves memory and costs time."""
 
     steps: int = 80
     rows: int = 4
     learning_rate: float = 1.0e-2
     warmup: int = 5
     seed: int = 0
+    weight_decay: float = 0.0
+    gradient_checkpointing: bool = False
 
 
 def initial_lora(layout: LoRALayout, generator: torch.Generator) -> Tensor:
@@ -39,11 +45,18 @@ def initial_lora(layout: LoRALayout, generator: torch.Generator) -> Tensor:
     return layout.flatten(factors)
 
 
+def shared_start(layout: LoRALayout) -> Tensor:
+    """The one start (numel,) of all teachers of a layout, whatever else is chosen: stores made apart can be joined."""
+    return initial_lora(layout, torch.Generator().manual_seed(START_SEED))
+
+
 @contextmanager
 def stacked_loras(unet: nn.Module, layout: LoRALayout, flat: Tensor) -> Iterator[None]:
     """While open, sample i of a batch of `people × rows` gets LoRA i // rows of flat (people, numel).
 
-    The batch is ordered by person. Layers are changed by forward hooks that are removed again, whatever happens.
+    The batch is ordered by person. Layers are changed by forward hooks that are removed again, whatever happens. The
+    low-rank branch is computed in the dtype of the layer's input: bfloat16 in a bfloat16 network, though flat is
+    float32.
     """
     factors = layout.unflatten(flat)
     handles = []
@@ -52,8 +65,9 @@ def stacked_loras(unet: nn.Module, layout: LoRALayout, flat: Tensor) -> Iterator
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             x = inputs[0]
             grouped = x.reshape(len(down), -1, x.shape[-1])  # (people, rows · tokens, in)
-            change = torch.bmm(torch.bmm(grouped, down.mT), up.mT)
-            return output + change.view(output.shape)
+            hidden = torch.bmm(grouped, down.mT.to(x.dtype))
+            base = output.reshape(len(down), -1, output.shape[-1])
+            return torch.baddbmm(base, hidden, up.mT.to(x.dtype)).view(output.shape)
 
         return hook
 
@@ -85,20 +99,38 @@ def train_loras(
     The generator's seed depends on config.seed and the step alone. The people's losses are summed, so a person's
     gradient, and with Adam its whole path, doesn't depend on who else is in the batch.
     """
-    flat = nn.Parameter(start.repeat(people, 1))
-    optimiser = torch.optim.Adam([flat], lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
-    for step in range(config.steps):
-        rate = config.learning_rate * _rate(step, config)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        generator = torch.Generator().manual_seed(1_000_003 * config.seed + step)
-        optimiser.zero_grad(set_to_none=True)
-        with stacked_loras(unet, layout, flat):
-            loss(step, generator).sum().backward()
-        optimiser.step()
-        if on_step:
-            on_step(step + 1)
+    flat = nn.Parameter(start.float().repeat(people, 1))
+    optimiser = torch.optim.AdamW(
+        [flat], lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
+    )
+    with checkpointed(unet, config.gradient_checkpointing):
+        for step in range(config.steps):
+            rate = config.learning_rate * _rate(step, config)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            generator = torch.Generator().manual_seed(1_000_003 * config.seed + step)
+            optimiser.zero_grad(set_to_none=True)
+            with stacked_loras(unet, layout, flat):
+                loss(step, generator).sum().backward()
+            optimiser.step()
+            if on_step:
+                on_step(step + 1)
     return flat.detach()
+
+
+@contextmanager
+def checkpointed(unet: Any, wanted: bool) -> Iterator[None]:
+    """While open, a diffusers U-Net computes its activations again in the backward pass instead of keeping them."""
+    if not wanted:
+        yield
+        return
+    if not hasattr(unet, "enable_gradient_checkpointing"):
+        raise ValueError(f"{type(unet).__name__} has no gradient checkpointing; train without it")
+    unet.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        unet.disable_gradient_checkpointing()
 
 
 def _rate(step: int, config: DreamBoothConfig) -> float:

@@ -21,7 +21,7 @@ from difflora_core.canonical import align, change_rank
 from difflora_core.layout import LoRALayout
 from difflora_core.lora_file import SUFFIXES, known_names, read_lora
 from difflora_core.tensor_file import read_tensors, write_tensors
-from training.dreambooth import initial_lora
+from training.dreambooth import shared_start
 
 from .config import DatasetConfig
 from .manifest import Record
@@ -206,7 +206,7 @@ class ImportLoRAs:
     def worker(self, config: DatasetConfig, device: str) -> Worker:
         """Imports one file as import/<name>.safetensors. `device` doesn't matter."""
         layout, files = layout_of(config), self.files()
-        start = shared_start(layout, config) if self.aligned else None
+        start = shared_start(layout) if self.aligned else None
 
         def work(item: str) -> Record:
             path = files[item]
@@ -235,8 +235,3 @@ class ImportLoRAs:
 
     def finish(self, config: DatasetConfig) -> None:
         """Nothing is left to do: stage pack puts the LoRAs into the store."""
-
-
-def shared_start(layout: LoRALayout, config: DatasetConfig) -> Tensor:
-    """The LoRA (numel,) from which stage dreambooth starts every teacher."""
-    return initial_lora(layout, torch.Generator().manual_seed(config.dreambooth.seed))

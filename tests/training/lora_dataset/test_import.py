@@ -11,8 +11,9 @@ from difflora_core.layout import LoRALayout, LoRAModule
 from difflora_core.lora_file import ldm_name, lora_state_dict, save_lora
 from difflora_core.tensor_file import read_tensors
 from miniature import base_config
+from training.dreambooth import shared_start
 from training.lora_dataset.config import DatasetConfig, TeacherConfig
-from training.lora_dataset.import_loras import ImportLoRAs, import_lora, shared_start
+from training.lora_dataset.import_loras import ImportLoRAs, import_lora
 from training.lora_dataset.manifest import Manifest
 from training.lora_dataset.pack import layout_of
 from training.lora_dataset.stage import run_stage
@@ -233,7 +234,7 @@ def test_nothing_to_import(tmp_path, config, name, message):
 
 def test_alignment_to_the_teachers_start(tmp_path, config):
     layout = layout_of(config)
-    start = shared_start(layout, config)
+    start = shared_start(layout)
     up = torch.randn(layout.numel, generator=torch.Generator().manual_seed(3))
     teacher = layout.flatten(
         {name: (layout.unflatten(start)[name][0], factor) for name, (_, factor) in layout.unflatten(up).items()}

@@ -1,0 +1,126 @@
+"""The whole pipeline from folders of pictures to a store, by its command line, killed in the middle and resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from difflora_core.layout import LoRALayout
+from miniature import base_config
+from miniature.diffusers_folder import export_diffusers
+from miniature.host import ROOT, WEIGHTS, find_host
+from miniature.photographs import SCENES, photograph
+from training.lora_dataset.manifest import Manifest
+from training.lora_store import LoRAStore
+
+PEOPLE = (20, 21, 22, 23)
+NOT_A_PICTURE = "person_00020"
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set-up with four people in groups of two; one of them has a broken picture among six."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    photograph(folder / "faces", PEOPLE, SCENES[:6])
+    (folder / "faces" / NOT_A_PICTURE / "broken.png").write_bytes(b"this is no picture")
+    base = WEIGHTS / "checkpoints" / "miniature_sdxl.safetensors"
+    export_diffusers(base, folder / "base", find_host() / "comfy" / "sd1_tokenizer")
+    settings = {
+        "workspace": "work",
+        "base": "base",
+        "faces": {"pack": "miniature", "root": str(WEIGHTS / "insightface")},
+        "collect": {"source": "people", "path": str(folder / "faces"), "min_face": 24},
+        "generate": {"enabled": False},
+        "filter": {"min_face": 24, "min_sharpness": 0.0, "min_similarity": 0.0, "min_pictures": 2},
+        "preprocess": {"size": 128},
+        "dreambooth": {
+            "feed_forward": True,
+            "people": 2,
+            "steps": 6,
+            "rows": 2,
+            "dtype": "fp32",
+            "gradient_checkpointing": False,
+        },
+        "pack": {"validation": 0.0, "test": 0.0, "shard": 3},
+        "verify": {"people": 1, "pictures": 1, "steps": 4},
+    }
+    path = folder / "config.yaml"
+    path.write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
+    return path
+
+
+def command(config: Path, *arguments: str) -> Sequence[str]:
+    return [sys.executable, "-m", "training", "dataset", *arguments, "--config", str(config)]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="module")
+def done(config: Path) -> Path:
+    """The workspace after a run that was killed by `kill -9` once the first group was trained, and a second run."""
+    workspace = config.parent / "work"
+    first = subprocess.Popen(
+        command(config, "all"), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    end = time.monotonic() + 120
+    while not list((workspace / "dreambooth").glob("*.json")):
+        assert first.poll() is None, "the run ended before anybody was trained"
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    (trained,) = (workspace / "dreambooth").glob("*.json")
+    before = trained.stat().st_mtime_ns
+    second = subprocess.run(
+        command(config, "all"), cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert second.returncode == 0, second.stderr[-3000:]
+    assert trained.stat().st_mtime_ns == before, "the group that was done was trained again"
+    return workspace
+
+
+def test_everybody_is_in_the_store_once(done: Path) -> None:
+    layout = LoRALayout.from_unet_config(base_config.UNET, 4, feed_forward=True)
+    loras, people = LoRAStore(done / "store", layout).read("train")
+    assert len(people) == len(set(people)) == len(PEOPLE)
+    assert loras.abs().sum(1).min() > 0
+    assert not torch.allclose(loras[0], loras[1])
+
+
+def test_the_broken_picture_is_listed_and_the_person_kept(done: Path) -> None:
+    (record,) = (r for r in Manifest(done / "collect").records() if r.item.startswith(NOT_A_PICTURE))
+    assert record.status == "done"
+    assert len(record.facts["pictures"]) == 6
+    assert "broken.png" in json.dumps(record.facts["dropped"])
+
+
+def test_a_look_at_the_teachers(done: Path) -> None:
+    assert (done / "verify" / "report" / "sheet.png").stat().st_size > 1000
+    json.loads((done / "verify" / "report" / "report.json").read_text(encoding="utf-8"))
+
+
+def test_status_counts(config: Path, done: Path) -> None:
+    shown = subprocess.run(
+        command(config, "status"), cwd=ROOT, env=environment(), capture_output=True, text=True, check=True
+    ).stdout
+    lines = {line.split()[0]: line for line in shown.splitlines() if line and not line.startswith(" ")}
+    assert lines["collect"].split()[1:3] == ["4", "done"]
+    assert lines["dreambooth"].split()[1:3] == ["2", "done"]
+
+
+def test_a_missing_config_is_one_line(tmp_path: Path) -> None:
+    failed = subprocess.run(
+        command(tmp_path / "none.yaml", "all"), cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert failed.returncode == 1
+    assert "Traceback" not in failed.stderr
+    assert "there is no configuration file" in failed.stderr
