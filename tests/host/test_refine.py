@@ -1,5 +1,7 @@
 """Refine LoRA on a real ComfyUI: it trains what it says, and leaves the model as it was."""
 
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from PIL import Image
 
 from difflora_core.lora_file import read_lora
 from difflora_core.model import DiffLoRA
-from miniature.client import Client
+from miniature.client import Client, PromptError
 from miniature.graph import Graph
 from miniature.held_out import CHECKPOINT
 
@@ -109,3 +111,18 @@ def test_saving_memory_gives_the_same_lora(client: Client, workflow: Graph, base
     torch.testing.assert_close(
         refine(client, workflow, base, "plain", save_memory=False), refined, rtol=1e-4, atol=1e-6
     )
+
+
+def test_interrupt_stops_training_and_leaves_the_model(client: Client, workflow: Graph) -> None:
+    plain = workflow.copy().set("KSampler", model=workflow.output("Load Checkpoint"), seed=11)
+    before = client.pictures(client.run(plain.only("Save Image").prompt), plain.id("Save Image"))[0]
+    long = with_refine(workflow, steps=2000, seed=9).set("Ours", filename_prefix="never")
+    prompt_id = client.queue(long.only("Ours").prompt)
+    threading.Timer(2.0, client.interrupt).start()
+    start = time.monotonic()
+    with pytest.raises(PromptError, match="interrupt"):
+        client.wait(prompt_id, timeout=60)
+    assert time.monotonic() - start < 10
+    again = plain.set("Save Image", filename_prefix="after_interrupt").set("KSampler", denoise=0.999999)
+    after = client.pictures(client.run(again.only("Save Image").prompt), again.id("Save Image"))[0]
+    assert np.array_equal(np.asarray(before), np.asarray(after))
