@@ -39,15 +39,14 @@ class SDXLBase:
 
         folder = Path(folder)
         check_folder(folder)
-        plain = any((folder / "unet").glob("diffusion_pytorch_model*.safetensors")) and not any(
-            (folder / "unet").glob("*.fp16*.safetensors")
-        )
+        # The published folder holds every part twice; fp16 files alone are read as such
+        plain = any(".fp16" not in path.name for path in (folder / "unet").glob("*.safetensors"))
         try:
             pipeline = StableDiffusionXLPipeline.from_pretrained(
                 folder,
                 local_files_only=True,
                 use_safetensors=True,
-                torch_dtype={"vae": torch.float32, "default": dtype},
+                dtype={"vae": torch.float32, "default": dtype},
                 variant=None if plain else "fp16",
                 add_watermarker=False,
             )
@@ -138,10 +137,10 @@ class SDXLBase:
 
         Raises ValueError if the loader leaves a module out.
         """
-        with TemporaryDirectory(prefix="lora-") as folder:
-            save_lora(Path(folder) / "lora.safetensors", flat, layout, "peft")
-            self.pipeline.load_lora_weights(folder, weight_name="lora.safetensors", adapter_name="teacher")
         try:
+            with TemporaryDirectory(prefix="lora-") as folder:
+                save_lora(Path(folder) / "lora.safetensors", flat, layout, "peft")
+                self.pipeline.load_lora_weights(folder, weight_name="lora.safetensors", adapter_name="teacher")
             loaded = sum(hasattr(self.unet.get_submodule(name), "lora_A") for name in layout.names)
             if loaded != len(layout.names):
                 raise ValueError(f"diffusers loaded {loaded} of the LoRA's {len(layout.names)} modules")

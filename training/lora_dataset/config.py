@@ -87,13 +87,15 @@ class FilterConfig:
 @dataclass(frozen=True)
 class PreprocessConfig:
     """size: pixels of the square training picture. margin: of the crop around the face, in face sizes; 0 keeps the
-    picture's own centre square. class_word: of captions. pictures: per person, the best first; 0 for all.
+    picture's own centre square. class_word: of captions. pictures: per person, the best first; 0 for all. held_out: of
+    them are kept from training, for verify to measure the loss on; 0 for none.
     """
 
     size: int = 1024
     margin: float = 0.0
     class_word: str = "person"
     pictures: int = 0
+    held_out: int = 2
     batch: int = 4
 
 

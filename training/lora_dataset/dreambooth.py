@@ -4,7 +4,7 @@ dreambooth/<group>.safetensors      loras (people, numel) float32, loss (people,
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import torch
@@ -18,7 +18,7 @@ from training.dreambooth import DreamBoothConfig, shared_start, train_loras
 from .base import DTYPES, SDXLBase
 from .config import DatasetConfig, TeacherConfig
 from .manifest import Manifest, Record
-from .preprocess import keep_text, read_prepared, read_texts
+from .preprocess import Prepared, keep_text, read_prepared, read_texts
 from .stage import Worker
 
 PRIOR_PICTURES, PRIOR_STEPS, PRIOR_GUIDANCE = 8, 30, 5.0
@@ -45,16 +45,26 @@ class DreamBooth:
         everyone = groups(config)
 
         def work(item: str) -> Record:
-            people = everyone[item]
-            loras, losses = teach(config, base, layout, start, people, prior)
-            if not loras.isfinite().all():
-                bad = [name for name, lora in zip(people, loras, strict=True) if not lora.isfinite().all()]
-                raise ValueError(f"training of {bad[0]} ended in NaN; lower dreambooth.learning_rate")
-            path = config.stage(self.name) / f"{item}.safetensors"
+            albums, left_out = readable(config, everyone[item])
+            if not albums:
+                raise ValueError(next(iter(left_out.values())))
+            loras, losses = teach(config, base, layout, start, albums, prior)
+            good = loras.isfinite().all(1).tolist()
+            left_out |= {
+                name: "training ended in NaN; lower dreambooth.learning_rate"
+                for name, finite in zip(albums, good, strict=True)
+                if not finite
+            }
+            people = [name for name in albums if name not in left_out]
+            if not people:
+                raise ValueError(next(iter(left_out.values())))
+            loras, losses = loras[good].cpu().contiguous(), losses[good].cpu().contiguous()
             provenance = {"settings": asdict(settings), "size": config.preprocess.size}
             metadata = {"people": json.dumps(people), "provenance": json.dumps(provenance)}
-            write_tensors(path, {"loras": loras.cpu().contiguous(), "loss": losses.cpu().contiguous()}, metadata)
-            return Record(item, facts={"people": people, "loss": [round(loss, 5) for loss in losses.tolist()]})
+            write_tensors(config.stage(self.name) / f"{item}.safetensors", {"loras": loras, "loss": losses}, metadata)
+            facts = {"people": people, "left_out": left_out, "loss": [round(loss, 5) for loss in losses.tolist()]}
+            reason = "; ".join(f"without {name}: {why}" for name, why in left_out.items())
+            return Record(item, reason=reason, facts=facts)
 
         return work
 
@@ -66,17 +76,29 @@ DREAMBOOTH = DreamBooth()
 
 
 def groups(config: DatasetConfig) -> dict[str, list[str]]:
-    """Who is trained together, by group. What is done stays as it is; people who are new make new groups."""
-    done = {
-        record.item: list(record.facts["people"])
-        for record in Manifest(config.stage(DREAMBOOTH.name)).records()
-        if record.status == "done"
-    }
+    """Who is trained together, by group. What is done stays as it is; people who are new make new groups.
+
+    Whoever was left out of a group that is done, for a reason that its record tells, is not tried again.
+    """
+    records = [record for record in Manifest(config.stage(DREAMBOOTH.name)).records() if record.status == "done"]
+    done = {record.item: list(record.facts["people"]) for record in records}
     taken = {person for people in done.values() for person in people}
+    taken |= {person for record in records for person in record.facts.get("left_out", {})}
     left = [person for person in Manifest(config.stage("preprocess")).done() if person not in taken]
     size = config.dreambooth.people
     fresh = [left[i : i + size] for i in range(0, len(left), size)]
     return done | {people[0]: people for people in fresh}
+
+
+def readable(config: DatasetConfig, people: Sequence[str]) -> tuple[dict[str, Prepared], dict[str, str]]:
+    """Pictures to train on, by person, and why some people have none: one bad file must not cost a whole group."""
+    albums, left_out = {}, {}
+    for person in people:
+        try:
+            albums[person] = read_prepared(config, person).split(config.preprocess.held_out)[0]
+        except (ValueError, OSError, KeyError) as error:
+            left_out[person] = f"{type(error).__name__}: {error}"
+    return albums, left_out
 
 
 def teach(
@@ -84,13 +106,14 @@ def teach(
     base: SDXLBase,
     layout: LoRALayout,
     start: Tensor,
-    people: Sequence[str],
+    people: Mapping[str, Prepared],
     prior: tuple[Tensor, str] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """LoRAs (people, numel) and last losses (people,) of people who are preprocessed. prior: latents, caption."""
+    """LoRAs (people, numel) and last losses (people,) from everybody's pictures. prior: latents, caption."""
     settings: TeacherConfig = config.dreambooth
-    read = {person: read_prepared(config, person) for person in people}
-    captions = sorted({caption for own in read.values() for caption in own.captions} | ({prior[1]} if prior else set()))
+    captions = sorted(
+        {caption for own in people.values() for caption in own.captions} | ({prior[1]} if prior else set())
+    )
     rows = {caption: row for row, caption in enumerate(captions)}
     context, pooled = (table.to(base.device, base.dtype) for table in read_texts(config, captions))
     albums = [
@@ -101,7 +124,7 @@ def teach(
             torch.tensor(own.places),
             own.of,
         )
-        for person, own in read.items()
+        for person, own in people.items()
     ]
     class_pictures = None
     if prior:

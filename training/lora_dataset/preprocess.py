@@ -7,7 +7,7 @@ preprocess/text/<hash>.safetensors  context (77, width) and pooled (width) of on
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,23 @@ class Prepared:
     captions: list[str]
     places: list[int]
     of: int
+
+    def split(self, held_out: int) -> tuple["Prepared", "Prepared"]:
+        """Pictures to train on, and the last `held_out`, which are kept from training.
+
+        Raises:
+            ValueError: nothing would be left to train on.
+        """
+        cut = len(self.captions) - held_out
+        if cut < 1:
+            raise ValueError(
+                f"{len(self.captions)} pictures, of which preprocess.held_out keeps {held_out}: none is left"
+            )
+        parts = (slice(None, cut), slice(cut, None))
+        train, kept = (
+            replace(self, latents=self.latents[p], captions=self.captions[p], places=self.places[p]) for p in parts
+        )
+        return train, kept
 
 
 def read_prepared(config: DatasetConfig, person: str) -> Prepared:

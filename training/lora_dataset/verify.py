@@ -98,8 +98,8 @@ def look(
 ) -> Record:
     """Draw with a person's LoRA and without; similarity is the raw cosine with collect's embedding, 0 without a face.
 
-    The loss is taken on the person's pictures with noise that training has not seen: it tells whether the LoRA arrived
-    in the U-Net, not whether it generalises.
+    The loss is taken on the pictures that were kept from training. Where none were, on the person's others, with noise
+    that training has not seen: that tells whether the LoRA arrived in the U-Net, not whether it generalises.
     """
     without = _look(config, base, encoder, person)
     with base.lora(lora, layout):
@@ -121,7 +121,8 @@ def look(
 
 def _look(config: DatasetConfig, base: SDXLBase, encoder: FaceEncoder, person: str) -> Looked:
     settings = config.verify
-    own = read_prepared(config, person)
+    own, kept = read_prepared(config, person).split(config.preprocess.held_out)
+    measured = kept if kept.captions else own
     chosen = [own.captions[i % len(own.captions)] for i in range(settings.pictures)]
     pictures = base.generate(chosen, config.preprocess.size, settings.steps, settings.guidance, settings.seed)
     known, cosines = person_embedding(config, person), []
@@ -131,21 +132,21 @@ def _look(config: DatasetConfig, base: SDXLBase, encoder: FaceEncoder, person: s
             cosines.append(float(known @ embedding / np.linalg.norm(embedding)))
         except NoFaceError:
             cosines.append(0.0)
-    return Looked(pictures, fmean(cosines), _loss(config, base, own.latents, own.captions))
+    texts = read_texts(config, measured.captions)
+    return Looked(pictures, fmean(cosines), denoising_loss(base, measured.latents, *texts, config.preprocess.size))
 
 
 @torch.no_grad()
-def _loss(config: DatasetConfig, base: SDXLBase, latents: Tensor, captions: Sequence[str]) -> float:
+def denoising_loss(base: SDXLBase, latents: Tensor, context: Tensor, pooled: Tensor, size: int) -> float:
+    """Mean squared error of the U-Net's prediction on pictures (n, 4, h, w) and their texts, always the same dice."""
     dice = torch.Generator().manual_seed(LOSS_SEED)
     scheduler = base.scheduler()
     picks = torch.arange(LOSS_ROWS) % len(latents)
     clean = latents[picks].to(base.device)
     timesteps = stratified(LOSS_ROWS, scheduler.config.num_train_timesteps, dice).to(base.device)
     noise = torch.randn(clean.shape, generator=dice).to(base.device)
-    context, pooled = (table.to(base.device) for table in read_texts(config, [captions[i] for i in picks.tolist()]))
-    output = base.predict(
-        scheduler.add_noise(clean, noise, timesteps), timesteps, context, pooled, config.preprocess.size
-    )
+    noisy = scheduler.add_noise(clean, noise, timesteps)
+    output = base.predict(noisy, timesteps, context[picks].to(base.device), pooled[picks].to(base.device), size)
     return float((output - loss_target(scheduler, clean, noise, timesteps)).square().mean())
 
 
