@@ -182,11 +182,16 @@ class Trainer:
         optimiser = torch.optim.Adam(self.factors.values(), lr=learning_rate, betas=(0.9, 0.99))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         progress = comfy.utils.ProgressBar(steps)
-        losses = []
+        losses: list[float] = []
         try:
             for _ in range(steps):
                 comfy.model_management.throw_exception_if_processing_interrupted()
                 loss = self.loss(batch, generator)
+                if not loss.isfinite():
+                    raise ValueError(
+                        f"the loss is not finite at step {len(losses) + 1} of {steps}: lower `learning_rate`, or look "
+                        "at the LoRA it started from; no LoRA comes out"
+                    )
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()

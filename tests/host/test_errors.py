@@ -157,3 +157,17 @@ def test_missing_features(client: Client, workflow: Graph) -> None:
     with pytest.raises(PromptError, match=r"needs image features: connect CLIP Vision Encode"):
         client.run(graph.only("Save LoRA").prompt)
     client.run(graph.set("Mix Features", mode="face").only("Save LoRA").prompt)
+
+
+def test_refining_towards_nan_is_refused(client: Client, workflow: Graph, base: Path) -> None:
+    """A LoRA of finite numbers with which the U-Net overflows: no LoRA of NaN comes out of training."""
+    client.run(workflow.copy().set("Save LoRA", prefix="loras/vast").only("Save LoRA").prompt)
+    tensors = load_file(next((base / "output" / "loras").glob("vast_*.safetensors")))
+    graph = with_file(workflow, base, "vast", {name: tensor * 1e25 for name, tensor in tensors.items()})
+    links = {name: graph.output("Load Checkpoint", slot) for slot, name in enumerate(("model", "clip", "vae"))}
+    links |= {"lora": graph.output("File"), "images": graph.output("Reference 1")}
+    settings = {"prompt": "a portrait of a person", "steps": 2, "learning_rate": 1e-3, "batch": 1, "seed": 0}
+    graph.add("Refine", "DiffLoRARefine", **links, **settings, save_memory=False)
+    graph.add("Curve", "PreviewImage", images=graph.output("Refine", 1))
+    with pytest.raises(PromptError, match=r"DiffLoRARefine: the loss is not finite at step 1 of 2"):
+        client.run(graph.only("Curve").prompt)

@@ -35,18 +35,12 @@ def connect(address: str | None, workers: int) -> Any:
     return ray
 
 
-def run_on_cluster(
-    stage: Stage, config: DatasetConfig, workers: int, address: str | None = None, stop_after: int = 0
-) -> None:
-    """Do what is left of a stage on `workers` workers. stop_after: give up after so many lost workers, 0 never.
-
-    Raises:
-        RuntimeError: more workers were lost than `stop_after` allows.
-    """
+def run_on_cluster(stage: Stage, config: DatasetConfig, workers: int, address: str | None = None) -> None:
+    """Do what is left of a stage on `workers` workers."""
     ray = connect(address, workers)
     left = waiting(stage, config)
     if left:
-        pool = Pool(ray, stage, config, min(workers, len(left)), stop_after)
+        pool = Pool(ray, stage, config, min(workers, len(left)))
         try:
             collect_records(stage, config, left, pool.records(left))
         finally:
@@ -57,9 +51,8 @@ def run_on_cluster(
 class Pool:
     """Actors, and the items they have in hand."""
 
-    def __init__(self, ray: Any, stage: Stage, config: DatasetConfig, workers: int, stop_after: int) -> None:
-        self.ray, self.stage, self.config, self.stop_after = ray, stage, config, stop_after
-        self.lost = 0
+    def __init__(self, ray: Any, stage: Stage, config: DatasetConfig, workers: int) -> None:
+        self.ray, self.stage, self.config = ray, stage, config
         self.actors = [self._hire() for _ in range(workers)]
 
     def records(self, items: Sequence[str]) -> Iterator[Record]:
@@ -95,9 +88,6 @@ class Pool:
         return self.ray.remote(Hand).options(**resources, max_restarts=0).remote(self.stage, self.config)
 
     def _replace(self, actor: Any) -> Any:
-        self.lost += 1
-        if self.stop_after and self.lost > self.stop_after:
-            raise RuntimeError(f"{self.lost} workers were lost; the last records are written, run the command again")
         self.actors.remove(actor)
         self.actors.append(self._hire())
         return self.actors[-1]

@@ -20,6 +20,7 @@ from difflora_core.encoders import FaceEncoder, NoFaceError
 
 from .config import CollectConfig, DatasetConfig
 from .faces import face_side, first_of_each, largest_face, mean_face, open_faces, save_array, unit
+from .files import replacing
 from .manifest import Manifest, Record
 from .sources import Entry, Source, entries
 
@@ -208,6 +209,5 @@ def _copy(picture: Path, target: Path) -> None:
         captions[1].unlink(missing_ok=True)
     for source, path in ((picture, target), captions):
         if source.exists():
-            partial = path.with_name(f".{path.name}.partial")
-            shutil.copyfile(source, partial)
-            partial.replace(path)
+            with replacing(path) as partial:
+                shutil.copyfile(source, partial)

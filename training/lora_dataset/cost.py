@@ -9,7 +9,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from training.dreambooth import DreamBoothConfig, initial_lora, train_loras
+from training.dreambooth import DreamBoothConfig, shared_start, train_loras
 
 from .base import DTYPES, SDXLBase
 from .config import DatasetConfig
@@ -24,10 +24,9 @@ PICTURE_BYTES_PER_PIXEL = 1.5
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds on one device. picture_step: one picture, one denoising step without guidance. teacher_step: one
+    """Seconds on the measured device. picture_step: one picture, one denoising step without guidance. teacher_step: one
     optimiser step of a whole group of people."""
 
-    device: str
     picture_step: float
     teacher_step: float
 
@@ -53,11 +52,11 @@ def measure(config: DatasetConfig, device: str) -> tuple[Speed, int]:
     def loss(step: int, generator: torch.Generator) -> Tensor:
         return predict(settings.people * settings.rows, config.preprocess.size).float().square().mean()[None]
 
-    start = initial_lora(layout, torch.Generator().manual_seed(0)).to(base.device)
+    start = shared_start(layout).to(base.device)
     short = DreamBoothConfig(steps=MEASURED_STEPS + 1, rows=settings.rows)
     train_loras(base.unet, layout, start, settings.people, loss, short, lambda _: ticks.append(time.monotonic()))
     steps = [after - before for before, after in pairwise(ticks)]
-    return Speed(device, picture, median(steps)), layout.numel
+    return Speed(picture, median(steps)), layout.numel
 
 
 def estimate(config: DatasetConfig, names: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from difflora_core.encoders import EncodedFace, FaceEncoder
 
 from .config import DatasetConfig, FacesConfig
+from .files import replacing
 
 # A mean head, in distances between the eyes: where the nose tip is on the way from the eyes down to the mouth and how
 # far the mouth is (both of the five-point template that ArcFace's crops are aligned to), how far the tip stands out of
@@ -121,14 +122,10 @@ def first_of_each(embeddings: np.ndarray, threshold: float, block: int = 2048) -
 
 def save_array(path: Path, array: np.ndarray) -> None:
     """Write a .npy file so that at any moment it is absent, the old one or the whole new one."""
-    partial = path.with_name(f".{path.name}.partial")
     content = io.BytesIO()
     np.save(content, array, allow_pickle=False)  # into memory: numpy's own error of a full disk does not say so
-    try:
+    with replacing(path) as partial:
         partial.write_bytes(content.getvalue())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def mean_face(embeddings: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ do the LoRAs that are trained on them.
 """
 
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from .config import DatasetConfig, GenerateConfig
 from .faces import open_faces, person_embedding
 from .manifest import Manifest, Record
 from .photomaker_pipeline import PhotoMakerPipeline, Sampling
+from .pictures import write_picture
 from .stage import Worker
 
 PROMPTS = Path(__file__).parent / "prompts"
@@ -181,13 +181,3 @@ def read_lines(path: Path) -> list[str]:
 def picture_seed(seed: int, number: int) -> int:
     """Seed of a picture: of 63 bits, so that two settings' seeds don't overlap."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:8], "big") >> 1
-
-
-def write_picture(path: Path, picture: Image.Image) -> None:
-    """Write a PNG; it is there whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        picture.save(partial, format="PNG")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

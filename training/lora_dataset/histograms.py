@@ -1,6 +1,5 @@
 """A sheet of histograms with their thresholds, drawn with Pillow alone: what a filter did, at a glance."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from .pictures import write_picture
 
 PANEL = (420, 260)  # pixels
 COLUMNS = 3
@@ -40,13 +41,7 @@ def draw_histograms(histograms: Sequence[Histogram], path: Path) -> None:
     for number, histogram in enumerate(histograms):
         place = (number % COLUMNS * PANEL[0], number // COLUMNS * PANEL[1])
         sheet.paste(_panel(histogram), place)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        sheet.save(partial, format="PNG")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_picture(path, sheet)
 
 
 def _panel(histogram: Histogram) -> Image.Image:

@@ -4,11 +4,12 @@ One file per item needs no lock: workers on many machines write at once, and a k
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from .files import replacing
 
 Status = Literal["done", "dropped", "failed"]
 
@@ -37,14 +38,8 @@ class Manifest:
 
     def write(self, record: Record) -> None:
         """Write a record so that at any moment the file is either absent, the old one, or the whole new one."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(record.item)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
+        with replacing(self._path(record.item)) as partial:
             partial.write_text(json.dumps(asdict(record), indent=1, ensure_ascii=False), encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def read(self, item: str) -> Record | None:
         """The record of an item, None if there is none."""

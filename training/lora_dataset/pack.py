@@ -20,6 +20,7 @@ from difflora_core.layout import LoRALayout
 from training.lora_store import LoRAStore
 
 from .config import DatasetConfig
+from .files import replacing
 from .manifest import Manifest, Record
 from .stage import Worker
 
@@ -107,14 +108,8 @@ class Pack:
             for at in range(0, len(people), size):
                 piece = people[at : at + size]
                 plan[f"{split}-{piece[0].person}"] = {"split": split, "people": [asdict(origin) for origin in piece]}
-        path = _plan_path(config)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        try:
+        with replacing(_plan_path(config)) as partial:
             partial.write_text(json.dumps(plan, ensure_ascii=False), encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
         return list(plan)
 
     def worker(self, config: DatasetConfig, device: str) -> Worker:

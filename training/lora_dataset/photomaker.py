@@ -5,7 +5,6 @@ embedding of the class word; the results take the class word's place in the prom
 section 3). Names of tensors are those of the public file, for they are its interface. Sizes come from the shapes.
 """
 
-import os
 import pickle
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,8 @@ from torch.nn import functional as F
 from difflora_core.layout import LoRALayout
 from difflora_core.lora_file import DOWN, read_lora
 from difflora_core.tensor_file import describe_content, read_tensors
+
+from .files import replacing
 
 PARTS = ("id_encoder", "lora_weights")
 IGNORED = "vision_model.embeddings.position_ids"  # a constant that older versions of transformers wrote
@@ -220,14 +221,8 @@ def _read_safetensors(path: Path) -> dict[str, dict[str, Tensor]]:
 
 def write_photomaker(path: str | Path, encoder: IdEncoder, lora: Mapping[str, Tensor]) -> None:
     """Write the official layout, atomically. lora: names of the official file, see `lora_names`."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(Path(path)) as partial:
         torch.save({"id_encoder": encoder.state_dict(), "lora_weights": dict(lora)}, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def lora_names(flat: Tensor, layout: LoRALayout) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .files import replacing
 from .names import printable
 
 KINDS = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "avif", "jp2", "ppm", "pgm")
@@ -95,3 +96,9 @@ def _eight_bits(grey: np.ndarray) -> np.ndarray:
     floats = grey.dtype.kind == "f"
     largest = 1.0 if floats and values.max() <= 1 else 255.0 if floats and values.max() <= 255 else 65535.0
     return np.round(values * (255.0 / largest)).astype(np.uint8)
+
+
+def write_picture(path: Path, picture: Image.Image) -> None:
+    """Write a PNG; it is there whole or not at all."""
+    with replacing(path) as partial:
+        picture.save(partial, format="PNG")

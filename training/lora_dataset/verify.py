@@ -7,7 +7,6 @@ verify/sheet.png        a person's own picture, pictures without the LoRA, pictu
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -25,7 +24,9 @@ from training.lora_store import LoRAStore
 from .base import DTYPES, SDXLBase
 from .config import DatasetConfig
 from .faces import open_faces, person_embedding
+from .files import replacing
 from .manifest import Manifest, Record
+from .pictures import write_picture
 from .preprocess import read_prepared, read_texts
 from .stage import Worker
 
@@ -70,14 +71,15 @@ class Verify:
         means = {name: fmean(record.facts[name] for record in records) for name in FIGURES}
         people = {record.item: {name: record.facts[name] for name in FIGURES} for record in records}
         folder = config.stage(self.name) / "report"
-        _replace_text(folder / "report.json", json.dumps({"mean": means, "people": people}, indent=1))
+        with replacing(folder / "report.json") as partial:
+            partial.write_text(json.dumps({"mean": means, "people": people}, indent=1), encoding="utf-8")
         strips = [Image.open(folder / f"{record.item}.png") for record in records]
         sheet = Image.new("RGB", (max(s.width for s in strips), sum(s.height for s in strips)), "white")
         top = 0
         for strip in strips:
             sheet.paste(strip, (0, top))
             top += strip.height
-        _save_picture(folder / "sheet.png", sheet)
+        write_picture(folder / "sheet.png", sheet)
 
 
 VERIFY = Verify()
@@ -115,7 +117,7 @@ def look(
     reference = Image.open(config.workspace / source.facts["kept"][0]["file"]).convert("RGB")
     title = f"{person}: {without.similarity:.2f} without, {own.similarity:.2f} with the LoRA"
     strip = _strip(title, [reference, *_images(without.pictures[:2]), *_images(own.pictures)])
-    _save_picture(config.stage(VERIFY.name) / "report" / f"{person}.png", strip)
+    write_picture(config.stage(VERIFY.name) / "report" / f"{person}.png", strip)
     return Record(person, facts=facts)
 
 
@@ -162,17 +164,3 @@ def _strip(title: str, pictures: Sequence[Image.Image]) -> Image.Image:
     for column, picture in enumerate(pictures):
         strip.paste(picture.resize((CELL, CELL), Image.Resampling.LANCZOS), (EDGE + column * (CELL + EDGE), 28))
     return strip
-
-
-def _save_picture(path: Path, picture: Image.Image) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    picture.save(partial, "PNG")
-    partial.replace(path)
-
-
-def _replace_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -43,7 +43,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "dreambooth": {
             "feed_forward": True,
             "people": 2,
-            "steps": 6,
+            "steps": 12,  # long enough that the second group is not done when the first one's record is noticed
             "rows": 2,
             "dtype": "fp32",
             "gradient_checkpointing": False,
