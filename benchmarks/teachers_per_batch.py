@@ -1,16 +1,22 @@
 """People per hour: many LoRAs in one batch, against one at a time, against the loop of diffusers and PEFT.
 
-    python -m benchmarks.teachers_per_batch [--people 4 16] [--steps 3] [--threads 1]
+    python -m benchmarks.teachers_per_batch [--people 4 16] [--steps 3] [--cores 2] [--rounds 3]
 
 Equal work per person: rank 4 on attention and feed-forward layers, four rows per step, cached latents and text
 embeddings, AdamW. The base model is the miniature's, untrained, since time does not depend on weights. The PEFT loop is
 the training step of diffusers' DreamBooth LoRA script for SDXL without what doesn't concern it (logging, saving).
-Prints ratios of one run; loading is not counted.
+
+Everything uses the same number of cores in both ways there are: one process with a thread per core, and a process per
+core with one thread each (`python -m training dataset dreambooth --workers N`). Prints ratios of one run; loading is not
+counted. The last lines compare each side's better way.
 """
 
 import argparse
 import json
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
 from statistics import median
 
 import torch
@@ -25,18 +31,28 @@ from training.denoising import loss_target
 from training.dreambooth import DreamBoothConfig
 
 ROWS, PICTURES = 4, 16
+PEFT = 0
+"""Stands for the PEFT loop where a number of people is expected."""
 
 
-def ours(base: BaseModel, tokenizer: Tokenizer, people: int, steps: int) -> float:
+@cache
+def frozen_base() -> tuple[BaseModel, Tokenizer]:
+    """A process's base model and tokenizer."""
+    return BaseModel().eval().requires_grad_(False), Tokenizer(find_host() / "comfy" / "sd1_tokenizer")
+
+
+def ours(people: int, steps: int) -> float:
     """Wall seconds of one optimiser step divided by the people in it."""
+    base, tokenizer = frozen_base()
     latents = torch.randn(people, PICTURES, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     start = time.perf_counter()
     train_teachers(base, tokenizer, latents, DreamBoothConfig(steps=steps, rows=ROWS))
     return (time.perf_counter() - start) / steps / people
 
 
-def with_peft(tokenizer: Tokenizer, steps: int) -> float:
+def with_peft(steps: int) -> float:
     """Wall seconds of one optimiser step of one person's LoRA with PEFT's layers in a frozen diffusers U-Net."""
+    tokenizer = frozen_base()[1]
     base = BaseModel().requires_grad_(False)
     names = [module.name for module in layout().modules]
     base.unet.add_adapter(LoraConfig(r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=names))
@@ -61,34 +77,66 @@ def with_peft(tokenizer: Tokenizer, steps: int) -> float:
     return (time.perf_counter() - start) / steps
 
 
+def measure(kind: int, steps: int, threads: int) -> float:
+    """Seconds per person-step in this process, after a step that isn't counted."""
+    torch.set_num_threads(threads)
+    run = with_peft if kind == PEFT else lambda count: ours(kind, count)
+    run(1)
+    return run(steps)
+
+
+def beside(pool: ProcessPoolExecutor, kind: int, steps: int, processes: int) -> float:
+    """Seconds per person-step of `processes` processes that work beside one another, one thread each."""
+    return sum(pool.map(measure, [kind] * processes, [steps] * processes, [1] * processes)) / processes**2
+
+
 def main() -> None:
     """Measure in turns and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--people", type=int, nargs="+", default=[4, 16])
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=3, help="of the largest batch; smaller ones make more")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cores", type=int, default=2)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    tokenizer = Tokenizer(find_host() / "comfy" / "sd1_tokenizer")
-    base = BaseModel().eval().requires_grad_(False)
-    ours(base, tokenizer, 1, 1)  # warm-up
-    seconds: dict[str, list[float]] = {}
-    for _ in range(arguments.rounds):
-        seconds.setdefault("peft", []).append(with_peft(tokenizer, 4 * arguments.steps))
-        for people in (1, *arguments.people):
-            steps = arguments.steps * (4 if people == 1 else 1)
-            seconds.setdefault(f"ours, {people}", []).append(ours(base, tokenizer, people, steps))
-    each = {name: median(times) for name, times in seconds.items()}
-    figures = {
-        name: {
-            "ms per person-step": round(1000 * time, 1),
-            "times the PEFT loop": round(each["peft"] / time, 2),
-            "times our K = 1": round(each["ours, 1"] / time, 2),
+    cores, most = arguments.cores, max(arguments.people)
+    ways = {f"1 process of {cores} threads": 1, f"{cores} processes of 1 thread": cores}
+    seconds: dict[tuple[str, str], list[float]] = {}
+    with (
+        ProcessPoolExecutor(1, get_context("spawn")) as single,
+        ProcessPoolExecutor(cores, get_context("spawn")) as several,
+    ):
+        list(several.map(measure, [1] * cores, [8] * cores, [1] * cores))  # every process has loaded its model
+        for _ in range(arguments.rounds):
+            for kind in (PEFT, 1, *arguments.people):
+                steps = arguments.steps * most // max(1, kind)
+                name = "PEFT loop" if kind == PEFT else f"ours, K = {kind}"
+                for way, processes in ways.items():
+                    if processes == 1:
+                        time_taken = single.submit(measure, kind, steps, cores).result()
+                    else:
+                        time_taken = beside(several, kind, steps, processes)
+                    seconds.setdefault((name, way), []).append(time_taken)
+    each = {key: median(times) for key, times in seconds.items()}
+    best: dict[str, float] = {}
+    for (name, _), value in each.items():
+        best[name] = min(value, best.get(name, value))
+    one_process = next(iter(ways))
+    table = {
+        f"{name}, {way}": {
+            "ms per person-step": round(1000 * value, 1),
+            "times the PEFT loop in one process": round(each["PEFT loop", one_process] / value, 2),
+            "times our K = 1 in one process": round(each["ours, K = 1", one_process] / value, 2),
         }
-        for name, time in each.items()
+        for (name, way), value in each.items()
     }
-    print(json.dumps({"threads": arguments.threads, **figures}, indent=1))
+    ratios = {
+        name: {
+            "times the PEFT loop": round(best["PEFT loop"] / value, 2),
+            "times our K = 1": round(best["ours, K = 1"] / value, 2),
+        }
+        for name, value in best.items()
+    }
+    print(json.dumps({"cores": cores, **table, "each in its better way": ratios}, indent=1))
 
 
 if __name__ == "__main__":

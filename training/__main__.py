@@ -1,16 +1,25 @@
-"""Command line of the trainers: `python -m training dataset <stage> --config FILE`."""
+"""Command line of the trainers: `python -m training <command> …`."""
 
 import argparse
+import importlib
 import sys
 
-from .lora_dataset import command as dataset
+COMMANDS = {
+    "dataset": (".lora_dataset.command", "from a folder of faces to a store of LoRAs"),
+}
+"""Command → the module that offers `add_arguments(parser)`, which sets the parser's default `run`, and a line of help.
+Only the module of the command that is asked for is imported: most of them bring heavy libraries."""
 
 
 def main() -> int:
     """Parse the command line and run; an error that is the user's to mend is one line, not a traceback."""
     parser = argparse.ArgumentParser(prog="python -m training", description="Train what DiffLoRA needs.")
     commands = parser.add_subparsers(dest="command", required=True)
-    dataset.add_arguments(commands.add_parser("dataset", help="from a folder of faces to a store of LoRAs"))
+    asked = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+    for name, (module, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text)
+        if name == asked:
+            importlib.import_module(module, __package__).add_arguments(command)
     arguments = parser.parse_args()
     try:
         arguments.run(arguments)
