@@ -7,8 +7,8 @@ embeddings, AdamW. The base model is the miniature's, untrained, since time does
 the training step of diffusers' DreamBooth LoRA script for SDXL without what doesn't concern it (logging, saving).
 
 Everything uses the same number of cores in both ways there are: one process with a thread per core, and a process per
-core with one thread each (`python -m training dataset dreambooth --workers N`). Prints ratios of one run; loading is not
-counted. The last lines compare each side's better way.
+core with one thread each (`python -m training dataset dreambooth --workers N`). Prints ratios of one run; loading is
+not counted. The last lines compare each side's better way.
 """
 
 import argparse
