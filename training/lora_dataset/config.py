@@ -3,14 +3,11 @@
 Paths in a file are relative to the file's own folder. A key that no dataclass has is an error, not a comment.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Literal
 
-import yaml
-
-T = TypeVar("T")
+from training.settings import read_settings
 
 
 @dataclass(frozen=True)
@@ -172,51 +169,9 @@ def load_config(path: str | Path) -> DatasetConfig:
         ValueError: it is no YAML, a key is unknown, or a value has another type than the field.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no configuration file {path}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{path} holds a {type(values).__name__}, expected settings by name")
-    config = _read(DatasetConfig, values, path.parent, str(path))
+    config = read_settings(DatasetConfig, path)
     # The only path that may also be a name, of a data set in the local cache
     source = (path.parent / Path(config.collect.path).expanduser()).resolve()
     if not config.collect.path or (config.collect.source == "datasets" and not source.exists()):
         return config
     return replace(config, collect=replace(config.collect, path=str(source)))
-
-
-def _read(kind: type[T], values: Mapping[str, Any], folder: Path, where: str) -> T:
-    hints = get_type_hints(kind)
-    known = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(values.keys() - known):
-        raise ValueError(f"{where}: unknown setting {unknown[0]!r}; there are {', '.join(sorted(known))}")
-    try:
-        return kind(**{key: _value(hints[key], value, folder, f"{where}: {key}") for key, value in values.items()})
-    except TypeError as error:
-        raise ValueError(f"{where}: {error}") from error
-
-
-def _value(kind: Any, value: Any, folder: Path, where: str) -> Any:
-    if is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{where} is {value!r}, expected settings by name")
-        return _read(kind, value, folder, where)  # type: ignore[arg-type]
-    options = getattr(kind, "__args__", ())
-    if getattr(kind, "__origin__", None) is Literal:
-        if value not in options:
-            raise ValueError(f"{where} is {value!r}, expected one of {', '.join(map(str, options))}")
-        return value
-    if kind is Path or Path in options:
-        if value is None and type(None) in options:
-            return None
-        if not isinstance(value, str):
-            raise ValueError(f"{where} is {value!r}, expected a path")
-        return (folder / Path(value).expanduser()).resolve()
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not kind:
-        raise ValueError(f"{where} is {value!r}, expected {kind.__name__}")
-    return value
