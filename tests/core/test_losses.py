@@ -1,8 +1,12 @@
 """Losses on cases computed by hand."""
 
+import math
+
+import pytest
 import torch
 
-from difflora_core.losses import DeltaWeights, denoising_weight, reconstruction, weight_preserved
+from difflora_core.layout import LoRALayout, LoRAModule
+from difflora_core.losses import DeltaWeights, denoising_weight, kl, reconstruction, weight_preserved
 
 
 def test_reconstruction_is_the_mean_square():
@@ -62,3 +66,100 @@ def test_denoising_weight_turns_x0_errors_into_errors_of_noise_and_velocity():
     v_error = (velocity(wrong) - velocity(clean)).square()
     torch.testing.assert_close(denoising_weight(sigma[None], velocity=False)[0] * error, eps_error)
     torch.testing.assert_close(denoising_weight(sigma[None], velocity=True)[0] * error, v_error)
+
+
+@pytest.fixture
+def square() -> LoRALayout:
+    """One module 2 → 2 at rank 2: with down = 1 the up factor is ΔW."""
+    return LoRALayout((LoRAModule("mid_block.to_q", 2, 2),), rank=2)
+
+
+def _change(square: LoRALayout, delta: list[list[float]]) -> torch.Tensor:
+    """The LoRA (1, numel) of a given ΔW."""
+    return square.flatten({"mid_block.to_q": (torch.eye(2), torch.tensor(delta))})[None]
+
+
+def test_direction_by_hand(square):
+    # cosine of [[3, 0], [0, 4]] and [[1, 0], [0, 0]]: 3 / (5 · 1)
+    loss = DeltaWeights(square).direction(_change(square, [[1, 0], [0, 0]]), _change(square, [[3, 0], [0, 4]]))
+    torch.testing.assert_close(loss, torch.tensor(0.4))
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(7.0, 0.0), (-0.5, 2.0), (0.0, 1.0)])
+def test_direction_of_a_multiple(square, factor, expected):
+    target = [[1.0, 2.0], [0.0, -1.0]]
+    prediction = [[factor * number for number in row] for row in target]
+    loss = DeltaWeights(square).direction(_change(square, prediction), _change(square, target))
+    torch.testing.assert_close(loss, torch.tensor(expected), atol=1e-6, rtol=0)
+
+
+def test_direction_has_a_finite_gradient_where_there_is_no_change(square):
+    prediction = _change(square, [[0.0, 0.0], [0.0, 0.0]]).requires_grad_()
+    DeltaWeights(square).direction(prediction, _change(square, [[1.0, 2.0], [0.0, -1.0]])).backward()
+    assert prediction.grad is not None
+    assert prediction.grad.isfinite().all()
+
+
+def test_direction_gradient_is_orthogonal_to_the_change(layout, loras):
+    loss = DeltaWeights(layout).direction
+    scale = torch.tensor(1.0, requires_grad=True)
+    up_only = layout.flatten({n: (down * 0, up * 0 + 1) for n, (down, up) in layout.unflatten(loras[0]).items()})
+    loss(loras[:3] * (1 + (scale - 1) * up_only), loras[3:6]).backward()
+    torch.testing.assert_close(scale.grad, torch.tensor(0.0), atol=1e-6, rtol=0)
+
+
+def test_spectrum_by_hand(square):
+    # singular values 5 and 1 instead of 3 and 4, in descending order 4 and 3: ((5 − 4)² + (1 − 3)²) / 25
+    rotated = _change(square, [[0.0, 5.0], [-1.0, 0.0]])
+    loss = DeltaWeights(square).spectrum(rotated, _change(square, [[3.0, 0.0], [0.0, 4.0]]))
+    torch.testing.assert_close(loss, torch.tensor(0.2))
+
+
+def test_spectrum_gradient_by_hand(square):
+    # 2 (σ̂ − σ) û v̂ᵀ / Σσ² for both values: (2 · 1, 2 · −2) / 25 on the diagonal, and ΔW is the up factor
+    prediction = _change(square, [[5.0, 0.0], [0.0, 1.0]]).requires_grad_()
+    DeltaWeights(square).spectrum(prediction, _change(square, [[3.0, 0.0], [0.0, 4.0]])).backward()
+    assert prediction.grad is not None
+    up = square.unflatten(prediction.grad)["mid_block.to_q"][1][0]
+    torch.testing.assert_close(up, torch.tensor([[0.08, 0.0], [0.0, -0.16]]))
+
+
+def test_spectrum_is_that_of_the_whole_matrices_and_below_the_relative_error(layout, loras):
+    prediction, target = loras[:3], loras[3:6]
+    terms = []
+    for one, other in zip(layout.unflatten(prediction).values(), layout.unflatten(target).values(), strict=True):
+        values, wanted = (torch.linalg.svdvals(up @ down) for down, up in (one, other))
+        terms.append((values - wanted).square().sum(-1) / wanted.square().sum(-1))
+    found = DeltaWeights(layout).spectrum(prediction, target)
+    torch.testing.assert_close(found, torch.stack(terms).mean(), rtol=1e-4, atol=1e-6)
+    assert found < DeltaWeights(layout).relative_error(prediction, target)
+
+
+def test_spectrum_of_an_untrained_lora_is_one_and_has_a_gradient(layout, loras):
+    # B = 0, as every LoRA begins: no singular value is right, and QR has no derivative there
+    factors = layout.unflatten(loras[:3])
+    begun = layout.flatten({name: (down, up * 0) for name, (down, up) in factors.items()}).requires_grad_()
+    loss = DeltaWeights(layout).spectrum(begun, loras[3:6])
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), torch.tensor(1.0))
+    assert begun.grad is not None
+    assert begun.grad.isfinite().all()
+    assert begun.grad.abs().max() > 0
+
+
+def test_kl_by_hand():
+    # μ = 2, σ² = 1: 2; μ = 0, σ² = e: (e − 1 − 1) / 2; their mean
+    found = kl(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+    torch.testing.assert_close(found, torch.tensor((2 + (math.e - 2) / 2) / 2))
+
+
+def test_kl_of_the_unit_gaussian_is_zero():
+    assert kl(torch.zeros(2, 3), torch.zeros(2, 3)) == 0
+
+
+def test_kl_gradient_by_hand():
+    mean, log_variance = torch.tensor([3.0, 0.0], requires_grad=True), torch.tensor([0.0, math.log(5)])
+    log_variance.requires_grad_()
+    kl(mean, log_variance).backward()
+    torch.testing.assert_close(mean.grad, torch.tensor([1.5, 0.0]))
+    torch.testing.assert_close(log_variance.grad, torch.tensor([0.0, 1.0]))
