@@ -32,6 +32,11 @@ def test_canonical_form_keeps_the_change(layout, loras):
     assert_same_change(canonical(loras, layout), loras, layout)
 
 
+def test_canonical_form_is_a_fixed_point(layout, loras):
+    once = canonical(loras, layout)
+    assert (canonical(once, layout) - once).norm() <= 1e-5 * once.norm()
+
+
 def test_equal_changes_have_equal_canonical_factors(layout, loras):
     other = mixed(loras, layout)
     assert (other - loras).abs().max() > 0.1
