@@ -4,13 +4,17 @@ The paper adds noise to the LoRA latent and lets the network predict the clean l
 reconstruction loss. The cosine schedule, min-SNR weighting, guidance, averaging and gain are our choice.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor, nn
+
+from .dit import DiT
 
 TIMESTEPS = 1000
 SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -27,8 +31,9 @@ StepCallback = Callable[[int, int], None]
 class SamplingConfig:
     """Recommended sampling, stored in the checkpoint; chosen on validation people.
 
-    samples: latents drawn and averaged. gain: distance from the average person, 1 as predicted; it undoes the
-    shrinkage of a mean prediction.
+    steps: 1 to 1000. guidance_scale: 0 is the average person's condition, 1 no guidance. samples: latents drawn and
+    averaged. gain: distance from the average person, 1 as predicted; it undoes the shrinkage of a mean prediction.
+    Raises ValueError for settings outside what they can be.
     """
 
     steps: int = 20
@@ -40,8 +45,17 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.scheduler not in SCHEDULERS:
             raise ValueError(f"Schedulers are {', '.join(SCHEDULERS)}, found {self.scheduler!r}.")
-        if self.steps < 1 or self.samples < 1:
-            raise ValueError(f"Steps and samples are at least 1, found {self.steps} and {self.samples}.")
+        if not 1 <= self.steps <= TIMESTEPS:
+            raise ValueError(f"Sampling takes 1 to {TIMESTEPS} steps, found {self.steps}: 20 are plenty.")
+        if self.samples < 1:
+            raise ValueError(f"At least 1 sample is drawn, found {self.samples}.")
+        if not 0 <= self.guidance_scale < math.inf:
+            raise ValueError(
+                f"The guidance scale is 0 or more, found {self.guidance_scale}: 1 is none, 2 is usual, below 0 would "
+                "lead away from the person."
+            )
+        if not math.isfinite(self.gain):
+            raise ValueError(f"The gain is a finite number, found {self.gain}.")
 
 
 def make_scheduler(name: str) -> DDIMScheduler | DPMSolverMultistepScheduler | UniPCMultistepScheduler:
@@ -92,32 +106,68 @@ def sample(
     generator: torch.Generator | Sequence[torch.Generator],
     callback: StepCallback | None = None,
 ) -> Tensor:
-    """Latents (people, tokens, width) for conditions (people, condition_width).
+    """Latents (people, tokens, width) float32 for conditions (people, condition_width).
 
-    denoise(noisy, timesteps, condition) → x0. null: (condition_width,), the condition of guidance. All samples of all
-    people run in one batch and are averaged per person; then the gain is applied, from latent zero, which is the mean
-    of the training latents. generator: one for all, or one per condition, so that a row comes out as it would alone.
-    Noise is drawn on the generator's device, so that a seed means the same LoRA on every device. callback(step, steps)
-    is called before each step and may raise to interrupt.
+    denoise(noisy, timesteps, condition) → x0: a `DiT`, whose modulations are computed ahead, or any function of one
+    condition a row. null: (condition_width,), the condition of guidance. All samples of all people run in one batch and
+    are averaged per person; then the gain is applied, from latent zero, which is the mean of the training latents.
+    generator: one for all, or one per condition, so that a row comes out as it would alone. Noise is drawn on the
+    generator's device, so that a seed means the same LoRA on every device, and the latents stay in float32 between
+    steps, whatever the network computes in. callback(step, steps) is called before each step and may raise to
+    interrupt.
+    Raises ValueError for conditions that are none or hold NaN, or another number of generators.
     """
+    check_rows("Conditions", "(people, width)", condition)
     scheduler = make_scheduler(config.scheduler)
     scheduler.set_timesteps(config.steps, device=condition.device)
-    rows = condition.repeat_interleave(config.samples, dim=0)
     generators = [generator] if isinstance(generator, torch.Generator) else list(generator)
-    if len(rows) % (len(generators) * config.samples):
+    if not generators or len(condition) % len(generators):
         raise ValueError(f"One generator, or one per condition: found {len(generators)} for {len(condition)}.")
-    each = (len(rows) // len(generators), *shape)
-    latents = torch.cat([torch.randn(each, generator=g, device=g.device) for g in generators]).to(condition)
+    each = (len(condition) * config.samples // len(generators), *shape)
+    exact = torch.promote_types(condition.dtype, torch.float32)
+    noise = torch.cat([torch.randn(each, generator=g, device=g.device) for g in generators])
+    latents = noise.to(condition.device, exact)
     guided = config.guidance_scale != 1.0
-    both = torch.cat([rows, null.expand_as(rows)]) if guided else rows
-    for step, timestep in enumerate(scheduler.timesteps):
+    both = torch.cat([condition, null.expand_as(condition)]) if guided else condition
+    predictions = _predictions(denoise, scheduler.timesteps, both, config.samples)
+    for step, (timestep, predict) in enumerate(zip(scheduler.timesteps, predictions, strict=True)):
         if callback:
             callback(step, config.steps)
-        noisy = torch.cat([latents, latents]) if guided else latents
-        clean = denoise(noisy, timestep.expand(len(noisy)), both)
+        noisy = latents.to(condition.dtype)
+        clean = predict(torch.cat([noisy, noisy]) if guided else noisy).to(exact)
         if guided:
             with_condition, without = clean.chunk(2)
             clean = without + config.guidance_scale * (with_condition - without)
         latents = scheduler.step(clean, timestep, latents).prev_sample
     mean = latents.unflatten(0, (len(condition), config.samples)).mean(1)
     return config.gain * mean
+
+
+def _predictions(
+    denoise: Denoise, timesteps: Tensor, conditions: Tensor, copies: int
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """For each timestep the function noisy → x0; `copies` consecutive rows of noisy share a condition."""
+    if isinstance(denoise, DiT):
+        for modulations in denoise.modulations(timesteps, conditions, copies):
+            yield partial(denoise.denoise, modulations=modulations)
+        return
+    rows = conditions.repeat_interleave(copies, dim=0)
+    for timestep in timesteps:
+
+
+        def predict(noisy: Tensor, at: Tensor = timestep) -> Tensor:
+            return denoise(noisy, at.expand(len(noisy)), rows)
+
+        yield predict
+
+
+def check_rows(what: str, form: str, numbers: Tensor) -> None:
+    """Raise ValueError unless there is at least one row and no NaN. what, form: name and dimensions for the error."""
+    if numbers.ndim != form.count(",") + 1 or 0 in numbers.shape:
+        raise ValueError(f"{what} are {form}, at least one; found {tuple(numbers.shape)}.")
+    finite = numbers.flatten(1).isfinite().all(1)
+    if not finite.all():
+        raise ValueError(
+            f"{what} hold NaN or infinite numbers, first in row {int((~finite).nonzero()[0])} of {len(numbers)}: what "
+            "came before made them, or the dtype is too small for them."
+        )

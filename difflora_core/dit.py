@@ -1,22 +1,36 @@
 """The denoiser: a diffusion transformer over LoRA latents with adaLN-Zero, predicting the clean latent (x0).
 
 Known from the paper: 16 layers, width 1454, AdaLN, x0. 1454 = 2 × 727, so a head can't be a round fraction of the
-width: here the attention's inner width is heads × head_width, whatever the model's width. Tokens, heads and MLP ratio
-are our choice.
+width: here the attention's inner width is heads × head_width, whatever the model's width. Tokens, heads, MLP ratio and
+the embeddings of what a token stands for are our choice.
 """
 
 import math
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from .layout import LoRALayout
+
+TIME_WIDTH = 256
+MOST_AHEAD = 2**24  # modulations held ahead of the sampler, in numbers: 64 MiB in float32
+BLOCK = re.compile(r"^(?P<block>.+\.transformer_blocks\.\d+)\.(?P<kind>.+)$")
 
 
 @dataclass(frozen=True)
 class DiTConfig:
-    """tokens × latent_width: the LAE's latent. width, layers: of the transformer. condition_width: MIF's."""
+    """tokens × latent_width: the LAE's latent. width, layers: of the transformer. condition_width: MIF's.
+
+    token_types, token_depths: for each token the number of its kind and of its place in the U-Net, see `token_places`;
+    each gets a learnt embedding beside the position's. Empty, as for latents whose tokens mix all modules: none.
+    """
 
     tokens: int = 18
     latent_width: int = 16
@@ -26,9 +40,58 @@ class DiTConfig:
     head_width: int = 32
     mlp_ratio: float = 4.0
     condition_width: int = 256
+    token_types: tuple[int, ...] = ()
+    token_depths: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("token_types", "token_depths"):
+            numbers = tuple(getattr(self, name))  # a list when it comes from a checkpoint's JSON
+            object.__setattr__(self, name, numbers)
+            if numbers and (len(numbers) != self.tokens or min(numbers) < 0):
+                raise ValueError(
+                    f"The DiT's {name} are {self.tokens} numbers from 0 on, one for each token, or none; found "
+                    f"{len(numbers)}, the smallest {min(numbers)}."
+                )
 
 
 PAPER = DiTConfig(tokens=160, latent_width=128, width=1454, layers=16, heads=23, head_width=64, condition_width=1454)
+CONFIGURATIONS: dict[str, DiTConfig] = {
+    "paper": PAPER,
+    "small": DiTConfig(tokens=160, latent_width=128, width=512, layers=8, heads=8, head_width=64, condition_width=512),
+    "miniature": DiTConfig(width=144),
+}
+"""By name. Layers and width of `paper` are the paper's; `small` fits a GPU of 24 GB beside much else."""
+
+
+def parameter_count(config: DiTConfig) -> int:
+    """Exact number of learnt numbers of a DiT, counted without making it."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in DiT(config).parameters())
+
+
+def token_places(
+    layout: LoRALayout, one_per: Literal["module", "block"] = "module"
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """token_types and token_depths of latents with one token for each module, or for each transformer block.
+
+    Tokens stand in the layout's order. A module's type is its name inside its block (attn1.to_q, …), a block's is its
+    stage (down, middle, up); the depth is the number of the block along the signal. The paper has nothing of the kind;
+    after Text-to-LoRA (arXiv 2506.06105).
+    """
+    blocks, kinds, stages = [], [], []
+    for name in layout.names:
+        match = BLOCK.match(name)
+        block, kind = (match["block"], match["kind"]) if match else (name.rpartition(".")[0], name.rpartition(".")[2])
+        blocks.append(block)
+        kinds.append(kind)
+        stages.append(name.partition(".")[0])
+    numbers = {block: number for number, block in enumerate(dict.fromkeys(blocks))}
+    if one_per == "module":
+        types = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
+        return tuple(types[kind] for kind in kinds), tuple(numbers[block] for block in blocks)
+    stage_of = dict(zip(blocks, stages, strict=True))
+    types = {stage: number for number, stage in enumerate(dict.fromkeys(stages))}
+    return tuple(types[stage_of[block]] for block in numbers), tuple(numbers.values())
 
 
 def timestep_embedding(timesteps: Tensor, width: int) -> Tensor:
@@ -71,28 +134,51 @@ class Block(nn.Module):
         )
         self.modulation = nn.Linear(config.width, 6 * config.width)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """x: (batch, tokens, width); condition: (batch, width)."""
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(condition).unsqueeze(1).chunk(6, dim=-1)
+    def modulate(self, condition: Tensor) -> Tensor:
+        """Condition (batch, width) → shift, scale and gate of attention and of the MLP (batch, 6, width)."""
+        return self.modulation(condition).unflatten(-1, (6, -1))
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """x: (batch, tokens, width). modulation: the condition (batch, width), or what `modulate` makes of it."""
+        if modulation.ndim == 2:
+            modulation = self.modulate(modulation)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.unsqueeze(2).unbind(1)  # (batch, 1, width)
         x = x + gate_a * self.attention(self.norm_attention(x) * (1 + scale_a) + shift_a)
         return x + gate_m * self.mlp(self.norm_mlp(x) * (1 + scale_m) + shift_m)
 
 
 class DiT(nn.Module):
-    """Noisy latents, timesteps and condition → clean latents."""
+    """Noisy latents, timesteps and condition → clean latents.
+
+    gradient_checkpointing: while gradients are recorded, blocks keep nothing but their input and are run again in the
+    backward pass: less memory, about a third more time.
+    """
+
+    token_types: Tensor
+    token_depths: Tensor
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.config = config
+        self.gradient_checkpointing = False
         self.embed = nn.Linear(config.latent_width, config.width)
         self.position = nn.Parameter(0.02 * torch.randn(config.tokens, config.width))
-        self.embed_time = nn.Sequential(nn.Linear(256, config.width), nn.SiLU(), nn.Linear(config.width, config.width))
+        self.embed_time = nn.Sequential(
+            nn.Linear(TIME_WIDTH, config.width), nn.SiLU(), nn.Linear(config.width, config.width)
+        )
         self.embed_condition = nn.Linear(config.condition_width, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm_out = nn.LayerNorm(config.width, elementwise_affine=False, eps=1e-6)
         self.modulation_out = nn.Linear(config.width, 2 * config.width)
         self.out = nn.Linear(config.width, config.latent_width)
+        self.embed_type = self._embedding(config.token_types)
+        self.embed_depth = self._embedding(config.token_depths)
+        self.register_buffer("token_types", torch.tensor(config.token_types, dtype=torch.long), persistent=False)
+        self.register_buffer("token_depths", torch.tensor(config.token_depths, dtype=torch.long), persistent=False)
         self._initialise_weights()
+
+    def _embedding(self, numbers: Sequence[int]) -> nn.Embedding | None:
+        return nn.Embedding(max(numbers) + 1, self.config.width) if numbers else None
 
     def _initialise_weights(self) -> None:
         """Zero the gates, so that every block starts as the identity, and the output, so that training starts at the
@@ -101,18 +187,79 @@ class DiT(nn.Module):
         for layer in (*modulations, self.modulation_out, self.out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        for embedding in (self.embed_type, self.embed_depth):
+            if embedding is not None:
+                nn.init.normal_(embedding.weight, std=0.02)
+
+    def compile_blocks(self, **options: object) -> None:
+        """torch.compile every block, in place: names in the state dict stay. options: see `torch.compile`.
+
+        Blocks are alike, so one of them is compiled for all: minutes less than compiling the whole network.
+        """
+        for block in self.blocks:
+            block.compile(**options)
 
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
-        """noisy: (batch, tokens, latent_width). timesteps: (batch,). condition: (batch, condition_width)."""
+        """Predict x0 (batch, tokens, latent_width).
+
+        noisy: (batch, tokens, latent_width). timesteps: (batch,). condition: (batch, condition_width). Both are cast
+        to the network's dtype. Raises ValueError naming the shape for latents or conditions of another model.
+        """
+        condition = self._mix(timesteps, condition)
+        return self.denoise(noisy, [condition] * (len(self.blocks) + 1))
+
+    def denoise(self, noisy: Tensor, modulations: Sequence[Tensor]) -> Tensor:
+        """`forward` from one step of `modulations`, or from the condition (batch, width) once for each of them."""
         if noisy.shape[1:] != (self.config.tokens, self.config.latent_width):
             raise ValueError(
                 f"The DiT denoises latents (batch, {self.config.tokens}, {self.config.latent_width}), "
                 f"found {tuple(noisy.shape)}."
             )
-        time = self.embed_time(timestep_embedding(timesteps, 256).to(noisy.dtype))
-        modulation = F.silu(time + self.embed_condition(condition))
-        x = self.embed(noisy) + self.position
-        for block in self.blocks:
-            x = block(x, modulation)
-        shift, scale = self.modulation_out(modulation).unsqueeze(1).chunk(2, dim=-1)
+        x = self.embed(noisy.to(self.embed.weight.dtype)) + self._places()
+        for block, modulation in zip(self.blocks, modulations[:-1], strict=True):
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, modulation, use_reentrant=False)
+            else:
+                x = block(x, modulation)
+        last = modulations[-1] if modulations[-1].ndim == 3 else self._modulate_out(modulations[-1])
+        shift, scale = last.unsqueeze(2).unbind(1)
         return self.out(self.norm_out(x) * (1 + scale) + shift)
+
+    def modulations(self, timesteps: Tensor, conditions: Tensor, copies: int = 1) -> Iterator[list[Tensor]]:
+        """What the conditions make of every norm, for the steps of a schedule, ahead of the sampler.
+
+        timesteps: (steps,). conditions: (rows, condition_width), without those that are equal. copies: consecutive
+        latents that share a condition. Yields for each step what `denoise` takes: a (rows · copies, 6, width) for every
+        block and a (rows · copies, 2, width). They depend on nothing that the sampler makes, so the modulation layers,
+        a third of the weights, are read once for many steps, and for people in place of samples.
+        """
+        numbers = len(conditions) * (6 * len(self.blocks) + 2) * self.config.width
+        for steps in timesteps.split(max(1, MOST_AHEAD // numbers)):
+            mixed = self._mix(steps.repeat_interleave(len(conditions)), conditions.repeat(len(steps), 1))
+            layers = [block.modulate(mixed) for block in self.blocks if isinstance(block, Block)]
+            layers.append(self._modulate_out(mixed))
+            for step in zip(*(layer.split(len(conditions)) for layer in layers), strict=True):
+                yield [rows.repeat_interleave(copies, dim=0) for rows in step]
+
+    def _mix(self, timesteps: Tensor, condition: Tensor) -> Tensor:
+        """Timesteps (batch,) and conditions (batch, condition_width) → (batch, width)."""
+        if condition.ndim != 2 or condition.shape[1] != self.config.condition_width:
+            raise ValueError(
+                f"The DiT takes conditions (batch, {self.config.condition_width}), found {tuple(condition.shape)}: "
+                "they are of another checkpoint's MIF."
+            )
+        dtype = self.embed.weight.dtype
+        time = self.embed_time(timestep_embedding(timesteps, TIME_WIDTH).to(dtype))
+        return F.silu(time + self.embed_condition(condition.to(dtype)))
+
+    def _modulate_out(self, condition: Tensor) -> Tensor:
+        return self.modulation_out(condition).unflatten(-1, (2, -1))
+
+    def _places(self) -> Tensor:
+        """What each token is told of its place: (tokens, width)."""
+        places = self.position
+        if self.embed_type is not None:
+            places = places + self.embed_type(self.token_types)
+        if self.embed_depth is not None:
+            places = places + self.embed_depth(self.token_depths)
+        return places

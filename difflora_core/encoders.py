@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 RETRY_SIZES = (640, 512, 384, 320, 256, 192)  # a tight crop fills a large detector input and is missed there
 CROP = 112  # pixels of an aligned face, ArcFace's size
+BATCH = 32  # pictures that the image encoder sees at a time: a thousand references need no more memory than these
 SMALLEST = 32  # pixels of an aligned face below which nothing of a person is left; our choice
 
 Choice = Literal["largest", "left to right", "highest score"]
@@ -59,6 +60,15 @@ def picture_batch(images: Tensor) -> Tensor:
                 "picture."
             )
     return images.expand(*images.shape[:3], 3) if images.shape[-1] == 1 else images[..., :3]
+
+
+def providers_for(device: torch.device) -> list[str]:
+    """onnxruntime's providers for a torch device: CUDA's where that is installed, and always the CPU's."""
+    import onnxruntime
+
+    cuda = "CUDAExecutionProvider"
+    faster = [cuda] if device.type == "cuda" and cuda in onnxruntime.get_available_providers() else []
+    return [*faster, "CPUExecutionProvider"]
 
 
 class FaceEncoder:
@@ -191,11 +201,12 @@ class ImageEncoder:
     """A CLIP vision model in transformers' format."""
 
     def __init__(self, model: Any, mean: Sequence[float], std: Sequence[float]) -> None:
+        """model: transformers' CLIP vision model with projection, on its device. mean, std: of its pictures."""
         self.model, self.size = model.eval(), int(model.config.image_size)
         self.mean, self.std = (torch.tensor(list(v)).view(3, 1, 1) for v in (mean, std))
 
     @classmethod
-    def open(cls, folder: str | Path) -> Self:
+    def open(cls, folder: str | Path, device: str | torch.device = "cpu") -> Self:
         """Load config.json, model.safetensors and preprocessor_config.json of a folder; nothing is downloaded."""
         folder = Path(folder)
         if not (folder / "config.json").is_file():
@@ -207,12 +218,14 @@ class ImageEncoder:
 
         processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
         model = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-        return cls(model, processor.image_mean, processor.image_std)
+        return cls(model.to(device), processor.image_mean, processor.image_std)
 
     @torch.no_grad()
     def encode(self, images: Sequence[np.ndarray]) -> Tensor:
         """Projected embeddings `image_embeds` (pictures, width) of uint8 (height, width, 3) RGB pictures."""
-        return self.model(pixel_values=torch.stack([self.preprocess(image) for image in images])).image_embeds
+        chunks = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+        pixels = (torch.stack([self.preprocess(image) for image in chunk]) for chunk in chunks)
+        return torch.cat([self.model(pixel_values=one.to(self.model.device)).image_embeds for one in pixels])
 
     def preprocess(self, image: np.ndarray) -> Tensor:
         """Shorter side to the model's size (bicubic, antialiased), centre crop, normalise: (3, size, size).

@@ -93,6 +93,19 @@ class MIF(nn.Module):
 
 
 def mean_embedding(embeddings: Tensor) -> Tensor:
-    """Several references (pictures, width) to one embedding (1, width): the unit-length mean of unit-length rows."""
+    """Several references (pictures, width) to one embedding (1, width): the unit-length mean of unit-length rows.
+
+    Raises ValueError without a reference, or naming the first one whose embedding holds NaN.
+    """
+    if embeddings.ndim != 2 or 0 in embeddings.shape:
+        raise ValueError(
+            f"Embeddings are (pictures, width) with at least one reference picture, found {tuple(embeddings.shape)}."
+        )
+    finite = embeddings.isfinite().all(1)
+    if not finite.all():
+        raise ValueError(
+            f"The embedding of reference picture {int((~finite).nonzero()[0]) + 1} of {len(embeddings)} holds NaN or "
+            "infinite numbers: encode that picture again, or leave it out."
+        )
     unit = torch.nn.functional.normalize(embeddings, dim=-1)
     return torch.nn.functional.normalize(unit.mean(0, keepdim=True), dim=-1)

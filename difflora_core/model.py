@@ -7,21 +7,24 @@ lora.save("person.safetensors")
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .diffusion import SamplingConfig, StepCallback, sample
+from .diffusion import SamplingConfig, StepCallback, check_rows, sample
 from .dit import DiT, DiTConfig
 from .lae import LAE, LAEConfig
 from .layout import LoRALayout
 from .lora_file import Format, lora_state_dict, save_lora
 from .mif import MIF, MIFConfig, Mode, mean_embedding
 from .tensor_file import read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from .encoders import FaceEncoder, ImageEncoder
 
 FORMAT = 1
 HEADER = "difflora"
@@ -51,15 +54,17 @@ class DiffLoRAConfig:
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any]) -> Self:
-        """Read what `dataclasses.asdict` wrote."""
-        return cls(
-            LAEConfig(**d["lae"]),
-            DiTConfig(**d["dit"]),
-            MIFConfig(**d["mif"]),
-            EncoderNames(**d["encoders"]),
-            SamplingConfig(**d["sampling"]),
-            d.get("provenance", {}),
-        )
+        """Read what `dataclasses.asdict` wrote. Raises ValueError naming a field that this version doesn't have."""
+        parts = {"lae": LAEConfig, "dit": DiTConfig, "mif": MIFConfig, "encoders": EncoderNames}
+        made = {}
+        for name, part in (parts | {"sampling": SamplingConfig}).items():
+            unknown = d[name].keys() - {entry.name for entry in fields(part)}
+            if unknown:
+                raise ValueError(
+                    f"the {name} configuration has {min(unknown)!r}, which this version doesn't know: update DiffLoRA."
+                )
+            made[name] = part(**d[name])
+        return cls(**made, provenance=d.get("provenance", {}))
 
 
 @dataclass(frozen=True)
@@ -70,13 +75,14 @@ class LoRA:
     layout: LoRALayout
     metadata: Mapping[str, str] = field(default_factory=dict)
 
-    def state_dict(self, format: Format = "kohya") -> dict[str, Tensor]:
-        """Tensors under "kohya" names (ComfyUI) or "peft" names (diffusers)."""
-        return lora_state_dict(self.flat, self.layout, format=format)
+    def state_dict(self, format: Format | Literal["diffusers"] = "kohya") -> dict[str, Tensor]:
+        """Tensors under "kohya" names (ComfyUI) or "peft" names, also called "diffusers"."""
+        return lora_state_dict(self.flat, self.layout, "peft" if format == "diffusers" else format)
 
-    def save(self, path: str | Path, format: Format = "kohya") -> None:
-        """Write a safetensors LoRA file."""
-        save_lora(path, self.flat, self.layout, format=format, metadata=dict(self.metadata))
+    def save(self, path: str | Path, format: Format | Literal["diffusers"] = "kohya") -> None:
+        """Write a safetensors LoRA file, whole or not at all. format: see `state_dict`."""
+        form: Format = "peft" if format == "diffusers" else format
+        save_lora(path, self.flat, self.layout, form, dict(self.metadata))
 
 
 class DiffLoRA(nn.Module):
@@ -87,6 +93,7 @@ class DiffLoRA(nn.Module):
         self.layout, self.config = layout, config
         self.lae, self.dit, self.mif = LAE(layout, config.lae), DiT(config.dit), MIF(config.mif)
         self.root: Path | None = None
+        self._encoders: dict[tuple[str, str], Any] = {}
         if (config.lae.tokens, config.lae.width) != (config.dit.tokens, config.dit.latent_width):
             raise ValueError(
                 f"The LAE's latent is {config.lae.tokens} × {config.lae.width}, the DiT's "
@@ -96,8 +103,17 @@ class DiffLoRA(nn.Module):
             raise ValueError(f"MIF gives {config.mif.width} numbers, the DiT takes {config.dit.condition_width}.")
 
     @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Self:
-        """Read a checkpoint. Raises FileNotFoundError, or ValueError saying what the file is instead."""
+    def load(
+        cls,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        compile: bool = False,
+    ) -> Self:
+        """Read a checkpoint. compile: the DiT's blocks by torch.compile, which pays after some dozens of people.
+
+        Raises FileNotFoundError, or ValueError saying what the file is instead, or what of it is damaged or newer.
+        """
         tensors, metadata = read_tensors(path)
         if HEADER not in metadata:
             kind = "a LoRA file" if any("lora" in name for name in tensors) else "some other model"
@@ -105,14 +121,26 @@ class DiffLoRA(nn.Module):
                 f"{path} is no DiffLoRA checkpoint but {kind}: it has no {HEADER!r} header. Put DiffLoRA checkpoints "
                 "into models/difflora, LoRAs into models/loras, base models into models/checkpoints."
             )
-        header = json.loads(metadata[HEADER])
-        if header["format"] > FORMAT:
+        try:
+            header = json.loads(metadata[HEADER])
+            newer = header["format"] > FORMAT
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no DiffLoRA checkpoint: its {HEADER!r} header is another thing.") from error
+        if newer:
             raise ValueError(
                 f"{path} has checkpoint format {header['format']}, this version reads up to {FORMAT}: update DiffLoRA."
             )
-        model = cls(LoRALayout.from_dict(header["layout"]), DiffLoRAConfig.from_dict(header["config"]))
-        model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        try:
+            model = cls(LoRALayout.from_dict(header["layout"]), DiffLoRAConfig.from_dict(header["config"]))
+            model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} has a header that cannot be read: {error}") from error
+        except RuntimeError as error:
+            first = str(error).splitlines()[1:2] or [str(error)]
+            raise ValueError(f"{path} holds weights that don't fit its header:{first[0]}") from error
         model.root = Path(path).parent
+        if compile:
+            model.dit.compile_blocks()
         return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
 
     def save(self, path: str | Path, dtype: torch.dtype = torch.float16) -> None:
@@ -167,9 +195,11 @@ class DiffLoRA(nn.Module):
         gain: float | None = None,
         callback: StepCallback | None = None,
     ) -> Tensor:
-        """Latents (people, tokens, width) for conditions (people, width); None is what the checkpoint recommends.
+        """Latents (people, tokens, width) float32 for conditions (people, width) of any dtype.
 
-        generator: one for all, or one for each condition.
+        None is what the checkpoint recommends. generator: one for all, or one for each condition. Raises ValueError for
+        settings outside what they can be and for conditions that hold NaN, see `SamplingConfig` and
+        `difflora_core.diffusion.sample`.
         """
         asked = {
             "steps": steps,
@@ -185,12 +215,20 @@ class DiffLoRA(nn.Module):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (people, tokens, width) → flat LoRAs (people, numel) float32."""
+        """Latents (people, tokens, width) → flat LoRAs (people, numel) float32.
+
+        Raises ValueError for latents of another shape, or that hold NaN.
+        """
+        check_rows("Latents", "(people, tokens, width)", latents)
         return self.lae.decode(latents.to(self.device, self.dtype)).float()
 
     @torch.no_grad()
     def encode(self, flat: Tensor) -> Tensor:
-        """Flat LoRAs (people, numel) → latents (people, tokens, width)."""
+        """Flat LoRAs (people, numel) → latents (people, tokens, width).
+
+        Raises ValueError for LoRAs of another layout, or that hold NaN.
+        """
+        check_rows("Flat LoRAs", "(people, numbers)", flat)
         return self.lae.encode(flat.to(self.device, self.dtype))
 
     def personalize(
@@ -207,28 +245,46 @@ class DiffLoRA(nn.Module):
 
         images: PIL pictures or uint8 arrays (height, width, 3) RGB, any number. face_root: the folder that holds
         models/<pack>; image_encoder: the CLIP vision folder. Both default to ../insightface and ../clip_vision/<name>
-        beside the checkpoint's folder, as in ComfyUI's models folder. generator: seed 0 unless given.
-        sampling: see `sample`.
-        Raises NoFaceError naming the picture without a face.
+        beside the checkpoint's folder, as in ComfyUI's models folder. Encoders stay loaded for the next person.
+        generator: seed 0 unless given. sampling: see `sample`.
+        Raises NoFaceError naming the picture without a face, FileNotFoundError for an encoder that isn't there.
         """
-        from .encoders import FaceEncoder, ImageEncoder  # onnxruntime and transformers load only when used
-
         arrays = [rgb_array(image, number) for number, image in enumerate(images, start=1)]
         if not arrays:
             raise ValueError("personalize needs at least one reference picture, found none.")
         generator = generator or torch.Generator().manual_seed(0)
-        models = (self.root or Path()).parent
         mode = mode or self.config.mif.mode
-        names = self.config.encoders
-        face = image_features = None
-        if mode != "image":
-            face = FaceEncoder.open(names.face, face_root or models / "insightface").encode(arrays)
-        if mode != "face":
-            image_features = ImageEncoder.open(image_encoder or models / "clip_vision" / names.image).encode(arrays)
+        face = None if mode == "image" else self.face_encoder(face_root).encode(arrays)
+        image_features = None if mode == "face" else self.image_encoder(image_encoder).encode(arrays)
         latents = self.sample(self.mix(face, image_features, mode), generator=generator, **sampling)
         settings = {name: value for name, value in sampling.items() if name != "callback"}
         made_by = {"references": len(arrays), "seed": generator.initial_seed(), **settings}
         return LoRA(self.decode(latents)[0].cpu(), self.layout, {HEADER: json.dumps(made_by)})
+
+    def face_encoder(self, root: str | Path | None = None) -> "FaceEncoder":
+        """The checkpoint's face encoder, on the model's device; root as in `personalize`. Loaded once."""
+        from .encoders import FaceEncoder, providers_for  # onnxruntime loads only when used
+
+        place = str(root or self._models / "insightface")
+        key = (place, self.device.type)
+        if key not in self._encoders:
+            self._encoders[key] = FaceEncoder.open(self.config.encoders.face, place, providers_for(self.device))
+        return self._encoders[key]
+
+    def image_encoder(self, folder: str | Path | None = None) -> "ImageEncoder":
+        """The checkpoint's image encoder, on the model's device; folder as in `personalize`. Loaded once."""
+        from .encoders import ImageEncoder  # transformers loads only when used
+
+        place = str(folder or self._models / "clip_vision" / self.config.encoders.image)
+        key = (place, str(self.device))
+        if key not in self._encoders:
+            self._encoders[key] = ImageEncoder.open(place, self.device)
+        return self._encoders[key]
+
+    @property
+    def _models(self) -> Path:
+        """The folder with a folder for each kind of model; the checkpoint lies in one of them."""
+        return (self.root or Path()).parent
 
 
 def rgb_array(image: Any, number: int) -> np.ndarray:

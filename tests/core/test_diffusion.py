@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from difflora_core.diffusion import SCHEDULERS, NoiseSchedule, SamplingConfig, draw_timesteps, sample
+from difflora_core.dit import DiT, DiTConfig
 
 CONFIG = SamplingConfig(steps=4, guidance_scale=1.0, samples=1)
 CONDITION = torch.tensor([[1.0, 2.0], [3.0, -1.0]])
@@ -95,7 +96,64 @@ def test_a_callback_can_interrupt_before_any_step():
     assert seen == [(0, 4), (1, 4), (2, 4)]
 
 
-@pytest.mark.parametrize("wrong", [{"scheduler": "euler"}, {"steps": 0}, {"samples": 0}])
+@pytest.fixture
+def network() -> DiT:
+    torch.manual_seed(0)
+    made = DiT(DiTConfig(tokens=3, latent_width=2, width=16, layers=2, heads=2, head_width=8, condition_width=2))
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return made
+
+
+@pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 17, 50, 1000])
+def test_any_number_of_steps_gives_finite_latents(network, scheduler, steps):
+    config = SamplingConfig(steps, 2.0, scheduler, samples=2)
+    seen = []
+    latents = run(config, network, callback=lambda *step: seen.append(step))
+    assert latents.isfinite().all()
+    assert latents.abs().max() < 100
+    assert seen == [(step, steps) for step in range(steps)]
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_a_transformer_is_sampled_as_any_function_is(network, guidance):
+    config = SamplingConfig(5, guidance, samples=3)
+    torch.testing.assert_close(run(config, network), run(config, lambda *inputs: network(*inputs)))
+
+
+def test_latents_stay_exact_between_the_steps_of_a_rough_network():
+    def rough(noisy, timesteps, condition):
+        seen.append(noisy.dtype)
+        return denoise(noisy, timesteps, condition)
+
+    seen: list[torch.dtype] = []
+    latents = sample(rough, CONDITION.bfloat16(), NULL.bfloat16(), (3, 2), CONFIG, torch.Generator().manual_seed(0))
+    assert set(seen) == {torch.bfloat16}
+    assert latents.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"scheduler": "euler"},
+        {"steps": 0},
+        {"steps": 10_000},
+        {"samples": 0},
+        {"guidance_scale": -1.0},
+        {"guidance_scale": float("nan")},
+        {"gain": float("inf")},
+    ],
+)
 def test_impossible_settings_are_refused(wrong):
-    with pytest.raises(ValueError, match="found"):
+    with pytest.raises(ValueError, match=f"found '?{next(iter(wrong.values()))}"):
         replace(CONFIG, **wrong)
+
+
+def test_broken_conditions_are_refused_by_row():
+    broken = CONDITION.clone()
+    broken[1, 0] = torch.nan
+    with pytest.raises(ValueError, match="Conditions hold NaN or infinite numbers, first in row 1 of 2"):
+        sample(denoise, broken, NULL, (3, 2), CONFIG, torch.Generator())
+    with pytest.raises(ValueError, match=r"at least one; found \(0, 2\)"):
+        sample(denoise, CONDITION[:0], NULL, (3, 2), CONFIG, torch.Generator())

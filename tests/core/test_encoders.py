@@ -1,11 +1,14 @@
 """The frozen encoders on real models: the miniature's face pack in the real InsightFace."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from difflora_core.encoders import FaceEncoder, NoFaceError
+from difflora_core.encoders import BATCH, FaceEncoder, ImageEncoder, NoFaceError, providers_for
 from miniature.drawing import draw, draw_empty
 from miniature.host import WEIGHTS
 from miniature.people import person, reference_scene
@@ -84,3 +87,35 @@ def test_nan_is_refused(encoder, group):
     images[0, 3, 3, 0] = torch.nan
     with pytest.raises(ValueError, match="picture 1 of 1 holds NaN"):
         list(encoder.pictures(images))
+
+
+class Tower(torch.nn.Module):
+    """Stands for a CLIP vision model: a picture's embedding is its mean colour; `rows` are the batches it saw."""
+
+    config = SimpleNamespace(image_size=4)
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[int] = []
+
+    def forward(self, pixel_values: torch.Tensor) -> SimpleNamespace:
+        self.rows.append(len(pixel_values))
+        return SimpleNamespace(image_embeds=pixel_values.mean((2, 3)))
+
+
+def test_a_thousand_pictures_are_encoded_in_chunks_and_in_order():
+    tower = Tower()
+    pictures = [np.full((4, 4, 3), number % 256, dtype=np.uint8) for number in range(1000)]
+    embeddings = ImageEncoder(tower, (0, 0, 0), (1, 1, 1)).encode(pictures)
+    assert max(tower.rows) == BATCH
+    torch.testing.assert_close(embeddings[:, 0], (torch.arange(1000) % 256) / 255.0)
+
+
+def test_faces_are_found_on_the_cpu_where_there_is_no_gpu_runtime(monkeypatch):
+    runtime = SimpleNamespace(get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    assert providers_for(torch.device("cpu")) == ["CPUExecutionProvider"]
+    assert providers_for(torch.device("cuda")) == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    runtime.get_available_providers = lambda: ["CPUExecutionProvider"]
+    assert providers_for(torch.device("cuda")) == ["CPUExecutionProvider"]

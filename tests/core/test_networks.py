@@ -88,3 +88,16 @@ def test_missing_and_foreign_embeddings_are_refused(mif):
 def test_references_are_averaged_by_direction():
     embeddings = torch.tensor([[10.0, 0.0], [0.0, 1.0]])
     torch.testing.assert_close(mean_embedding(embeddings), torch.full((1, 2), 0.5**0.5))
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(0, 4), torch.zeros(4)])
+def test_no_reference_is_refused(wrong):
+    with pytest.raises(ValueError, match="at least one reference picture"):
+        mean_embedding(wrong)
+
+
+def test_a_broken_reference_is_named():
+    embeddings = torch.ones(1000, 4)
+    embeddings[7, 2] = torch.inf
+    with pytest.raises(ValueError, match="reference picture 8 of 1000"):
+        mean_embedding(embeddings)
