@@ -256,9 +256,25 @@ class DiffLoRA(nn.Module):
         mode = mode or self.config.mif.mode
         face = None if mode == "image" else self.face_encoder(face_root).encode(arrays)
         image_features = None if mode == "face" else self.image_encoder(image_encoder).encode(arrays)
-        latents = self.sample(self.mix(face, image_features, mode), generator=generator, **sampling)
+        return self.lora(face, image_features, mode=mode, generator=generator, **sampling)
+
+    def lora(
+        self,
+        face: Tensor | None,
+        image: Tensor | None,
+        *,
+        mode: Mode | None = None,
+        generator: torch.Generator,
+        **sampling: Any,
+    ) -> LoRA:
+        """Embeddings of one person's references → LoRA, whose metadata says how it was made.
+
+        face, image, mode: see `mix`. sampling: see `sample`.
+        """
+        latents = self.sample(self.mix(face, image, mode), generator=generator, **sampling)
+        references = max(len(embeddings) for embeddings in (face, image) if embeddings is not None)
         settings = {name: value for name, value in sampling.items() if name != "callback"}
-        made_by = {"references": len(arrays), "seed": generator.initial_seed(), **settings}
+        made_by = {"references": references, "seed": generator.initial_seed(), **settings}
         return LoRA(self.decode(latents)[0].cpu(), self.layout, {HEADER: json.dumps(made_by)})
 
     def face_encoder(self, root: str | Path | None = None) -> "FaceEncoder":

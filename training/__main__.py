@@ -6,6 +6,10 @@ import sys
 
 COMMANDS = {
     "dataset": (".lora_dataset.command", "from a folder of faces to a store of LoRAs"),
+    "embed": (".embed", "people's pictures to the frozen encoders' embeddings"),
+    "train-lae": (".train_lae", "the LoRA autoencoder on a store of LoRAs: one file"),
+    "train-difflora": (".train_difflora", "MIF and DiT on the LAE's latents: one DiffLoRA checkpoint"),
+    "personalize": (".personalize", "reference pictures of a person to a LoRA file"),
 }
 """Command → the module that offers `add_arguments(parser)`, which sets the parser's default `run`, and a line of help.
 Only the module of the command that is asked for is imported: most of them bring heavy libraries."""
