@@ -1,179 +1,159 @@
-"""Train MIF and DiT on the latents of a frozen LAE, and put all three into one checkpoint.
+"""Train MIF and DiT on a store of LoRAs, a frozen LAE and people's embeddings, into one DiffLoRA checkpoint.
 
-Two inputs: the latents of the teachers, and the frozen encoders' embeddings of many pictures of each person. While
-training, a random handful of a person's pictures is averaged into the condition, as at inference, so that the network
-sees one picture as well as many (paper: pictures of the same person are sampled at random).
+python -m training train-difflora --config training/configs/difflora_miniature.yaml
+accelerate launch -m training.train_difflora --config training/configs/difflora_sdxl_paper.yaml
 """
 
-from dataclasses import dataclass, field
+import argparse
+import datetime
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from difflora_core.diffusion import SamplingConfig
+from difflora_core.lae import LAE
+from difflora_core.model import DiffLoRA, DiffLoRAConfig
 
-from difflora_core.diffusion import TIMESTEPS, NoiseSchedule, draw_timesteps
-from difflora_core.dit import DiT, DiTConfig
-from difflora_core.mif import MIF, MIFConfig, mean_embedding
+from .conditions import Conditions, People, draw_references
+from .difflora_data import check_layout, digest, open_embeddings, open_lae, people_of, refuse_fsdp
+from .difflora_settings import DiffLoRASettings
+from .difflora_training import Denoiser, DiffLoRATraining, predict_latents, train_denoiser, validate
+from .lae_data import open_stores
+from .lora_store import Person
+from .picture_check import PictureCheck
+from .rounds import Figures
+from .settings import read_settings
+from .training_loop import open_accelerator
 
-from .rounds import Figures, Report, train_in_rounds
-from .training_loop import TrainConfig
+__all__ = ["Conditions", "Denoiser", "DiffLoRATraining", "People", "draw_references", "train_denoiser", "validate"]
 
-
-@dataclass(frozen=True)
-class Conditions:
-    """Embeddings of people's pictures. face: (people, pictures, face_width). image: (people, pictures, image_width)."""
-
-    face: Tensor
-    image: Tensor
-
-    def __post_init__(self) -> None:
-        if self.face.shape[:2] != self.image.shape[:2]:
-            raise ValueError(
-                f"Face and image embeddings are of the same pictures, found {tuple(self.face.shape[:2])} and "
-                f"{tuple(self.image.shape[:2])} (people, pictures)."
-            )
-
-
-@dataclass(frozen=True)
-class People:
-    """What is known of some people. latents: standardised (people, tokens, width). conditions: of their pictures."""
-
-    latents: Tensor
-    conditions: Conditions
-
-    def __post_init__(self) -> None:
-        if len(self.latents) != len(self.conditions.face):
-            raise ValueError(
-                f"Latents and embeddings are of the same people, found {len(self.latents)} and "
-                f"{len(self.conditions.face)}."
-            )
+RUN, RESULT = "run", "difflora.safetensors"
+"""In the output folder: where a run's state lies, and the checkpoint that comes out."""
+NOT_COMPARED = ("device", "save_every", "log_with", "compile")
+"""Of the loop's settings: what a resumed run may have otherwise."""
+ONE_SHOT = SamplingConfig(steps=1, guidance_scale=1.0, scheduler="ddim", samples=1)
+"""How a regression is sampled; see `new_denoiser`."""
 
 
-@dataclass(frozen=True)
-class DiffLoRATraining:
-    """How the denoiser is trained.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("--config", type=Path, required=True, help="a YAML file, see training/configs/difflora_*.yaml")
+    parser.add_argument("--dry-run", action="store_true", help="only print parameters, memory and measured speed")
+    parser.set_defaults(run=run)
 
-    batch: people per step. blend: share of samples that are blends of two people, in embeddings and latent alike; all
-    teachers share one start, so a blend is a plausible person, and a thousand people become many (mixup, Zhang et al.
-    2018). embedding_noise: relative to an embedding's length. drop_condition: share of samples that learn the null
-    condition; drop_expert: share of steps that see only face or only image. toward_noise: see `draw_timesteps`.
-    min_snr_gamma: see `NoiseSchedule.weight`. rounds: validations, of which the best is kept; patience: stop after so
-    many without improvement; validation_references: pictures averaged there.
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    settings = read_settings(DiffLoRASettings, arguments.config)
+    if arguments.dry_run:
+        from .difflora_dry_run import dry_run
+
+        print(dry_run(settings))
+    else:
+        train_difflora(settings)
+
+
+def train_difflora(settings: DiffLoRASettings) -> Path:
+    """Train as the settings say, or go on where a run was ended; the checkpoint, written by the first process.
+
+    Raises:
+        FileNotFoundError: a store, a split, an LAE or embeddings are missing; the message says what makes them.
+        ValueError: what is there doesn't fit together.
     """
-
-    loop: TrainConfig = field(
-        default_factory=lambda: TrainConfig(steps=5000, learning_rate=1e-3, warmup=200, weight_decay=0.02, ema=0.999)
-    )
-    batch: int = 64
-    blend: float = 0.0
-    most_references: int = 8
-    embedding_noise: float = 0.25
-    drop_condition: float = 0.1
-    drop_expert: float = 0.1
-    toward_noise: float = 1.5
-    min_snr_gamma: float | None = None
-    rounds: int = 10
-    patience: int | None = None
-    validation_references: int = 3
-
-
-class Denoiser(nn.Module):
-    """MIF and DiT as one module, so that they train as one."""
-
-    def __init__(self, dit: DiTConfig, mif: MIFConfig) -> None:
-        super().__init__()
-        self.dit, self.mif = DiT(dit), MIF(mif)
-
-    def forward(
-        self, noisy: Tensor, timesteps: Tensor, face: Tensor | None, image: Tensor | None, dropped: Tensor
-    ) -> Tensor:
-        """x0; dropped: (batch,) bool, who gets the null condition."""
-        condition, _ = self.mif(face, image)
-        condition = torch.where(dropped[:, None], self.mif.null, condition)
-        return self.dit(noisy, timesteps, condition)
-
-
-def draw_references(
-    embeddings: Tensor, people: Tensor, counts: Tensor, noise: float, generator: torch.Generator
-) -> Tensor:
-    """Mean of a random handful of each person's unit embeddings plus noise: (batch, width), unit length.
-
-    embeddings: (all people, pictures, width). people: (batch,). counts: (batch,) pictures to average.
-    """
-    pictures = embeddings.shape[1]
-    order = torch.rand(len(people), pictures, generator=generator).argsort(1)
-    chosen = (order < counts[:, None]).float()
-    mean = torch.einsum("bp,bpw->bw", chosen, F.normalize(embeddings[people].float(), dim=-1)) / counts[:, None]
-    jitter = torch.randn(mean.shape, generator=generator) * (noise / mean.shape[1] ** 0.5)
-    return F.normalize(F.normalize(mean, dim=-1) + jitter, dim=-1)
-
-
-@torch.no_grad()
-def validate(model: Denoiser, people: People, references: int, draws: int = 4) -> Figures:
-    """R² of x0 predicted from pure noise, where only the condition knows the person.
-
-    Against the latents' own size, so the average person has 0. The prediction is averaged over `draws` noises.
-    """
-    pictures = people.conditions.face[:, :references], people.conditions.image[:, :references]
-    face, image = (torch.cat([mean_embedding(one.float()) for one in embeddings]) for embeddings in pictures)
-    condition, _ = model.mif(face, image)
-    generator = torch.Generator().manual_seed(0)
-    predicted = torch.zeros_like(people.latents)
-    last = torch.full((len(condition),), TIMESTEPS - 1)
-    for _ in range(draws):
-        predicted += model.dit(torch.randn(predicted.shape, generator=generator), last, condition) / draws
-    error = (predicted - people.latents).square().sum()
-    return {"r2": float(1 - error / people.latents.square().sum())}
-
-
-def train_denoiser(
-    training: People,
-    validation: People,
-    dit: DiTConfig,
-    mif: MIFConfig,
-    config: DiffLoRATraining,
-    folder: Path,
-    report: Report,
-) -> Denoiser:
-    """Train on `training`, keep the round that predicts `validation` best; resumable in folder/difflora.safetensors.
-
-    A thousand people are few: how long a network may learn from them only other people can tell.
-    """
-    schedule = NoiseSchedule()
-    latents, conditions = training.latents, training.conditions
-
-    def loss(model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        people, others = torch.randint(0, len(latents), (2, config.batch), generator=generator)
-        counts = torch.randint(1, config.most_references + 1, (config.batch,), generator=generator)
-        amount = 0.5 * torch.rand(config.batch, generator=generator)
-        amount = amount * (torch.rand(config.batch, generator=generator) < config.blend)
-
-        def references(embeddings: Tensor) -> Tensor:
-            one, other = (
-                draw_references(embeddings, who, counts, config.embedding_noise, generator) for who in (people, others)
-            )
-            return F.normalize(torch.lerp(one, other, amount[:, None]), dim=-1)
-
-        face, image = references(conditions.face), references(conditions.image)
-        lonely = torch.rand(2, generator=generator)
-        only = None if lonely[0] >= config.drop_expert else ("face" if lonely[1] < 0.5 else "image")
-        clean = torch.lerp(latents[people], latents[others], amount[:, None, None])
-        timesteps = draw_timesteps(config.batch, generator, config.toward_noise)
-        noisy = schedule.add_noise(clean, torch.randn(clean.shape, generator=generator), timesteps)
-        dropped = torch.rand(config.batch, generator=generator) < config.drop_condition
-        predicted = model(
-            noisy, timesteps, None if only == "image" else face, None if only == "face" else image, dropped
+    loop, folder = settings.training.loop, settings.output / RUN
+    accelerator = open_accelerator(replace(loop, log_with=()), folder, "difflora")
+    refuse_fsdp(accelerator)
+    device, first = str(accelerator.device), accelerator.is_main_process
+    lae = open_lae(settings.lae)
+    stores = open_stores(settings.stores)
+    check_layout(stores, lae)
+    cache = open_embeddings(settings, accelerator)
+    with accelerator.main_process_first():  # the others read the latents that the first one has written
+        training, validation = (
+            people_of(stores, split, lae, cache, settings.embeddings.allow_missing, folder, device)
+            for split in ("train", "validation")
         )
-        error = (predicted - clean).square().mean((1, 2))
-        return (schedule.weight(timesteps, config.min_snr_gamma) * error).mean(), {}
+    dit, mif = settings.networks(lae, cache.widths)
+    look = Look(settings, lae, *validation, device) if settings.pictures and first else None
+    told: dict[str, Figures] = {}
 
-    with torch.random.fork_rng(devices=[]):  # modules can draw their first weights from the global generator only
-        torch.manual_seed(config.loop.seed)
-        model = Denoiser(dit, mif)
+    def report(name: str, figures: Figures) -> None:
+        told[name] = figures
+        print(f"  {name}: {', '.join(f'{key} {value:.4g}' for key, value in figures.items())}", flush=True)
 
-    def check() -> Figures:
-        return validate(model.eval(), validation, config.validation_references)
+    identity = identify(settings, lae, training[1])
+    denoiser = train_denoiser(
+        training[0], validation[0], dit, mif, settings.training, folder, report, lae, look, identity
+    )
+    path = settings.output / RESULT
+    if first:
+        provenance = {
+            "people": len(training[1]),
+            "validation_people": len(validation[1]),
+            "date": datetime.date.today().isoformat(),
+            "training": json.loads(json.dumps(asdict(settings.training))),
+            "rounds": told,
+        }
+        sampling = settings.sampling if settings.training.objective == "diffusion" else ONE_SHOT
+        config = DiffLoRAConfig(lae.config, dit, mif, settings.encoders, sampling, provenance)
+        assemble(lae, denoiser, config).save(path)
+        print(f"wrote {path}", flush=True)
+    return path
 
-    train_in_rounds(model, loss, config.loop, folder, "difflora", config.rounds, dict, check, report, config.patience)
-    return model
+
+class Look:
+    """Figures by pictures of validation people, every so many rounds. What it needs is loaded at the first look."""
+
+    def __init__(
+        self, settings: DiffLoRASettings, lae: LAE, validation: People, names: list[Person], device: str
+    ) -> None:
+        assert settings.pictures is not None
+        assert validation.loras is not None
+        self.settings, self.references = settings.pictures, settings.training.validation_references
+        self.lae, self.validation, self.device = lae, validation, device
+        self.names, self.teachers = names[: len(validation.loras)], validation.loras
+        self.check: PictureCheck | None = None
+
+    def __call__(self, model: Denoiser, number: int) -> Figures:
+        """Loss with the LoRAs of the latents that validation predicts, beside the teachers'."""
+        if number % self.settings.every:
+            return {}
+        if self.check is None:
+            self.check = PictureCheck.open(self.settings, self.lae.layout, self.names, self.device)
+        rows = self.check.rows
+        latents = predict_latents(model, self.validation, self.references)[rows]
+        loras = self.lae.to(latents.device).decode(latents).cpu()
+        return self.check.figures(loras, self.teachers[rows])
+
+
+def identify(settings: DiffLoRASettings, lae: LAE, people: list[Person]) -> Mapping[str, Any]:
+    """What a run can't be resumed without: another network, loss, LAE or other people make another run."""
+    training = asdict(settings.training)
+    loop = {name: value for name, value in training.pop("loop").items() if name not in NOT_COMPARED}
+    training.pop("patience")
+    return {
+        "dit": asdict(settings.dit),
+        "mif": asdict(settings.mif),
+        "training": training | {"loop": loop},
+        "lae": digest(lae)[:16],
+        "people": len(people),
+    }
+
+
+def assemble(lae: LAE, denoiser: Denoiser, config: DiffLoRAConfig) -> DiffLoRA:
+    """One model of the three networks."""
+    model = DiffLoRA(lae.layout, config)
+    model.lae.load_state_dict(lae.state_dict())
+    model.dit.load_state_dict(denoiser.dit.state_dict())
+    model.mif.load_state_dict(denoiser.mif.state_dict())
+    return model.eval().requires_grad_(False)
+
+
+if __name__ == "__main__":  # accelerate launch -m training.train_difflora …
+    from .__main__ import main
+
+    sys.argv.insert(1, "train-difflora")
+    sys.exit(main())
