@@ -75,10 +75,8 @@ def open_embeddings(settings: DiffLoRASettings, accelerator: Accelerator) -> Emb
         ValueError: they are of other encoders or widths than the configuration says.
     """
     own = settings.embeddings
-    if own.cache is not None:
-        folder = own.cache
-    else:
-        assert own.dataset is not None
+    places = own.cache
+    if own.dataset is not None:
         assert own.image_encoder is not None
         dataset = load_config(own.dataset)
         if dataset.faces.pack != settings.encoders.face or own.image_encoder.name != settings.encoders.image:
@@ -86,12 +84,12 @@ def open_embeddings(settings: DiffLoRASettings, accelerator: Accelerator) -> Emb
                 f"{own.dataset} and embeddings.image_encoder name the encoders {dataset.faces.pack} and "
                 f"{own.image_encoder.name}, `encoders` says {settings.encoders.face} and {settings.encoders.image}."
             )
-        folder = embeddings_folder(dataset, own.image_encoder)
+        places = (embeddings_folder(dataset, own.image_encoder),)
         if accelerator.num_processes == 1:
             embed_people(dataset, own.image_encoder, str(accelerator.device))
-        elif not folder.is_dir():  # the others would wait for hours at the next barrier, and be ended there
-            raise FileNotFoundError(f"{folder} holds no embeddings: {HOW} first, in one process.")
-    cache = EmbeddingCache.open(folder)
+        elif not places[0].is_dir():  # the others would wait for hours at the next barrier, and be ended there
+            raise FileNotFoundError(f"{places[0]} holds no embeddings: {HOW} first, in one process.")
+    cache = EmbeddingCache.open(*places)
     widths = settings.mif.face_width or cache.widths[0], settings.mif.image_width or cache.widths[1]
     cache.check(settings.encoders, widths)
     return cache

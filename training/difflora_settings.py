@@ -15,18 +15,19 @@ from .picture_check import PictureSettings
 
 @dataclass(frozen=True)
 class EmbeddingSettings:
-    """cache: folder or file of embeddings, see `embeddings`. dataset: in its place the pipeline's YAML file, whose
+    """cache: folders and files of embeddings, see `embeddings`. dataset: in its place the pipeline's YAML file, whose
     kept pictures are embedded into its workspace, with image_encoder, a CLIP vision folder in transformers' format.
     allow_missing: people of the store without embeddings are left out, not an error."""
 
-    cache: Path | None = None
+    cache: tuple[Path, ...] = ()
     dataset: Path | None = None
     image_encoder: Path | None = None
     allow_missing: bool = False
 
     def __post_init__(self) -> None:
-        if self.cache is None and self.dataset is None:
-            raise ValueError("embeddings needs `cache`, where they are, or `dataset` to make them from; found neither")
+        if bool(self.cache) == (self.dataset is not None):
+            found = "both" if self.cache else "neither"
+            raise ValueError(f"embeddings needs `cache`, where they are, or `dataset` to make them from; found {found}")
         if self.dataset is not None and self.image_encoder is None:
             raise ValueError("embeddings.dataset needs embeddings.image_encoder, the CLIP vision folder; found none")
 

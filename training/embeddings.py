@@ -39,32 +39,36 @@ class Pictures:
 
 @dataclass(frozen=True)
 class EmbeddingCache:
-    """Everybody's embeddings by name. encoders: whose they are, None if the files don't say."""
+    """Everybody's embeddings by name. where: files and folders that were read. encoders: whose they are, None if the
+    files don't say."""
 
-    folder: Path
+    where: str
     people: Mapping[str, Pictures]
     encoders: EncoderNames | None
 
     @classmethod
-    def open(cls, folder: str | Path) -> "EmbeddingCache":
-        """Read a folder, or one file.
+    def open(cls, *places: str | Path) -> "EmbeddingCache":
+        """Read folders and single files.
 
         Raises:
             FileNotFoundError: there is nothing.
             ValueError: a file is something else; numbers are not finite; widths or encoders differ between files; a
                 person is there twice.
         """
-        folder = Path(folder)
-        paths = [folder] if folder.is_file() else sorted(folder.glob("*.safetensors"))
-        if not paths:
-            raise FileNotFoundError(f"{folder} holds no embeddings: {HOW} first.")
+        where = ", ".join(map(str, places))
+        paths: list[Path] = []
+        for place in map(Path, places):
+            found = [place] if place.is_file() else sorted(place.glob("*.safetensors"))
+            if not found:
+                raise FileNotFoundError(f"{place} holds no embeddings: {HOW} first.")
+            paths += found
         people: dict[str, Pictures] = {}
         known: tuple[Path, tuple[int, int], EncoderNames | None] | None = None
         for path in paths:
-            found, encoders = _read(path)
-            for name, pictures in found:
+            own, encoders = _read(path)
+            for name, pictures in own:
                 if name in people:
-                    raise ValueError(f"{path} holds {name}, who is in another file of {folder} too: delete one.")
+                    raise ValueError(f"{path} holds {name}, who is in another file of {where} too: delete one.")
                 kind = (pictures.face.shape[1], pictures.image.shape[1]), encoders
                 if known is not None and known[1:] != kind:
                     raise ValueError(
@@ -73,7 +77,7 @@ class EmbeddingCache:
                     )
                 known = known or (path, *kind)
                 people[name] = pictures
-        return cls(folder, people, known[2] if known else None)
+        return cls(where, people, known[2] if known else None)
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -88,12 +92,12 @@ class EmbeddingCache:
         """
         if self.encoders not in (None, encoders):
             raise ValueError(
-                f"{self.folder} holds embeddings by {_names(self.encoders)}, expected {_names(encoders)}: embeddings "
+                f"{self.where} holds embeddings by {_names(self.encoders)}, expected {_names(encoders)}: embeddings "
                 "of another encoder mean nothing to the network. Name these encoders, or embed the pictures again."
             )
         if widths is not None and self.widths != widths:
             raise ValueError(
-                f"{self.folder} holds embeddings of widths {self.widths} (face, image), expected {widths}: correct "
+                f"{self.where} holds embeddings of widths {self.widths} (face, image), expected {widths}: correct "
                 "`mif`, or embed the pictures with the encoder that it is meant for."
             )
 
@@ -108,7 +112,7 @@ class EmbeddingCache:
         if missing and (not rows or not allow_missing):
             named = ", ".join(missing[:NAMED]) + (", …" if len(missing) > NAMED else "")
             raise ValueError(
-                f"{len(missing)} of {len(people)} people have no embeddings in {self.folder}: {named}. "
+                f"{len(missing)} of {len(people)} people have no embeddings in {self.where}: {named}. "
                 + HOW.capitalize()
                 + (", or set embeddings.allow_missing to leave them out." if rows else ".")
             )

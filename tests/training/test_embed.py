@@ -38,11 +38,12 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def cache(config):
-    return EmbeddingCache.open(embed_people(config, CLIP))
+def folder(config):
+    return embed_people(config, CLIP)
 
 
-def test_everybody_is_embedded_as_the_encoders_do(config, cache):
+def test_everybody_is_embedded_as_the_encoders_do(config, folder):
+    cache = EmbeddingCache.open(folder)
     assert sorted(cache.people) == list(NAMES)
     assert cache.encoders == EncoderNames("miniature", "miniature")
     own = cache.people[NAMES[1]]
@@ -52,39 +53,39 @@ def test_everybody_is_embedded_as_the_encoders_do(config, cache):
     torch.testing.assert_close(own.image, ImageEncoder.open(CLIP).encode(arrays), atol=1e-5, rtol=1e-4)
 
 
-def test_a_second_run_embeds_nobody_again(config, cache):
-    before = {path.name: path.stat().st_mtime_ns for path in cache.folder.iterdir()}
+def test_a_second_run_embeds_nobody_again(config, folder):
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     embed_people(config, CLIP)
-    assert {path.name: path.stat().st_mtime_ns for path in cache.folder.iterdir()} == before
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
-def test_who_has_other_pictures_is_embedded_again(config, cache):
+def test_who_has_other_pictures_is_embedded_again(config, folder):
     keep(config.workspace, NAMES[0], [2, 1, 0])
     stage = Embed(CLIP, EncoderNames("miniature", "miniature"))
     assert embed_people(config, CLIP) == config.stage(stage.name)
-    assert {name: len(p.face) for name, p in EmbeddingCache.open(cache.folder).people.items()} == {
+    assert {name: len(p.face) for name, p in EmbeddingCache.open(folder).people.items()} == {
         NAMES[0]: 3,
         NAMES[1]: 2,
     }
 
 
-def test_a_picture_without_a_face_is_left_out(config, cache):
+def test_a_picture_without_a_face_is_left_out(config, folder):
     person = config.workspace / "pictures" / "nobody"
     person.mkdir()
     Image.new("RGB", (64, 64), "white").save(person / "00.png")
     keep(config.workspace, "nobody", [0])
     try:
         embed_people(config, CLIP)
-        record = Manifest(cache.folder).read("nobody")
+        record = Manifest(folder).read("nobody")
         assert record.status == "dropped"
         assert "no face was found in any of 1 pictures" in record.reason
-        assert "nobody" not in EmbeddingCache.open(cache.folder).people
+        assert "nobody" not in EmbeddingCache.open(folder).people
     finally:
         (config.workspace / "filter" / "nobody.json").unlink()
 
 
-def test_a_lost_file_is_made_again(config, cache):
-    path = cache.folder / f"{NAMES[1]}.safetensors"
+def test_a_lost_file_is_made_again(config, folder):
+    path = folder / f"{NAMES[1]}.safetensors"
     path.unlink()
     embed_people(config, CLIP)
     assert path.exists()

@@ -52,6 +52,11 @@ def test_files_with_an_axis_of_pictures_are_read(tmp_path):
     cache.check(ENCODERS, (4, 5))
 
 
+def test_single_files_are_read_and_the_others_left_alone(folder):
+    cache = EmbeddingCache.open(folder / "ann.safetensors", folder / "more.safetensors")
+    assert sorted(cache.people) == ["7", "ann", "cleo"]
+
+
 def test_people_without_embeddings_are_named_and_counted(folder):
     cache = EmbeddingCache.open(folder)
     with pytest.raises(ValueError, match=r"2 of 3 people have no embeddings in .*: dan, eve"):

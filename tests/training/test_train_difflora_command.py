@@ -1,7 +1,9 @@
 """`train-difflora` from its YAML file to a checkpoint, on a toy store; and what it refuses."""
 
 import json
+import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -14,16 +16,19 @@ from difflora_core.layout import LoRALayout, LoRAModule
 from difflora_core.mif import MIFConfig
 from difflora_core.model import DiffLoRA, DiffLoRAConfig, EncoderNames
 from training import difflora_data
+from training.__main__ import main
 from training.difflora_data import cached_latents, open_lae
 from training.difflora_dry_run import dry_run
 from training.difflora_settings import DiffLoRASettings
 from training.difflora_training import DiffLoRATraining, new_denoiser
 from training.embeddings import Pictures, write_embeddings
 from training.lora_store import LoRAStore
+from training.picture_check import PictureCheck
 from training.settings import read_settings
 from training.train_difflora import ONE_SHOT, train_difflora
 from training.training_loop import in_processes
 
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 ENCODERS = EncoderNames("faces", "pictures")
 LAYOUT = LoRALayout(
     (
@@ -75,7 +80,7 @@ def configure(folder: Path, training: dict | None = None, loop: dict | None = No
         "lae": "lae.safetensors",
         "output": "out",
         "encoders": {"face": "faces", "image": "pictures"},
-        "embeddings": {"cache": "embeddings"},
+        "embeddings": {"cache": ["embeddings"]},
         "dit": {"name": "miniature", "width": 16, "layers": 1, "heads": 1, "head_width": 16},
         "mif": {"width": 16},
         "training": training | {"loop": loop},
@@ -180,7 +185,7 @@ def test_people_without_embeddings_are_refused_or_left_out(world):
         (world / "embeddings" / f"{name}.safetensors").unlink()
     with pytest.raises(ValueError, match=r"2 of 24 people have no embeddings in .*: ann3, ann4"):
         train(world)
-    configure(world, embeddings={"cache": "embeddings", "allow_missing": True})
+    configure(world, embeddings={"cache": ["embeddings"], "allow_missing": True})
     told = DiffLoRA.load(train(world)).config.provenance
     assert (told["people"], told["validation_people"]) == (22, 5)
 
@@ -263,7 +268,7 @@ def test_fsdp_is_refused():
 
 
 def test_a_dry_run_counts_and_measures_without_store_and_embeddings(world):
-    path = configure(world, stores=["none"], embeddings={"cache": "none"})
+    path = configure(world, stores=["none"], embeddings={"cache": ["none"]})
     told = dry_run(read_settings(DiffLoRASettings, path))
     settings = read_settings(DiffLoRASettings, path)
     model = new_denoiser(*settings.networks(open_lae(settings.lae), (512, 768)), DiffLoRATraining())
@@ -278,3 +283,64 @@ def test_a_dry_run_without_an_lae_takes_the_latent_that_the_dit_was_meant_for(wo
     told = dry_run(read_settings(DiffLoRASettings, path))
     assert "not there yet" in told
     assert "latent       18 × 16 = 288 numbers" in told
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("difflora_*.yaml")), ids=lambda path: path.stem)
+def test_the_configurations_can_be_read(path):
+    settings = read_settings(DiffLoRASettings, path)
+    settings.networks(None, (512, 768))
+    assert settings.pictures is None or settings.pictures.dataset.is_file()
+
+
+def test_pictures_are_looked_at_every_so_many_rounds(world, monkeypatch):
+    """The check gets the predicted LoRAs of the people it chose, beside these people's teachers."""
+    seen = []
+
+    class Check:
+        rows: ClassVar = [4, 1]
+
+        def figures(self, loras, teachers):
+            seen.append((loras, teachers))
+            return {"picture_gain": 0.5}
+
+    def open_check(settings, layout, people, device):
+        assert (layout, people) == (LAYOUT, PEOPLE["validation"])
+        return Check()
+
+    monkeypatch.setattr(PictureCheck, "open", open_check)
+    configure(world, pictures={"dataset": "none.yaml", "every": 2})
+    told = DiffLoRA.load(train(world)).config.provenance["rounds"]
+    assert ["picture_gain" in told[f"step {step}"] for step in (4, 8)] == [False, True]
+    ((loras, teachers),) = seen
+    whole, _ = LoRAStore(world / "store", LAYOUT).read("validation")
+    assert torch.equal(teachers, whole[[4, 1]])
+    assert loras.shape == teachers.shape
+
+
+def test_embeddings_are_made_first_where_a_data_set_is_named(world, monkeypatch):
+    (world / "faces.yaml").write_text("{workspace: work, base: base, faces: {pack: faces}}", encoding="utf-8")
+    made = []
+
+    def embed(dataset, image_encoder, device):
+        made.append((dataset.workspace, image_encoder))
+        (world / "work" / "embeddings").mkdir(parents=True)
+        (world / "embeddings").rename(world / "work" / "embeddings" / "faces+pictures")
+
+    monkeypatch.setattr(difflora_data, "embed_people", embed)
+    configure(world, embeddings={"dataset": "faces.yaml", "image_encoder": "clip/pictures"})
+    train(world)
+    assert made == [(world / "work", world / "clip" / "pictures")]
+
+
+def test_a_data_set_of_other_encoders_is_refused(world):
+    (world / "faces.yaml").write_text("{workspace: work, base: base, faces: {pack: faces}}", encoding="utf-8")
+    configure(world, embeddings={"dataset": "faces.yaml", "image_encoder": "clip/another"})
+    with pytest.raises(ValueError, match="name the encoders faces and another, `encoders` says faces and pictures"):
+        train(world)
+
+
+def test_the_command_line_tells_an_error_in_one_line(world, monkeypatch, capsys):
+    configure(world, lae="none.safetensors")
+    monkeypatch.setattr(sys, "argv", ["training", "train-difflora", "--config", str(world / "config.yaml")])
+    assert main() == 1
+    assert capsys.readouterr().err.startswith("FileNotFoundError: There is no LAE")
