@@ -6,7 +6,6 @@ the embeddings of what a token stands for are our choice.
 """
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from .lae_token import tokens_of
 from .layout import LoRALayout
 
 TIME_WIDTH = 256
 MOST_AHEAD = 2**24  # modulations held ahead of the sampler, in numbers: 64 MiB in float32
-BLOCK = re.compile(r"^(?P<block>.+\.transformer_blocks\.\d+)\.(?P<kind>.+)$")
 
 
 @dataclass(frozen=True)
@@ -70,28 +69,15 @@ def parameter_count(config: DiTConfig) -> int:
 
 
 def token_places(
-    layout: LoRALayout, one_per: Literal["module", "block"] = "module"
+    layout: LoRALayout, token_of: Literal["module", "block"] = "module"
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """token_types and token_depths of latents with one token for each module, or for each transformer block.
 
-    Tokens stand in the layout's order. A module's type is its name inside its block (attn1.to_q, …), a block's is its
-    stage (down, middle, up); the depth is the number of the block along the signal. The paper has nothing of the kind;
-    after Text-to-LoRA (arXiv 2506.06105).
+    Tokens stand in the layout's order. Tokens of the same modules by name (attn1.to_q, …) have one type; the depth is
+    the number of the block along the signal. The paper has nothing of the kind; after Text-to-LoRA (arXiv 2506.06105).
     """
-    blocks, kinds, stages = [], [], []
-    for name in layout.names:
-        match = BLOCK.match(name)
-        block, kind = (match["block"], match["kind"]) if match else (name.rpartition(".")[0], name.rpartition(".")[2])
-        blocks.append(block)
-        kinds.append(kind)
-        stages.append(name.partition(".")[0])
-    numbers = {block: number for number, block in enumerate(dict.fromkeys(blocks))}
-    if one_per == "module":
-        types = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
-        return tuple(types[kind] for kind in kinds), tuple(numbers[block] for block in blocks)
-    stage_of = dict(zip(blocks, stages, strict=True))
-    types = {stage: number for number, stage in enumerate(dict.fromkeys(stages))}
-    return tuple(types[stage_of[block]] for block in numbers), tuple(numbers.values())
+    _, types, depths = tokens_of(layout, token_of)
+    return tuple(types), tuple(depths)
 
 
 def timestep_embedding(timesteps: Tensor, width: int) -> Tensor:
