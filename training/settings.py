@@ -3,6 +3,7 @@
 Paths in a file are relative to the file's own folder. A key that no dataclass has is an error, not a comment.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 T = TypeVar("T")
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # YAML 1.1 reads 1e-3 as a string: it wants 1.0e-3
 
 
 def read_settings(kind: type[T], path: str | Path) -> T:
@@ -60,6 +62,8 @@ def _value(kind: Any, value: Any, folder: Path, where: str) -> Any:
             raise ValueError(f"{where} is {value!r}, expected settings by name")
         return _read(kind, value, folder, where)  # type: ignore[arg-type]
     if origin is Literal:
+        if value is False and "no" in options:  # YAML 1.1 reads a bare `no` as false
+            return "no"
         if value not in options:
             raise ValueError(f"{where} is {value!r}, expected one of {', '.join(map(str, options))}")
         return value
@@ -76,6 +80,8 @@ def _value(kind: Any, value: Any, folder: Path, where: str) -> Any:
             raise ValueError(f"{where} is {value!r}, expected a path")
         return (folder / Path(value).expanduser()).resolve()
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is float and isinstance(value, str) and EXPONENT.fullmatch(value):
         return float(value)
     if type(value) is not kind:
         raise ValueError(f"{where} is {value!r}, expected {kind.__name__}")

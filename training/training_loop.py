@@ -146,6 +146,19 @@ def close_trackers(accelerator: Accelerator) -> None:
         tracker.finish()
 
 
+def wrap(accelerator: Accelerator, module: nn.Module) -> nn.Module:
+    """The module with precision, compiler and processes as configured."""
+    with warnings.catch_warnings():
+        # torch 2.15 has a new name for `broadcast_buffers`, which Accelerate can't pass on yet
+        warnings.simplefilter("ignore", FutureWarning)
+        return accelerator.prepare(module)
+
+
+def unwrap(accelerator: Accelerator, module: nn.Module) -> None:
+    """Give the module back as it came: bf16 changes its own forward."""
+    accelerator.unwrap_model(module, keep_fp32_wrapper=False, keep_torch_compile=False)
+
+
 def generator_of(seed: int, step: int, part: int) -> torch.Generator:
     """The dice of one part of a step's batch, on the CPU, so that all devices draw the same."""
     return torch.Generator().manual_seed(hash((seed, step, part)) & 0x7FFFFFFF)
@@ -175,7 +188,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     own = open_accelerator(config, folder, name) if accelerator is None else accelerator
     try:
-        _Run(module, loss_function, config, folder, name, own).go(config.steps if until is None else until)
+        Run(module, loss_function, config, folder, name, own).go(config.steps if until is None else until)
         own.wait_for_everyone()  # nobody reads the state of the next call before it is written
     finally:
         own.free_memory()
@@ -183,7 +196,7 @@ def train(
             close_trackers(own)
 
 
-class _Run:
+class Run:
     """One call of `train`: the module as Accelerate wants it, its optimiser, its state."""
 
     def __init__(
@@ -212,13 +225,9 @@ class _Run:
         """Train up to a step; the module then holds its EMA."""
         config, accelerator, end = self.config, self.accelerator, min(until, self.config.steps)
         if self.start < end:
-            with warnings.catch_warnings():
-                # torch 2.15 has a new name for `broadcast_buffers`, which Accelerate can't pass on yet
-                warnings.simplefilter("ignore", FutureWarning)
-                prepared, optimiser = accelerator.prepare(self.module, self.optimiser)
+            prepared, optimiser = self.prepare()
             for step in (progress := self._progress(end)):
-                loss, figures = self._step(prepared, optimiser, step)
-                self.state.average(min(config.ema, (1 + step) / (10 + step)))
+                loss, figures = self.step(prepared, optimiser, step)
                 last = step + 1 == end
                 if (step + 1) % LOG_EVERY == 0:
                     self._tell(progress, step + 1, loss, figures)
@@ -226,8 +235,7 @@ class _Run:
                     self._check(loss, step + 1)
                     if accelerator.is_main_process:
                         self.state.save(self.path, step + 1)
-            # bf16 changed the module's own forward; it is given back as it came
-            accelerator.unwrap_model(prepared, keep_fp32_wrapper=False, keep_torch_compile=False)
+            unwrap(accelerator, prepared)
         self.state.take_average()
 
     def _progress(self, end: int) -> tqdm:
@@ -236,8 +244,12 @@ class _Run:
             range(self.start, end), initial=self.start, total=total, desc=self.name, disable=hidden, mininterval=5
         )
 
-    def _step(self, module: nn.Module, optimiser: Any, step: int) -> tuple[Tensor, Figures]:
-        """One optimiser step; this process's mean loss, and the figures of its last part."""
+    def prepare(self) -> tuple[nn.Module, Any]:
+        """Module and optimiser as Accelerate wraps them."""
+        return wrap(self.accelerator, self.module), self.accelerator.prepare(self.optimiser)
+
+    def step(self, module: nn.Module, optimiser: Any, step: int) -> tuple[Tensor, Figures]:
+        """One optimiser step and the EMA's; this process's mean loss, and the figures of its last part."""
         accelerator, config = self.accelerator, self.config
         for group in self.optimiser.param_groups:
             group["lr"] = config.learning_rate * _rate(step, config)
@@ -252,6 +264,7 @@ class _Run:
                     accelerator.clip_grad_norm_(self.state.parameters.values(), config.clip)
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
+        self.state.average(min(config.ema, (1 + step) / (10 + step)))
         return torch.stack(losses).mean(), figures
 
     def _tell(self, progress: tqdm, step: int, loss: Tensor, figures: Figures) -> None:
