@@ -129,7 +129,7 @@ def difflora(shop: Workshop) -> None:
     """Train LAE, MIF and DiT, choose the sampling defaults on validation people, and write the checkpoint."""
     from .personal import train_personal
 
-    train_personal(shop.build, shop.weights, shop.tokenizer)
+    train_personal(shop.build, shop.weights, shop.tokenizer, shop.processes)
 
 
 def held_out(shop: Workshop) -> None:

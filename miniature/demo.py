@@ -89,8 +89,8 @@ def without_lora(graph: Graph) -> Graph:
     return graph.copy().set("KSampler", model=graph.output("Load Checkpoint"))
 
 
-def mean_lora(graph: Graph) -> Graph:
-    """The workflow with the average LoRA: the distance from the average is zero."""
+def average_person(graph: Graph) -> Graph:
+    """The workflow with the LoRA of latent zero, the average person: the distance from the average is zero."""
     return graph.copy().set("Sample LoRA", gain=0.0)
 
 
@@ -118,7 +118,7 @@ def portrait(studio: Studio, held_out: HeldOut, index: int, measured: Measuremen
 
     graphs = {
         "no_lora": without_lora(graph),
-        "mean_lora": mean_lora(graph),
+        "average_person": average_person(graph),
         "nearest_teacher": with_file(graph, held_out.nearest_file(index)),
         "difflora": graph,
         "teacher": with_file(graph, held_out.teacher_file(index)),

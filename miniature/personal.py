@@ -27,6 +27,7 @@ from difflora_core.model import DiffLoRA, DiffLoRAConfig, EncoderNames
 from training.lae_training import LAETraining, train_lae
 from training.lora_store import LoRAStore
 from training.train_difflora import DiffLoRATraining, People, train_denoiser
+from training.training_loop import TrainConfig
 
 from .base import BaseModel, Tokenizer
 from .checkpoint import load_checkpoint
@@ -34,8 +35,10 @@ from .conditions import embed_people, load_conditions
 from .drawing import draw
 from .evaluation import face_similarity, make_pictures, prompt_fidelity
 from .people import Scene, person, reference_scene
+from .pictures import BASE_PEOPLE, BASE_PICTURES
 from .teachers import CONFIG as TEACHER_CONFIG
 from .teachers import layout, person_latents, train_teachers
+from .tuning import tune_denoiser, tune_lae
 from .vae import TinyVAE
 
 # R² on validation people's teachers as fitted: tied .529; untied with as many parameters (28 channels) .474; PCA, four
@@ -43,8 +46,10 @@ from .vae import TinyVAE
 LAE_CONFIG = LAEConfig(tokens=18, width=16, chunk=2048, channels=56, tied=True)
 DIT_CONFIG = DiTConfig(tokens=18, latent_width=16, width=144, layers=4, heads=5, head_width=32, condition_width=256)
 LAE_TRAINING = LAETraining()
-# With half of the steps seeing one expert alone R² on validation people rose from .196 to .206 and fell later
-DIFFLORA_TRAINING = DiffLoRATraining(drop_expert=0.5, patience=2)
+# On numbers alone: R² on validation people rises to .24 at 2,000 steps and falls later. Pictures do the rest
+DIFFLORA_TRAINING = DiffLoRATraining(
+    TrainConfig(steps=2500, learning_rate=1e-3, warmup=200, weight_decay=0.02, ema=0.999), drop_expert=0.3, rounds=5
+)
 REFERENCES = 3
 CHOICE_PEOPLE = 16
 SAMPLES = 16
@@ -96,14 +101,14 @@ def choose_sampling(
     model: DiffLoRA, judge: Judging, conditions: Tensor, teachers: Tensor
 ) -> tuple[SamplingConfig, dict[str, object]]:
     """The guidance and gain with the highest face similarity on validation people whose prompt fidelity stays within
-    0.04 of no LoRA's; the log of all that was tried goes into the checkpoint's provenance."""
+    0.03 of no LoRA's; the log of all that was tried goes into the checkpoint's provenance."""
     log: dict[str, object] = {
         "no_lora": judge.figures(torch.zeros_like(teachers)),
         "teacher": judge.figures(teachers),
         "lae_of_teacher": judge.figures(model.decode(model.encode(teachers))),
-        "mean_lora": judge.figures(model.lae.mean.expand_as(teachers)),
+        "average_person": judge.figures(model.decode(torch.zeros(len(teachers), *model.lae.latent_mean.shape))),
     }
-    floor = log["no_lora"]["fidelity"] - 0.04  # type: ignore[index]
+    floor = log["no_lora"]["fidelity"] - 0.03  # type: ignore[index]
     best, best_score = SamplingConfig(), -1.0
     for guidance in (1.0, 1.5):
         for gain in (1.0, 1.25, 1.5, 1.75):
@@ -123,13 +128,15 @@ def choose_sampling(
     return best, log
 
 
-def train_personal(build: Path, weights: Path, tokenizer: Path) -> None:
-    """Train LAE, then MIF and DiT, choose sampling, and write weights/difflora/miniature.safetensors."""
+def train_personal(build: Path, weights: Path, tokenizer: Path, processes: int) -> None:
+    """Train LAE, then MIF and DiT, each on numbers first and then through pictures; choose sampling; write
+    weights/difflora/miniature.safetensors."""
     store = LoRAStore(build / "teachers", layout())
     loras, people = store.read("train")
     validation, validation_people = store.read("validation")
     embed_people(build / "conditions" / "train.safetensors", people)
     embed_people(build / "conditions" / "validation.safetensors", validation_people)
+    embed_people(build / "conditions" / "everyone.safetensors", range(BASE_PEOPLE), BASE_PICTURES)
     conditions, order = load_conditions(build / "conditions" / "train.safetensors")
     if order.tolist() != people:
         raise ValueError(
@@ -143,12 +150,15 @@ def train_personal(build: Path, weights: Path, tokenizer: Path) -> None:
         log[f"{network} {name}"] = figures
 
     lae = train_lae(loras, validation, layout(), LAE_CONFIG, LAE_TRAINING, build, partial(report, "LAE"))
+    log |= {f"LAE, pictures, {name}": one for name, one in tune_lae(lae, build, weights, tokenizer, processes).items()}
     mif = MIFConfig(conditions.face.shape[-1], conditions.image.shape[-1], DIT_CONFIG.condition_width)
     other_conditions, _ = load_conditions(build / "conditions" / "validation.safetensors")
     with torch.no_grad():
         known = People(lae.encode(loras), conditions)
         others = People(lae.encode(validation), other_conditions)
     denoiser = train_denoiser(known, others, DIT_CONFIG, mif, DIFFLORA_TRAINING, build, partial(report, "DiT"))
+    tuned = tune_denoiser(denoiser, lae, build, weights, tokenizer, processes)
+    log |= {f"DiT, pictures, {name}": one for name, one in tuned.items()}
     config = DiffLoRAConfig(LAE_CONFIG, DIT_CONFIG, mif, EncoderNames("miniature", "miniature"))
     model = DiffLoRA(layout(), config)
     model.lae.load_state_dict(lae.state_dict())

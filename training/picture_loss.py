@@ -7,6 +7,7 @@ HyperLoRA (arXiv 2503.16944) train so; for DiffLoRA it is our addition.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from diffusers import DDPMScheduler
@@ -42,6 +43,11 @@ class PictureLoss:
         self.unet, self.layout, self.predict, self.scheduler = unet, layout, predict, scheduler
         self.rows, self.seed, self.objective = rows, seed, objective
 
+    @property
+    def device(self) -> torch.device:
+        """The base model's."""
+        return next(self.unet.parameters()).device
+
     def __call__(self, loras: Tensor, albums: Sequence[Album], step: int) -> Tensor:
         """Each person's loss (people,) with their LoRA of `loras` (people, numel).
 
@@ -51,7 +57,8 @@ class PictureLoss:
         self.layout.check(loras)
         if len(loras) != len(albums):
             raise ValueError(f"Every LoRA needs an album and every album a LoRA, found {len(loras)} and {len(albums)}.")
-        loss = DenoisingLoss(self.predict, self.scheduler, albums, self.rows, self.seed, self.objective)
+        here = [replace(album, latents=album.latents.to(self.device)) for album in albums]
+        loss = DenoisingLoss(self.predict, self.scheduler, here, self.rows, self.seed, self.objective)
         with stacked_loras(self.unet, self.layout, loras):
             return loss(step, shared_dice(self.seed, step))
 

@@ -9,6 +9,9 @@ from torch import Tensor
 from difflora_core.dit import DiTConfig
 from difflora_core.lae import LAE, LAEConfig
 from difflora_core.mif import MIFConfig
+from training.conditions import Conditions
+from training.difflora_training import Denoiser
+from training.lae_data import LoRAsInMemory
 from training.picture_stage import (
     Autoencode,
     DenoiserPictures,
@@ -18,7 +21,6 @@ from training.picture_stage import (
     lae_loss,
     picture_figures,
 )
-from training.train_difflora import Conditions, Denoiser
 from training.training_loop import TrainConfig, train
 
 from .picture_world import LAYOUT, album, base_model, picture_loss
@@ -47,7 +49,7 @@ def test_the_autoencoder_learns_from_pictures(tmp_path, lae, colours):
     pictures = picture_loss(base_model())
     before = picture_figures(pictures, lae.decode(lae.encode(loras)), albums).mean()
     training = PictureTraining(LOOP, people=6)
-    train(Autoencode(lae), lae_loss(lae, loras, albums, pictures, training), LOOP, tmp_path, "lae")
+    train(Autoencode(lae), lae_loss(lae, LoRAsInMemory(loras), albums, pictures, training), LOOP, tmp_path, "lae")
     after = picture_figures(pictures, lae.decode(lae.encode(loras)).detach(), albums).mean()
     assert after < 0.9 * before
 

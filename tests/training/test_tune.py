@@ -1,0 +1,123 @@
+"""`tune` on the miniature's base model: each network in, the same kind of file out, judged by held-out pictures."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from difflora_core.diffusion import SamplingConfig
+from difflora_core.dit import DiTConfig
+from difflora_core.lae import LAE, LAEConfig
+from difflora_core.lae_file import load_lae, save_lae
+from difflora_core.mif import MIFConfig
+from difflora_core.model import DiffLoRA, DiffLoRAConfig, EncoderNames
+from miniature.diffusers_folder import export_diffusers
+from miniature.drawing import draw
+from miniature.held_out import HeldOut
+from miniature.host import WEIGHTS, find_host
+from miniature.people import caption, person
+from miniature.photographs import SCENES
+from miniature.teachers import layout
+from training.embeddings import Pictures, write_embeddings
+from training.lora_dataset.config import load_config
+from training.lora_dataset.manifest import Manifest, Record
+from training.lora_dataset.preprocess import PREPROCESS
+from training.lora_dataset.stage import run_stage
+from training.lora_store import LoRAStore
+from training.picture_stage import DenoiserPictures, PictureTraining
+from training.training_loop import TrainConfig
+from training.tune import TuneSettings, tune
+
+LOOP = TrainConfig(steps=2, learning_rate=1e-3, warmup=0, ema=0.0, unused_parameters=True)
+ENCODERS = EncoderNames("faces", "pictures")
+CONFIG = LAEConfig(kind="linear", tokens=2, width=1)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> TuneSettings:
+    """Three people with shipped teachers, the third for validation; a fourth has pictures alone."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("tune")
+    export_diffusers(
+        WEIGHTS / "checkpoints" / "miniature_sdxl.safetensors", folder / "base", find_host() / "comfy" / "sd1_tokenizer"
+    )
+    (folder / "dataset.yaml").write_text(
+        "workspace: work\nbase: base\npreprocess: {size: 128, held_out: 1}\ndreambooth: {dtype: fp32}\n"
+    )
+    config = load_config(folder / "dataset.yaml")
+    held_out = HeldOut.load()
+    for index in (*held_out.people[:3], 40):
+        pictures = []
+        for place, scene in enumerate(SCENES[:3]):
+            path = config.workspace / "generate" / f"{index}" / f"{place}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw(person(index), scene).image).save(path)
+            pictures.append({"file": str(path.relative_to(config.workspace)), "caption": caption(scene)})
+        Manifest(config.stage("generate")).write(Record(f"{index}", facts={"pictures": pictures}))
+        Manifest(config.stage("filter")).write(Record(f"{index}", facts={"kept": pictures}))
+    run_stage(PREPROCESS, config)
+    store = LoRAStore(folder / "store", layout())
+    teachers = held_out.teachers[:3].float()
+    store.add("train", list(held_out.people[:2]), teachers[:2])
+    store.add("validation", list(held_out.people[2:3]), teachers[2:])
+    dice = torch.Generator().manual_seed(0)
+    embedded = {
+        f"{index}": Pictures(torch.randn(2, 4, generator=dice), torch.randn(2, 4, generator=dice))
+        for index in (*held_out.people[:3], 40)
+    }
+    write_embeddings(folder / "embeddings" / "all.safetensors", embedded, ENCODERS)
+    lae = LAE(layout(), CONFIG)
+    lae.fit(teachers[:2])
+    save_lae(folder / "lae.safetensors", lae)
+    return TuneSettings(
+        folder / "lae.safetensors",
+        (folder / "store",),
+        folder / "dataset.yaml",
+        folder / "tuned",
+        (folder / "embeddings",),
+        rounds=1,
+        lae=PictureTraining(LOOP, people=2),
+        denoiser=DenoiserPictures(replace(LOOP, learning_rate=0.1), people=3, batch=2),
+    )
+
+
+def test_an_autoencoder_becomes_an_autoencoder(settings: TuneSettings, capsys: pytest.CaptureFixture) -> None:
+    before = load_lae(settings.network)
+    after = load_lae(tune(settings))
+    assert after.config == CONFIG
+    assert not torch.equal(after.network.basis, before.network.basis)
+    said = capsys.readouterr().out
+    assert "before: picture gain" in said
+    assert "step 2: picture gain" in said
+
+
+def test_a_checkpoint_becomes_a_checkpoint(settings: TuneSettings) -> None:
+    config = DiffLoRAConfig(
+        CONFIG, DiTConfig(2, 1, 16, 1, 2, 8, condition_width=8), MIFConfig(4, 4, 8), ENCODERS, SamplingConfig(steps=1)
+    )
+    torch.manual_seed(0)
+    model = DiffLoRA(layout(), config)
+    model.lae.load_state_dict(load_lae(settings.network).state_dict())
+    torch.nn.init.constant_(model.dit.out.bias, 3.0)  # everybody far from the average person: there is much to gain
+    path = settings.network.with_name("difflora.safetensors")
+    model.save(path, torch.float32)
+    after = DiffLoRA.load(tune(replace(settings, network=path, output=settings.output.with_name("tuned_difflora"))))
+    assert not torch.equal(after.dit.out.weight, model.dit.out.weight)
+    assert torch.equal(after.lae.network.basis.half(), model.lae.network.basis.half())
+    assert "before" in after.config.provenance["tuned"]
+
+
+def test_people_without_prepared_pictures_are_named(settings: TuneSettings, tmp_path: Path) -> None:
+    store = LoRAStore(tmp_path / "store", layout())
+    held_out = HeldOut.load()
+    store.add("train", ["nobody"], held_out.teachers[:1].float())
+    store.add("validation", list(held_out.people[2:3]), held_out.teachers[2:3].float())
+    with pytest.raises(ValueError, match=r"1 of 1 people have no prepared pictures .* nobody"):
+        tune(replace(settings, stores=(store.folder,), output=tmp_path / "out"))
+
+
+def test_the_network_is_not_written_over(settings: TuneSettings) -> None:
+    with pytest.raises(ValueError, match="choose another output folder"):
+        replace(settings, output=settings.network.parent)

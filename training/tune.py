@@ -1,0 +1,220 @@
+"""Tune an autoencoder, or MIF and DiT, through the base model's pictures (see `picture_stage`).
+
+python -m training tune --config FILE               first an LAE from train-lae, later what train-difflora makes with it
+accelerate launch -m training.tune --config FILE    on several GPUs
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import nn
+
+from difflora_core.lae import LAE
+from difflora_core.lae_file import load_lae, save_lae
+from difflora_core.layout import LoRALayout
+from difflora_core.model import HEADER, DiffLoRA
+
+from .dataset_pictures import DatasetAlbums, dataset_loss, open_base
+from .difflora_data import cached_latents
+from .difflora_training import Denoiser
+from .embeddings import EmbeddingCache
+from .lae_data import in_batches, open_loras, open_stores, people_of
+from .lora_dataset.config import load_config
+from .lora_dataset.manifest import Manifest
+from .lora_store import Person, read_header
+from .picture_loss import PictureLoss
+from .picture_stage import (
+    Autoencode,
+    DenoiserPictures,
+    Everyone,
+    PictureGain,
+    PictureTraining,
+    denoiser_loss,
+    lae_loss,
+    predict_from_noise,
+)
+from .rounds import Figures, train_in_rounds
+from .settings import read_settings
+from .training_loop import LossFunction, TrainConfig, open_accelerator
+
+LOOP = TrainConfig(steps=2000, learning_rate=3e-4, warmup=50, ema=0.98, unused_parameters=True, device="auto")
+RUN = "run"
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """network: a file of `train-lae`, or a DiffLoRA checkpoint; the result is output/<the same name>.
+
+    stores: of LoRAs, all of one layout, with the splits train and validation. dataset: the pipeline's YAML file, whose
+    workspace holds the people's pictures and names the base model; preprocess.held_out is at least 1. embeddings:
+    caches of `python -m training embed`, for MIF and DiT. rows: pictures of each person in a step. rounds: validations,
+    of which the best is kept, on the first `validation_people`, who show `references` pictures. lae, denoiser: of the
+    training, whichever it is.
+    """
+
+    network: Path
+    stores: tuple[Path, ...]
+    dataset: Path
+    output: Path
+    embeddings: tuple[Path, ...] = ()
+    rows: int = 1
+    rounds: int = 10
+    validation_people: int = 16
+    references: int = 3
+    in_memory_gb: float = 8.0
+    lae: PictureTraining = field(default_factory=lambda: PictureTraining(LOOP, people=4))
+    denoiser: DenoiserPictures = field(default_factory=lambda: DenoiserPictures(LOOP, people=4))
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.rounds, self.validation_people, self.references) < 1:
+            raise ValueError("rows, rounds, validation_people and references are at least 1")
+        if self.network.parent == self.output:
+            raise ValueError(f"{self.output} holds the network itself: choose another output folder, nothing is lost")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("--config", type=Path, required=True, help="a YAML file, see training/configs/tune_*.yaml")
+    parser.set_defaults(run=lambda arguments: tune(read_settings(TuneSettings, arguments.config)))
+
+
+def tune(settings: TuneSettings) -> Path:
+    """Tune what `network` is, or go on where a run was ended; the file that comes out.
+
+    Raises:
+        FileNotFoundError: a file or folder is missing.
+        ValueError: what is there doesn't fit together.
+    """
+    if not settings.network.is_file():
+        raise FileNotFoundError(f"There is no network {settings.network}: train-lae and train-difflora make them.")
+    if HEADER in read_header(settings.network)[0].get("__metadata__", {}):
+        return tune_denoiser(settings)
+    return tune_lae(settings)
+
+
+def tune_lae(settings: TuneSettings) -> Path:
+    """Tune an autoencoder, measure its latents anew, and write it."""
+    lae = load_lae(settings.network)
+    bench = Bench(settings, settings.lae.loop, lae.layout)
+    lae.to(bench.device).train().requires_grad_(True)
+    loras = open_loras(bench.stores, "train", 1e9 * settings.in_memory_gb)
+    albums = DatasetAlbums(bench.dataset, people_of(bench.stores, "train"))
+
+    @torch.no_grad()
+    def validate() -> Figures:
+        return {"picture_gain": bench.gain(lae.decode(lae.encode(bench.teachers.to(bench.device))))}
+
+    loss = lae_loss(lae, loras, albums, bench.loss(albums), settings.lae)
+    told = bench.run(Autoencode(lae), loss, settings.lae, validate)
+    lae.fit_latents(batch.to(bench.device) for batch in in_batches(loras))
+    path = settings.output / settings.network.name
+    if bench.first:
+        save_lae(path, lae.eval(), {"tuned": told})
+        print(f"wrote {path}", flush=True)
+    return path
+
+
+def tune_denoiser(settings: TuneSettings) -> Path:
+    """Tune MIF and DiT of a checkpoint and write it; its autoencoder stays."""
+    model = DiffLoRA.load(settings.network)
+    if not settings.embeddings:
+        raise ValueError("`embeddings` names no cache: MIF and DiT need the people's embeddings to be tuned")
+    cache = EmbeddingCache.open(*settings.embeddings)
+    cache.check(model.config.encoders, (model.config.mif.face_width, model.config.mif.image_width))
+    bench = Bench(settings, settings.denoiser.loop, model.layout)
+    denoiser = Denoiser(model.config.dit, model.config.mif)
+    denoiser.dit.load_state_dict(model.dit.state_dict())
+    denoiser.mif.load_state_dict(model.mif.state_dict())
+    denoiser.to(bench.device)
+    lae = model.lae.to(bench.device)
+    everyone, albums = everyone_of(bench, cache, lae)
+    others, _ = cache.of(bench.validation)
+
+    @torch.no_grad()
+    def validate() -> Figures:
+        latents = predict_from_noise(denoiser, *others.first(settings.references))
+        return {"picture_gain": bench.gain(lae.decode(latents))}
+
+    loss = denoiser_loss(denoiser, lae, everyone, bench.loss(albums), settings.denoiser)
+    told = bench.run(denoiser, loss, settings.denoiser, validate)
+    path = settings.output / settings.network.name
+    if bench.first:
+        model.dit.load_state_dict(denoiser.dit.state_dict())
+        model.mif.load_state_dict(denoiser.mif.state_dict())
+        model.config = replace(model.config, provenance={**model.config.provenance, "tuned": told})
+        model.cpu().save(path)
+        print(f"wrote {path}", flush=True)
+    return path
+
+
+class Bench:
+    """What both have in common: base model, store, validation people and what a round of them says."""
+
+    def __init__(self, settings: TuneSettings, loop: TrainConfig, layout: LoRALayout) -> None:
+        self.settings, self.dataset = settings, load_config(settings.dataset)
+        self.stores, self.layout = open_stores(settings.stores, layout), layout
+        accelerator = open_accelerator(replace(loop, log_with=()), settings.output / RUN, "tune")
+        self.device, self.first = accelerator.device, PartialState().is_main_process
+        self.base = open_base(self.dataset, layout, str(self.device))
+        self.validation = people_of(self.stores, "validation")[: settings.validation_people]
+        self.teachers = open_loras(self.stores, "validation", 0).read(range(len(self.validation)))
+        held_out = DatasetAlbums(self.dataset, self.validation, held_out=True)
+        self.gain = PictureGain(self.loss(held_out), held_out, self.teachers)
+
+    def loss(self, albums: DatasetAlbums) -> PictureLoss:
+        """The loss through the base model on these people's pictures."""
+        return dataset_loss(self.base, self.layout, albums, self.settings.rows)
+
+    def run(self, module: nn.Module, loss: LossFunction, training: Any, validate: Any) -> dict[str, Figures]:
+        """Train in rounds; what they told. training: `PictureTraining` or `DenoiserPictures`."""
+        told: dict[str, Figures] = {}
+
+        def report(name: str, figures: Figures) -> None:
+            told[name] = figures
+            print(f"  {name}: picture gain {figures['picture_gain']:.4f}", flush=True)
+
+        train_in_rounds(
+            module,
+            loss,
+            training.loop,
+            self.settings.output / RUN,
+            "tune",
+            self.settings.rounds,
+            lambda: {"before": validate()},
+            validate,
+            report,
+            by="picture_gain",
+            settings={name: value for name, value in asdict(training).items() if name != "loop"},
+        )
+        return told
+
+
+def everyone_of(bench: Bench, cache: EmbeddingCache, lae: LAE) -> tuple[Everyone, DatasetAlbums]:
+    """Everybody with embeddings and pictures, but those who are held out: the store's other splits.
+
+    People without a teacher help as well; people with one come first.
+    """
+    taught = people_of(bench.stores, "train")
+    splits = {split for store in bench.stores for split in store.splits()} - {"train"}
+    kept_out = {str(person) for split in splits for person in people_of(bench.stores, split)}
+    prepared = Manifest(bench.dataset.stage("preprocess")).done()
+    known = {str(person) for person in taught}
+    more: Sequence[Person] = [p for p in prepared if p in cache.people and p not in known and p not in kept_out]
+    conditions, _ = cache.of([*taught, *more])
+    albums = DatasetAlbums(bench.dataset, [*taught, *more])
+    path = bench.settings.output / RUN / "latents_train.safetensors"
+    latents, _ = cached_latents(bench.stores, "train", lae, path, str(bench.device))
+    return Everyone(conditions, albums, torch.arange(len(taught)), latents), albums
+
+
+if __name__ == "__main__":  # accelerate launch -m training.tune …
+    from .__main__ import main
+
+    sys.argv.insert(1, "tune")
+    sys.exit(main())
