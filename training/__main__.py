@@ -10,6 +10,7 @@ COMMANDS = {
     "train-lae": (".train_lae", "the LoRA autoencoder on a store of LoRAs: one file"),
     "train-difflora": (".train_difflora", "MIF and DiT on the LAE's latents: one DiffLoRA checkpoint"),
     "tune": (".tune", "LAE, or MIF and DiT, through the base model's pictures of the people"),
+    "toy-experiment": (".toy_experiment", "are LoRA weights easier to compress than full weight changes?"),
     "personalize": (".personalize", "reference pictures of a person to a LoRA file"),
 }
 """Command → the module that offers `add_arguments(parser)`, which sets the parser's default `run`, and a line of help.
