@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MOST_LORAS_FOR_PCA = 2048  # the Gram matrix of all pairs is the cost; more LoRAs are thinned out evenly
-LARGEST_EIGENPROBLEM = 2048
+LARGEST_EIGENPROBLEM = 2048  # beyond, the leading eigenvectors are iterated
 ITERATIONS = 12
 SLICE = 2**26  # numbers of training LoRAs in memory at once, 256 MB
 
@@ -115,8 +115,8 @@ def leading_basis(loadings: Tensor, count: int) -> Tensor:
     size, components = loadings.shape
     if size <= components:
         return leading_eigenvectors(loadings @ loadings.T, count)
-    _, mixing = torch.linalg.eigh(loadings.T @ loadings)
-    return wide(torch.linalg.qr(loadings @ mixing[:, -count:].flip(1)).Q, count)
+    mixing = leading_eigenvectors(loadings.T @ loadings, min(count, components))
+    return wide(torch.linalg.qr(loadings @ mixing).Q, count)
 
 
 def leading_eigenvectors(symmetric: Tensor, count: int) -> Tensor:
