@@ -104,6 +104,6 @@ class DiffLoRASettings:
         dit = replace(dit, tokens=lae.config.tokens, latent_width=lae.config.width)
         if lae.config.kind == "token":
             types, depths = token_places(lae.layout, lae.config.token_of)
-            if len(types) == dit.tokens:  # else a token of the latent mixes several modules
+            if len(types) == lae.config.groups == dit.tokens:  # else a token of the latent mixes several modules
                 dit = replace(dit, token_types=types, token_depths=depths)
         return dit, mif

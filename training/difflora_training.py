@@ -15,16 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from difflora_core.diffusion import TIMESTEPS, NoiseSchedule, draw_timesteps
-from difflora_core.dit import DiT, DiTConfig
+from difflora_core.dit import DiTConfig
 from difflora_core.lae import LAE
 from difflora_core.losses import DeltaWeights
-from difflora_core.mif import MIF, MIFConfig
+from difflora_core.mif import MIFConfig, Mode
 
 from .conditions import People, draw_references
+from .denoiser import Denoiser, validate
 from .rounds import Figures, Report, train_in_rounds
 from .training_loop import LossFunction, TrainConfig
-
-LORAS_AT_ONCE = 8  # that validation decodes: one of SDXL is 23 MB, and a decoder's activations are several times that
 
 
 @dataclass(frozen=True)
@@ -85,22 +84,6 @@ class DiffLoRATraining:
         return half if self.drop_face is None else self.drop_face, half if self.drop_image is None else self.drop_image
 
 
-class Denoiser(nn.Module):
-    """MIF and DiT as one module, so that they train as one."""
-
-    def __init__(self, dit: DiTConfig, mif: MIFConfig) -> None:
-        super().__init__()
-        self.dit, self.mif = DiT(dit), MIF(mif)
-
-    def forward(
-        self, noisy: Tensor, timesteps: Tensor, face: Tensor | None, image: Tensor | None, dropped: Tensor
-    ) -> Tensor:
-        """x0; dropped: (batch,) bool, who gets the null condition."""
-        condition, _ = self.mif(face, image)
-        condition = torch.where(dropped[:, None], self.mif.null.to(condition.dtype), condition)
-        return self.dit(noisy, timesteps, condition)
-
-
 class DeltaTerms:
     """Extra loss through the frozen LAE decoder: what a wrong latent does to the weight changes ΔW.
 
@@ -115,10 +98,14 @@ class DeltaTerms:
         self.lae, self.deltas, self.config = lae, DeltaWeights(lae.layout), config
 
     def __call__(self, predicted: Tensor, clean: Tensor, timesteps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weighted sum of the terms, and each on its own. All (batch, …), of which the first fitting rows count."""
+        """Weighted sum of the terms, and each on its own. All (batch, …), of which the first fitting rows count.
+
+        timesteps: on the CPU, which then needn't wait for the device.
+        """
         rows = (timesteps < self.config.delta_w_below).nonzero()[: self.config.delta_w_rows, 0]
         if not len(rows):
             return predicted.new_zeros(()), {}
+        rows = rows.to(predicted.device)
         self.lae.to(predicted.device)
         self.deltas.to(predicted.device)
         with torch.autocast(predicted.device.type, enabled=False):  # differences of products: float32 or nothing
@@ -129,42 +116,6 @@ class DeltaTerms:
             direction = self.deltas.direction(made, target)
         figures = {"delta_w_error": error.detach(), "delta_w_direction": direction.detach()}
         return self.config.delta_w_error * error + self.config.delta_w_direction * direction, figures
-
-
-@torch.no_grad()
-def predict_latents(model: Denoiser, people: People, references: int, draws: int = 4) -> Tensor:
-    """x0 predicted in one step from pure noise, mean over `draws` noises: (people, tokens, width)."""
-    device = model.mif.null.device
-    face, image = (embedding.to(device) for embedding in people.conditions.first(references))
-    condition, _ = model.mif(face, image)
-    generator = torch.Generator().manual_seed(0)
-    predicted = torch.zeros_like(people.latents, device=device)
-    last = torch.full((len(condition),), TIMESTEPS - 1, device=device)
-    for _ in range(draws):
-        predicted += model.dit(torch.randn(predicted.shape, generator=generator).to(device), last, condition) / draws
-    return predicted
-
-
-@torch.no_grad()
-def validate(model: Denoiser, people: People, references: int, draws: int = 4, lae: LAE | None = None) -> Figures:
-    """R² of x0 predicted from pure noise, where only the condition knows the person.
-
-    Against the latents' own size, so the average person has 0. The prediction is averaged over `draws` noises. With an
-    LAE, and the people's LoRAs, also the cosine of ΔW with the teacher's, both relative to the mean LoRA.
-    """
-    predicted = predict_latents(model, people, references, draws)
-    latents = people.latents.to(predicted.device)
-    figures = {"r2": float(1 - (predicted - latents).square().sum() / latents.square().sum())}
-    if lae is not None and people.loras is not None:
-        lae, deltas = lae.to(predicted.device), DeltaWeights(lae.layout).to(predicted.device)
-        cosines = [
-            deltas.cosine(lae.decode(made), teachers.to(predicted.device, torch.float32), lae.mean)
-            for made, teachers in zip(
-                predicted[: len(people.loras)].split(LORAS_AT_ONCE), people.loras.split(LORAS_AT_ONCE), strict=True
-            )
-        ]
-        figures["delta_w_cosine"] = float(torch.cat(cosines).mean())
-    return figures
 
 
 def new_denoiser(dit: DiTConfig, mif: MIFConfig, config: DiffLoRATraining) -> Denoiser:
@@ -185,8 +136,12 @@ def new_denoiser(dit: DiTConfig, mif: MIFConfig, config: DiffLoRATraining) -> De
     return model
 
 
-def denoising_loss(training: People, config: DiffLoRATraining, lae: LAE | None = None) -> LossFunction:
+def denoising_loss(
+    training: People, config: DiffLoRATraining, lae: LAE | None = None, mode: Mode = "gate"
+) -> LossFunction:
     """The loss of a `Denoiser` on these people. Everything is drawn on the CPU: a seed means the same on any device.
+
+    mode: MIF's. The one expert of `face` or `image` is never dropped.
 
     Raises:
         ValueError: there are fewer people than a batch has, or the terms through the LAE are on and there is none.
@@ -200,7 +155,7 @@ def denoising_loss(training: People, config: DiffLoRATraining, lae: LAE | None =
     terms = DeltaTerms(lae, config) if lae is not None and (config.delta_w_error or config.delta_w_direction) else None
     schedule = NoiseSchedule()
     latents, conditions, counted = training.latents, training.conditions, training.conditions.counts
-    without_face, without_image = config.without_expert
+    without_face, without_image = config.without_expert if mode in ("gate", "mean") else (0.0, 0.0)
     lonely_steps = without_face + without_image
 
     def loss(model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -242,7 +197,7 @@ def denoising_loss(training: People, config: DiffLoRATraining, lae: LAE | None =
         value = (weight * error).mean()
         if terms is None:
             return value, {}
-        extra, figures = terms(predicted, clean, times)
+        extra, figures = terms(predicted, clean, timesteps)
         return value + extra, figures
 
     return loss
@@ -266,7 +221,7 @@ def train_denoiser(
     ΔW terms and for validating ΔW. look(model, round) adds figures of its own to a round's, round counting from 1 in
     the process that reports. settings: see `train_in_rounds`.
     """
-    loss = denoising_loss(training, config, lae)
+    loss = denoising_loss(training, config, lae, mif.mode)
     model = new_denoiser(dit, mif, config)
     told = 0
 

@@ -24,6 +24,7 @@ from .conditions import Conditions
 from .lora_store import Person
 
 HOW = "run `python -m training embed` with this configuration"
+MOST = 64  # pictures of a person: all people's are padded to the most, so one with thousands would fill the memory
 NAMED = 5  # people that an error names before it only counts
 
 
@@ -104,6 +105,8 @@ class EmbeddingCache:
     def of(self, people: Sequence[Person], allow_missing: bool = False) -> tuple[Conditions, list[int]]:
         """Embeddings of these people, padded to the most pictures, and which rows of `people` they are of.
 
+        Of somebody with more than 64 pictures 64 are taken, evenly spread.
+
         Raises:
             ValueError: some have none, unless allow_missing; or nobody has any.
         """
@@ -118,9 +121,9 @@ class EmbeddingCache:
             )
         own = [self.people[str(people[row])] for row in rows]
         face, image = (
-            pad_sequence([getattr(one, kind) for one in own], batch_first=True) for kind in ("face", "image")
+            pad_sequence([_spread(getattr(one, kind)) for one in own], batch_first=True) for kind in ("face", "image")
         )
-        return Conditions(face, image, torch.tensor([len(one.face) for one in own])), rows
+        return Conditions(face, image, torch.tensor([min(MOST, len(one.face)) for one in own])), rows
 
 
 def write_embeddings(path: Path, people: Mapping[str, Pictures], encoders: EncoderNames) -> None:
@@ -175,6 +178,11 @@ def _check(path: Path, name: str, pictures: Pictures) -> None:
                 f"{path}: the {kind} embedding of {name}'s picture {int((~finite).nonzero()[0]) + 1} holds NaN or "
                 "infinite numbers: delete the file and embed this person again."
             )
+
+
+def _spread(embeddings: Tensor) -> Tensor:
+    count = len(embeddings)
+    return embeddings if count <= MOST else embeddings[torch.arange(MOST) * count // MOST]
 
 
 def _names(encoders: EncoderNames | None) -> str:

@@ -6,6 +6,7 @@ accelerate launch -m training.train_difflora --config training/configs/difflora_
 
 import argparse
 import datetime
+import hashlib
 import json
 import sys
 from collections.abc import Mapping
@@ -18,9 +19,10 @@ from difflora_core.lae import LAE
 from difflora_core.model import DiffLoRA, DiffLoRAConfig
 
 from .conditions import Conditions, People, draw_references
+from .denoiser import Denoiser, predict_latents, validate
 from .difflora_data import check_layout, digest, open_embeddings, open_lae, people_of, refuse_fsdp
 from .difflora_settings import DiffLoRASettings
-from .difflora_training import Denoiser, DiffLoRATraining, predict_latents, train_denoiser, validate
+from .difflora_training import DiffLoRATraining, train_denoiser
 from .lae_data import open_stores
 from .lora_store import Person
 from .picture_check import PictureCheck
@@ -82,7 +84,9 @@ def train_difflora(settings: DiffLoRASettings) -> Path:
 
     def report(name: str, figures: Figures) -> None:
         told[name] = figures
-        print(f"  {name}: {', '.join(f'{key} {value:.4g}' for key, value in figures.items())}", flush=True)
+        seen = int(name.removeprefix("step ")) * settings.training.batch * loop.accumulate * accelerator.num_processes
+        line = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
+        print(f"  {name} (epoch {seen / len(training[1]):.1f}): {line}", flush=True)
 
     identity = identify(settings, lae, training[1])
     denoiser = train_denoiser(
@@ -139,7 +143,7 @@ def identify(settings: DiffLoRASettings, lae: LAE, people: list[Person]) -> Mapp
         "mif": asdict(settings.mif),
         "training": training | {"loop": loop},
         "lae": digest(lae)[:16],
-        "people": len(people),
+        "people": hashlib.sha256("\n".join(map(str, people)).encode()).hexdigest()[:16],
     }
 
 

@@ -52,6 +52,16 @@ def test_files_with_an_axis_of_pictures_are_read(tmp_path):
     cache.check(ENCODERS, (4, 5))
 
 
+def test_of_a_thousand_pictures_some_are_taken_evenly(tmp_path):
+    face = torch.arange(1000.0)[:, None]
+    write_embeddings(tmp_path / "ann.safetensors", {"ann": Pictures(face, -face)}, ENCODERS)
+    conditions, _ = EmbeddingCache.open(tmp_path).of(["ann"])
+    taken = conditions.face[0, :, 0]
+    assert conditions.counts.tolist() == [64]
+    assert torch.equal(taken, -conditions.image[0, :, 0])
+    assert (taken.diff().min(), taken.diff().max()) == (15, 16)
+
+
 def test_single_files_are_read_and_the_others_left_alone(folder):
     cache = EmbeddingCache.open(folder / "ann.safetensors", folder / "more.safetensors")
     assert sorted(cache.people) == ["7", "ann", "cleo"]

@@ -11,6 +11,8 @@ from difflora_core.lae import LAE, LAEConfig
 from difflora_core.layout import LoRALayout, LoRAModule
 from difflora_core.losses import DeltaWeights
 from difflora_core.mif import MIFConfig
+from training import denoiser
+from training.denoiser import predict_latents
 from training.difflora_training import DeltaTerms, denoising_loss, new_denoiser
 from training.train_difflora import Conditions, DiffLoRATraining, People, draw_references, train_denoiser, validate
 from training.training_loop import TrainConfig
@@ -155,6 +157,25 @@ def steps_without(config, world, steps=200):
 def test_either_expert_is_dropped_as_often_as_asked(world, options, expected):
     found = steps_without(DiffLoRATraining(LOOP, batch=2, **options), world)
     assert found == pytest.approx(expected, abs=0.1)
+
+
+@pytest.mark.parametrize("mode", ["face", "image", "mean", "gate"])
+def test_any_mode_can_be_trained(tmp_path, world, mode):
+    """The only expert of a mode is not dropped, whatever drop_expert says."""
+    people = People(*world[:2])
+    config = DiffLoRATraining(replace(LOOP, steps=8), batch=4, drop_expert=1.0, rounds=1)
+    told = {}
+    train_denoiser(people, people, DIT, replace(MIF_CONFIG, mode=mode), config, tmp_path, told.__setitem__)
+    assert list(told) == ["step 8"]
+
+
+def test_people_are_predicted_alike_in_parts_and_together(world, monkeypatch):
+    model = new_denoiser(DIT, MIF_CONFIG, DiffLoRATraining(LOOP))
+    torch.nn.init.normal_(model.dit.out.weight, generator=torch.Generator().manual_seed(0))
+    people = People(*world[:2])
+    together = predict_latents(model, people, 3)
+    monkeypatch.setattr(denoiser, "PEOPLE_AT_ONCE", 7)
+    torch.testing.assert_close(predict_latents(model, people, 3), together, atol=1e-5, rtol=1e-5)
 
 
 def test_the_terms_through_the_decoder_see_no_fault_in_a_perfect_latent(lae):

@@ -243,6 +243,14 @@ def test_settings_that_make_no_sense_are_refused(world, changed, message):
         read_settings(DiffLoRASettings, path)
 
 
+@pytest.mark.parametrize(("groups", "types"), [(2, (0, 1)), (1, ())])
+def test_latents_of_one_token_per_module_are_told_what_it_is(world, groups, types):
+    settings = read_settings(DiffLoRASettings, configure(world))
+    lae = LAE(LAYOUT, LAEConfig(kind="token", tokens=2, width=3, channels=4, hidden=8, heads=2, groups=groups))
+    dit, _ = settings.networks(lae, (4, 3))
+    assert dit.token_types == types
+
+
 def run_apart(rank: int, processes: int, path: Path) -> None:
     """One of several processes of a run."""
     train_difflora(read_settings(DiffLoRASettings, path))
