@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,20 +25,6 @@ from .lora_dataset.config import load_config
 from .lora_store import LoRAStore, Person, read_header
 
 COMPARED = 64  # validation people whose ΔW is compared with their teacher's: one of SDXL's LoRAs is 23 MB in memory
-
-
-def refuse_fsdp(accelerator: Accelerator) -> None:
-    """Raise ValueError where parameters are spread over devices.
-
-    The loop's EMA, its state and the best round's weights are whole tensors by name; under FSDP every process has a
-    part of each. Weights, gradients, EMA and Adam's moments of the paper's DiT in float32 fit a GPU of 24 GB, so DDP is
-    what is supported.
-    """
-    if accelerator.distributed_type == DistributedType.FSDP:
-        raise ValueError(
-            "train-difflora runs with DDP, found FSDP: launch it without --use_fsdp. If memory is short, set "
-            "training.gradient_checkpointing, or a smaller batch with more training.loop.accumulate."
-        )
 
 
 def open_lae(path: Path) -> LAE:

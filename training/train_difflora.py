@@ -20,7 +20,7 @@ from difflora_core.model import DiffLoRA, DiffLoRAConfig
 
 from .conditions import Conditions, People, draw_references
 from .denoiser import Denoiser, predict_latents, validate
-from .difflora_data import check_layout, digest, open_embeddings, open_lae, people_of, refuse_fsdp
+from .difflora_data import check_layout, digest, open_embeddings, open_lae, people_of
 from .difflora_settings import DiffLoRASettings
 from .difflora_training import DiffLoRATraining, train_denoiser
 from .lae_data import open_stores
@@ -67,7 +67,6 @@ def train_difflora(settings: DiffLoRASettings) -> Path:
     """
     loop, folder = settings.training.loop, settings.output / RUN
     accelerator = open_accelerator(replace(loop, log_with=()), folder, "difflora")
-    refuse_fsdp(accelerator)
     device, first = str(accelerator.device), accelerator.is_main_process
     lae = open_lae(settings.lae)
     stores = open_stores(settings.stores)

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import pytest
 import torch
-from accelerate.utils import DistributedType
 from safetensors.torch import load_file, save_file
 
 from difflora_core.dit import DiTConfig
@@ -265,14 +264,6 @@ def test_two_processes_are_one_that_accumulates_two_parts(world):
     assert one.keys() == two.keys()
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, atol=1e-4, rtol=1e-3, msg=name)
-
-
-def test_fsdp_is_refused():
-    class Spread:
-        distributed_type = DistributedType.FSDP
-
-    with pytest.raises(ValueError, match="runs with DDP, found FSDP"):
-        difflora_data.refuse_fsdp(Spread())
 
 
 def test_a_dry_run_counts_and_measures_without_store_and_embeddings(world):
