@@ -154,7 +154,6 @@ def _predictions(
     rows = conditions.repeat_interleave(copies, dim=0)
     for timestep in timesteps:
 
-
         def predict(noisy: Tensor, at: Tensor = timestep) -> Tensor:
             return denoise(noisy, at.expand(len(noisy)), rows)
 

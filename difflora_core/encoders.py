@@ -62,6 +62,20 @@ def picture_batch(images: Tensor) -> Tensor:
     return images.expand(*images.shape[:3], 3) if images.shape[-1] == 1 else images[..., :3]
 
 
+def rgb_array(image: Any, number: int) -> np.ndarray:
+    """A PIL picture or an array as uint8 (height, width, 3). number: of the picture, for the error.
+
+    Raises ValueError for an array of another form.
+    """
+    array = np.asarray(image.convert("RGB") if hasattr(image, "convert") else image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
+        raise ValueError(
+            f"reference picture {number} is {array.dtype} {array.shape}, expected a PIL picture or a uint8 array "
+            "(height, width, 3)."
+        )
+    return array
+
+
 def providers_for(device: torch.device) -> list[str]:
     """onnxruntime's providers for a torch device: CUDA's where that is installed, and always the CPU's."""
     import onnxruntime

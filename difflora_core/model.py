@@ -9,22 +9,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .diffusion import SamplingConfig, StepCallback, check_rows, sample
 from .dit import DiT, DiTConfig
+from .encoders import FaceEncoder, ImageEncoder, providers_for, rgb_array
 from .lae import LAE, LAEConfig
 from .layout import LoRALayout
 from .lora_file import Format, lora_state_dict, save_lora
 from .mif import MIF, MIFConfig, Mode, mean_embedding
 from .tensor_file import read_tensors, write_tensors
-
-if TYPE_CHECKING:
-    from .encoders import FaceEncoder, ImageEncoder
 
 FORMAT = 1
 HEADER = "difflora"
@@ -277,20 +274,16 @@ class DiffLoRA(nn.Module):
         made_by = {"references": references, "seed": generator.initial_seed(), **settings}
         return LoRA(self.decode(latents)[0].cpu(), self.layout, {HEADER: json.dumps(made_by)})
 
-    def face_encoder(self, root: str | Path | None = None) -> "FaceEncoder":
+    def face_encoder(self, root: str | Path | None = None) -> FaceEncoder:
         """The checkpoint's face encoder, on the model's device; root as in `personalize`. Loaded once."""
-        from .encoders import FaceEncoder, providers_for  # onnxruntime loads only when used
-
         place = str(root or self._models / "insightface")
         key = (place, self.device.type)
         if key not in self._encoders:
             self._encoders[key] = FaceEncoder.open(self.config.encoders.face, place, providers_for(self.device))
         return self._encoders[key]
 
-    def image_encoder(self, folder: str | Path | None = None) -> "ImageEncoder":
+    def image_encoder(self, folder: str | Path | None = None) -> ImageEncoder:
         """The checkpoint's image encoder, on the model's device; folder as in `personalize`. Loaded once."""
-        from .encoders import ImageEncoder  # transformers loads only when used
-
         place = str(folder or self._models / "clip_vision" / self.config.encoders.image)
         key = (place, str(self.device))
         if key not in self._encoders:
@@ -301,17 +294,3 @@ class DiffLoRA(nn.Module):
     def _models(self) -> Path:
         """The folder with a folder for each kind of model; the checkpoint lies in one of them."""
         return (self.root or Path()).parent
-
-
-def rgb_array(image: Any, number: int) -> np.ndarray:
-    """A PIL picture or an array as uint8 (height, width, 3). number: of the picture, for the error.
-
-    Raises ValueError for an array of another form.
-    """
-    array = np.asarray(image.convert("RGB") if hasattr(image, "convert") else image)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
-        raise ValueError(
-            f"reference picture {number} is {array.dtype} {array.shape}, expected a PIL picture or a uint8 array "
-            "(height, width, 3)."
-        )
-    return array

@@ -182,8 +182,8 @@ class Encoder:
 
 
 def test_personalize_needs_nothing_but_pictures(monkeypatch, model):
-    monkeypatch.setattr("difflora_core.encoders.FaceEncoder", Encoder(6))
-    monkeypatch.setattr("difflora_core.encoders.ImageEncoder", Encoder(5))
+    monkeypatch.setattr("difflora_core.model.FaceEncoder", Encoder(6))
+    monkeypatch.setattr("difflora_core.model.ImageEncoder", Encoder(5))
     picture = torch.zeros(8, 8, 3, dtype=torch.uint8).numpy()
     seen = []
     first, second = (
@@ -202,8 +202,8 @@ def test_encoders_stay_loaded(monkeypatch, model):
             opened.append(self.width)
             return self
 
-    monkeypatch.setattr("difflora_core.encoders.FaceEncoder", Counted(6))
-    monkeypatch.setattr("difflora_core.encoders.ImageEncoder", Counted(5))
+    monkeypatch.setattr("difflora_core.model.FaceEncoder", Counted(6))
+    monkeypatch.setattr("difflora_core.model.ImageEncoder", Counted(5))
     picture = torch.zeros(8, 8, 3, dtype=torch.uint8).numpy()
     for _ in range(3):
         model.personalize([picture])

@@ -2,7 +2,8 @@
 
     python clip_vision_in_host.py HOST
 
-Writes the smallest cosine between transformers' and ComfyUI's `image_embeds`.
+Writes the smallest cosine between `image_embeds` by transformers, with its own preparation of a picture of the model's
+size and with ours of any size (which training uses), and ComfyUI's.
 """
 
 import sys
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from difflora_core.encoders import ImageEncoder
 from miniature.clip_vision import FOLDER, encode
 from miniature.drawing import draw
 from miniature.people import person, reference_scene, split_people
@@ -32,6 +34,15 @@ native = ClipVisionModel(str(FOLDER / "config.json"))
 missing, unexpected = native.load_sd(load_file(FOLDER / "model.safetensors"))
 assert not missing, f"ComfyUI's CLIP vision misses {missing}"
 assert not unexpected, f"ComfyUI's CLIP vision does not know {unexpected}"
-theirs = native.encode_image(torch.from_numpy(pictures).float() / 255.0)["image_embeds"].float()
-ours = encode([Image.fromarray(picture) for picture in pictures])
-sys.stdout.write(f"{torch.nn.functional.cosine_similarity(ours, theirs).min():.6f}\n")
+
+
+def in_comfyui(pictures: np.ndarray) -> torch.Tensor:
+    return native.encode_image(torch.from_numpy(pictures).float() / 255.0)["image_embeds"].float()
+
+
+smallest = [torch.nn.functional.cosine_similarity(encode(list(map(Image.fromarray, pictures))), in_comfyui(pictures))]
+for size in ((128, 128), (64, 64), (300, 170), (97, 211)):
+    resized = np.stack([np.asarray(Image.fromarray(picture).resize(size)) for picture in pictures])
+    ours = ImageEncoder.open(FOLDER).encode(list(resized))
+    smallest.append(torch.nn.functional.cosine_similarity(ours, in_comfyui(resized)))
+sys.stdout.write(f"{torch.cat(smallest).min():.6f}\n")
