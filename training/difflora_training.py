@@ -20,6 +20,7 @@ from difflora_core.lae import LAE
 from difflora_core.losses import DeltaWeights
 from difflora_core.mif import MIFConfig, Mode
 
+from . import training_loop
 from .conditions import People, draw_references
 from .denoiser import Denoiser, validate
 from .rounds import Figures, Report, train_in_rounds
@@ -132,7 +133,7 @@ def new_denoiser(dit: DiTConfig, mif: MIFConfig, config: DiffLoRATraining) -> De
         nn.init.zeros_(model.dit.embed.weight)
     model.dit.gradient_checkpointing = config.gradient_checkpointing
     if config.loop.compile:
-        model.dit.compile_blocks()
+        model.dit.compile_blocks(backend=training_loop.COMPILER)
     return model
 
 

@@ -11,7 +11,7 @@ from difflora_core.lae import LAE, LAEConfig
 from difflora_core.layout import LoRALayout, LoRAModule
 from difflora_core.losses import DeltaWeights
 from difflora_core.mif import MIFConfig
-from training import denoiser
+from training import denoiser, training_loop
 from training.denoiser import predict_latents
 from training.difflora_training import DeltaTerms, denoising_loss, new_denoiser
 from training.train_difflora import Conditions, DiffLoRATraining, People, draw_references, train_denoiser, validate
@@ -167,6 +167,22 @@ def test_any_mode_can_be_trained(tmp_path, world, mode):
     told = {}
     train_denoiser(people, people, DIT, replace(MIF_CONFIG, mode=mode), config, tmp_path, told.__setitem__)
     assert list(told) == ["step 8"]
+
+
+def test_compiled_and_checkpointed_blocks_learn_the_same(tmp_path, world, monkeypatch):
+    monkeypatch.setattr(training_loop, "COMPILER", "aot_eager")  # inductor's own compiler takes long
+    people = People(*world[:2])
+
+    def trained(folder, **options):
+        config = DiffLoRATraining(
+            replace(LOOP, steps=4, compile=options.pop("compile", False)), batch=4, rounds=1, **options
+        )
+        return train_denoiser(people, people, DIT, MIF_CONFIG, config, folder, lambda *_: None).state_dict()
+
+    plain = trained(tmp_path / "plain")
+    other = trained(tmp_path / "other", compile=True, gradient_checkpointing=True)
+    assert plain.keys() == other.keys()
+    assert all(torch.allclose(plain[name], other[name], atol=1e-4) for name in plain)
 
 
 def test_people_are_predicted_alike_in_parts_and_together(world, monkeypatch):
