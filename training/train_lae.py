@@ -23,6 +23,7 @@ from difflora_core.layout import LoRALayout
 from .dry_run import measure
 from .lae_data import LoRAs, open_loras, open_stores, people_of
 from .lae_training import LAEObjective, LAETraining, Reconstruct, new_lae, train_lae
+from .lora_dataset.command import quieten
 from .lora_rows import BYTES
 from .lora_store import Person
 from .picture_check import PictureCheck, PictureSettings
@@ -146,6 +147,7 @@ class Look:
         if number % self.settings.every:
             return {}
         if self.check is None:
+            quieten()
             self.check = PictureCheck.open(self.settings, lae.layout, self.people, self.device)
             self.teachers = self.loras.read(self.check.rows)
         rebuilt = [lae.decode(lae.encode(lora[None].to(lae.mean.device))).float().cpu() for lora in self.teachers]

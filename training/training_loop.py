@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 from safetensors import safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -119,6 +120,9 @@ def open_accelerator(config: TrainConfig, folder: Path, name: str) -> Accelerato
 
     It finds by itself whether `accelerate launch`, torchrun or `in_processes` started this process; precision and
     device are the configuration's, whatever the launcher's defaults are. End it with `close_trackers`.
+
+    Raises:
+        ValueError: the launcher asks for FSDP.
     """
     # Accelerate keeps one state per process and refuses a second run with another precision or device
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -135,6 +139,11 @@ def open_accelerator(config: TrainConfig, folder: Path, name: str) -> Accelerato
         project_dir=folder if config.log_with else None,
         kwargs_handlers=[parallel],
     )
+    if accelerator.distributed_type == DistributedType.FSDP:
+        raise ValueError(
+            "training runs with DDP, found FSDP: launch it without --use_fsdp (EMA, state and best weights are whole "
+            "tensors here). Where memory is short take a smaller batch and more of `accumulate`."
+        )
     if config.log_with:
         accelerator.init_trackers(name)
     return accelerator

@@ -69,7 +69,7 @@ def test_workers_do_not_outlive_a_killed_command(tmp_path):
     _wait_for(lambda: not any(_runs(worker) for worker in workers))
 
 
-def _wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def _wait_for(condition: Callable[[], bool], seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
