@@ -62,9 +62,11 @@ def test_workers_do_not_outlive_a_killed_command(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = subprocess.Popen([sys.executable, PROGRAM.with_name("leave_me.py"), tmp_path], env=environment)
     files = [tmp_path / f"worker_{rank}" for rank in (0, 1)]
-    _wait_for(lambda: all(file.exists() for file in files))
-    command.kill()
-    command.wait()
+    try:
+        _wait_for(lambda: all(file.exists() for file in files))
+    finally:
+        command.kill()
+        command.wait()
     workers = [int(file.read_text()) for file in files]
     _wait_for(lambda: not any(_runs(worker) for worker in workers))
 
