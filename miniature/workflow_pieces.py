@@ -112,9 +112,11 @@ class Portrait:
             "CheckpointLoaderSimple", "Load Checkpoint", (x, y), (360, 98), ckpt_name="miniature_sdxl.safetensors"
         )
 
-    def apply(self, base: tuple[Output, ...], lora: Output, x: int, y: int) -> Output:
+    def apply(self, base: tuple[Output, ...], lora: Output, x: int, y: int, strength: float = 1.0) -> Output:
         """The base model with the LoRA."""
-        return self.canvas.add("DiffLoRAApply", "Apply LoRA", (x, y), (360, 190), model=base[0], lora=lora)[0]
+        return self.canvas.add(
+            "DiffLoRAApply", "Apply LoRA", (x, y), (360, 190), model=base[0], lora=lora, strength=strength
+        )[0]
 
     def edges(self, image: Output, x: int, y: int) -> tuple[Output, Output]:
         """A ControlNet for edges, and the edges of a picture."""

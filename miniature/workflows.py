@@ -187,6 +187,11 @@ def save_and_load(pieces: Portrait) -> None:
     pieces.picture((base[0], loaded[1], base[2]), loaded[0], 1100, 480, "difflora_save_and_load")
 
 
+OF_TWO = (0.8, 1.0)
+"""Strengths of the person's LoRA and of the second one beside it: at full strength the person's hair comes through the
+hat. Looked at on validation people."""
+
+
 def controlnet(pieces: Portrait) -> None:
     """A person's LoRA together with a ControlNet and with another LoRA."""
     canvas = pieces.canvas
@@ -218,7 +223,7 @@ def controlnet(pieces: Portrait) -> None:
         "thresholds.",
     )
     base = pieces.checkpoint(1480, 90)
-    own = pieces.apply(base, lora, 1480, 240)
+    own = pieces.apply(base, lora, 1480, 240, OF_TWO[0])
     both = canvas.add(
         "LoraLoaderModelOnly",
         "Second LoRA",
@@ -226,7 +231,7 @@ def controlnet(pieces: Portrait) -> None:
         (360, 82),
         model=own,
         lora_name="miniature_blue_beanie.safetensors",
-        strength_model=0.9,
+        strength_model=OF_TWO[1],
     )[0]
     pieces.picture(base, both, 1480, 620, "difflora_controlnet", WITHOUT_HAT, control)
 
