@@ -18,6 +18,7 @@ from .diffusion import SamplingConfig, StepCallback, check_rows, sample
 from .dit import DiT, DiTConfig
 from .encoders import FaceEncoder, ImageEncoder, providers_for, rgb_array
 from .lae import LAE, LAEConfig
+from .lae_inverse import latents_of
 from .layout import LoRALayout
 from .lora_file import Format, lora_state_dict, save_lora
 from .mif import MIF, MIFConfig, Mode, mean_embedding
@@ -221,12 +222,13 @@ class DiffLoRA(nn.Module):
 
     @torch.no_grad()
     def encode(self, flat: Tensor) -> Tensor:
-        """Flat LoRAs (people, numel) → latents (people, tokens, width).
+        """Flat LoRAs (people, numel) → latents (people, tokens, width); a LoRA that this model made comes back as the
+        latent that it was made from.
 
         Raises ValueError for LoRAs of another layout, or that hold NaN.
         """
         check_rows("Flat LoRAs", "(people, numbers)", flat)
-        return self.lae.encode(flat.to(self.device, self.dtype))
+        return latents_of(self.lae, flat.to(self.device, self.dtype))
 
     def personalize(
         self,
