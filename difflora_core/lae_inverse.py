@@ -16,7 +16,7 @@ from .lae import LAE
 OWN = 0.5
 """Share of a LoRA's squared numbers that some latent has to explain for it to come from the decoder. Measured in the
 miniature: its own LoRAs have 1, refined ones .99 (.63 to .73 after 50 steps at ten times the usual rate), teachers .31
-to .45. Of refined LoRAs the nearest latent keeps the face (.74 of similarity), the encoder's loses it (.04)."""
+to .45. Of refined LoRAs the nearest latent keeps the face (similarity .74), the encoder's loses it (.05)."""
 LOOK, ITERATIONS = 20, 80
 
 

@@ -37,11 +37,10 @@ class PictureLoss:
         scheduler: DDPMScheduler,
         rows: int = 4,
         seed: int = 0,
-        objective: Objective = OWN_DICE,
     ) -> None:
         """predict: through `unet`, see `denoising.Predict`. rows: pictures of each person in a batch."""
         self.unet, self.layout, self.predict, self.scheduler = unet, layout, predict, scheduler
-        self.rows, self.seed, self.objective = rows, seed, objective
+        self.rows, self.seed = rows, seed
 
     @property
     def device(self) -> torch.device:
@@ -58,11 +57,6 @@ class PictureLoss:
         if len(loras) != len(albums):
             raise ValueError(f"Every LoRA needs an album and every album a LoRA, found {len(loras)} and {len(albums)}.")
         here = [replace(album, latents=album.latents.to(self.device)) for album in albums]
-        loss = DenoisingLoss(self.predict, self.scheduler, here, self.rows, self.seed, self.objective)
+        loss = DenoisingLoss(self.predict, self.scheduler, here, self.rows, self.seed, OWN_DICE)
         with stacked_loras(self.unet, self.layout, loras):
-            return loss(step, shared_dice(self.seed, step))
-
-
-def shared_dice(seed: int, step: int) -> torch.Generator:
-    """What objectives with shared noise draw from."""
-    return torch.Generator().manual_seed(1_000_003 * seed + step)
+            return loss(step, torch.Generator())

@@ -27,13 +27,11 @@ VALIDATION_STEPS = 4
 
 @dataclass(frozen=True)
 class PictureTraining:
-    """people: per step and process. numbers: weight of the loss on numbers, beside the pictures' of 1. noise: deviation
-    added to the autoencoder's input, in units of the factor's scale."""
+    """people: per step and process. numbers: weight of the loss on numbers, beside the pictures' of 1."""
 
     loop: TrainConfig
     people: int = 16
     numbers: float = 0.02
-    noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,7 @@ def lae_loss(
     def loss(model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         people = torch.randperm(len(loras), generator=generator)[: training.people].tolist()
         target = lae.normalise(loras.read(people).to(lae.mean.device))
-        noise = training.noise * torch.randn(target.shape, generator=generator) if training.noise else torch.zeros(())
-        predicted = model(target + noise.to(target))
+        predicted = model(target)
         seeing = pictures(lae.restore(predicted), [albums[i] for i in people], step).mean()
         counting = reconstruction(predicted, target)
         return seeing + training.numbers * counting, {"picture": seeing.item(), "numbers": counting.item()}

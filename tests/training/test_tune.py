@@ -27,9 +27,11 @@ from training.lora_dataset.preprocess import PREPROCESS
 from training.lora_dataset.stage import run_stage
 from training.lora_store import LoRAStore
 from training.picture_stage import DenoiserPictures, PictureTraining
+from training.settings import read_settings
 from training.training_loop import TrainConfig
 from training.tune import TuneSettings, tune
 
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 LOOP = TrainConfig(steps=2, learning_rate=1e-3, warmup=0, ema=0.0, unused_parameters=True)
 ENCODERS = EncoderNames("faces", "pictures")
 CONFIG = LAEConfig(kind="linear", tokens=2, width=1)
@@ -121,3 +123,11 @@ def test_people_without_prepared_pictures_are_named(settings: TuneSettings, tmp_
 def test_the_network_is_not_written_over(settings: TuneSettings) -> None:
     with pytest.raises(ValueError, match="choose another output folder"):
         replace(settings, output=settings.network.parent)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("tune_*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configurations_are_read(path: Path) -> None:
+    settings = read_settings(TuneSettings, path)
+    assert settings.stores
+    assert settings.dataset.is_file()
+    assert (settings.denoiser if settings.embeddings else settings.lae).loop.steps > LOOP.steps
