@@ -105,7 +105,7 @@ def photomaker(shop: Workshop) -> None:
 
 def teachers(shop: Workshop) -> None:
     """Train the LoRAs of all splits; processes share the batches."""
-    from training.training_loop import end_with_parent
+    from training.processes import end_with_parent
 
     with ProcessPoolExecutor(shop.processes, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         jobs = [pool.submit(_teach, shop, part) for part in range(shop.processes)]

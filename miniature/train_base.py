@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.training_loop import TrainConfig, in_processes, load_trained, train
+from training.processes import in_processes
+from training.training_loop import TrainConfig, load_trained, train
 
 from .base import BaseModel, Tokenizer, load_latents, noise_scheduler, used_tokens
 from .people import caption

@@ -8,7 +8,8 @@ from kornia.filters import canny
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.training_loop import TrainConfig, in_processes, train
+from training.processes import in_processes
+from training.training_loop import TrainConfig, train
 
 from .base import BaseModel, Tokenizer, load_latents, noise_scheduler
 from .checkpoint import load_checkpoint

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.training_loop import TrainConfig, in_processes, load_trained, train
+from training.processes import in_processes
+from training.training_loop import TrainConfig, load_trained, train
 
 from .drawing import CANVAS
 from .pictures import TEACHER_PEOPLE, load_block, training_blocks

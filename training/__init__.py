@@ -4,12 +4,13 @@ lora_dataset/                       from a folder of faces to a store of LoRAs
 denoising, dreambooth               LoRAs of many people at once: the loss, and one batch over one frozen U-Net
 lora_store, lora_rows               the store; random rows of it
 training_loop, train_state, rounds  the loop that all networks share, on Accelerate; the best of several validations
+processes, sharding                 several processes of one command; what they share of a network
 settings, dry_run                   YAML files; what a run will cost
 lae_data, lae_training, train_lae   the LoRA autoencoder on numbers
 embed, embeddings, conditions       the frozen encoders' view of people's pictures
 denoiser, difflora_*, train_difflora   MIF and DiT on numbers
 picture_loss, picture_stage, dataset_pictures, tune   both through the base model's pictures
-picture_check                       validation by pictures
+picture_gain, picture_check         validation by pictures
 personalize                         pictures to a LoRA file
 toy_*                               the paper's toy experiment
 """

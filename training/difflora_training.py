@@ -24,7 +24,7 @@ from . import training_loop
 from .conditions import People, draw_references
 from .denoiser import Denoiser, validate
 from .rounds import Figures, Report, train_in_rounds
-from .training_loop import LossFunction, TrainConfig
+from .training_loop import LossFunction, TrainConfig, generator_of_step
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def denoising_loss(
             return F.normalize(torch.lerp(one, other, amount[:, None]), dim=-1)
 
         face, image = references(conditions.face), references(conditions.image)
-        lonely = torch.rand(2, generator=generator)
+        lonely = torch.rand(2, generator=generator_of_step(config.loop.seed, step))
         only = None
         if lonely[0] < lonely_steps:
             only = "face" if lonely[1] * lonely_steps < without_image else "image"

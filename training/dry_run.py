@@ -66,12 +66,15 @@ def measure(
     cuda = accelerator.device.type == "cuda"
     parameters = list(module.parameters())
     trained = [p for p in parameters if p.requires_grad]
+    processes = accelerator.num_processes
+    share = processes if run.sharded else 1
+    copies = 2 if processes > 1 and not run.sharded else 1  # DDP's buckets are a second copy of the gradients
     memory = {
-        "weights": _bytes(parameters),
+        "weights": _bytes(parameters) + (_bytes(parameters) // share if run.sharded else 0),
         "statistics": _bytes(list(module.buffers())),
-        "gradients": _bytes(trained) * (2 if accelerator.num_processes > 1 else 1),  # DDP's buckets are a second copy
-        "AdamW's moments": 2 * _bytes(trained),
-        "EMA": _bytes(parameters),
+        "gradients": copies * _bytes(trained) // share,
+        "AdamW's moments": 2 * _bytes(trained) // share,
+        "EMA": _bytes(parameters) // share,
         **(batch or {}),
         "activations": activations,
     }

@@ -1,7 +1,7 @@
 """What a run is resumed from: parameters, their EMA and Adam's moments, in one safetensors file.
 
 Accelerate's own state is several files, some of them pickled, and holds generators; ours needs none of that, because
-every batch is a function of (seed, step, part).
+every batch is a function of (seed, step, part). On disk all tensors are whole, however many processes share them.
 """
 
 import errno
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from difflora_core.tensor_file import read_tensors, write_tensors
+
+from .sharding import share, whole
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter; empty until its first gradient
 
@@ -30,18 +32,24 @@ class TrainState:
         torch._foreach_lerp_(list(self.ema.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
 
     @torch.no_grad()
-    def take_average(self) -> None:
-        """Put the EMA in the parameters' place."""
-        for name, parameter in self.parameters.items():
-            parameter.copy_(self.ema[name])
+    def give_average(self, module: nn.Module) -> None:
+        """Put the EMA in the place of a module's parameters: this one's, or of the one that it is a copy of."""
+        for name, parameter in module.named_parameters():
+            parameter.copy_(whole(self.ema[name]))
 
-    def save(self, path: Path, step: int) -> None:
-        """Write the state after `step` steps.
+    def save(self, path: Path, step: int, write: bool = True) -> None:
+        """Write the state after `step` steps. write: False in those processes that only lend their shares.
 
         Raises:
             OSError: with its errno; the state that was there before is still whole.
         """
-        tensors = {name: tensor.contiguous() for name, tensor in self._tensors()}
+        tensors = {}
+        for name, tensor in self._tensors():
+            gathered = whole(tensor)
+            if write:
+                tensors[name] = gathered.cpu().contiguous()
+        if not write:
+            return
         try:
             write_tensors(path, tensors, {"step": str(step)})
         except OSError as error:
@@ -63,13 +71,14 @@ class TrainState:
         self._check(path, tensors, metadata)
         step = int(metadata["step"])
         for name, parameter in self.parameters.items():
-            parameter.copy_(tensors[f"model.{name}"])
-            self.ema[name].copy_(tensors[f"ema.{name}"])
+            parameter.copy_(share(tensors[f"model.{name}"], parameter))
+            self.ema[name].copy_(share(tensors[f"ema.{name}"], parameter))
             if f"exp_avg.{name}" in tensors:
                 # A parameter counts its own steps: an expert that is dropped now and then has had fewer gradients
                 moments = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS if f"{moment}.{name}" in tensors}
-                state = {"step": torch.tensor(float(step)), **moments}
-                self.optimiser.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
+                counted = moments.pop("step", torch.tensor(float(step)))
+                state = {key: share(value, parameter) for key, value in moments.items()}
+                self.optimiser.state[parameter] = {"step": counted.to(parameter.device), **state}
         return step
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:

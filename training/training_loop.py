@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import socket
-import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
@@ -28,6 +24,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .sharding import shard
 from .train_state import TrainState
 
 LOG_EVERY = 20  # steps
@@ -46,6 +43,8 @@ class TrainConfig:
     moments stay float32. compile: torch.compile. device: `auto` is what Accelerate finds (CUDA, MPS, …). log_with:
     Accelerate's trackers by name ("tensorboard", "wandb", …); a log in JSON lines is always written.
     unused_parameters: some steps leave parameters without a gradient, which several processes have to be told.
+    shard: several processes share parameters, gradients, moments and EMA (FSDP2, see `sharding`), where each has all of
+    them otherwise (DDP). Not with compile.
     """
 
     steps: int
@@ -62,6 +61,7 @@ class TrainConfig:
     device: Literal["cpu", "auto"] = "cpu"
     log_with: tuple[str, ...] = ()
     unused_parameters: bool = False
+    shard: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 0), ("warmup", 0), ("save_every", 1), ("accumulate", 1)):
@@ -72,47 +72,12 @@ class TrainConfig:
                 f"learning_rate and clip are above 0, ema is from 0 to below 1: found learning_rate "
                 f"{self.learning_rate}, clip {self.clip}, ema {self.ema}"
             )
+        if self.shard and self.compile:
+            raise ValueError("shard and compile don't go together: what is sharded would run uncompiled. Choose one.")
 
 
 class Diverged(RuntimeError):
     """The loss is not finite any more."""
-
-
-def in_processes(function: Callable[..., None], processes: int, *arguments: Any) -> None:
-    """Run `function(rank, processes, *arguments)` in several processes that share gradients over gloo."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(_enter, (processes, port, function, arguments), nprocs=processes)
-
-
-def _enter(rank: int, processes: int, port: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    # What `accelerate launch` would have set: Accelerate reads who it is from here
-    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1")
-    os.environ.update({name: str(number) for name, number in numbers.items()})
-    torch.set_num_threads(1)
-    end_with_parent()
-    dist.init_process_group("gloo", rank=rank, world_size=processes)
-    try:
-        function(rank, processes, *arguments)
-    finally:
-        dist.destroy_process_group()
-
-
-def end_with_parent() -> None:
-    """Make this worker process end when the command that started it is gone, even if that was killed hard.
-
-    Without it workers train on, unseen, and write over the files of the next run.
-    """
-    parent = torch.multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def open_accelerator(config: TrainConfig, folder: Path, name: str) -> Accelerator:
@@ -141,8 +106,8 @@ def open_accelerator(config: TrainConfig, folder: Path, name: str) -> Accelerato
     )
     if accelerator.distributed_type == DistributedType.FSDP:
         raise ValueError(
-            "training runs with DDP, found FSDP: launch it without --use_fsdp (EMA, state and best weights are whole "
-            "tensors here). Where memory is short take a smaller batch and more of `accumulate`."
+            "the launcher asks for FSDP, but here the configuration says how processes share: launch without "
+            "--use_fsdp, and set `shard: true` in `loop`."
         )
     if config.log_with:
         accelerator.init_trackers(name)
@@ -155,12 +120,12 @@ def close_trackers(accelerator: Accelerator) -> None:
         tracker.finish()
 
 
-def wrap(accelerator: Accelerator, module: nn.Module) -> nn.Module:
-    """The module with precision, compiler and processes as configured."""
+def wrap(accelerator: Accelerator, module: nn.Module, sharded: bool = False) -> nn.Module:
+    """The module with precision, compiler and processes as configured. sharded: it shares its gradients by itself."""
     with warnings.catch_warnings():
         # torch 2.15 has a new name for `broadcast_buffers`, which Accelerate can't pass on yet
         warnings.simplefilter("ignore", FutureWarning)
-        return accelerator.prepare(module)
+        return accelerator.prepare_model(module, evaluation_mode=sharded)
 
 
 def unwrap(accelerator: Accelerator, module: nn.Module) -> None:
@@ -171,6 +136,11 @@ def unwrap(accelerator: Accelerator, module: nn.Module) -> None:
 def generator_of(seed: int, step: int, part: int) -> torch.Generator:
     """The dice of one part of a step's batch, on the CPU, so that all devices draw the same."""
     return torch.Generator().manual_seed(hash((seed, step, part)) & 0x7FFFFFFF)
+
+
+def generator_of_step(seed: int, step: int) -> torch.Generator:
+    """The dice that all parts of a step share, for what decides which modules run: sharded processes have to agree."""
+    return generator_of(seed, step, -1)
 
 
 def train(
@@ -219,7 +189,9 @@ class Run:
     ) -> None:
         self.loss_function, self.config, self.name, self.accelerator = loss_function, config, name, accelerator
         self.path, self.log = folder / f"{name}.safetensors", folder / f"{name}.jsonl"
-        self.module = module.to(accelerator.device)
+        self.whole = module.to(accelerator.device)
+        self.sharded = config.shard and accelerator.num_processes > 1
+        self.module = shard(self.whole, accelerator.num_processes) if self.sharded else self.whole
         self.optimiser = torch.optim.AdamW(
             self.module.parameters(),
             lr=config.learning_rate,
@@ -231,7 +203,7 @@ class Run:
         self.start = self.state.load(self.path) if self.path.exists() else 0
 
     def go(self, until: int) -> None:
-        """Train up to a step; the module then holds its EMA."""
+        """Train up to a step; the whole module then holds its EMA."""
         config, accelerator, end = self.config, self.accelerator, min(until, self.config.steps)
         if self.start < end:
             prepared, optimiser = self.prepare()
@@ -242,10 +214,9 @@ class Run:
                     self._tell(progress, step + 1, loss, figures)
                 if (step + 1) % config.save_every == 0 or last:
                     self._check(loss, step + 1)
-                    if accelerator.is_main_process:
-                        self.state.save(self.path, step + 1)
+                    self.state.save(self.path, step + 1, accelerator.is_main_process)
             unwrap(accelerator, prepared)
-        self.state.take_average()
+        self.state.give_average(self.whole)
 
     def _progress(self, end: int) -> tqdm:
         hidden, total = not self.accelerator.is_main_process, self.config.steps
@@ -255,7 +226,8 @@ class Run:
 
     def prepare(self) -> tuple[nn.Module, Any]:
         """Module and optimiser as Accelerate wraps them."""
-        return wrap(self.accelerator, self.module), self.accelerator.prepare(self.optimiser)
+        module = wrap(self.accelerator, self.module, self.sharded)
+        return module, self.accelerator.prepare(self.optimiser)
 
     def step(self, module: nn.Module, optimiser: Any, step: int) -> tuple[Tensor, Figures]:
         """One optimiser step and the EMA's; this process's mean loss, and the figures of its last part."""

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from training.training_loop import in_processes
+from training.processes import in_processes
 
 
 def wait(rank: int, processes: int, folder: Path) -> None:

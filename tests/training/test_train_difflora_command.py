@@ -23,9 +23,9 @@ from training.difflora_training import DiffLoRATraining, new_denoiser
 from training.embeddings import Pictures, write_embeddings
 from training.lora_store import LoRAStore
 from training.picture_check import PictureCheck
+from training.processes import in_processes
 from training.settings import read_settings
 from training.train_difflora import ONE_SHOT, train_difflora
-from training.training_loop import in_processes
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 ENCODERS = EncoderNames("faces", "pictures")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from training.training_loop import TrainConfig, in_processes, train
+from training.processes import in_processes
+from training.training_loop import TrainConfig, train
 
 CONFIG = TrainConfig(steps=8, learning_rate=0.03, warmup=2, save_every=4, weight_decay=0.01, ema=0.9)
 
