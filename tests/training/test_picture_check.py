@@ -1,4 +1,4 @@
-"""Validation by pictures on a toy base model whose error a LoRA changes in a known way."""
+"""Validation by held-out pictures on a base model of two layers."""
 
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,22 +9,23 @@ from diffusers import DDPMScheduler
 
 from difflora_core.layout import LoRALayout, LoRAModule
 from difflora_core.tensor_file import write_tensors
+from training import dataset_pictures
 from training.lora_dataset.config import DatasetConfig, PreprocessConfig
 from training.lora_dataset.manifest import Manifest, Record
 from training.lora_dataset.preprocess import text_path
 from training.picture_check import PictureCheck, PictureSettings
+from training.picture_gain import PictureGain, picture_figures
 
-LAYOUT = LoRALayout((LoRAModule("mid_block.attentions.0.transformer_blocks.0.attn1.to_q", 6, 4),), rank=2)
+from .picture_world import LAYOUT, base_model
 
 
 class ToyBase:
-    """Predicts the noise scaled by (1 − the LoRA's first number): a LoRA of 1 removes the error of a LoRA of 0."""
+    """What `picture_check` wants of a base model. Texts mean nothing to it."""
 
-    device = torch.device("cpu")
+    device, dtype = torch.device("cpu"), torch.float32
 
     def __init__(self):
-        self.strength = 0.0
-        self.seen = []
+        self.unet, self.working = base_model(), False
 
     def layout(self, rank, feed_forward):
         return replace(LAYOUT, rank=rank)
@@ -33,14 +34,13 @@ class ToyBase:
         return DDPMScheduler(prediction_type="epsilon")
 
     @contextmanager
-    def lora(self, flat, layout):
-        self.strength = float(flat[0])
+    def working_unet(self):
+        self.working = True
         yield
-        self.strength = 0.0
+        self.working = False
 
     def predict(self, noisy, timesteps, context, pooled, size):
-        self.seen.append(noisy)
-        return torch.full_like(noisy, 3.0 * (1.0 - self.strength))
+        return self.unet(noisy.flatten(2).mT).mT.reshape(noisy.shape)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def config(tmp_path):
     """A workspace with three people's prepared pictures, two of them kept from training."""
     config = DatasetConfig(tmp_path, tmp_path, preprocess=PreprocessConfig(size=32, held_out=2))
     for number, name in enumerate(("ann", "bob", "cleo")):
-        latents = torch.full((4, 4, 4, 4), float(number)).half()
+        latents = torch.full((4, 4, 4, 4), 3.0 * (number - 1)).half()
         about = {"captions": '["a", "a", "b", "b"]', "places": "[0, 1, 2, 3]", "of": "4"}
         write_tensors(config.stage("preprocess") / f"{name}.safetensors", {"latents": latents}, about)
         Manifest(config.stage("preprocess")).write(Record(name))
@@ -57,42 +57,63 @@ def config(tmp_path):
     return config
 
 
-def loras(*firsts):
-    made = torch.zeros(len(firsts), LAYOUT.numel)
-    made[:, 0] = torch.tensor(firsts)
-    return made
+def teach(check, steps):
+    """LoRAs (people, numel) that have learnt a little from the very pictures."""
+    start = 0.3 * torch.randn(LAYOUT.numel, generator=torch.Generator().manual_seed(0))
+    loras = start.expand(len(check.rows), -1).clone().requires_grad_()
+    optimiser = torch.optim.Adam([loras], lr=0.02)
+    for step in range(steps):
+        optimiser.zero_grad()
+        check.loss(loras, check.albums[:], step).sum().backward()
+        optimiser.step()
+    return loras.detach()
 
 
 def test_people_with_pictures_are_taken_in_order(config):
     check = PictureCheck(config, ToyBase(), LAYOUT, ["nobody", "cleo", "ann", "bob"], 2)
     assert check.rows == [1, 2]
+    assert [album.name for album in check.albums] == ["cleo", "ann"]
 
 
-def test_the_gain_is_how_much_of_the_teachers_improvement_is_left(config):
-    check = PictureCheck(config, ToyBase(), LAYOUT, ["ann", "bob"], 8)
-    teachers = loras(1.0, 1.0)
-    as_teachers, as_nothing = (check.figures(loras(value, value), teachers)["picture_gain"] for value in (1.0, 0.0))
-    assert (as_teachers, as_nothing) == pytest.approx((1.0, 0.0))
-    half = check.figures(loras(0.5, 0.5), teachers)
-    assert 0 < half["picture_gain"] < 1
-    assert half["picture_loss_teacher"] < half["picture_loss"] < half["picture_loss_without"]
+def test_the_gain_is_the_share_of_the_teachers_improvement(config):
+    check = PictureCheck(config, ToyBase(), LAYOUT, ["ann", "cleo"], 8)
+    teachers, better = teach(check, 20), teach(check, 60)
+    nothing, same, more = (check.figures(loras, teachers) for loras in (0 * teachers, teachers, better))
+    assert [found["picture_gain"] for found in (nothing, same)] == pytest.approx([0.0, 1.0])
+    assert more["picture_gain"] > 1.1
+    assert more["picture_loss"] < more["picture_loss_teacher"] < more["picture_loss_without"]
 
 
 def test_no_gain_is_told_where_the_teachers_improve_nothing(config):
     check = PictureCheck(config, ToyBase(), LAYOUT, ["ann"], 8)
-    assert "picture_gain" not in check.figures(loras(0.5), loras(0.0))
+    nothing = torch.zeros(1, LAYOUT.numel)
+    assert "picture_gain" not in check.figures(teach(check, 5), nothing)
+    with pytest.raises(ValueError, match="the teachers are no use on these pictures"):
+        PictureGain(check.loss, check.albums, nothing)(nothing)
 
 
 def test_each_person_is_seen_with_their_own_lora(config):
-    check = PictureCheck(config, ToyBase(), LAYOUT, ["ann", "bob"], 8)
-    one, other = check.losses(loras(1.0, 0.0)), check.losses(loras(0.0, 1.0))
-    assert one[0] < other[0]
-    assert one[1] > other[1]
+    check = PictureCheck(config, ToyBase(), LAYOUT, ["ann", "cleo"], 8)
+    loras = teach(check, 60)
+    own, others = (picture_figures(check.loss, x, check.albums) for x in (loras, loras.flip(0)))
+    assert (own < others).all()
 
 
-def test_the_same_question_has_the_same_answer(config):
-    check = PictureCheck(config, ToyBase(), LAYOUT, ["ann", "bob"], 8)
-    assert torch.equal(check.losses(loras(0.3, 0.4)), check.losses(loras(0.3, 0.4)))
+def test_people_at_once_change_nothing(config):
+    check = PictureCheck(config, ToyBase(), LAYOUT, ["ann", "bob", "cleo"], 8)
+    loras = teach(check, 5)
+    one, all_of_them = (picture_figures(check.loss, loras, check.albums, count) for count in (1, 16))
+    torch.testing.assert_close(one, all_of_them)
+
+
+def test_the_base_model_works_only_while_it_is_asked(config):
+    base = ToyBase()
+    check = PictureCheck(config, base, LAYOUT, ["ann"], 8)
+    predict, seen = base.predict, []
+    base.predict = lambda *arguments: (seen.append(base.working), predict(*arguments))[1]
+    check.figures(torch.zeros(1, LAYOUT.numel), torch.ones(1, LAYOUT.numel))
+    assert set(seen) == {True}
+    assert not base.working
 
 
 @pytest.mark.parametrize(
@@ -105,10 +126,13 @@ def test_without_held_out_pictures_it_says_so(config, people, held_out, message)
         PictureCheck(config, ToyBase(), LAYOUT, people, 8)
 
 
-def test_a_base_model_of_another_layout_is_refused(config):
-    other = LoRALayout((*LAYOUT.modules, LoRAModule("mid_block.other.attn1.to_k", 6, 4)), rank=2)
+def test_a_base_model_of_another_layout_is_refused(config, monkeypatch, tmp_path):
+    dataset = tmp_path / "dataset.yaml"
+    dataset.write_text("{workspace: work, base: base}", encoding="utf-8")
+    other = LoRALayout((*LAYOUT.modules, LoRAModule("third", 6, 4)), rank=2)
+    monkeypatch.setattr(dataset_pictures.SDXLBase, "open", lambda *arguments: ToyBase())
     with pytest.raises(ValueError, match="does not fit the LoRAs"):
-        PictureCheck(config, ToyBase(), other, ["ann"], 8)
+        PictureCheck.open(PictureSettings(dataset), other, ["ann"], "cpu")
 
 
 def test_settings_that_make_no_sense_are_refused(tmp_path):

@@ -12,6 +12,7 @@ from difflora_core.mif import MIFConfig
 from training.conditions import Conditions
 from training.difflora_training import Denoiser
 from training.lae_data import LoRAsInMemory
+from training.picture_gain import picture_figures
 from training.picture_stage import (
     Autoencode,
     DenoiserPictures,
@@ -19,7 +20,6 @@ from training.picture_stage import (
     PictureTraining,
     denoiser_loss,
     lae_loss,
-    picture_figures,
 )
 from training.training_loop import TrainConfig, train
 

@@ -132,6 +132,15 @@ class SDXLBase:
         return torch.cat(pictures)
 
     @contextmanager
+    def working_unet(self) -> Iterator[None]:
+        """While open, the U-Net is on its device; afterwards the whole pipeline waits in the host's memory."""
+        try:
+            self.unet.to(self.device)
+            yield
+        finally:
+            self.pipeline.to("cpu")
+
+    @contextmanager
     def lora(self, flat: Tensor, layout: LoRALayout) -> Iterator[None]:
         """While open, the U-Net holds a LoRA (numel,) that went through a PEFT file and diffusers' own loader.
 
