@@ -118,8 +118,6 @@ def sample(
     Raises ValueError for conditions that are none or hold NaN, or another number of generators.
     """
     check_rows("Conditions", "(people, width)", condition)
-    scheduler = make_scheduler(config.scheduler)
-    scheduler.set_timesteps(config.steps, device=condition.device)
     generators = [generator] if isinstance(generator, torch.Generator) else list(generator)
     if not generators or len(condition) % len(generators):
         raise ValueError(f"One generator, or one per condition: found {len(generators)} for {len(condition)}.")
@@ -127,20 +125,38 @@ def sample(
     exact = torch.promote_types(condition.dtype, torch.float32)
     noise = torch.cat([torch.randn(each, generator=g, device=g.device) for g in generators])
     latents = noise.to(condition.device, exact)
-    guided = config.guidance_scale != 1.0
+    for step, (state, _) in enumerate(trajectory(denoise, condition, null, latents, config)):
+        if callback and step < config.steps:
+            callback(step, config.steps)
+        latents = state
+    mean = latents.unflatten(0, (len(condition), config.samples)).mean(1)
+    return config.gain * mean
+
+
+@torch.no_grad()
+def trajectory(
+    denoise: Denoise, condition: Tensor, null: Tensor, noise: Tensor, config: SamplingConfig
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What a sampler goes through: before each step (latents, timestep), in the end (the samples, timestep 0).
+
+    denoise, null: see `sample`. condition: (people, condition_width). noise: (people · config.samples, tokens, width),
+    samples of a person side by side; the latents keep its dtype. A step is computed when its result is asked for, so
+    whoever leaves early has paid for no more. `config.gain` and the average of samples are left to the caller.
+    """
+    scheduler = make_scheduler(config.scheduler)
+    scheduler.set_timesteps(config.steps, device=condition.device)
+    guided, latents = config.guidance_scale != 1.0, noise
     both = torch.cat([condition, null.expand_as(condition)]) if guided else condition
     predictions = _predictions(denoise, scheduler.timesteps, both, config.samples)
-    for step, (timestep, predict) in enumerate(zip(scheduler.timesteps, predictions, strict=True)):
-        if callback:
-            callback(step, config.steps)
+    for timestep, predict in zip(scheduler.timesteps, predictions, strict=True):
+        yield latents, timestep
         noisy = latents.to(condition.dtype)
-        clean = predict(torch.cat([noisy, noisy]) if guided else noisy).to(exact)
+        clean = predict(torch.cat([noisy, noisy]) if guided else noisy).to(latents.dtype)
         if guided:
             with_condition, without = clean.chunk(2)
             clean = without + config.guidance_scale * (with_condition - without)
         latents = scheduler.step(clean, timestep, latents).prev_sample
-    mean = latents.unflatten(0, (len(condition), config.samples)).mean(1)
-    return config.gain * mean
+    yield latents, torch.zeros_like(scheduler.timesteps[0])
 
 
 def _predictions(

@@ -16,18 +16,19 @@ from difflora_core.tensor_file import read_tensors
 from training.difflora_training import Denoiser
 from training.lae_data import LoRAsInMemory
 from training.lora_store import LoRAStore
+from training.picture_gain import PictureGain
 from training.picture_stage import (
     Autoencode,
     DenoiserPictures,
     Everyone,
-    PictureGain,
     PictureTraining,
     denoiser_loss,
+    gains_by_steps,
     lae_loss,
-    predict_from_noise,
 )
+from training.processes import in_processes
 from training.rounds import train_in_rounds
-from training.training_loop import TrainConfig, in_processes
+from training.training_loop import TrainConfig
 
 from .albums import draw_albums, picture_loss, training_albums
 from .base import Tokenizer
@@ -115,9 +116,7 @@ def _tune_denoiser(
     others, _ = load_conditions(build / "conditions" / "validation.safetensors")
 
     def validate() -> dict[str, float]:
-        return {
-            "picture_gain": bench.gain(lae.decode(predict_from_noise(denoiser, *others.first(VALIDATION_REFERENCES))))
-        }
+        return gains_by_steps(bench.gain, lae, denoiser, *others.first(VALIDATION_REFERENCES))
 
     train_in_rounds(
         denoiser,

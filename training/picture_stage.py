@@ -6,11 +6,12 @@ keep their meaning. What changes is who judges: the frozen base model, on the pe
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
-from difflora_core.diffusion import TIMESTEPS, NoiseSchedule, draw_timesteps
+from difflora_core.diffusion import TIMESTEPS, NoiseSchedule, SamplingConfig, draw_timesteps, sample, trajectory
 from difflora_core.lae import LAE
 from difflora_core.losses import reconstruction
 
@@ -18,11 +19,12 @@ from .conditions import Conditions, draw_references
 from .denoising import Album
 from .difflora_training import Denoiser
 from .lae_data import LoRAs
+from .picture_gain import PictureGain
 from .picture_loss import PictureLoss
-from .training_loop import LossFunction, TrainConfig
+from .training_loop import LossFunction, TrainConfig, generator_of_step
 
-VALIDATION_STEPS = 4
-"""Batches of each validation person's pictures; their noise and timesteps never change."""
+VALIDATED_STEPS = (1, 4, 20)
+"""Of the samplers whose LoRAs are looked at."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class PictureTraining:
 @dataclass(frozen=True)
 class DenoiserPictures:
     """people: whose pictures are looked at in a step and process. batch: teachers of the diffusion loss in the same
-    step; numbers: its weight, beside the pictures' of 1. The rest as in `DiffLoRATraining`."""
+    step; numbers: its weight, beside the pictures' of 1. most_steps: of the samplers whose latents are met in training.
+    The rest as in `DiffLoRATraining`."""
 
     loop: TrainConfig
     people: int = 16
@@ -48,6 +51,11 @@ class DenoiserPictures:
     drop_condition: float = 0.1
     drop_expert: float = 0.3
     toward_noise: float = 1.5
+    most_steps: int = 50
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.most_steps <= TIMESTEPS:
+            raise ValueError(f"A sampler has 1 to {TIMESTEPS} steps, found most_steps {self.most_steps}.")
 
 
 class Autoencode(nn.Module):
@@ -101,10 +109,10 @@ class Everyone:
 def denoiser_loss(
     denoiser: Denoiser, lae: LAE, everyone: Everyone, pictures: PictureLoss, training: DenoiserPictures
 ) -> LossFunction:
-    """Loss of a `Denoiser`: pictures of LoRAs predicted from noise, and the diffusion loss on teachers beside it.
+    """Loss of a `Denoiser`: pictures of the LoRAs that it predicts, and the diffusion loss on teachers beside it.
 
-    Half of the pictures' rows are predicted from pure noise, as in the first step of sampling; the others from the
-    network's own prediction with noise added, as in later steps. Nobody needs a teacher for that.
+    Half of the pictures' rows are predicted from pure noise, as in the first step of sampling; the others from what a
+    sampler with the present network comes to (`_meet`). Nobody needs a teacher for that.
     """
     shape = everyone.latents.shape[1:]
     schedule = NoiseSchedule()
@@ -114,38 +122,71 @@ def denoiser_loss(
         schedule.to(device)
         seen = torch.randperm(len(everyone.albums), generator=generator)[: training.people]
         numbered = torch.randint(0, len(everyone.latents), (training.batch,), generator=generator)
-        experts = _draw_experts(everyone.conditions, torch.cat([seen, everyone.taught[numbered]]), training, generator)
+        shared = generator_of_step(training.loop.seed, step)
+        people = torch.cat([seen, everyone.taught[numbered]])
+        experts = _draw_experts(everyone.conditions, people, training, generator, shared)
         face, image = (None if expert is None else expert.to(device) for expert in experts)
 
-        count, rows = len(seen), len(seen) + len(numbered)
-        timesteps = draw_timesteps(rows, generator, training.toward_noise)
-        first = torch.rand(count, generator=generator) < 0.5
-        timesteps[:count][first] = TIMESTEPS - 1
-        dropped = torch.rand(rows, generator=generator) < training.drop_condition
-        dropped[:count] = False
-        start, noise = torch.randn(count, *shape, generator=generator), torch.randn(rows, *shape, generator=generator)
-        start, noise, timesteps, dropped = (x.to(device) for x in (start, noise, timesteps, dropped))
-        with torch.no_grad():
-            last = torch.full((count,), TIMESTEPS - 1, device=device)
-            alone = [None if expert is None else expert[:count] for expert in (face, image)]
-            guess = denoiser(start, last, *alone, dropped[:count])
-        clean = torch.cat([guess, everyone.latents[numbered].to(device)])
-        noisy = schedule.add_noise(clean, noise, timesteps)
-        noisy[:count][first] = start[first]
+        count = len(seen)
+        first = (count + int(torch.randint(2, (), generator=shared))) // 2
+        timesteps = draw_timesteps(len(numbered), generator, training.toward_noise)
+        dropped = torch.rand(len(numbered), generator=generator) < training.drop_condition
+        noise, start = (torch.randn(n, *shape, generator=generator) for n in (len(numbered), count))
+        steps, met = _draw_steps(training.most_steps, shared)
+        timesteps, dropped, noise, start = (x.to(device) for x in (timesteps, dropped, noise, start))
+
+        later = [None if expert is None else expert[first:count] for expert in (face, image)]
+        latents, timestep = _meet(model, later, start[first:], steps, met)
+        clean = everyone.latents[numbered].to(device)
+        noisy = torch.cat([start[:first], latents, schedule.add_noise(clean, noise, timesteps)])
+        last = torch.full((first,), TIMESTEPS - 1, device=device)
+        timesteps = torch.cat([last, timestep.expand(count - first), timesteps])
+        dropped = torch.cat([torch.zeros(count, dtype=torch.bool, device=device), dropped])
 
         predicted = model(noisy, timesteps, face, image, dropped)
         loras = lae.decode(predicted[:count])
         seeing = pictures(loras, [everyone.albums[i] for i in seen.tolist()], step).mean()
-        counting = reconstruction(predicted[count:], clean[count:])
+        counting = reconstruction(predicted[count:], clean)
         return seeing + training.numbers * counting, {"picture": seeing.item(), "numbers": counting.item()}
 
     return loss
 
 
+def _draw_steps(most: int, generator: torch.Generator) -> tuple[int, int]:
+    """How many steps a sampler has, 2 to `most`, few as often as many by their logarithm, and how many of them, at
+    least one, are done when the network is asked."""
+    one, other = torch.rand(2, generator=generator).tolist()
+    steps = min(most, int(2 * ((most + 1) / 2) ** one)) if most > 1 else 1
+    return steps, min(steps - 1, 1 + int(other * (steps - 1)))
+
+
+def _meet(
+    model: nn.Module, experts: Sequence[Tensor | None], noise: Tensor, steps: int, met: int
+) -> tuple[Tensor, Tensor]:
+    """Latents and timestep after `met` of a sampler's `steps`: what the network will meet there, mistakes included.
+
+    model: a `Denoiser`, perhaps shared by processes. experts: face and image embeddings (people, width). Noise added to
+    a teacher's latent is never what comes here: a network that has learnt from it alone trusts what it is given, and
+    its own small mistakes grow from step to step (exposure bias).
+    """
+    kept = torch.zeros(len(noise), dtype=torch.bool, device=noise.device)
+
+    def denoise(noisy: Tensor, timesteps: Tensor, _: Tensor) -> Tensor:
+        return model(noisy, timesteps, *experts, kept)
+
+    config, met = SamplingConfig(steps=steps, guidance_scale=1.0, samples=1), met if len(noise) else 0
+    nobody = noise.new_zeros(len(noise), 1)  # the condition is made inside the model
+    return next(islice(trajectory(denoise, nobody, nobody[0], noise, config), met, None))
+
+
 def _draw_experts(
-    conditions: Conditions, people: Tensor, training: DenoiserPictures, generator: torch.Generator
+    conditions: Conditions,
+    people: Tensor,
+    training: DenoiserPictures,
+    generator: torch.Generator,
+    shared: torch.Generator,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Face and image embeddings of a random handful of each person's pictures; sometimes one of them alone."""
+    """Face and image embeddings of a random handful of each person's pictures; by the shared dice one of them alone."""
     counts = torch.randint(1, training.most_references + 1, (len(people),), generator=generator)
     if conditions.counts is None:
         counts = counts.clamp_max(conditions.face.shape[1])
@@ -153,62 +194,37 @@ def _draw_experts(
         draw_references(embeddings, people, counts, training.embedding_noise, generator, conditions.counts)
         for embeddings in (conditions.face, conditions.image)
     )
-    lonely = torch.rand(2, generator=generator)
+    lonely = torch.rand(2, generator=shared)
     if lonely[0] >= training.drop_expert:
         return face, image
     return (face, None) if lonely[1] < 0.5 else (None, image)
 
 
 @torch.no_grad()
-def picture_figures(pictures: PictureLoss, loras: Tensor, albums: Sequence[Album], people: int = 16) -> Tensor:
-    """Each person's loss (people,) on their pictures, with always the same noise: only to be compared with others'."""
-    rows = []
-    for start in range(0, len(loras), people):
-        chunk = slice(start, start + people)
-        losses = [
-            pictures(loras[chunk].to(pictures.device), albums[chunk], -1 - step) for step in range(VALIDATION_STEPS)
-        ]
-        rows.append(torch.stack(losses).mean(0).cpu())
-    return torch.cat(rows)
+def sampled_latents(denoiser: Denoiser, face: Tensor, image: Tensor) -> dict[int, Tensor]:
+    """One sample of everybody by samplers of few and of many steps, always from the same noise: what is validated.
 
-
-class PictureGain:
-    """How much of what teachers gain on their people's held-out pictures other LoRAs gain: 0 as without a LoRA, 1 as
-    the teachers, more than 1 where they beat them."""
-
-    def __init__(self, pictures: PictureLoss, albums: Sequence[Album], teachers: Tensor) -> None:
-        """albums: of people outside the training. teachers: (people, numel), theirs.
-
-        Raises:
-            ValueError: the teachers gain nothing, so there is nothing to compare with.
-        """
-        self.pictures, self.albums = pictures, albums
-        self.without = float(picture_figures(pictures, torch.zeros_like(teachers), albums).mean())
-        self.teacher = float(picture_figures(pictures, teachers, albums).mean())
-        if not self.teacher < self.without:
-            raise ValueError(
-                f"With their teachers the held-out pictures of {len(albums)} people have the loss {self.teacher:.5f}, "
-                f"without {self.without:.5f}: the teachers are no use on these pictures, or are not of this base model."
-            )
-
-    def __call__(self, loras: Tensor) -> float:
-        """Of LoRAs (people, numel) of the same people."""
-        loss = float(picture_figures(self.pictures, loras, self.albums).mean())
-        return (self.without - loss) / (self.without - self.teacher)
-
-
-@torch.no_grad()
-def predict_from_noise(denoiser: Denoiser, face: Tensor, image: Tensor, draws: int = 4) -> Tensor:
-    """Latents (people, tokens, width) in one step from pure noise, averaged over a few noises: what is validated.
-
-    face, image: embeddings (people, width) of each person's references.
+    face, image: embeddings (people, width) of each person's references. Latents (people, tokens, width) by number of
+    steps.
     """
     config, device = denoiser.dit.config, next(denoiser.parameters()).device
     condition, _ = denoiser.mif(face.to(device), image.to(device))
-    generator = torch.Generator().manual_seed(0)
-    last = torch.full((len(face),), TIMESTEPS - 1, device=device)
-    total = torch.zeros(len(face), config.tokens, config.latent_width, device=device)
-    for _ in range(draws):
-        noise = torch.randn(total.shape, generator=generator).to(device)
-        total += denoiser.dit(noise, last, condition) / draws
-    return total
+    shape = config.tokens, config.latent_width
+    return {
+        steps: sample(
+            denoiser.dit,
+            condition,
+            denoiser.mif.null,
+            shape,
+            SamplingConfig(steps=steps, guidance_scale=1.0, samples=1),
+            torch.Generator().manual_seed(0),
+        )
+        for steps in VALIDATED_STEPS
+    }
+
+
+def gains_by_steps(gain: PictureGain, lae: LAE, denoiser: Denoiser, face: Tensor, image: Tensor) -> dict[str, float]:
+    """`picture_gain` is the mean over `VALIDATED_STEPS`; each is told as well."""
+    gains = {steps: gain(lae.decode(latents)) for steps, latents in sampled_latents(denoiser, face, image).items()}
+    each = {f"picture_gain_{steps}_steps": value for steps, value in gains.items()}
+    return {"picture_gain": sum(gains.values()) / len(gains), **each}
