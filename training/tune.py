@@ -6,10 +6,9 @@ accelerate launch -m training.tune --config FILE    on several GPUs
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -23,21 +22,22 @@ from difflora_core.model import HEADER, DiffLoRA
 from .dataset_pictures import DatasetAlbums, dataset_loss, open_base
 from .difflora_data import cached_latents
 from .difflora_training import Denoiser
+from .dry_run import measure
 from .embeddings import EmbeddingCache
 from .lae_data import in_batches, open_loras, open_stores, people_of
 from .lora_dataset.config import load_config
 from .lora_dataset.manifest import Manifest
 from .lora_store import Person, read_header
+from .picture_gain import PictureGain
 from .picture_loss import PictureLoss
 from .picture_stage import (
     Autoencode,
     DenoiserPictures,
     Everyone,
-    PictureGain,
     PictureTraining,
     denoiser_loss,
+    gains_by_steps,
     lae_loss,
-    predict_from_noise,
 )
 from .rounds import Figures, train_in_rounds
 from .settings import read_settings
@@ -45,6 +45,7 @@ from .training_loop import LossFunction, TrainConfig, open_accelerator
 
 LOOP = TrainConfig(steps=2000, learning_rate=3e-4, warmup=50, ema=0.98, unused_parameters=True, device="auto")
 RUN = "run"
+PEOPLE_AT_ONCE = 4  # in validation, with `rows` pictures of each
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,17 @@ class TuneSettings:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("--config", type=Path, required=True, help="a YAML file, see training/configs/tune_*.yaml")
-    parser.set_defaults(run=lambda arguments: tune(read_settings(TuneSettings, arguments.config)))
+    parser.add_argument("--dry-run", action="store_true", help="only print sizes, memory and measured speed")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    settings = read_settings(TuneSettings, arguments.config)
+    if arguments.dry_run:
+        print(dry_run(settings))
+    else:
+        tune(settings)
 
 
 def tune(settings: TuneSettings) -> Path:
@@ -91,15 +102,50 @@ def tune(settings: TuneSettings) -> Path:
         FileNotFoundError: a file or folder is missing.
         ValueError: what is there doesn't fit together.
     """
+    job = open_job(settings)
+    told = job.bench.run(job)
+    path = settings.output / settings.network.name
+    if job.bench.first:
+        job.finish(path, told)
+        print(f"wrote {path}", flush=True)
+    return path
+
+
+def dry_run(settings: TuneSettings) -> str:
+    """Sizes, memory and measured speed of a step, with everything that the training needs.
+
+    Of MIF and DiT it leaves the teachers' latents in the output folder, where the training finds them again.
+    """
+    job = open_job(settings)
+    base = sum(p.numel() * p.element_size() for p in job.bench.base.unet.parameters())
+    cost = measure(job.module, job.loss, job.training.loop, job.training.people, {"base model": base})
+    seen = f"{job.training.people} people, {settings.rows} pictures of each, in a process"
+    return f"a step       {seen}\n{cost}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained, how, and what becomes of it. finish(path, figures of all rounds) writes the file."""
+
+    bench: "Bench"
+    module: nn.Module
+    loss: LossFunction
+    training: PictureTraining | DenoiserPictures
+    validate: Callable[[], Figures]
+    finish: Callable[[Path, dict[str, Figures]], None]
+
+
+def open_job(settings: TuneSettings) -> Job:
+    """Load what `settings` name."""
     if not settings.network.is_file():
         raise FileNotFoundError(f"There is no network {settings.network}: train-lae and train-difflora make them.")
     if HEADER in read_header(settings.network)[0].get("__metadata__", {}):
-        return tune_denoiser(settings)
-    return tune_lae(settings)
+        return denoiser_job(settings)
+    return lae_job(settings)
 
 
-def tune_lae(settings: TuneSettings) -> Path:
-    """Tune an autoencoder, measure its latents anew, and write it."""
+def lae_job(settings: TuneSettings) -> Job:
+    """An autoencoder, whose latents are measured anew in the end."""
     lae = load_lae(settings.network)
     bench = Bench(settings, settings.lae.loop, lae.layout)
     lae.to(bench.device).train().requires_grad_(True)
@@ -110,18 +156,16 @@ def tune_lae(settings: TuneSettings) -> Path:
     def validate() -> Figures:
         return {"picture_gain": bench.gain(lae.decode(lae.encode(bench.teachers.to(bench.device))))}
 
-    loss = lae_loss(lae, loras, albums, bench.loss(albums), settings.lae)
-    told = bench.run(Autoencode(lae), loss, settings.lae, validate)
-    lae.fit_latents(batch.to(bench.device) for batch in in_batches(loras))
-    path = settings.output / settings.network.name
-    if bench.first:
+    def finish(path: Path, told: dict[str, Figures]) -> None:
+        lae.fit_latents(batch.to(bench.device) for batch in in_batches(loras))
         save_lae(path, lae.eval(), {"tuned": told})
-        print(f"wrote {path}", flush=True)
-    return path
+
+    loss = lae_loss(lae, loras, albums, bench.loss(albums), settings.lae)
+    return Job(bench, Autoencode(lae), loss, settings.lae, validate, finish)
 
 
-def tune_denoiser(settings: TuneSettings) -> Path:
-    """Tune MIF and DiT of a checkpoint and write it; its autoencoder stays."""
+def denoiser_job(settings: TuneSettings) -> Job:
+    """MIF and DiT of a checkpoint; its autoencoder stays."""
     model = DiffLoRA.load(settings.network)
     if not settings.embeddings:
         raise ValueError("`embeddings` names no cache: MIF and DiT need the people's embeddings to be tuned")
@@ -138,19 +182,16 @@ def tune_denoiser(settings: TuneSettings) -> Path:
 
     @torch.no_grad()
     def validate() -> Figures:
-        latents = predict_from_noise(denoiser, *others.first(settings.references))
-        return {"picture_gain": bench.gain(lae.decode(latents))}
+        return gains_by_steps(bench.gain, lae, denoiser, *others.first(settings.references))
 
-    loss = denoiser_loss(denoiser, lae, everyone, bench.loss(albums), settings.denoiser)
-    told = bench.run(denoiser, loss, settings.denoiser, validate)
-    path = settings.output / settings.network.name
-    if bench.first:
+    def finish(path: Path, told: dict[str, Figures]) -> None:
         model.dit.load_state_dict(denoiser.dit.state_dict())
         model.mif.load_state_dict(denoiser.mif.state_dict())
         model.config = replace(model.config, provenance={**model.config.provenance, "tuned": told})
         model.cpu().save(path)
-        print(f"wrote {path}", flush=True)
-    return path
+
+    loss = denoiser_loss(denoiser, lae, everyone, bench.loss(albums), settings.denoiser)
+    return Job(bench, denoiser, loss, settings.denoiser, validate, finish)
 
 
 class Bench:
@@ -165,32 +206,32 @@ class Bench:
         self.validation = people_of(self.stores, "validation")[: settings.validation_people]
         self.teachers = open_loras(self.stores, "validation", 0).read(range(len(self.validation)))
         held_out = DatasetAlbums(self.dataset, self.validation, held_out=True)
-        self.gain = PictureGain(self.loss(held_out), held_out, self.teachers)
+        self.gain = PictureGain(self.loss(held_out), held_out, self.teachers, PEOPLE_AT_ONCE)
 
     def loss(self, albums: DatasetAlbums) -> PictureLoss:
         """The loss through the base model on these people's pictures."""
         return dataset_loss(self.base, self.layout, albums, self.settings.rows)
 
-    def run(self, module: nn.Module, loss: LossFunction, training: Any, validate: Any) -> dict[str, Figures]:
-        """Train in rounds; what they told. training: `PictureTraining` or `DenoiserPictures`."""
+    def run(self, job: Job) -> dict[str, Figures]:
+        """Train in rounds; what they told."""
         told: dict[str, Figures] = {}
 
         def report(name: str, figures: Figures) -> None:
             told[name] = figures
-            print(f"  {name}: picture gain {figures['picture_gain']:.4f}", flush=True)
+            print(f"  {name}: " + ", ".join(f"{key} {value:.4f}" for key, value in figures.items()), flush=True)
 
         train_in_rounds(
-            module,
-            loss,
-            training.loop,
+            job.module,
+            job.loss,
+            job.training.loop,
             self.settings.output / RUN,
             "tune",
             self.settings.rounds,
-            lambda: {"before": validate()},
-            validate,
+            lambda: {"before": job.validate()},
+            job.validate,
             report,
             by="picture_gain",
-            settings={name: value for name, value in asdict(training).items() if name != "loop"},
+            settings={name: value for name, value in asdict(job.training).items() if name != "loop"},
         )
         return told
 

@@ -29,7 +29,7 @@ from training.lora_store import LoRAStore
 from training.picture_stage import DenoiserPictures, PictureTraining
 from training.settings import read_settings
 from training.training_loop import TrainConfig
-from training.tune import TuneSettings, tune
+from training.tune import TuneSettings, dry_run, tune
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 LOOP = TrainConfig(steps=2, learning_rate=1e-3, warmup=0, ema=0.0, unused_parameters=True)
@@ -91,8 +91,17 @@ def test_an_autoencoder_becomes_an_autoencoder(settings: TuneSettings, capsys: p
     assert after.config == CONFIG
     assert not torch.equal(after.network.basis, before.network.basis)
     said = capsys.readouterr().out
-    assert "before: picture gain" in said
-    assert "step 2: picture gain" in said
+    assert "before: picture_gain" in said
+    assert "step 2: picture_gain" in said
+
+
+def test_a_dry_run_counts_the_base_model_and_writes_nothing(settings: TuneSettings) -> None:
+    said = dry_run(replace(settings, output=settings.output.with_name("dry")))
+    parameters = sum(parameter.numel() for parameter in load_lae(settings.network).parameters())
+    assert f"parameters   {parameters:,}" in said
+    assert "base model" in said
+    assert "steps/s" in said
+    assert not settings.output.with_name("dry").exists()
 
 
 def test_a_checkpoint_becomes_a_checkpoint(settings: TuneSettings) -> None:
