@@ -12,5 +12,5 @@ denoiser, difflora_*, train_difflora   MIF and DiT on numbers
 picture_loss, picture_stage, dataset_pictures, tune   both through the base model's pictures
 picture_gain, picture_check         validation by pictures
 personalize                         pictures to a LoRA file
-toy_*                               the paper's toy experiment
+toy_*, charts                       the paper's toy experiment; line charts
 """

@@ -38,8 +38,8 @@ from difflora_core.lae_config import LAEConfig
 from difflora_core.lae_conv import ConvAutoencoder
 from difflora_core.layout import LoRALayout, LoRAModule
 
+from .charts import draw_panels
 from .lora_dataset.files import replacing
-from .toy_figure import draw_panels
 from .toy_report import COMPRESSORS, Entries, latents_of, panels, table
 
 WIDTHS = (8, 24, 24, 4)  # of the MLP

@@ -1,6 +1,6 @@
 """What comes out of the toy experiment: the cases that are compared, the panels of its figure, its tables."""
 
-from .toy_figure import Line, Panel
+from .charts import Line, Panel
 
 LATENTS = (4, 16, 64)
 KINDS = ("full", "LoRA", "full, own starts", "LoRA, own starts")

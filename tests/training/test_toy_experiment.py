@@ -7,7 +7,6 @@ import torch
 from PIL import Image
 
 from training.toy_experiment import ToySettings, Weights, compress, family, learn, task_loss, toy_experiment, train_base
-from training.toy_figure import COLOURS, Line, Panel, draw_panels
 from training.toy_report import COMPRESSORS, KINDS, LATENTS, latents_of
 
 TINY = ToySettings(tasks=12, held_out=4, samples=40, steps=30, autoencoder_steps=2)
@@ -61,17 +60,3 @@ def test_figures_and_figure_are_written_and_the_same_again(tmp_path, capsys):
 def test_no_seeds_is_refused(tmp_path):
     with pytest.raises(ValueError, match="--seeds is at least 1, found 0"):
         toy_experiment(tmp_path, 0)
-
-
-def test_a_line_is_drawn_where_its_points_are(tmp_path):
-    lines = [Line("high", 0, False, [(1, 1, 1, 1), (4, 1, 1, 1)]), Line("low", 1, True, [(1, 0, 0, 0), (4, 0, 0, 0)])]
-    draw_panels(tmp_path / "lines.png", [Panel("title", "axis", lines)])
-    picture = Image.open(tmp_path / "lines.png").convert("RGB")
-    rows = []
-    for colour in COLOURS[:2]:
-        rgb = tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
-        chart = range(40, picture.height - 128 + 2)  # without the legend
-        rows.append([y for y in chart for x in range(80, 500, 7) if picture.getpixel((x, y)) == rgb])
-    assert rows[0]
-    assert rows[1]
-    assert max(rows[0]) < min(rows[1])
