@@ -1,7 +1,7 @@
 """Whose face do the pictures show? DiffLoRA, its parts switched off one by one, and the baselines to beat.
 
     python -m benchmarks.identity [--table methods stages dreambooth gate] [--people 25] [--seeds 1 2 3]
-    python -m benchmarks.identity --table sampling --split validation
+    python -m benchmarks.identity --table sampling --split validation --people 16 [--figure curves.png]
 
 Every method gets the same three reference pictures of each person, through the real encoders, and its LoRA makes the
 same prompts' pictures from the same noise; a seed changes references, LoRAs and pictures. Face similarity is the raw
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from benchmarks.sampling_curves import SAMPLING, curves, label
 from difflora_core.encoders import FaceEncoder, ImageEncoder
 from difflora_core.lae import LAE, LAEConfig
 from difflora_core.mif import mean_embedding
@@ -42,12 +44,14 @@ from miniature.people import person, reference_scene
 from miniature.personal import CHOICE_SCENES, DIFFLORA_TRAINING, REFERENCES
 from miniature.teachers import CONFIG as TEACHER_CONFIG
 from miniature.teachers import layout, person_latents, teacher_people, train_teachers
+from training.charts import draw_panels
 from training.conditions import People
 from training.difflora_training import Denoiser, train_denoiser
 from training.lora_store import LoRAStore
 from training.train_difflora import ONE_SHOT, assemble
 
 Table = dict[str, Tensor]
+ONE_SAMPLE: dict[str, Any] = {"samples": 1, "gain": 1.0}
 
 
 class Panel:
@@ -114,7 +118,7 @@ def methods(panel: Panel, split: str, model: DiffLoRA) -> Table:
         "average person (latent zero)": model.decode(torch.zeros(len(teachers), *known_latents.shape[1:])),
         "teacher of the most similar training person": trained[(panel.face @ known.T).argmax(1)],
         "ridge regression, face embedding to latent": model.decode(regressed),
-        "DiffLoRA, one sample": model.decode(panel.latents(model, samples=1, gain=1.0)),
+        "DiffLoRA, one sample": model.decode(panel.latents(model, **ONE_SAMPLE)),
         "DiffLoRA": model.decode(panel.latents(model)),
         "teacher through the LAE": model.decode(model.encode(teachers)),
         "teacher through PCA with as many numbers": through_pca(trained, teachers, model.config.lae),
@@ -160,7 +164,7 @@ def stages(panel: Panel, split: str, model: DiffLoRA) -> Table:
     regression = assemble(model.lae, trained_regression(model), replace(model.config, sampling=ONE_SHOT))
     return {
         "numbers alone, one-shot regression": model.decode(panel.latents(regression)),
-        "numbers alone, diffusion, one sample": model.decode(panel.latents(diffusion, samples=1, gain=1.0)),
+        "numbers alone, diffusion, one sample": model.decode(panel.latents(diffusion, **ONE_SAMPLE)),
         "numbers alone, diffusion": model.decode(panel.latents(diffusion)),
     }
 
@@ -201,15 +205,11 @@ def sampling(panel: Panel, split: str, model: DiffLoRA) -> Table:
     """Curves over steps, guidance, samples, gain and scheduler, one at a time from what ships."""
     if split == "held_out":
         raise ValueError("settings are chosen on validation people: use --split validation")
-    tried = [{"steps": n} for n in (1, 2, 4, 6, 10, 20, 50)]
-    tried += [{"guidance_scale": g} for g in (1.0, 1.5, 2.0, 3.0)]
-    tried += [{"samples": n} for n in (1, 2, 4, 16)]
-    tried += [{"gain": g} for g in (0.75, 1.0, 1.25, 1.5)]
-    names = [{"scheduler": name} for name in ("ddim", "dpmpp_2m", "unipc")]
     return {
-        f"{name} {value}": model.decode(panel.latents(model, **{name: value}))
-        for options in [*tried, *names]
-        for name, value in options.items()
+        label(name, value, one): model.decode(panel.latents(model, **{name: value}, **(ONE_SAMPLE if one else {})))
+        for name, values in SAMPLING.items()
+        for value in values
+        for one in ((False, True) if name == "steps" else (False,))
     }
 
 
@@ -230,7 +230,10 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=25)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--figure", type=Path, help="PNG file for the curves of the table `sampling`")
     arguments = parser.parse_args()
+    if arguments.figure and "sampling" not in arguments.table:
+        parser.error("--figure draws the table sampling: add --table sampling --split validation")
     torch.set_num_threads(1)
     model = DiffLoRA.load(arguments.checkpoint)
     start = time.monotonic()
@@ -245,6 +248,8 @@ def main() -> None:
             loras |= TABLES[name](panel, arguments.split, model)
         for name, flat in tqdm(loras.items(), desc=f"seed {seed}"):
             found.setdefault(name, []).append(panel.figures(flat))
+    if arguments.figure:
+        draw_panels(arguments.figure, curves(found))
     print(json.dumps(summary(found, arguments.split, arguments.people), indent=1))
     print(f"{asdict(model.config.sampling)}; {time.monotonic() - start:.0f} s")
 

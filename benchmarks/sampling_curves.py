@@ -1,0 +1,57 @@
+"""The curves of `python -m benchmarks.identity --table sampling`: what is tried, and the figure."""
+
+from collections.abc import Mapping, Sequence
+
+from training.charts import Line, Panel
+
+SAMPLING: dict[str, tuple] = {
+    "steps": (1, 2, 4, 10, 20, 50),
+    "samples": (1, 2, 4, 16),
+    "guidance_scale": (1.0, 1.5, 2.0, 3.0),
+    "gain": (0.75, 1.0, 1.25, 1.5),
+    "scheduler": ("ddim", "dpmpp_2m", "unipc"),
+}
+TITLES = {
+    "steps": "steps",
+    "samples": "samples averaged",
+    "guidance_scale": "guidance (1: none)",
+    "gain": "gain (1: as predicted)",
+}
+RANGE = (0.5, 1.25)
+Found = Mapping[str, Sequence[Mapping[str, float]]]
+
+
+def label(name: str, value: object, one: bool = False) -> str:
+    """How a row of the table is called. one: with a single sample and no gain in place of what ships."""
+    return f"{name} {value}{', one sample, gain 1' if one else ''}"
+
+
+def curves(found: Found) -> list[Panel]:
+    """A chart for each setting: face similarity as a share of the teachers', mean and range over the seeds.
+
+    found: figures of every row of the table, one for each seed.
+    """
+
+    def shares(row: str) -> tuple[float, float, float]:
+        rows = zip(found[row], found["none"], found["teacher"], strict=True)
+        values = [
+            (own["similarity"] - none["similarity"]) / (teacher["similarity"] - none["similarity"])
+            for own, none, teacher in rows
+        ]
+        return sum(values) / len(values), min(values), max(values)
+
+    def line(name: str, colour: int, one: bool) -> Line:
+        points = [(value, *shares(label(name, value, one))) for value in SAMPLING[name]]
+        return Line("one sample, gain 1" if one else "as it ships", colour, one, points)
+
+    return [
+        Panel(
+            "share of the teachers' face similarity",
+            title,
+            [line(name, 0, False), *([line(name, 1, True)] if name == "steps" else [])],
+            SAMPLING[name],
+            name in ("steps", "samples"),
+            RANGE,
+        )
+        for name, title in TITLES.items()
+    ]
