@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from difflora_core.mif import MIFConfig
 from difflora_core.model import DiffLoRA, DiffLoRAConfig, EncoderNames
 from training.lae_training import LAETraining, train_lae
 from training.lora_store import LoRAStore
+from training.sampling_choice import choose_sampling
 from training.train_difflora import DiffLoRATraining, People, train_denoiser
 from training.training_loop import TrainConfig
 
@@ -52,8 +54,7 @@ DIFFLORA_TRAINING = DiffLoRATraining(
 )
 REFERENCES = 3
 CHOICE_PEOPLE = 16
-SAMPLES = 4
-WORTH_IT = 0.005  # what more steps, guidance (which doubles the cost) or a higher gain have to add to be chosen
+WORTH_IT = 0.005  # of face similarity, see `choose_sampling`
 # Prompts for choosing settings; the demo's are others.
 CHOICE_SCENES = (
     Scene(expression="laughing", shirt="green shirt", background="pink"),
@@ -97,37 +98,28 @@ def conditions_of(model: DiffLoRA, path: Path, count: int) -> Tensor:
     return torch.cat(rows)
 
 
-def choose_sampling(
+def sampling_for(
     model: DiffLoRA, judge: Judging, conditions: Tensor, teachers: Tensor
-) -> tuple[SamplingConfig, dict[str, object]]:
-    """Steps, then guidance and gain, with the highest face similarity on validation people whose prompt fidelity stays
-    within 0.03 of no LoRA's; the log of all that was tried goes into the checkpoint's provenance."""
-    log: dict[str, object] = {
+) -> tuple[SamplingConfig, dict[str, dict[str, float]]]:
+    """The sampling with the highest face similarity on validation people whose prompt fidelity stays within 0.03 of no
+    LoRA's; the log of all that was tried goes into the checkpoint's provenance."""
+    log = {
         "no_lora": judge.figures(torch.zeros_like(teachers)),
         "teacher": judge.figures(teachers),
         "lae_of_teacher": judge.figures(model.decode(model.encode(teachers))),
         "average_person": judge.figures(model.decode(torch.zeros(len(teachers), *model.lae.latent_mean.shape))),
     }
-    floor = log["no_lora"]["fidelity"] - 0.03  # type: ignore[index]
+    floor = log["no_lora"]["fidelity"] - 0.03
 
-    def best_of(configs: Iterable[SamplingConfig]) -> SamplingConfig:
-        best, best_score = SamplingConfig(), -1.0
-        for config in configs:
-            generator = torch.Generator().manual_seed(0)
-            figures = judge.figures(model.decode(model.sample(conditions, generator=generator, **asdict(config))))
-            name = ", ".join(f"{name} {value}" for name, value in asdict(config).items())
-            log[name] = figures
-            print(f"  {name}: {figures}", flush=True)
-            if figures["fidelity"] >= floor and figures["similarity"] > best_score + WORTH_IT:
-                best, best_score = config, figures["similarity"]
-        return best
+    def look(sampling: SamplingConfig) -> dict[str, float]:
+        generator = torch.Generator().manual_seed(0)
+        return judge.figures(model.decode(model.sample(conditions, generator=generator, **asdict(sampling))))
 
-    plain = SamplingConfig(guidance_scale=1.0, samples=SAMPLES, gain=1.0)
-    best = best_of(replace(plain, steps=steps) for steps in (1, 4, 10, 20))
-    gains, guidances = (1.0, 1.25, 1.5), (1.0, 1.5)
-    best = best_of(replace(best, guidance_scale=guidance, gain=gain) for guidance in guidances for gain in gains)
-    best_of([replace(best, samples=1, gain=1.0)])  # nothing to be chosen: for the log
-    return best, log
+    def score(figures: dict[str, float]) -> float:
+        return figures["similarity"] if figures["fidelity"] >= floor else -math.inf
+
+    sampling, tried = choose_sampling(look, score, WORTH_IT)
+    return sampling, log | tried
 
 
 def train_personal(build: Path, weights: Path, tokenizer: Path, processes: int) -> None:
@@ -169,7 +161,7 @@ def train_personal(build: Path, weights: Path, tokenizer: Path, processes: int) 
     model.eval().requires_grad_(False)
     judge = judging(weights, tokenizer, validation_people[:CHOICE_PEOPLE])
     references = conditions_of(model, build / "conditions" / "validation.safetensors", CHOICE_PEOPLE)
-    sampling, tried = choose_sampling(model, judge, references, validation[:CHOICE_PEOPLE])
+    sampling, tried = sampling_for(model, judge, references, validation[:CHOICE_PEOPLE])
     model.config = replace(config, sampling=sampling, provenance={**log, "validation": tried})
     path = weights / "difflora" / "miniature.safetensors"
     model.save(path)

@@ -116,7 +116,7 @@ def _tune_denoiser(
     others, _ = load_conditions(build / "conditions" / "validation.safetensors")
 
     def validate() -> dict[str, float]:
-        return gains_by_steps(bench.gain, lae, denoiser, *others.first(VALIDATION_REFERENCES))
+        return gains_by_steps(bench.gain, lae, denoiser, others.first(VALIDATION_REFERENCES))
 
     train_in_rounds(
         denoiser,

@@ -5,7 +5,7 @@ keep their meaning. What changes is who judges: the frozen base model, on the pe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -201,30 +201,26 @@ def _draw_experts(
 
 
 @torch.no_grad()
-def sampled_latents(denoiser: Denoiser, face: Tensor, image: Tensor) -> dict[int, Tensor]:
-    """One sample of everybody by samplers of few and of many steps, always from the same noise: what is validated.
+def sampled_gain(
+    gain: PictureGain, lae: LAE, denoiser: Denoiser, experts: tuple[Tensor, Tensor], sampling: SamplingConfig
+) -> float:
+    """The picture gain of LoRAs that are sampled for everybody, always from the same noise.
 
-    face, image: embeddings (people, width) of each person's references. Latents (people, tokens, width) by number of
-    steps.
+    experts: face and image embeddings (people, width) of each person's references.
     """
     config, device = denoiser.dit.config, next(denoiser.parameters()).device
-    condition, _ = denoiser.mif(face.to(device), image.to(device))
+    condition, _ = denoiser.mif(*(expert.to(device) for expert in experts))
+    generator = torch.Generator().manual_seed(0)
     shape = config.tokens, config.latent_width
-    return {
-        steps: sample(
-            denoiser.dit,
-            condition,
-            denoiser.mif.null,
-            shape,
-            SamplingConfig(steps=steps, guidance_scale=1.0, samples=1),
-            torch.Generator().manual_seed(0),
-        )
-        for steps in VALIDATED_STEPS
+    latents = sample(denoiser.dit, condition, denoiser.mif.null, shape, sampling, generator)
+    return gain(lae.decode(latents))
+
+
+def gains_by_steps(gain: PictureGain, lae: LAE, denoiser: Denoiser, experts: tuple[Tensor, Tensor]) -> dict[str, float]:
+    """Of one sample of everybody by samplers of few and of many steps; `picture_gain` is the mean, each is told."""
+    plain = SamplingConfig(guidance_scale=1.0, samples=1)
+    gains = {
+        steps: sampled_gain(gain, lae, denoiser, experts, replace(plain, steps=steps)) for steps in VALIDATED_STEPS
     }
-
-
-def gains_by_steps(gain: PictureGain, lae: LAE, denoiser: Denoiser, face: Tensor, image: Tensor) -> dict[str, float]:
-    """`picture_gain` is the mean over `VALIDATED_STEPS`; each is told as well."""
-    gains = {steps: gain(lae.decode(latents)) for steps, latents in sampled_latents(denoiser, face, image).items()}
     each = {f"picture_gain_{steps}_steps": value for steps, value in gains.items()}
     return {"picture_gain": sum(gains.values()) / len(gains), **each}

@@ -14,6 +14,7 @@ import torch
 from accelerate import PartialState
 from torch import nn
 
+from difflora_core.diffusion import SamplingConfig
 from difflora_core.lae import LAE
 from difflora_core.lae_file import load_lae, save_lae
 from difflora_core.layout import LoRALayout
@@ -38,13 +39,16 @@ from .picture_stage import (
     denoiser_loss,
     gains_by_steps,
     lae_loss,
+    sampled_gain,
 )
 from .rounds import Figures, train_in_rounds
+from .sampling_choice import choose_sampling
 from .settings import read_settings
 from .training_loop import LossFunction, TrainConfig, open_accelerator
 
 LOOP = TrainConfig(steps=2000, learning_rate=3e-4, warmup=50, ema=0.98, unused_parameters=True, device="auto")
 RUN = "run"
+WORTH_IT = 0.01  # of picture gain, see `choose_sampling`
 PEOPLE_AT_ONCE = 4  # in validation, with `rows` pictures of each
 
 
@@ -165,7 +169,7 @@ def lae_job(settings: TuneSettings) -> Job:
 
 
 def denoiser_job(settings: TuneSettings) -> Job:
-    """MIF and DiT of a checkpoint; its autoencoder stays."""
+    """MIF and DiT of a checkpoint; its autoencoder stays. In the end its sampling is chosen anew."""
     model = DiffLoRA.load(settings.network)
     if not settings.embeddings:
         raise ValueError("`embeddings` names no cache: MIF and DiT need the people's embeddings to be tuned")
@@ -179,15 +183,20 @@ def denoiser_job(settings: TuneSettings) -> Job:
     lae = model.lae.to(bench.device)
     everyone, albums = everyone_of(bench, cache, lae)
     others, _ = cache.of(bench.validation)
+    references = others.first(settings.references)
 
-    @torch.no_grad()
     def validate() -> Figures:
-        return gains_by_steps(bench.gain, lae, denoiser, *others.first(settings.references))
+        return gains_by_steps(bench.gain, lae, denoiser, references)
+
+    def look(sampling: SamplingConfig) -> Figures:
+        return {"picture_gain": sampled_gain(bench.gain, lae, denoiser, references, sampling)}
 
     def finish(path: Path, told: dict[str, Figures]) -> None:
         model.dit.load_state_dict(denoiser.dit.state_dict())
         model.mif.load_state_dict(denoiser.mif.state_dict())
-        model.config = replace(model.config, provenance={**model.config.provenance, "tuned": told})
+        sampling, tried = choose_sampling(look, lambda figures: figures["picture_gain"], WORTH_IT)
+        provenance = {**model.config.provenance, "tuned": told, "validation": tried}
+        model.config = replace(model.config, sampling=sampling, provenance=provenance)
         model.cpu().save(path)
 
     loss = denoiser_loss(denoiser, lae, everyone, bench.loss(albums), settings.denoiser)

@@ -1,6 +1,6 @@
 """`tune` on the miniature's base model: each network in, the same kind of file out, judged by held-out pictures."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -118,6 +118,8 @@ def test_a_checkpoint_becomes_a_checkpoint(settings: TuneSettings) -> None:
     assert not torch.equal(after.dit.out.weight, model.dit.out.weight)
     assert torch.equal(after.lae.network.basis.half(), model.lae.network.basis.half())
     assert "before" in after.config.provenance["tuned"]
+    tried = after.config.provenance["validation"]
+    assert ", ".join(f"{key} {value}" for key, value in asdict(after.config.sampling).items()) in tried
 
 
 def test_people_without_prepared_pictures_are_named(settings: TuneSettings, tmp_path: Path) -> None:
