@@ -39,13 +39,15 @@ class PictureTraining:
 @dataclass(frozen=True)
 class DenoiserPictures:
     """people: whose pictures are looked at in a step and process. batch: teachers of the diffusion loss in the same
-    step; numbers: its weight, beside the pictures' of 1. most_steps: of the samplers whose latents are met in training.
-    The rest as in `DiffLoRATraining`."""
+    step; numbers: its weight, beside the pictures' of 1. It is small because that loss teaches to trust a noisy latent,
+    which in sampling is the network's own guess (miniature, picture gain in 1, 4 and 20 steps after 300 more steps of
+    training: 1.36, 1.35, 1.32 with .02, and 1.36, 1.36, 1.35 with .001); without it guidance has nothing to learn from.
+    most_steps: of the samplers whose latents are met in training. The rest as in `DiffLoRATraining`."""
 
     loop: TrainConfig
     people: int = 16
     batch: int = 32
-    numbers: float = 0.02
+    numbers: float = 0.001
     most_references: int = 6
     embedding_noise: float = 0.25
     drop_condition: float = 0.1
