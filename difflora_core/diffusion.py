@@ -45,14 +45,18 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.scheduler not in SCHEDULERS:
             raise ValueError(f"Schedulers are {', '.join(SCHEDULERS)}, found {self.scheduler!r}.")
+        for name, kind in (("steps", int), ("samples", int), ("guidance_scale", int | float), ("gain", int | float)):
+            if not isinstance(getattr(self, name), kind):
+                what = "a whole number" if kind is int else "a number"
+                raise ValueError(f"{name} is {what}, found {getattr(self, name)!r}.")
         if not 1 <= self.steps <= TIMESTEPS:
             raise ValueError(f"Sampling takes 1 to {TIMESTEPS} steps, found {self.steps}: 20 are plenty.")
         if self.samples < 1:
             raise ValueError(f"At least 1 sample is drawn, found {self.samples}.")
         if not 0 <= self.guidance_scale < math.inf:
             raise ValueError(
-                f"The guidance scale is 0 or more, found {self.guidance_scale}: 1 is none, 2 is usual, below 0 would "
-                "lead away from the person."
+                f"The guidance scale is 0 or more, found {self.guidance_scale}: 1 is none, below 0 would lead away "
+                "from the person."
             )
         if not math.isfinite(self.gain):
             raise ValueError(f"The gain is a finite number, found {self.gain}.")
@@ -118,6 +122,8 @@ def sample(
     Raises ValueError for conditions that are none or hold NaN, or another number of generators.
     """
     check_rows("Conditions", "(people, width)", condition)
+    if generator is None:
+        raise ValueError("A torch.Generator draws the noise, or one for each condition; found None.")
     generators = [generator] if isinstance(generator, torch.Generator) else list(generator)
     if not generators or len(condition) % len(generators):
         raise ValueError(f"One generator, or one per condition: found {len(generators)} for {len(condition)}.")

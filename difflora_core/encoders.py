@@ -65,8 +65,10 @@ def picture_batch(images: Tensor) -> Tensor:
 def rgb_array(image: Any, number: int) -> np.ndarray:
     """A PIL picture or an array as uint8 (height, width, 3). number: of the picture, for the error.
 
-    Raises ValueError for an array of another form.
+    Raises ValueError for an array of another form, or a path.
     """
+    if isinstance(image, str | Path):
+        raise ValueError(f"reference picture {number} is the path {str(image)!r}: open it first, with PIL.Image.open.")
     array = np.asarray(image.convert("RGB") if hasattr(image, "convert") else image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
         raise ValueError(

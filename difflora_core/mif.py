@@ -95,7 +95,7 @@ class MIF(nn.Module):
 def mean_embedding(embeddings: Tensor) -> Tensor:
     """Several references (pictures, width) to one embedding (1, width): the unit-length mean of unit-length rows.
 
-    Raises ValueError without a reference, or naming the first one whose embedding holds NaN.
+    Raises ValueError without a reference, or naming the first one whose embedding holds NaN or nothing but zeros.
     """
     if embeddings.ndim != 2 or 0 in embeddings.shape:
         raise ValueError(
@@ -106,6 +106,12 @@ def mean_embedding(embeddings: Tensor) -> Tensor:
         raise ValueError(
             f"The embedding of reference picture {int((~finite).nonzero()[0]) + 1} of {len(embeddings)} holds NaN or "
             "infinite numbers: encode that picture again, or leave it out."
+        )
+    empty = (embeddings == 0).all(1)
+    if empty.any():
+        raise ValueError(
+            f"The embedding of reference picture {int(empty.nonzero()[0]) + 1} of {len(embeddings)} is zero "
+            "throughout: nothing was encoded. Encode that picture again, or leave it out."
         )
     unit = torch.nn.functional.normalize(embeddings, dim=-1)
     return torch.nn.functional.normalize(unit.mean(0, keepdim=True), dim=-1)

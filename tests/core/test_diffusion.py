@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from difflora_core.diffusion import SCHEDULERS, NoiseSchedule, SamplingConfig, draw_timesteps, sample
+from difflora_core.diffusion import SCHEDULERS, NoiseSchedule, SamplingConfig, draw_timesteps, sample, trajectory
 from difflora_core.dit import DiT, DiTConfig
 
 CONFIG = SamplingConfig(steps=4, guidance_scale=1.0, samples=1)
@@ -139,9 +139,12 @@ def test_latents_stay_exact_between_the_steps_of_a_rough_network():
         {"scheduler": "euler"},
         {"steps": 0},
         {"steps": 10_000},
+        {"steps": 4.5},
+        {"steps": "4"},
         {"samples": 0},
         {"guidance_scale": -1.0},
         {"guidance_scale": float("nan")},
+        {"guidance_scale": "2"},
         {"gain": float("inf")},
     ],
 )
@@ -157,3 +160,29 @@ def test_broken_conditions_are_refused_by_row():
         sample(denoise, broken, NULL, (3, 2), CONFIG, torch.Generator())
     with pytest.raises(ValueError, match=r"at least one; found \(0, 2\)"):
         sample(denoise, CONDITION[:0], NULL, (3, 2), CONFIG, torch.Generator())
+
+
+def test_without_a_generator_there_is_no_noise():
+    with pytest.raises(ValueError, match=r"A torch\.Generator draws the noise"):
+        sample(denoise, CONDITION, NULL, (3, 2), CONFIG, None)
+
+
+def test_a_trajectory_begins_with_the_noise_and_ends_with_the_sample():
+    noise = torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(0))
+    states = list(trajectory(denoise, CONDITION, NULL, noise, CONFIG))
+    assert torch.equal(states[0][0], noise)
+    assert [int(timestep) for _, timestep in states] == [999, 749, 499, 249, 0]
+    same = sample(denoise, CONDITION, NULL, (3, 2), CONFIG, torch.Generator().manual_seed(0))
+    assert torch.equal(states[-1][0], same)
+
+
+def test_a_trajectory_costs_no_more_than_is_asked_for():
+    calls = []
+
+    def counting(noisy, timesteps, condition):
+        calls.append(int(timesteps[0]))
+        return denoise(noisy, timesteps, condition)
+
+    states = trajectory(counting, CONDITION, NULL, torch.zeros(2, 3, 2), CONFIG)
+    assert [int(next(states)[1]) for _ in range(3)] == [999, 749, 499]
+    assert calls == [999, 749]

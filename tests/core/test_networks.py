@@ -101,3 +101,8 @@ def test_a_broken_reference_is_named():
     embeddings[7, 2] = torch.inf
     with pytest.raises(ValueError, match="reference picture 8 of 1000"):
         mean_embedding(embeddings)
+
+
+def test_an_embedding_of_zeros_is_named():
+    with pytest.raises(ValueError, match="reference picture 2 of 3 is zero throughout"):
+        mean_embedding(torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]))
