@@ -31,13 +31,14 @@ StepCallback = Callable[[int, int], None]
 class SamplingConfig:
     """Recommended sampling, stored in the checkpoint; chosen on validation people.
 
-    steps: 1 to 1000. guidance_scale: 0 is the average person's condition, 1 no guidance. samples: latents drawn and
-    averaged. gain: distance from the average person, 1 as predicted; it undoes the shrinkage of a mean prediction.
+    steps: 1 to 1000. guidance_scale: 0 is the average person's condition, 1 no guidance; anything else takes twice the
+    work, and is little use where a gain does the same. samples: latents drawn and averaged. gain: distance from the
+    average person, 1 as predicted; it undoes the shrinkage of a mean prediction.
     Raises ValueError for settings outside what they can be.
     """
 
     steps: int = 20
-    guidance_scale: float = 2.0
+    guidance_scale: float = 1.0
     scheduler: str = "ddim"
     samples: int = 4
     gain: float = 1.0

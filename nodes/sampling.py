@@ -46,7 +46,7 @@ class SampleLoRA(io.ComfyNode):
                 io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Denoising steps."),
                 io.Float.Input(
                     "guidance",
-                    default=2.0,
+                    default=1.0,
                     min=0.0,
                     max=20.0,
                     step=0.1,
