@@ -34,7 +34,7 @@ __all__ = ["Conditions", "Denoiser", "DiffLoRATraining", "People", "draw_referen
 
 RUN, RESULT = "run", "difflora.safetensors"
 """In the output folder: where a run's state lies, and the checkpoint that comes out."""
-NOT_COMPARED = ("device", "save_every", "log_with", "compile")
+NOT_COMPARED = ("device", "save_every", "log_with", "compile", "shard")
 """Of the loop's settings: what a resumed run may have otherwise."""
 ONE_SHOT = SamplingConfig(steps=1, guidance_scale=1.0, scheduler="ddim", samples=1)
 """How a regression is sampled; see `new_denoiser`."""

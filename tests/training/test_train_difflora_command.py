@@ -141,6 +141,12 @@ def test_a_run_is_not_resumed_with_other_settings(world, change):
         train(world)
 
 
+def test_how_a_run_is_computed_may_change(world):
+    path = train(world)
+    configure(world, loop={"shard": True, "save_every": 5})
+    assert train(world) == path
+
+
 def test_a_run_is_not_resumed_with_another_lae(world):
     train(world)
     loras, _ = LoRAStore(world / "store", LAYOUT).read("train")
