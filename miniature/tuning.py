@@ -40,7 +40,7 @@ LAE_PICTURES = PictureTraining(TrainConfig(steps=1500, learning_rate=3e-4, warmu
 LAE_ROUNDS = 5
 DENOISER_PICTURES = DenoiserPictures(
     TrainConfig(
-        steps=3000, learning_rate=5e-4, warmup=50, weight_decay=0.02, ema=0.99, save_every=100, unused_parameters=True
+        steps=2000, learning_rate=5e-4, warmup=50, weight_decay=0.02, ema=0.99, save_every=100, unused_parameters=True
     )
 )
 DENOISER_ROUNDS = 10
