@@ -166,7 +166,7 @@ def test_parts_that_do_not_fit_are_refused(layout):
 def test_no_reference_is_refused(model):
     with pytest.raises(ValueError, match="at least one reference"):
         model.personalize([], generator=torch.Generator())
-    with pytest.raises(ValueError, match="reference picture 1 is the path 'ann.png': open it first"):
+    with pytest.raises(ValueError, match=r"reference picture 1 is the path 'ann\.png': open it first"):
         model.personalize(["ann.png"], generator=torch.Generator())
 
 
