@@ -69,6 +69,6 @@ def describe(difflora: DiffLoRA) -> str:
         f"LoRA: {len(layout.modules)} modules, rank {layout.rank}, {layout.numel:,} numbers\n"
         f"face encoder: {encoders.face}\n"
         f"image encoder: {encoders.image}\n"
-        f"recommended: {sampling.steps} steps, guidance {sampling.guidance_scale:g},\n"
-        f"    {sampling.scheduler}, {sampling.samples} samples, gain {sampling.gain:g}"
+        f"recommended: steps {sampling.steps}, guidance {sampling.guidance_scale:g},\n"
+        f"    scheduler {sampling.scheduler}, samples {sampling.samples}, gain {sampling.gain:g}"
     )
