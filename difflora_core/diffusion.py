@@ -32,8 +32,8 @@ class SamplingConfig:
     """Recommended sampling, stored in the checkpoint; chosen on validation people.
 
     steps: 1 to 1000. guidance_scale: 0 is the average person's condition, 1 no guidance; anything else takes twice the
-    work, and is little use where a gain does the same. samples: latents drawn and averaged. gain: distance from the
-    average person, 1 as predicted; it undoes the shrinkage of a mean prediction.
+    work. Guidance turns a prediction, the gain makes it longer. samples: latents drawn and averaged. gain: distance
+    from the average person, 1 as predicted; it undoes the shrinkage of a mean prediction.
     Raises ValueError for settings outside what they can be.
     """
 
@@ -161,9 +161,20 @@ def trajectory(
         clean = predict(torch.cat([noisy, noisy]) if guided else noisy).to(latents.dtype)
         if guided:
             with_condition, without = clean.chunk(2)
-            clean = without + config.guidance_scale * (with_condition - without)
+            clean = _guided(with_condition, without, config.guidance_scale)
         latents = scheduler.step(clean, timestep, latents).prev_sample
     yield latents, torch.zeros_like(scheduler.timesteps[0])
+
+
+def _guided(with_condition: Tensor, without: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance that is never further from the average person than the prediction itself.
+
+    Distance is the gain's business: a guided prediction that grows as well soon leaves what the LAE's decoder knows.
+    After the rescaled guidance of Lin et al. (2023, arXiv 2305.08891), here with lengths and in full.
+    """
+    guided = without + scale * (with_condition - without)
+    lengths = [x.flatten(1).norm(dim=1).clamp_min(1e-12) for x in (with_condition, guided)]
+    return guided * (lengths[0] / lengths[1]).clamp_max(1.0)[:, None, None]
 
 
 def _predictions(

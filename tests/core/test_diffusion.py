@@ -54,10 +54,16 @@ def test_a_perfect_denoiser_is_followed_to_its_answer(scheduler, steps):
     torch.testing.assert_close(latents, CONDITION[:, None].expand(-1, 3, -1), atol=0.05, rtol=0)
 
 
-def test_guidance_moves_away_from_the_null_condition():
+def test_guidance_turns_away_from_the_null_condition_and_is_no_gain():
     latents = run(replace(CONFIG, guidance_scale=3.0))
     expected = NULL + 3.0 * (CONDITION - NULL)
+    expected *= CONDITION.norm(dim=1, keepdim=True) / expected.norm(dim=1, keepdim=True)
     torch.testing.assert_close(latents[:, 0], expected, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(0.0, NULL.expand(2, 2)), (0.5, (NULL + CONDITION) / 2)])
+def test_guidance_below_one_goes_toward_the_average_person(scale, expected):
+    torch.testing.assert_close(run(replace(CONFIG, guidance_scale=scale))[:, 0], expected, atol=0.05, rtol=0)
 
 
 def test_gain_scales_the_distance_from_the_average():
