@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -46,9 +47,9 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.scheduler not in SCHEDULERS:
             raise ValueError(f"Schedulers are {', '.join(SCHEDULERS)}, found {self.scheduler!r}.")
-        for name, kind in (("steps", int), ("samples", int), ("guidance_scale", int | float), ("gain", int | float)):
+        for name, kind in (("steps", Integral), ("samples", Integral), ("guidance_scale", Real), ("gain", Real)):
             if not isinstance(getattr(self, name), kind):
-                what = "a whole number" if kind is int else "a number"
+                what = "a whole number" if kind is Integral else "a number"
                 raise ValueError(f"{name} is {what}, found {getattr(self, name)!r}.")
         if not 1 <= self.steps <= TIMESTEPS:
             raise ValueError(f"Sampling takes 1 to {TIMESTEPS} steps, found {self.steps}: 20 are plenty.")

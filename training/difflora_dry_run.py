@@ -33,9 +33,9 @@ def dry_run(settings: DiffLoRASettings) -> str:
         Conditions(*(torch.randn(training.batch, training.most_references, width, generator=dice) for width in widths)),
     )
     model = new_denoiser(dit, mif, training)
-    size = {"LAE": FLOAT * _count(lae)} if lae is not None else {}
+    frozen = {} if lae is None else {"LAE": lae}
     loop = replace(training.loop, unused_parameters=True, compile=False)  # as `train_denoiser` has it
-    cost = measure(model, denoising_loss(people, training, lae, mif.mode), loop, training.batch, size)
+    cost = measure(model, denoising_loss(people, training, lae, mif.mode), loop, training.batch, frozen=frozen)
     latents, embeddings = FLOAT * dit.tokens * dit.latent_width, FLOAT * PICTURES * sum(widths)
     whole = 2 * (_count(model) + (0 if lae is None else _count(lae)))
     return "\n".join(

@@ -1,7 +1,7 @@
 """What a training step takes, before anything is trained: parameters, memory by component, measured speed."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -43,14 +43,20 @@ class Cost:
 
 
 def measure(
-    module: nn.Module, loss: LossFunction, loop: TrainConfig, rows: int, batch: Mapping[str, int] | None = None
+    module: nn.Module,
+    loss: LossFunction,
+    loop: TrainConfig,
+    rows: int,
+    batch: Mapping[str, int] | None = None,
+    frozen: Mapping[str, nn.Module] | None = None,
 ) -> Cost:
     """Train `module` for a few steps as `train` would, writing nothing, and count.
 
     rows: samples of one part of a batch. batch: bytes by name of what the loss function holds beside the module and
-    what is kept for the backward pass, which is counted here.
+    what is kept for the backward pass, which is counted here. frozen: networks by name that the loss goes through.
     """
-    activations = kept_for_backward(module, loss, loop)
+    frozen = frozen or {}
+    activations = kept_for_backward(module, loss, loop, list(frozen.values()))
     with TemporaryDirectory(prefix="dry-run-") as folder:
         accelerator = open_accelerator(replace(loop, log_with=()), Path(folder), "dry-run")
         run = Run(module, loss, loop, Path(folder), "dry-run", accelerator)
@@ -75,6 +81,7 @@ def measure(
         "gradients": copies * _bytes(trained) // share,
         "AdamW's moments": 2 * _bytes(trained) // share,
         "EMA": _bytes(parameters) // share,
+        **{name: _bytes([*network.parameters(), *network.buffers()]) for name, network in frozen.items()},
         **(batch or {}),
         "activations": activations,
     }
@@ -89,15 +96,20 @@ def measure(
     )
 
 
-def kept_for_backward(module: nn.Module, loss: LossFunction, loop: TrainConfig) -> int:
-    """Bytes that one forward pass keeps for the backward pass, apart from parameters and buffers.
+def kept_for_backward(
+    module: nn.Module, loss: LossFunction, loop: TrainConfig, frozen: Sequence[nn.Module] = ()
+) -> int:
+    """Bytes that one forward pass keeps for the backward pass, apart from parameters and buffers, also of `frozen`.
 
     Under bf16 they include the weights as bfloat16, which don't grow with the batch. torch.compile, which keeps less,
     is left out.
     """
     accelerator = open_accelerator(replace(loop, log_with=(), compile=False), Path(), "dry-run")
     wrapped = wrap(accelerator, module.to(accelerator.device))
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
+    for network in frozen:
+        network.to(accelerator.device)
+    known = [tensor for network in (module, *frozen) for tensor in (*network.parameters(), *network.buffers())]
+    own = {tensor.untyped_storage().data_ptr() for tensor in known}
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -115,7 +127,7 @@ def kept_for_backward(module: nn.Module, loss: LossFunction, loop: TrainConfig) 
     return sum(kept.values())
 
 
-def _bytes(tensors: list[Tensor] | list[nn.Parameter]) -> int:
+def _bytes(tensors: Sequence[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 

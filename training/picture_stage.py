@@ -122,6 +122,8 @@ def denoiser_loss(
     """
     shape = everyone.latents.shape[1:]
     schedule = NoiseSchedule()
+    if denoiser.mif.config.mode not in ("gate", "mean"):
+        training = replace(training, drop_expert=0.0)  # of these modes the one expert is never dropped
 
     def loss(model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         device = next(denoiser.parameters()).device

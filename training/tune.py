@@ -6,7 +6,7 @@ accelerate launch -m training.tune --config FILE    on several GPUs
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -107,7 +107,7 @@ def tune(settings: TuneSettings) -> Path:
         ValueError: what is there doesn't fit together.
     """
     job = open_job(settings)
-    told = job.bench.run(job)
+    told = train(job)
     path = settings.output / settings.network.name
     if job.bench.first:
         job.finish(path, told)
@@ -121,15 +121,15 @@ def dry_run(settings: TuneSettings) -> str:
     Of MIF and DiT it leaves the teachers' latents in the output folder, where the training finds them again.
     """
     job = open_job(settings)
-    base = sum(p.numel() * p.element_size() for p in job.bench.base.unet.parameters())
-    cost = measure(job.module, job.loss, job.training.loop, job.training.people, {"base model": base})
+    cost = measure(job.module, job.loss, job.training.loop, job.training.people, frozen=job.frozen)
     seen = f"{job.training.people} people, {settings.rows} pictures of each, in a process"
     return f"a step       {seen}\n{cost}"
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained, how, and what becomes of it. finish(path, figures of all rounds) writes the file."""
+    """What is trained, how, and what becomes of it. finish(path, figures of all rounds) writes the file. frozen: what
+    the loss goes through beside the module."""
 
     bench: "Bench"
     module: nn.Module
@@ -137,6 +137,31 @@ class Job:
     training: PictureTraining | DenoiserPictures
     validate: Callable[[], Figures]
     finish: Callable[[Path, dict[str, Figures]], None]
+    frozen: Mapping[str, nn.Module]
+
+
+def train(job: Job) -> dict[str, Figures]:
+    """Train in rounds; what they told."""
+    told: dict[str, Figures] = {}
+
+    def report(name: str, figures: Figures) -> None:
+        told[name] = figures
+        print(f"  {name}: " + ", ".join(f"{key} {value:.4f}" for key, value in figures.items()), flush=True)
+
+    train_in_rounds(
+        job.module,
+        job.loss,
+        job.training.loop,
+        job.bench.settings.output / RUN,
+        "tune",
+        job.bench.settings.rounds,
+        lambda: {"before": job.validate()},
+        job.validate,
+        report,
+        by="picture_gain",
+        settings={name: value for name, value in asdict(job.training).items() if name != "loop"},
+    )
+    return told
 
 
 def open_job(settings: TuneSettings) -> Job:
@@ -165,7 +190,7 @@ def lae_job(settings: TuneSettings) -> Job:
         save_lae(path, lae.eval(), {"tuned": told})
 
     loss = lae_loss(lae, loras, albums, bench.loss(albums), settings.lae)
-    return Job(bench, Autoencode(lae), loss, settings.lae, validate, finish)
+    return Job(bench, Autoencode(lae), loss, settings.lae, validate, finish, {"U-Net": bench.base.unet})
 
 
 def denoiser_job(settings: TuneSettings) -> Job:
@@ -200,7 +225,8 @@ def denoiser_job(settings: TuneSettings) -> Job:
         model.cpu().save(path)
 
     loss = denoiser_loss(denoiser, lae, everyone, bench.loss(albums), settings.denoiser)
-    return Job(bench, denoiser, loss, settings.denoiser, validate, finish)
+    frozen = {"U-Net": bench.base.unet, "LAE": lae}
+    return Job(bench, denoiser, loss, settings.denoiser, validate, finish, frozen)
 
 
 class Bench:
@@ -220,29 +246,6 @@ class Bench:
     def loss(self, albums: DatasetAlbums) -> PictureLoss:
         """The loss through the base model on these people's pictures."""
         return dataset_loss(self.base, self.layout, albums, self.settings.rows)
-
-    def run(self, job: Job) -> dict[str, Figures]:
-        """Train in rounds; what they told."""
-        told: dict[str, Figures] = {}
-
-        def report(name: str, figures: Figures) -> None:
-            told[name] = figures
-            print(f"  {name}: " + ", ".join(f"{key} {value:.4f}" for key, value in figures.items()), flush=True)
-
-        train_in_rounds(
-            job.module,
-            job.loss,
-            job.training.loop,
-            self.settings.output / RUN,
-            "tune",
-            self.settings.rounds,
-            lambda: {"before": job.validate()},
-            job.validate,
-            report,
-            by="picture_gain",
-            settings={name: value for name, value in asdict(job.training).items() if name != "loop"},
-        )
-        return told
 
 
 def everyone_of(bench: Bench, cache: EmbeddingCache, lae: LAE) -> tuple[Everyone, DatasetAlbums]:

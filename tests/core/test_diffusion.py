@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -192,3 +193,7 @@ def test_a_trajectory_costs_no_more_than_is_asked_for():
     states = trajectory(counting, CONDITION, NULL, torch.zeros(2, 3, 2), CONFIG)
     assert [int(next(states)[1]) for _ in range(3)] == [999, 749, 499]
     assert calls == [999, 749]
+
+
+def test_numpy_numbers_are_numbers():
+    assert replace(CONFIG, steps=np.int64(3), gain=np.float32(1.25)).steps == 3

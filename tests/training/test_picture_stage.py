@@ -85,6 +85,16 @@ def test_the_denoiser_learns_from_pictures_and_the_decoder_stays(tmp_path, lae, 
     assert all(torch.equal(tensor, frozen[name]) for name, tensor in lae.state_dict().items())
 
 
+@pytest.mark.parametrize("mode", ["face", "image"])
+def test_the_one_expert_of_a_mode_is_never_dropped(lae, colours, mode):
+    everyone = everyone_of(lae.requires_grad_(False), colours)
+    denoiser = Denoiser(DiTConfig(2, 3, 16, 1, 2, 8, condition_width=8), MIFConfig(4, 4, 8, mode))
+    training = DenoiserPictures(LOOP, people=6, batch=4, most_references=3, drop_expert=1.0)
+    loss = denoiser_loss(denoiser, lae, everyone, picture_loss(base_model()), training)
+    for step in range(4):
+        assert loss(denoiser, step, torch.Generator().manual_seed(step))[0].isfinite()
+
+
 def test_everybody_has_an_album(lae, colours):
     everyone = everyone_of(lae, colours)
     with pytest.raises(ValueError, match="11 albums for 12"):

@@ -99,7 +99,7 @@ def test_a_dry_run_counts_the_base_model_and_writes_nothing(settings: TuneSettin
     said = dry_run(replace(settings, output=settings.output.with_name("dry")))
     parameters = sum(parameter.numel() for parameter in load_lae(settings.network).parameters())
     assert f"parameters   {parameters:,}" in said
-    assert "base model" in said
+    assert "U-Net" in said
     assert "steps/s" in said
     assert not settings.output.with_name("dry").exists()
 
