@@ -73,8 +73,9 @@ class MIF(nn.Module):
                     f"{expert.in_features}: use the encoder that the checkpoint names."
                 )
         if mode == "face" or image is None:
-            if face is None:
-                raise ValueError(f"MIF mode {mode!r} needs a face embedding, found none.")
+            if face is None or mode == "image":
+                needed = "an image" if mode == "image" else "a face"
+                raise ValueError(f"MIF mode {mode!r} needs {needed} embedding, found none.")
             return self.face(face), self._weights(face, 1.0, 0.0)
         if mode == "image" or face is None:
             return self.image(image), self._weights(image, 0.0, 1.0)

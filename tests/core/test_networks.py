@@ -81,6 +81,8 @@ def test_a_share_overrules_the_gate(mif):
 def test_missing_and_foreign_embeddings_are_refused(mif):
     with pytest.raises(ValueError, match="needs a face embedding"):
         mif(None, torch.randn(1, 5), "face")
+    with pytest.raises(ValueError, match="needs an image embedding"):
+        mif(torch.randn(1, 6), None, "image")
     with pytest.raises(ValueError, match="width 7, this model was trained with 6"):
         mif(torch.randn(1, 7), None)
 
