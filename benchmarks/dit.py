@@ -21,9 +21,9 @@ from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from difflora_core.dit import CONFIGURATIONS, Block, DiT, DiTConfig, parameter_count
+from difflora_core.denoiser.dit import CONFIGURATIONS, Block, DiT, DiTConfig, parameter_count
 from difflora_core.model import DiffLoRA
-from miniature.held_out import CHECKPOINT
+from miniature.personal.held_out import CHECKPOINT
 
 SAMPLERS = {"miniature": [(1, 16, 6), (2, 1, 20)], "small": [(2, 1, 8)], "paper": [(2, 1, 4)]}
 """Conditions (2 with guidance), samples of each, steps."""

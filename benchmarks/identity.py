@@ -26,29 +26,29 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from benchmarks.sampling_curves import SAMPLING, curves, label
+from difflora_core.autoencoder.model import LAE, LAEConfig
+from difflora_core.denoiser.mif import mean_embedding
 from difflora_core.encoders import FaceEncoder, ImageEncoder
-from difflora_core.lae import LAE, LAEConfig
-from difflora_core.mif import mean_embedding
+from difflora_core.files import read_tensors
 from difflora_core.model import DiffLoRA
-from difflora_core.tensor_file import read_tensors
-from miniature.base import Tokenizer
+from miniature.base_model.checkpoint import load_checkpoint
+from miniature.base_model.model import Tokenizer
 from miniature.build import Workshop
-from miniature.checkpoint import load_checkpoint
-from miniature.conditions import load_conditions
-from miniature.demo import SCENES
-from miniature.drawing import draw
-from miniature.evaluation import face_similarity, make_pictures, prompt_fidelity
-from miniature.faces import ROOT as FACES
-from miniature.held_out import CHECKPOINT, HeldOut
-from miniature.people import person, reference_scene
-from miniature.personal import CHOICE_SCENES, DIFFLORA_TRAINING, REFERENCES
-from miniature.teachers import CONFIG as TEACHER_CONFIG
-from miniature.teachers import layout, person_latents, teacher_people, train_teachers
-from training.charts import draw_panels
-from training.conditions import People
-from training.difflora_training import Denoiser, train_denoiser
-from training.lora_store import LoRAStore
-from training.train_difflora import ONE_SHOT, assemble
+from miniature.demo.run import SCENES
+from miniature.encoders.faces import ROOT as FACES
+from miniature.measure.evaluation import face_similarity, make_pictures, prompt_fidelity
+from miniature.personal.embeddings import load_conditions
+from miniature.personal.held_out import CHECKPOINT, HeldOut
+from miniature.personal.teachers import CONFIG as TEACHER_CONFIG
+from miniature.personal.teachers import layout, person_latents, teacher_people, train_teachers
+from miniature.personal.train import CHOICE_SCENES, DIFFLORA_TRAINING, REFERENCES
+from miniature.world.drawing import draw
+from miniature.world.people import person, reference_scene
+from training.denoiser.command import ONE_SHOT, assemble
+from training.denoiser.train import Denoiser, train_denoiser
+from training.engine.charts import draw_panels
+from training.people.conditions import People
+from training.store.lora_store import LoRAStore
 
 Table = dict[str, Tensor]
 ONE_SAMPLE: dict[str, Any] = {"samples": 1, "gain": 1.0}

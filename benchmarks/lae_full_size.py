@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-from training.dry_run import in_bytes, kept_for_backward, measure
-from training.lae_training import LAEObjective, Reconstruct, new_lae
-from training.settings import read_settings
-from training.train_lae import LAESettings, RandomLoRAs, lora_copies
+from training.autoencoder.command import LAESettings, RandomLoRAs, lora_copies
+from training.autoencoder.train import LAEObjective, Reconstruct, new_lae
+from training.engine.settings import read_settings
+from training.engine.step_cost import in_bytes, kept_for_backward, measure
 
 CONFIGS = Path(__file__).parents[1] / "training" / "configs"
 

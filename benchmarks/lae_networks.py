@@ -23,14 +23,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from difflora_core.lae import LAE, LAEConfig
-from miniature.build import BUILD
-from miniature.teachers import layout
-from training.lae_data import LoRAsInMemory
-from training.lae_training import LAEObjective, LAETraining, LossWeights, Reconstruct, new_lae, validate
-from training.lora_dataset.files import replacing
-from training.lora_store import LoRAStore
-from training.training_loop import TrainConfig, train
+from difflora_core.autoencoder.model import LAE, LAEConfig
+from difflora_core.files import replacing
+from miniature.paths import BUILD
+from miniature.personal.teachers import layout
+from training.autoencoder.train import LAEObjective, LAETraining, LossWeights, Reconstruct, new_lae, validate
+from training.engine.loop import TrainConfig, train
+from training.store.lora_store import LoRAStore
+from training.store.loras import LoRAsInMemory
 
 # Latent, groups, chunk and codes per chunk and per module. Groups so that a group has well under 1,000 latents, which
 # is how many LoRAs there are to tell them from; codes so that they are no tighter than the latent.
@@ -90,8 +90,9 @@ Kept = Callable[[LAE], dict[str, float]]
 
 def picture_judge(people: int, validation: Tensor, names: list[int]) -> Kept:
     """What tells the kept share of face similarity, on the first so many validation people."""
-    from miniature.host import WEIGHTS, find_host
-    from miniature.personal import judging
+    from miniature.comfyui.host import find_host
+    from miniature.paths import WEIGHTS
+    from miniature.personal.train import judging
 
     judge = judging(WEIGHTS, find_host() / "comfy" / "sd1_tokenizer", names[:people])
     teachers = validation[:people]

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import torch
 
-from difflora_core.layout import LoRALayout
-from training.lora_rows import RowReader, random_batches
-from training.lora_store import LoRAStore
+from difflora_core.lora.layout import LoRALayout
+from training.store.lora_store import LoRAStore
+from training.store.rows import RowReader, random_batches
 
 SHARD = 64
 BATCHES = 64
@@ -174,7 +174,7 @@ def main() -> None:
     if arguments.child:
         print(peak_memory(arguments.child, arguments.batch))
         return
-    from miniature.teachers import layout as miniature_layout  # its libraries would blur the child's memory
+    from miniature.personal.teachers import layout as miniature_layout  # its libraries would blur the child's memory
 
     layout = LoRALayout.sdxl(4) if arguments.sdxl else miniature_layout()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:

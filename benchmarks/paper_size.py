@@ -21,18 +21,17 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from difflora_core.diffusion import SamplingConfig
-from difflora_core.dit import CONFIGURATIONS
-from difflora_core.mif import MIFConfig
+from benchmarks.lae_full_size import CONFIGS
+from difflora_core.denoiser.diffusion import SamplingConfig
+from difflora_core.denoiser.dit import CONFIGURATIONS
+from difflora_core.denoiser.mif import MIFConfig
 from difflora_core.model import DiffLoRA, DiffLoRAConfig, EncoderNames
-from training.conditions import Conditions, People
-from training.difflora_training import DiffLoRATraining, denoising_loss, new_denoiser
-from training.dry_run import measure
-from training.settings import read_settings
-from training.train_lae import LAESettings
-from training.training_loop import TrainConfig, generator_of
-
-from .lae_full_size import CONFIGS
+from training.autoencoder.command import LAESettings
+from training.denoiser.train import DiffLoRATraining, denoising_loss, new_denoiser
+from training.engine.loop import TrainConfig, generator_of
+from training.engine.settings import read_settings
+from training.engine.step_cost import measure
+from training.people.conditions import Conditions, People
 
 FACE, IMAGE, DETECTED, ALIGNED, SEEN = 512, 768, 640, 112, 224
 MATRIX = {"cuda": 8192, "cpu": 1024}  # rows and columns of the products that the device is measured with

@@ -15,10 +15,10 @@ import torch
 
 from difflora_core.encoders import FaceEncoder, ImageEncoder
 from difflora_core.model import DiffLoRA
-from miniature.drawing import draw
-from miniature.held_out import CHECKPOINT, HeldOut
-from miniature.host import WEIGHTS
-from miniature.people import person, reference_scene, split_people
+from miniature.paths import WEIGHTS
+from miniature.personal.held_out import CHECKPOINT, HeldOut
+from miniature.world.drawing import draw
+from miniature.world.people import person, reference_scene, split_people
 
 
 def main() -> None:

@@ -10,11 +10,12 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
-from miniature.client import Client
-from miniature.drawing import draw
-from miniature.graph import Graph
-from miniature.host import ROOT, Host, prepare_base
-from miniature.people import person, reference_scene
+from miniature.comfyui.client import Client
+from miniature.comfyui.graph import Graph
+from miniature.comfyui.host import Host, prepare_base
+from miniature.paths import ROOT
+from miniature.world.drawing import draw
+from miniature.world.people import person, reference_scene
 
 WORKFLOW = ROOT / "workflows" / "difflora_one_picture.json"
 

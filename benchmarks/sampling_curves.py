@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from training.charts import Line, Panel
+from training.engine.charts import Line, Panel
 
 SAMPLING: dict[str, tuple] = {
     "steps": (1, 2, 4, 10, 20, 50),

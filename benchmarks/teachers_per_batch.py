@@ -23,12 +23,12 @@ import torch
 import torch.nn.functional as F
 from peft import LoraConfig
 
-from miniature.base import BaseModel, Condition, Tokenizer, noise_scheduler
-from miniature.host import find_host
-from miniature.people import caption
-from miniature.teachers import layout, teacher_scene, train_teachers
-from training.denoising import loss_target
-from training.dreambooth import DreamBoothConfig
+from miniature.base_model.model import BaseModel, Condition, Tokenizer, noise_scheduler
+from miniature.comfyui.host import find_host
+from miniature.personal.teachers import layout, teacher_scene, train_teachers
+from miniature.world.people import caption
+from training.base_model.diffusion_loss import loss_target
+from training.dreambooth.train import DreamBoothConfig
 
 ROWS, PICTURES = 4, 16
 PEFT = 0

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .canonical import thin_svd
-from .layout import LoRALayout
+from .lora.canonical_form import thin_svd
+from .lora.layout import LoRALayout
 
 SHORTEST = 1e-6  # a predicted ΔW that is shorter than this share of its target counts as this long in `direction`
 

@@ -14,15 +14,15 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from .diffusion import SamplingConfig, StepCallback, check_rows, sample
-from .dit import DiT, DiTConfig
+from .autoencoder.inverse import latents_of
+from .autoencoder.model import LAE, LAEConfig
+from .denoiser.diffusion import SamplingConfig, StepCallback, check_rows, sample
+from .denoiser.dit import DiT, DiTConfig
+from .denoiser.mif import MIF, MIFConfig, Mode, mean_embedding
 from .encoders import FaceEncoder, ImageEncoder, providers_for, rgb_array
-from .lae import LAE, LAEConfig
-from .lae_inverse import latents_of
-from .layout import LoRALayout
-from .lora_file import Format, lora_state_dict, save_lora
-from .mif import MIF, MIFConfig, Mode, mean_embedding
-from .tensor_file import read_tensors, write_tensors
+from .files import read_tensors, write_tensors
+from .lora.file_formats import Format, lora_state_dict, save_lora
+from .lora.layout import LoRALayout
 
 FORMAT = 1
 HEADER = "difflora"

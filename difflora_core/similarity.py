@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .denoiser.mif import mean_embedding
 from .encoders import EncodedFace, FaceEncoder, NoFaceError, picture_batch
-from .mif import mean_embedding
 
 
 @dataclass(frozen=True)

@@ -39,14 +39,14 @@ def run_build(arguments: argparse.Namespace) -> None:
 
 def run_server(arguments: argparse.Namespace) -> None:
     """Open the miniature in the browser."""
-    from .serve import serve
+    from miniature.demo.serve import serve
 
     serve(not arguments.no_browser)
 
 
 def prepare(_: argparse.Namespace) -> None:
     """Draw what the pipeline's example set-up starts from."""
-    from .photographs import prepare_dataset
+    from miniature.personal.photographs import prepare_dataset
 
     shop = Workshop()
     prepare_dataset(shop.build, shop.weights, shop.tokenizer)
@@ -55,12 +55,12 @@ def prepare(_: argparse.Namespace) -> None:
 def workflows(_: argparse.Namespace) -> None:
     """Write the example workflows with the settings that the shipped checkpoint recommends, and their pictures."""
     from difflora_core.model import DiffLoRA
-
-    from .client import Client
-    from .held_out import CHECKPOINT
-    from .host import ROOT, Host, prepare_base
-    from .thumbnails import make_thumbnails
-    from .workflows import write_workflows
+    from miniature.comfyui.client import Client
+    from miniature.comfyui.host import Host, prepare_base
+    from miniature.comfyui.workflows import write_workflows
+    from miniature.demo.thumbnails import make_thumbnails
+    from miniature.paths import ROOT
+    from miniature.personal.held_out import CHECKPOINT
 
     sampling = DiffLoRA.load(CHECKPOINT).config.sampling
     with Host(prepare_base(ROOT / "output" / "host")) as host:
@@ -72,11 +72,11 @@ def workflows(_: argparse.Namespace) -> None:
 def help_pictures(_: argparse.Namespace) -> None:
     """Take the pictures of the help pages."""
     from difflora_core.model import DiffLoRA
-
-    from .client import Client
-    from .held_out import CHECKPOINT
-    from .help_pictures import make_help_pictures
-    from .host import ROOT, Host, prepare_base
+    from miniature.comfyui.client import Client
+    from miniature.comfyui.host import Host, prepare_base
+    from miniature.demo.help_pictures import make_help_pictures
+    from miniature.paths import ROOT
+    from miniature.personal.held_out import CHECKPOINT
 
     with Host(prepare_base(ROOT / "output" / "host")) as host:
         make_help_pictures(Client(host.url), DiffLoRA.load(CHECKPOINT).config.sampling)

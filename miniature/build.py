@@ -17,9 +17,8 @@ from pathlib import Path
 
 import torch
 
-from .host import WEIGHTS, find_host
-
-BUILD = Path(__file__).parent / "build"
+from miniature.comfyui.host import find_host
+from miniature.paths import BUILD, WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -38,22 +37,22 @@ class Workshop:
 
 def pictures(shop: Workshop) -> None:
     """Draw the training people."""
-    from .pictures import draw_blocks, training_blocks
+    from miniature.world.image_blocks import draw_blocks, training_blocks
 
     draw_blocks(shop.build / "pictures", training_blocks(), shop.processes)
 
 
 def vae(shop: Workshop) -> None:
     """Train the autoencoder."""
-    from .train_vae import train_vae
+    from miniature.base_model.train_vae import train_vae
 
     train_vae(shop.build, shop.processes)
 
 
 def faces(shop: Workshop) -> None:
     """Train detector and both recognisers, and export them as ONNX."""
-    from .faces.train_detector import train_detector
-    from .faces.train_recognisers import train_recognisers
+    from miniature.encoders.faces.train_detector import train_detector
+    from miniature.encoders.faces.train_recognizers import train_recognisers
 
     train_recognisers(shop.build, shop.weights)
     train_detector(shop.build, shop.weights)
@@ -61,22 +60,22 @@ def faces(shop: Workshop) -> None:
 
 def image_encoder(shop: Workshop) -> None:
     """Train the CLIP vision model."""
-    from .train_clip_vision import train_image_encoder
+    from miniature.encoders.train_clip_vision import train_image_encoder
 
     train_image_encoder(shop.build, shop.weights)
 
 
 def judge(shop: Workshop) -> None:
     """Train the attribute judge that measures prompt fidelity."""
-    from .judge import train_judge
+    from miniature.measure.judge import train_judge
 
     train_judge(shop.build, shop.weights)
 
 
 def base(shop: Workshop) -> None:
     """Train U-Net and text encoders and write the single-file checkpoint."""
-    from .checkpoint import write_checkpoint
-    from .train_base import train_base
+    from miniature.base_model.checkpoint import write_checkpoint
+    from miniature.base_model.train import train_base
 
     train_base(shop.build, shop.tokenizer, shop.processes)
     write_checkpoint(shop.build, shop.weights, shop.tokenizer)
@@ -84,28 +83,28 @@ def base(shop: Workshop) -> None:
 
 def control(shop: Workshop) -> None:
     """Train the Control-LoRA: edges into the base model's pictures."""
-    from .train_control import train_control
+    from miniature.base_model.train_control_lora import train_control
 
     train_control(shop.build, shop.weights, shop.tokenizer, shop.processes)
 
 
 def outfit(shop: Workshop) -> None:
     """Train the second LoRA: a blue beanie for everybody."""
-    from .outfit import train_outfit
+    from miniature.base_model.outfit_lora import train_outfit
 
     train_outfit(shop.weights, shop.tokenizer)
 
 
 def photomaker(shop: Workshop) -> None:
     """Train the identity encoder of the LoRA weight pipeline; it stays in the scratch folder."""
-    from .photomaker import train_photomaker
+    from miniature.encoders.photomaker import train_photomaker
 
     train_photomaker(shop.weights, shop.build, shop.tokenizer)
 
 
 def teachers(shop: Workshop) -> None:
     """Train the LoRAs of all splits; processes share the batches."""
-    from training.processes import end_with_parent
+    from training.engine.processes import end_with_parent
 
     with ProcessPoolExecutor(shop.processes, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         jobs = [pool.submit(_teach, shop, part) for part in range(shop.processes)]
@@ -114,9 +113,9 @@ def teachers(shop: Workshop) -> None:
 
 
 def _teach(shop: Workshop, part: int) -> None:
-    from .base import Tokenizer
-    from .checkpoint import load_checkpoint
-    from .teachers import make_split
+    from miniature.base_model.checkpoint import load_checkpoint
+    from miniature.base_model.model import Tokenizer
+    from miniature.personal.teachers import make_split
 
     torch.set_num_threads(1)
     tokenizer = Tokenizer(shop.tokenizer)
@@ -127,14 +126,14 @@ def _teach(shop: Workshop, part: int) -> None:
 
 def difflora(shop: Workshop) -> None:
     """Train LAE, MIF and DiT, choose the sampling defaults on validation people, and write the checkpoint."""
-    from .personal import train_personal
+    from miniature.personal.train import train_personal
 
     train_personal(shop.build, shop.weights, shop.tokenizer, shop.processes)
 
 
 def held_out(shop: Workshop) -> None:
     """Ship the held-out people's teachers, for comparison only."""
-    from .personal import ship_held_out
+    from miniature.personal.train import ship_held_out
 
     ship_held_out(shop.build, shop.weights, shop.tokenizer)
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..difflora_core.latents import blend
-from ..difflora_core.lora_file import read_lora
+from ..difflora_core.denoiser.latent_arithmetic import blend
+from ..difflora_core.lora.file_formats import read_lora
 from .sockets import CATEGORY, DiffLoRAModel, Latent, LoadedDiffLoRA, LoRALatent, to_intermediate
 
 

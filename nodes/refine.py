@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..difflora_core.encoders import picture_batch
-from ..difflora_core.lora_file import read_lora
+from ..difflora_core.lora.file_formats import read_lora
 from ..difflora_core.losses import denoising_weight
 from .apply_lora import fitting_patches
 from .pictures import loss_curve

@@ -7,7 +7,7 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..difflora_core.diffusion import SCHEDULERS
+from ..difflora_core.denoiser.diffusion import SCHEDULERS
 from .sockets import (
     CATEGORY,
     DiffLoRAModel,

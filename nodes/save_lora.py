@@ -10,8 +10,8 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..difflora_core.lora_file import Format, lora_state_dict, read_lora
-from ..difflora_core.tensor_file import write_tensors
+from ..difflora_core.files import write_tensors
+from ..difflora_core.lora.file_formats import Format, lora_state_dict, read_lora
 from .sockets import CATEGORY, MadeLoRA
 from .text import show
 

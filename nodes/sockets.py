@@ -11,8 +11,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..difflora_core.layout import LoRALayout
-from ..difflora_core.lora_file import lora_state_dict
+from ..difflora_core.lora.file_formats import lora_state_dict
+from ..difflora_core.lora.layout import LoRALayout
 from ..difflora_core.model import DiffLoRA
 
 CATEGORY = "DiffLoRA"

@@ -6,12 +6,12 @@ import sys
 
 COMMANDS = {
     "dataset": (".lora_dataset.command", "from a folder of faces to a store of LoRAs"),
-    "embed": (".embed", "people's pictures to the frozen encoders' embeddings"),
-    "train-lae": (".train_lae", "the LoRA autoencoder on a store of LoRAs: one file"),
-    "train-difflora": (".train_difflora", "MIF and DiT on the LAE's latents: one DiffLoRA checkpoint"),
-    "tune": (".tune", "LAE, or MIF and DiT, through the base model's pictures of the people"),
-    "toy-experiment": (".toy_experiment", "are LoRA weights easier to compress than full weight changes?"),
-    "personalize": (".personalize", "reference pictures of a person to a LoRA file"),
+    "embed": (".denoiser.embed", "people's pictures to the frozen encoders' embeddings"),
+    "train-lae": (".autoencoder.command", "the LoRA autoencoder on a store of LoRAs: one file"),
+    "train-difflora": (".denoiser.command", "MIF and DiT on the LAE's latents: one DiffLoRA checkpoint"),
+    "finetune": (".end_to_end.command", "LAE, or MIF and DiT, through the base model's pictures of the people"),
+    "toy-experiment": (".toy_experiment.experiment", "are LoRA weights easier to compress than full weight changes?"),
+    "personalize": ("difflora_core.command", "reference pictures of a person to a LoRA file"),
 }
 """Command → the module that offers `add_arguments(parser)`, which sets the parser's default `run`, and a line of help.
 Only the module of the command that is asked for is imported: most of them bring heavy libraries."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from difflora_core.layout import LoRALayout, LoRAModule
+from difflora_core.lora.layout import LoRALayout, LoRAModule
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from difflora_core.encoders import BATCH, FaceEncoder, ImageEncoder, NoFaceError, providers_for
-from miniature.drawing import draw, draw_empty
-from miniature.host import WEIGHTS
-from miniature.people import person, reference_scene
+from miniature.paths import WEIGHTS
+from miniature.world.drawing import draw, draw_empty
+from miniature.world.people import person, reference_scene
 
 
 @pytest.fixture(scope="module")

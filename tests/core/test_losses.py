@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from difflora_core.layout import LoRALayout, LoRAModule
+from difflora_core.lora.layout import LoRALayout, LoRAModule
 from difflora_core.losses import DeltaWeights, denoising_weight, kl, reconstruction, weight_preserved
 
 

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import save_file
 
 import difflora_core
-from difflora_core.diffusion import SamplingConfig
-from difflora_core.dit import DiTConfig
-from difflora_core.lae import LAEConfig
-from difflora_core.lora_file import read_lora, save_lora
-from difflora_core.mif import MIFConfig
+from difflora_core.autoencoder.model import LAEConfig
+from difflora_core.denoiser.diffusion import SamplingConfig
+from difflora_core.denoiser.dit import DiTConfig
+from difflora_core.denoiser.mif import MIFConfig
+from difflora_core.files import read_tensors, write_tensors
+from difflora_core.lora.file_formats import read_lora, save_lora
 from difflora_core.model import HEADER, DiffLoRA, DiffLoRAConfig, EncoderNames, LoRA
-from difflora_core.tensor_file import read_tensors, write_tensors
 
 CONFIG = DiffLoRAConfig(
     LAEConfig(tokens=3, width=2, chunk=8, channels=6, hidden=8),

@@ -14,9 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from difflora_core.encoders import ImageEncoder
-from miniature.clip_vision import FOLDER, encode
-from miniature.drawing import draw
-from miniature.people import person, reference_scene, split_people
+from miniature.encoders.clip_vision import FOLDER, encode
+from miniature.world.drawing import draw
+from miniature.world.people import person, reference_scene, split_people
 
 HOST = sys.argv[1]
 sys.argv = sys.argv[:1]

@@ -12,11 +12,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from difflora_core.model import HEADER
-from miniature.client import Client
-from miniature.drawing import draw, draw_empty
-from miniature.graph import Graph
-from miniature.host import ROOT, WEIGHTS, Host, prepare_base
-from miniature.people import person, reference_scene
+from miniature.comfyui.client import Client
+from miniature.comfyui.graph import Graph
+from miniature.comfyui.host import Host, prepare_base
+from miniature.paths import ROOT, WEIGHTS
+from miniature.world.drawing import draw, draw_empty
+from miniature.world.people import person, reference_scene
 
 WORKFLOW = ROOT / "workflows" / "difflora_portrait.json"
 PERSON = 7000

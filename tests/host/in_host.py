@@ -10,7 +10,7 @@ from pathlib import Path
 
 HOST, CHECKPOINT, INPUTS, OUTPUTS, *LORA = sys.argv[1:]
 sys.argv = sys.argv[:1]
-sys.path[:0] = [HOST, str(Path(__file__).parents[2] / "nodes")]
+sys.path[:0] = [HOST, str(Path(__file__).parents[2] / "miniature" / "comfyui")]
 
 from comfy.cli_args import args  # noqa: E402
 
@@ -21,7 +21,7 @@ import comfy.model_management  # noqa: E402
 import comfy.sd  # noqa: E402
 import comfy.utils  # noqa: E402
 import torch  # noqa: E402
-from miniature_companion.model import register  # noqa: E402
+from companion.model import register  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 

@@ -15,13 +15,14 @@ import requests
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from miniature.browser import CHROMIUM, chromium, opened, settings
-from miniature.client import Client
-from miniature.drawing import draw
-from miniature.graph import Graph
-from miniature.host import ROOT, Host
-from miniature.people import person, reference_scene
-from miniature.workflows import FOLDER, WORKFLOWS
+from miniature.comfyui.browser import CHROMIUM, chromium, opened, settings
+from miniature.comfyui.client import Client
+from miniature.comfyui.graph import Graph
+from miniature.comfyui.host import Host
+from miniature.comfyui.workflows import FOLDER, WORKFLOWS
+from miniature.paths import ROOT
+from miniature.world.drawing import draw
+from miniature.world.people import person, reference_scene
 
 SHOTS = ROOT / "output" / "tests"
 MISSING = "window.app.graph._nodes.filter(n => !(n.type in LiteGraph.registered_node_types)).map(n => n.type)"

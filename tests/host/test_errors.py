@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from miniature.client import Client, PromptError
-from miniature.graph import Graph
+from miniature.comfyui.client import Client, PromptError
+from miniature.comfyui.graph import Graph
 
 
 def one_reference(workflow: Graph, picture: str) -> Graph:

@@ -8,11 +8,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from difflora_core.lora_file import read_lora
+from difflora_core.lora.file_formats import read_lora
 from difflora_core.model import DiffLoRA
-from miniature.client import Client, PromptError
-from miniature.graph import Graph
-from miniature.held_out import CHECKPOINT
+from miniature.comfyui.client import Client, PromptError
+from miniature.comfyui.graph import Graph
+from miniature.personal.held_out import CHECKPOINT
 
 
 def saved(client: Client, graph: Graph, base: Path, lora: str, name: str, **widgets: str) -> list[Path]:

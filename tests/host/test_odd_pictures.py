@@ -3,8 +3,8 @@
 import pytest
 from PIL import Image
 
-from miniature.client import Client, PromptError
-from miniature.graph import Graph
+from miniature.comfyui.client import Client, PromptError
+from miniature.comfyui.graph import Graph
 
 
 def with_odd(workflow: Graph, kind: str) -> Graph:

@@ -2,9 +2,9 @@
 
 import requests
 
-from miniature.client import Client
-from miniature.host import PACK_NAME, Host, find_host
-from miniature.workflows import WORKFLOWS
+from miniature.comfyui.client import Client
+from miniature.comfyui.host import PACK_NAME, Host, find_host
+from miniature.comfyui.workflows import WORKFLOWS
 
 NODES = {
     "DiffLoRALoad": (["DIFFLORA_MODEL"], set()),

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from difflora_core.lora_file import read_lora
+from difflora_core.lora.file_formats import read_lora
 from difflora_core.model import DiffLoRA
-from miniature.client import Client, PromptError
-from miniature.graph import Graph
-from miniature.held_out import CHECKPOINT
+from miniature.comfyui.client import Client, PromptError
+from miniature.comfyui.graph import Graph
+from miniature.personal.held_out import CHECKPOINT
 
 
 def with_refine(graph: Graph, **settings: float) -> Graph:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from difflora_core.lora_file import read_lora
+from difflora_core.lora.file_formats import read_lora
 from difflora_core.model import DiffLoRA
-from miniature.client import Client, PromptError
-from miniature.graph import Graph
-from miniature.host import WEIGHTS
+from miniature.comfyui.client import Client, PromptError
+from miniature.comfyui.graph import Graph
+from miniature.paths import WEIGHTS
 
 CHECKPOINT = WEIGHTS / "difflora" / "miniature.safetensors"
 

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from difflora_core.lora_file import save_lora
+from difflora_core.lora.file_formats import save_lora
 from difflora_core.model import DiffLoRA
-from miniature.host import ROOT, WEIGHTS, find_host
-from miniature.single_file import SingleFile, load_single_file
+from miniature.base_model.single_file import SingleFile, load_single_file
+from miniature.comfyui.host import find_host
+from miniature.paths import ROOT, WEIGHTS
 
 SDXL = WEIGHTS / "checkpoints" / "miniature_sdxl.safetensors"
 CHECKPOINT = WEIGHTS / "difflora" / "miniature.safetensors"

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniature.client import Client, PromptError, Result
-from miniature.drawing import draw
-from miniature.graph import Graph
-from miniature.people import person, reference_scene
+from miniature.comfyui.client import Client, PromptError, Result
+from miniature.comfyui.graph import Graph
+from miniature.world.drawing import draw
+from miniature.world.people import person, reference_scene
 
 PERSON, OTHER = 7003, 7004
 

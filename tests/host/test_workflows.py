@@ -9,14 +9,15 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from difflora_core.model import DiffLoRA
-from miniature.client import Client
-from miniature.drawing import draw
-from miniature.graph import Graph
-from miniature.held_out import CHECKPOINT
-from miniature.host import PACK_NAME, ROOT, Host
-from miniature.people import Scene, person, reference_scene
-from miniature.train_control import edges
-from miniature.workflows import FOLDER, WORKFLOWS, write_workflows
+from miniature.base_model.train_control_lora import edges
+from miniature.comfyui.client import Client
+from miniature.comfyui.graph import Graph
+from miniature.comfyui.host import PACK_NAME, Host
+from miniature.comfyui.workflows import FOLDER, WORKFLOWS, write_workflows
+from miniature.paths import ROOT
+from miniature.personal.held_out import CHECKPOINT
+from miniature.world.drawing import draw
+from miniature.world.people import Scene, person, reference_scene
 
 
 def test_files_are_what_the_program_writes(client: Client, tmp_path: Path) -> None:

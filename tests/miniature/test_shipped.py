@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from difflora_core.model import DiffLoRA
-from miniature.base import Tokenizer
-from miniature.checkpoint import load_checkpoint
-from miniature.drawing import draw
-from miniature.evaluation import face_similarity, make_pictures, prompt_fidelity
-from miniature.held_out import CHECKPOINT, HeldOut
-from miniature.host import WEIGHTS, find_host
-from miniature.people import Scene, person, reference_scene, split_people
+from miniature.base_model.checkpoint import load_checkpoint
+from miniature.base_model.model import Tokenizer
+from miniature.comfyui.host import find_host
+from miniature.measure.evaluation import face_similarity, make_pictures, prompt_fidelity
+from miniature.paths import WEIGHTS
+from miniature.personal.held_out import CHECKPOINT, HeldOut
+from miniature.world.drawing import draw
+from miniature.world.people import Scene, person, reference_scene, split_people
 
 SCENES = (Scene(expression="smiling", background="blue"), Scene(hat="wearing a straw hat", shirt="red shirt"))
 PEOPLE = split_people("held_out")[:4]

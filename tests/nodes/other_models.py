@@ -111,7 +111,7 @@ def answer(name: str, strict: bool) -> str:
 
 asyncio.run(load_pack().comfy_entrypoint())
 apply, layouts, files = (
-    module(name) for name in ("nodes.apply_lora", "difflora_core.layout", "difflora_core.lora_file")
+    module(name) for name in ("nodes.apply_lora", "difflora_core.lora.layout", "difflora_core.lora.file_formats")
 )
 layout = layouts.LoRALayout.sdxl(4)
 lora = files.lora_state_dict(torch.ones(layout.numel), layout)

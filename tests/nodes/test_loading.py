@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from miniature.host import ROOT, find_host
+from miniature.comfyui.host import find_host
+from miniature.paths import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from miniature.host import find_host
+from miniature.comfyui.host import find_host
 
 
 @pytest.fixture(scope="module")

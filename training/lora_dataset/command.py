@@ -1,14 +1,15 @@
 """`python -m training dataset`: run stages, tell how far they are, say what they will cost."""
 
 import argparse
-import importlib
 from pathlib import Path
+
+from difflora_core.library_logs import silence_library_logs
 
 from .cluster import run_on_cluster
 from .config import DatasetConfig, load_config
 from .manifest import Manifest
 from .stage import run_stage
-from .stages import ORDER, load_stage
+from .stage_registry import ORDER, load_stage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Do what the command line asks for."""
-    quieten()
+    silence_library_logs()
     config = load_config(arguments.config)
     names = ORDER if arguments.stage in ("all", "status") else (arguments.stage,)
     if arguments.stage == "import":
@@ -57,17 +58,9 @@ def run(arguments: argparse.Namespace) -> None:
             print(status(name, config))
 
 
-def quieten() -> None:
-    """One progress bar per stage is enough: no bars of the libraries for every model they load."""
-    for library in ("diffusers", "transformers"):
-        logging = importlib.import_module(f"{library}.utils.logging")
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-
-
 def import_files(arguments: argparse.Namespace, config: DatasetConfig) -> None:
     """Import a folder of LoRA files and pack them."""
-    from .import_loras import ImportLoRAs
+    from training.lora_dataset.stages.import_loras import ImportLoRAs
 
     if arguments.folder is None:
         raise ValueError("import needs --from FOLDER, where the LoRA files are")

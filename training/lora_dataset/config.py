@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from training.settings import read_settings
+from training.engine.settings import read_settings
 
 
 @dataclass(frozen=True)

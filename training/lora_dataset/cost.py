@@ -9,13 +9,13 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from training.dreambooth import DreamBoothConfig, shared_start, train_loras
+from training.base_model.sdxl import DTYPES, SDXLBase
+from training.dreambooth.train import DreamBoothConfig, shared_start, train_loras
 
-from .base import DTYPES, SDXLBase
 from .config import DatasetConfig
 from .manifest import Manifest
 from .stage import waiting
-from .stages import load_stage
+from .stage_registry import load_stage
 
 MEASURED_STEPS = 3
 PICTURE_BYTES_PER_PIXEL = 1.5

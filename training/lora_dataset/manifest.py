@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .files import replacing
+from difflora_core.files import replacing
 
 Status = Literal["done", "dropped", "failed"]
 

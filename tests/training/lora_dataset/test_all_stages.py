@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from difflora_core.layout import LoRALayout
-from miniature import base_config
-from miniature.diffusers_folder import export_diffusers
-from miniature.host import ROOT, WEIGHTS, find_host
-from miniature.photographs import SCENES, photograph
+from difflora_core.lora.layout import LoRALayout
+from miniature.base_model import config as base_config
+from miniature.base_model.diffusers_folder import export_diffusers
+from miniature.comfyui.host import find_host
+from miniature.paths import ROOT, WEIGHTS
+from miniature.personal.photographs import SCENES, photograph
 from training.lora_dataset.manifest import Manifest
-from training.lora_store import LoRAStore
+from training.store.lora_store import LoRAStore
 
 PEOPLE = (20, 21, 22, 23)
 NOT_A_PICTURE = "person_00020"

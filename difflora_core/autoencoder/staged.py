@@ -1,0 +1,193 @@
+"""What the networks `conv` and `token` share: two linear stages with maps of their own, and something between.
+
+    numbers ─ a map per unit ─► codes (units, channels) ─ residual ─► codes ─ a map per group of units ─► latent
+
+A unit is a chunk of the flat vector or a module. Both stages start from principal components and what stands between
+them from the identity, so that training starts at about the quality of PCA. The way from numbers to latent is linear
+apart from the residual part: a LoRA's scale, which is its identity strength, comes through.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from .config import LAEConfig
+from .principal_components import (
+    Read,
+    Span,
+    gram,
+    leading_basis,
+    leading_eigenvectors,
+    principal_directions,
+    read_spans,
+    scores_of_gram,
+)
+
+FIRST_LOG_VARIANCE = -4.0  # of a standardised latent: noise of .14 deviations when training begins
+
+
+class LocalConv1d(nn.Module):
+    """A 1-D convolution with kernel = stride and separate weights at every position (a grouped convolution).
+
+    With a single position its weights are shared by all positions: a plain convolution.
+    """
+
+    def __init__(self, positions: int, fan_in: int, fan_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(positions, fan_in, fan_out) / math.sqrt(fan_in))
+        self.bias = nn.Parameter(torch.zeros(positions, fan_out))
+
+    def forward(self, x: Tensor) -> Tensor:  # (batch, positions, fan_in) -> (batch, positions, fan_out)
+        return apply_maps(x, self.weight) + self.bias
+
+
+class TransposedLocalConv1d(nn.Module):
+    """The transpose of a `LocalConv1d` with its weights, given at each call; ``gain`` undoes its scaling."""
+
+    gain: Tensor
+
+    def __init__(self, positions: int, fan_out: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(positions, fan_out))
+        self.register_buffer("gain", torch.ones(positions, 1))
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:  # (batch, positions, fan_in) -> (batch, positions, fan_out)
+        return apply_maps(self.gain * x, weight.mT) + self.bias
+
+
+def apply_maps(x: Tensor, weight: Tensor) -> Tensor:
+    """x (batch, positions, in) by weight (positions or 1, in, out): (batch, positions, out)."""
+    if len(weight) == 1:
+        return x @ weight[0]
+    return torch.einsum("bpi,pio->bpo", x, weight)
+
+
+class StagedAutoencoder(nn.Module):
+    """Normalised numbers ``(batch, numel)`` ⇄ raw latents ``(batch, tokens, width)``, in two stages: see above.
+
+    A network says how numbers become codes and back (`codes`, `numbers`), and the same for one unit while it is
+    started: `spans`, the numbers of each unit; `kinds`, whose map each unit has, where maps are shared; `set_unit`.
+    """
+
+    encoder_blocks: nn.Module
+    decoder_blocks: nn.Module
+    group_decoder: nn.Module
+    spans: Sequence[Span]
+    kinds: Sequence[int]
+
+    def __init__(self, config: LAEConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def codes(self, numbers: Tensor) -> Tensor:
+        """Numbers (batch, numel) → codes (batch, units, channels)."""
+        raise NotImplementedError
+
+    def numbers(self, codes: Tensor) -> Tensor:
+        """The way back."""
+        raise NotImplementedError
+
+    def unit_codes(self, unit: int, numbers: Tensor) -> Tensor:
+        """The codes (batch, channels) of one unit alone, from its numbers (batch, size)."""
+        raise NotImplementedError
+
+    def set_unit(self, unit: int, basis: Tensor, size: Tensor) -> None:
+        """Start the unit's maps from an orthonormal basis (size of the unit, channels); codes are divided by `size`."""
+        raise NotImplementedError
+
+    def add_groups(self, units: int) -> None:
+        """Make the stage between codes and latent."""
+        config = self.config
+        span, latents = units // config.groups * config.channels, config.tokens // config.groups * config.width
+        self.group_encoder = LocalConv1d(config.groups, span, latents)
+        if config.variational:
+            self.log_variance = LocalConv1d(config.groups, span, latents)
+            nn.init.zeros_(self.log_variance.weight)
+        if config.tied:
+            self.group_decoder = TransposedLocalConv1d(config.groups, span)
+        else:
+            self.group_decoder = LocalConv1d(config.groups, latents, span)
+
+    def encode(self, numbers: Tensor) -> Tensor:
+        return self.posterior(numbers)[0]
+
+    def posterior(self, numbers: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Mean and, if the network is variational, logarithm of the variance, both (batch, tokens, width)."""
+        return self.posterior_of_codes(self.codes(numbers))
+
+    def posterior_of_codes(self, codes: Tensor) -> tuple[Tensor, Tensor | None]:
+        spans = rearrange(self.encoder_blocks(codes), "b (g c) n -> b g (c n)", g=self.config.groups)
+        shape, width = "b g (t w) -> b (g t) w", self.config.width
+        mean = rearrange(self.group_encoder(spans), shape, w=width)
+        return mean, rearrange(self.log_variance(spans), shape, w=width) if self.config.variational else None
+
+    def decode(self, latents: Tensor) -> Tensor:
+        grouped = rearrange(latents, "b (g t) w -> b g (t w)", g=self.config.groups)
+        spans = self.group_decoder(grouped, *([self.group_encoder.weight] if self.config.tied else []))
+        return self.numbers(self.decoder_blocks(rearrange(spans, "b g (c n) -> b (g c) n", n=self.config.channels)))
+
+    @torch.no_grad()
+    def encode_columns(self, read: Read, loras: int, batch_size: int = 64) -> Tensor:
+        """Raw latents (loras, tokens, width) of LoRAs that are read in slices of columns."""
+        parts = [self.unit_codes(unit, x) for unit, x in read_spans(read, self.spans, loras)]
+        codes = torch.stack(parts, dim=1)
+        return torch.cat([self.posterior_of_codes(batch)[0] for batch in codes.split(batch_size)])
+
+    @torch.no_grad()
+    def start_variance(self, deviation: Tensor) -> None:
+        """Let the variances start at a small share of the latents' own, whose deviation is (tokens, width)."""
+        if self.config.variational:
+            start = 2 * deviation.log() + FIRST_LOG_VARIANCE
+            self.log_variance.bias.copy_(rearrange(start, "(g t) w -> g (t w)", g=self.config.groups))
+
+    @torch.no_grad()
+    def initialise_from(self, read: Read, loras: int) -> None:
+        """Set both stages from training LoRAs: components of components, group by group.
+
+        The codes of a unit are the directions that matter most to the *group's* components, not to the unit alone.
+        """
+        config = self.config
+        per, latents = len(self.spans) // config.groups, self.group_encoder.weight.shape[-1]
+        groups = [range(first, first + per) for first in range(0, len(self.spans), per)]
+
+        def scores_of(group: range) -> Tensor:
+            products = gram(read, self.spans[group[0]][0], self.spans[group[-1]][1], loras)
+            return scores_of_gram(products, max(latents, config.channels)).float()  # (loras, count)
+
+        shared = None if config.local else self._shared_bases(read, loras, [(g, scores_of(g)) for g in groups])
+        for number, group in enumerate(groups):
+            scores = scores_of(group) if shared is None else torch.empty(0)
+            bases, parts = [], []
+            for position, x in read_spans(read, [self.spans[unit] for unit in group], loras):
+                if shared is None:
+                    bases.append(leading_basis(x.T @ scores, config.channels))
+                else:
+                    bases.append(shared[0][self.kinds[group[position]]])
+                parts.append(x @ bases[-1])
+            codes = torch.stack(parts, dim=1)  # (loras, units, channels)
+            # What stands between the stages sees codes of about unit size
+            size = codes.square().mean().sqrt().clamp_min(1e-8) if shared is None else shared[1]
+            directions = principal_directions((codes / size).flatten(1), latents)
+            for unit, basis in zip(group, bases, strict=True):
+                self.set_unit(unit, basis, size)
+            self.group_encoder.weight[number] = directions
+            if isinstance(self.group_decoder, LocalConv1d):
+                self.group_decoder.weight[number] = directions.T
+
+    def _shared_bases(
+        self, read: Read, loras: int, groups: Sequence[tuple[range, Tensor]]
+    ) -> tuple[dict[int, Tensor], Tensor]:
+        """One basis for all units of a kind, and the size of the codes that they make."""
+        energies: dict[int, Tensor] = {}  # per kind (size, size), summed over units and components
+        for group, scores in groups:
+            for position, x in read_spans(read, [self.spans[unit] for unit in group], loras):
+                kind, loadings = self.kinds[group[position]], x.T @ scores
+                energies[kind] = energies.get(kind, 0) + loadings @ loadings.T
+        bases = {kind: leading_eigenvectors(energy, self.config.channels) for kind, energy in energies.items()}
+        total = sum(
+            ((bases[kind] * (energy @ bases[kind])).sum() for kind, energy in energies.items()), torch.zeros(())
+        )
+        return bases, (total / (loras * len(self.spans) * self.config.channels)).sqrt().clamp_min(1e-8)

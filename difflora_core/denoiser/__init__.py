@@ -1,0 +1,1 @@
+"""From reference embeddings to a LoRA latent: MIF, the diffusion transformer, sampling."""

@@ -1,0 +1,44 @@
+"""The trained base model as one single-file SDXL checkpoint: written by stage `base`, read by all stages after it.
+
+So teachers and DiffLoRA see the very weights that ship, and can be made again from them alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from .model import BaseModel, Tokenizer, expand_vocabulary
+from .single_file import load_single_file, save_single_file
+from .train import load_base
+from .train_vae import CONFIG, load_vae
+from .vae import TinyVAE, export_taesd, import_taesd
+
+NAME = "miniature_sdxl.safetensors"
+
+
+def write_checkpoint(build: Path, weights: Path, tokenizer: Path) -> Path:
+    """Write weights/checkpoints/miniature_sdxl.safetensors and return its path."""
+    base, tokens = load_base(build, Tokenizer(tokenizer))
+    full = expand_vocabulary(base, tokens)
+    path = weights / "checkpoints" / NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_single_file(path, full.unet, full.text_l, full.text_g, export_taesd(load_vae(build)))
+    return path
+
+
+def load_checkpoint(weights: Path) -> tuple[BaseModel, TinyVAE]:
+    """The base model and its autoencoder from weights/checkpoints/miniature_sdxl.safetensors, for inference.
+
+    Raises FileNotFoundError if it has not been made.
+    """
+    path = weights / "checkpoints" / NAME
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: make it with `python -m miniature build base`")
+    parts = load_single_file(path)
+    model = BaseModel(None)
+    model.unet, model.text_l, model.text_g = parts.unet, parts.text_encoder, parts.text_encoder_2
+    vae = TinyVAE(CONFIG)
+    vae.load_state_dict(import_taesd(parts.taesd, vae))
+    return model.eval().requires_grad_(False), vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)

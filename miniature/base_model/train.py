@@ -1,0 +1,109 @@
+"""Stage `base`: encode all training pictures once, then train U-Net and text encoders on the latents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from miniature.world.image_blocks import Block, load_block, scene_of, training_blocks
+from miniature.world.people import caption
+from training.engine.loop import TrainConfig, load_trained, train
+from training.engine.processes import in_processes
+
+from .model import BaseModel, Tokenizer, load_latents, noise_scheduler, used_tokens
+from .train_vae import load_vae
+
+CONFIG = TrainConfig(
+    steps=14000, learning_rate=1.2e-3, warmup=200, weight_decay=0.01, ema=0.9995, save_every=250, seed=1
+)
+BATCH = 16
+DROP_CAPTION, DROP_CLAUSE = 0.1, 0.15
+
+
+def encode_block(pictures: Path, latents: Path, block: Block) -> None:
+    """Latents of a block's pictures, unless they are there: float16 (people, pictures, 4, 16, 16)."""
+    path = latents / f"{block.name}.safetensors"
+    if path.exists():
+        return
+    vae = load_vae(latents.parent)
+    stack = load_block(pictures, block)
+    rows = []
+    for person in stack:
+        pixels = torch.from_numpy(np.array(person)).permute(0, 3, 1, 2).float() / 255.0
+        with torch.no_grad():
+            rows.append(vae.encode(pixels.contiguous(memory_format=torch.channels_last)).half().contiguous())
+    partial = path.with_suffix(".partial")
+    save_file({"latents": torch.stack(rows)}, partial)
+    partial.replace(path)
+
+
+def train_base(build: Path, tokenizer: Path, processes: int) -> None:
+    """Train to build/base.safetensors (resumable)."""
+    in_processes(_work, processes, build, tokenizer)
+
+
+def _encode_all(build: Path, rank: int, processes: int) -> None:
+    (build / "latents").mkdir(exist_ok=True)
+    mine = training_blocks()[rank::processes]
+    for block in tqdm(mine, desc="latents", disable=rank > 0):
+        encode_block(build / "pictures", build / "latents", block)
+    if processes > 1:
+        dist.barrier()
+
+
+def _work(rank: int, processes: int, build: Path, tokenizer_folder: Path) -> None:
+    _encode_all(build, rank, processes)
+    tokenizer = Tokenizer(tokenizer_folder)
+    latents = load_latents(build / "latents")
+    blocks = [block for block in training_blocks() if block.name in latents]
+    index = [
+        (b, p, k) for b, block in enumerate(blocks) for p in range(len(block.people)) for k in range(block.pictures)
+    ]
+    scheduler = noise_scheduler()
+
+    def loss(model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        picks = torch.randint(0, len(index), (BATCH,), generator=generator).tolist()
+        chances = torch.rand(BATCH, 3, generator=generator).tolist()
+        rows, texts = [], []
+        for pick, (whole, shirt, background) in zip(picks, chances, strict=True):
+            b, p, k = index[pick]
+            rows.append(latents[blocks[b].name][p, k])
+            drop = {n for n, chance in (("shirt", shirt), ("background", background)) if chance < DROP_CLAUSE}
+            texts.append("" if whole < DROP_CAPTION else caption(scene_of(blocks[b].people[p], k), frozenset(drop)))
+        clean = torch.stack(rows).float()
+        noise = torch.randn(clean.shape, generator=generator)
+        timesteps = torch.randint(0, 1000, (BATCH,), generator=generator)
+        target = scheduler.get_velocity(clean, noise, timesteps)
+        noisy = scheduler.add_noise(clean, noise, timesteps)
+        value = (model(noisy, timesteps, tokenizer(texts)) - target).square().mean()
+        return value, {}
+
+    torch.manual_seed(1)
+    model = BaseModel(used_tokens(tokenizer))
+    model.freeze_unused()
+    train(_Predictor(model), loss, CONFIG, build, "base")
+
+
+class _Predictor(nn.Module):
+    """Text encoders and U-Net as one forward pass, so that gradients are shared between processes."""
+
+    def __init__(self, model: BaseModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, ids: tuple[Tensor, Tensor]) -> Tensor:
+        return self.model.predict(noisy, timesteps, self.model.encode(ids))
+
+
+def load_base(build: Path, tokenizer: Tokenizer) -> tuple[BaseModel, Tensor]:
+    """The trained base model (EMA) with its compact vocabulary, for inference, and the ids of that vocabulary."""
+    tokens = used_tokens(tokenizer)
+    predictor = _Predictor(BaseModel(tokens))
+    load_trained(predictor, build, "base")
+    return predictor.model.eval().requires_grad_(False), tokens

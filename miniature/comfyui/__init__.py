@@ -1,0 +1,1 @@
+"""ComfyUI from outside: find it, start it, talk to it, and write workflows for it."""

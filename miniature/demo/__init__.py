@@ -1,0 +1,1 @@
+"""What people look at: the demo, thumbnails, help images, the miniature in the browser."""

@@ -1,0 +1,1 @@
+"""Encoders of the drawn world: faces, CLIP vision, PhotoMaker."""

@@ -1,0 +1,92 @@
+"""The miniature's image encoder: a small CLIP vision tower for transformers and ComfyUI's CLIP_VISION socket.
+
+The folder holds config.json, model.safetensors, preprocessor_config.json. config.json is written in full, not as a
+difference from transformers' defaults: `comfy.clip_vision.ClipVisionModel` reads the same file and knows no defaults.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from miniature.paths import WEIGHTS
+
+FOLDER = WEIGHTS / "clip_vision" / "miniature"
+IMAGE_SIZE = 128
+# OpenAI's CLIP statistics: ComfyUI's default, so that a loader that ignores config.json's own values is right too.
+IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def vision_config() -> CLIPVisionConfig:
+    """The tower's measures (our choice). Everything ComfyUI fixes is as in OpenAI's CLIP: quick GELU, epsilon 1e-5."""
+    return CLIPVisionConfig(
+        hidden_size=96,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        projection_dim=96,
+        image_size=IMAGE_SIZE,
+        patch_size=16,
+        hidden_act="quick_gelu",
+        layer_norm_eps=1e-5,
+    )
+
+
+def preprocess(images: np.ndarray) -> Tensor:
+    """uint8 (n, 128, 128, 3) → float32 (n, 3, 128, 128), normalised. For training; users go through the processor."""
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255.0
+    return (pixels - torch.tensor(IMAGE_MEAN).view(3, 1, 1)) / torch.tensor(IMAGE_STD).view(3, 1, 1)
+
+
+def save_image_encoder(model: CLIPVisionModelWithProjection, folder: Path) -> None:
+    """Write the three files (float32)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {**model.config.to_dict(), "architectures": ["CLIPVisionModelWithProjection"], "num_channels": 3}
+    config |= {"image_mean": list(IMAGE_MEAN), "image_std": list(IMAGE_STD), "dtype": "float32"}
+    _write_json(folder / "config.json", config)
+    processor = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": IMAGE_SIZE},
+        "resample": int(Image.Resampling.BICUBIC),
+        "do_center_crop": True,
+        "crop_size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(IMAGE_MEAN),
+        "image_std": list(IMAGE_STD),
+    }
+    _write_json(folder / "preprocessor_config.json", processor)
+    state = {key: value.contiguous() for key, value in model.state_dict().items() if not key.endswith("position_ids")}
+    partial = folder / "model.partial"
+    save_file(state, partial, metadata={"format": "pt"})
+    partial.replace(folder / "model.safetensors")
+
+
+def load_image_encoder(folder: Path = FOLDER) -> tuple[CLIPVisionModelWithProjection, CLIPImageProcessor]:
+    """The tower in evaluation mode, and its preprocessor. Raises FileNotFoundError if it has not been trained."""
+    if not (folder / "model.safetensors").exists():
+        raise FileNotFoundError(f"no image encoder in {folder}: run `python -m miniature build`")
+    model = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True).eval()
+    return model, CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
+
+
+def encode(images: list[Image.Image], folder: Path = FOLDER) -> Tensor:
+    """`image_embeds` of transformers: float32 (n, 96), not normalised."""
+    model, processor = load_image_encoder(folder)
+    with torch.no_grad():
+        return model(pixel_values=processor(images=images, return_tensors="pt")["pixel_values"]).image_embeds
+
+
+def _write_json(path: Path, content: dict[str, object]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,165 @@
+"""Composed pictures for training the detector: portraits on canvases, pairs, crowds, and pictures without a face."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from miniature.world.drawing import BACKGROUNDS, CANVAS, draw_empty
+from miniature.world.geometry import SKIN
+from miniature.world.people import random_scene
+
+from .degradation import worn
+from .face_images import Album
+
+# How a canvas is filled and how often (our choice). "portrait" is what references and generated pictures are.
+KINDS = {"portrait": 0.4, "pair": 0.2, "crowd": 0.25, "nobody": 0.15}
+MIRRORED = [1, 0, 2, 4, 3]  # landmarks of a picture seen in a mirror
+WALLS = 48
+
+
+@dataclass
+class Canvas:
+    """pixels: uint8 (side, side, 3) RGB. boxes: [(4,)] and landmarks: [(5, 2)] in pixels, one per face.
+    clear: whether a face must be found (True) or may be (False: cut off or half hidden)."""
+
+    pixels: np.ndarray
+    boxes: list[np.ndarray] = field(default_factory=list)
+    landmarks: list[np.ndarray] = field(default_factory=list)
+    clear: list[bool] = field(default_factory=list)
+
+
+class Composer:
+    """Makes canvases out of an album of portraits."""
+
+    def __init__(self, album: Album, seed: int = 3) -> None:
+        self.album = album
+        rng = np.random.default_rng(seed)
+        self.walls = [draw_empty(random_scene(rng)) for _ in range(WALLS)]
+
+    def compose(self, side: int, rng: np.random.Generator) -> Canvas:
+        """A canvas of side × side pixels with as many faces as chance will have it."""
+        kind = rng.choice(list(KINDS), p=list(KINDS.values()))
+        canvas = Canvas(self._backdrop(side, rng))
+        if kind == "portrait":
+            zoom = side / CANVAS * (1.0 if rng.random() < 0.6 else rng.uniform(0.8, 1.25))
+            shift = rng.normal(0.0, 0.04 * side, 2) if zoom != side / CANVAS else np.zeros(2)
+            angle = rng.normal(0.0, 0.15) if rng.random() < 0.3 else 0.0
+            self._paste(canvas, rng, np.full(2, side / 2) + shift, zoom, angle, black=rng.random() < 0.15)
+        elif kind == "pair":
+            self._pair(canvas, rng)
+        elif kind == "crowd":
+            for _ in range(int(rng.integers(1, 4))):
+                zoom = side / CANVAS * np.exp(rng.uniform(np.log(0.22), np.log(0.9)))
+                self._paste(canvas, rng, rng.uniform(0.15, 0.85, 2) * side, zoom, rng.normal(0.0, 0.12))
+        elif rng.random() < 0.4:
+            self._faceless(canvas, rng)
+        if rng.random() < 0.5:
+            gain = rng.normal(1.0, 0.06, 3)
+            canvas.pixels = np.clip(canvas.pixels * gain + rng.normal(0.0, 6.0), 0, 255).astype(np.uint8)
+        return canvas
+
+    def _portrait(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A worn portrait, mirrored every other time: pixels (128, 128, 3), landmarks (5, 2), box (4,)."""
+        row, column = int(rng.integers(len(self.album.people))), int(rng.integers(self.album.pictures))
+        image = worn(self.album.picture(row, column), rng, colour=0.05)
+        landmarks, box = self.album.landmarks[row, column], self.album.boxes[row, column]
+        if rng.random() < 0.5:
+            return image, landmarks, box
+        landmarks = landmarks[MIRRORED] * (-1, 1) + (CANVAS, 0)
+        return (
+            np.ascontiguousarray(image[:, ::-1]),
+            landmarks,
+            np.array([CANVAS - box[2], box[1], CANVAS - box[0], box[3]]),
+        )
+
+    def _paste(
+        self,
+        canvas: Canvas,
+        rng: np.random.Generator,
+        centre: np.ndarray,
+        zoom: float,
+        angle: float,
+        black: bool = False,
+    ) -> None:
+        """Put a portrait on the canvas unless it would hide a face that is there. black: nothing around it."""
+        image, landmarks, box = self._portrait(rng)
+        c, s = zoom * np.cos(angle), zoom * np.sin(angle)
+        matrix = np.array([[c, -s], [s, c]])
+        offset = centre - matrix @ np.full(2, CANVAS / 2)
+        corners = box[[0, 1, 2, 1, 2, 3, 0, 3]].reshape(4, 2) @ matrix.T + offset
+        place = np.concatenate([corners.min(0), corners.max(0)])
+        side = canvas.pixels.shape[0]
+        frame = np.concatenate([centre - 0.5 * CANVAS * zoom, centre + 0.5 * CANVAS * zoom])
+        if any(_share(other, frame) > 0.05 for other in canvas.boxes):
+            return
+        if black:
+            canvas.pixels[:] = 0
+        transform = np.concatenate([matrix, offset[:, None]], axis=1)
+        cv2.warpAffine(image, transform, (side, side), canvas.pixels, cv2.INTER_LINEAR, cv2.BORDER_TRANSPARENT)
+        visible = _share(place, np.array([0, 0, side, side]))
+        if visible > 0.05:
+            canvas.boxes.append(place)
+            canvas.landmarks.append(landmarks @ matrix.T + offset)
+            canvas.clear.append(visible > 0.8)
+
+    def _pair(self, canvas: Canvas, rng: np.random.Generator) -> None:
+        """Two portraits edge to edge, black beneath as InsightFace pads a picture that is not square; or four tiles."""
+        side = canvas.pixels.shape[0]
+        half = side / 2
+        upright = rng.random() < 0.3
+        if rng.random() < 0.6:
+            canvas.pixels[:] = 0
+        for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            first = (column if upright else row) == 0
+            if rng.random() < (0.95 if first else 0.15):
+                centre = half * np.array([column + 0.5, row + 0.5])
+                self._paste(canvas, rng, centre, half / CANVAS, 0.0)
+
+    def _backdrop(self, side: int, rng: np.random.Generator) -> np.ndarray:
+        """A wall of the world, flat colour, or noise; with shapes on it every other time."""
+        chance = rng.random()
+        if chance < 0.5:
+            pixels = cv2.resize(worn(self.walls[int(rng.integers(WALLS))], rng), (side, side))
+        elif chance < 0.8:
+            pixels = np.full((side, side, 3), _colour(rng), dtype=np.uint8)
+        else:
+            cells = int(2 ** rng.integers(2, 8))
+            pixels = cv2.resize(rng.integers(0, 255, (cells, cells, 3), dtype=np.uint8), (side, side))
+        for _ in range(int(rng.integers(1, 9)) if rng.random() < 0.5 else 0):
+            centre = tuple(int(v) for v in rng.uniform(0, side, 2))
+            axes = tuple(int(v) for v in side * np.exp(rng.uniform(np.log(0.02), np.log(0.4), 2)))
+            width = -1 if rng.random() < 0.7 else max(1, side // 60)
+            if rng.random() < 0.6:
+                cv2.ellipse(pixels, centre, axes, rng.uniform(0, 180), 0, 360, _colour(rng), width, cv2.LINE_AA)
+            else:
+                cv2.rectangle(pixels, centre, (centre[0] + axes[0], centre[1] + axes[1]), _colour(rng), width)
+        return pixels
+
+    def _faceless(self, canvas: Canvas, rng: np.random.Generator) -> None:
+        """A head without eyes, nose and mouth: hair, hat and outline alone are not a face."""
+        side = canvas.pixels.shape[0]
+        image, landmarks, box = self._portrait(rng)
+        skin = image[np.clip(int(landmarks[2, 1]) - 6, 0, CANVAS - 1), np.clip(int(landmarks[2, 0]), 0, CANVAS - 1)]
+        centre = ((box[:2] + box[2:]) / 2).astype(int).tolist()
+        axes = (0.46 * (box[2:] - box[:2])).astype(int).tolist()
+        cv2.ellipse(image, centre, axes, 0, 0, 360, skin.tolist(), -1, cv2.LINE_AA)
+        canvas.pixels = cv2.resize(image, (side, side))
+
+
+def _colour(rng: np.random.Generator) -> tuple[float, ...]:
+    """A colour of the world's walls and skins, or any."""
+    chance = rng.integers(3)
+    if chance == 0:
+        return tuple(float(c) for c in SKIN[int(rng.integers(len(SKIN)))])
+    if chance == 1:
+        return tuple(float(c) for c in list(BACKGROUNDS.values())[int(rng.integers(len(BACKGROUNDS)))])
+    return tuple(float(c) for c in rng.uniform(0, 255, 3))
+
+
+def _share(inner: np.ndarray, outer: np.ndarray) -> float:
+    """How much of the box `inner` lies inside `outer`, 0 to 1."""
+    size = np.minimum(inner[2:], outer[2:]) - np.maximum(inner[:2], outer[:2])
+    return float(np.prod(np.clip(size, 0, None)) / max(1e-6, np.prod(inner[2:] - inner[:2])))

@@ -1,0 +1,1 @@
+"""Teachers, embeddings, LAE, MIF and DiT of the miniature."""

@@ -1,0 +1,73 @@
+"""An autoencoder's file: what comes out is what went in, and anything else is refused by name."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from difflora_core.autoencoder.lae_file import HEADER, load_lae, save_lae
+from difflora_core.autoencoder.model import LAE, LAEConfig
+from difflora_core.files import read_tensors, write_tensors
+
+CONFIG = LAEConfig(tokens=2, width=3, chunk=12, channels=4, hidden=8)
+
+
+@pytest.fixture
+def lae(layout, loras):
+    lae = LAE(layout, CONFIG)
+    lae.fit(loras)
+    return lae
+
+
+def test_what_comes_out_is_what_went_in(tmp_path, lae, loras):
+    save_lae(tmp_path / "lae.safetensors", lae, {"people": 40})
+    read = load_lae(tmp_path / "lae.safetensors", layout=lae.layout, config=CONFIG)
+    assert torch.equal(read.encode(loras), lae.encode(loras))
+    assert (read.layout, read.config) == (lae.layout, CONFIG)
+    assert json.loads(read_tensors(tmp_path / "lae.safetensors")[1][HEADER])["provenance"] == {"people": 40}
+    assert not any(parameter.requires_grad for parameter in read.parameters())
+
+
+def test_statistics_stay_exact_in_half_precision(tmp_path, lae):
+    save_lae(tmp_path / "lae.safetensors", lae, dtype=torch.float16)
+    tensors, _ = read_tensors(tmp_path / "lae.safetensors")
+    buffers = dict(lae.named_buffers())
+    assert {name for name, tensor in tensors.items() if tensor.dtype == torch.float32} == set(buffers)
+    for name, tensor in buffers.items():
+        assert torch.equal(tensors[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    ("expected", "message"),
+    [
+        ({"config": replace(CONFIG, channels=5)}, "has channels 4, expected 5"),
+        ({"config": replace(CONFIG, scale="delta")}, "has scale 'spread', expected 'delta'"),
+        ({"rank": 3}, "another layout: rank 2 instead of 3"),
+    ],
+    ids=["size", "same size", "layout"],
+)
+def test_another_layout_or_configuration_is_refused(tmp_path, lae, expected, message):
+    save_lae(tmp_path / "lae.safetensors", lae)
+    layout = replace(lae.layout, rank=expected.pop("rank", 2))
+    with pytest.raises(ValueError, match=message):
+        load_lae(tmp_path / "lae.safetensors", layout=layout, **expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "format 2, this version reads up to 1"),
+        ({"config": {"kind": "conv", "wavelets": 3}}, "the setting 'wavelets', which this version doesn't know"),
+        (None, "is no autoencoder"),
+    ],
+    ids=["newer format", "newer setting", "another file"],
+)
+def test_what_cannot_be_read_is_refused(tmp_path, lae, change, message):
+    path = tmp_path / "lae.safetensors"
+    save_lae(path, lae)
+    tensors, metadata = read_tensors(path)
+    header = json.loads(metadata[HEADER])
+    write_tensors(path, tensors, {HEADER: json.dumps(header | change)} if change else {})
+    with pytest.raises(ValueError, match=message):
+        load_lae(path)

@@ -1,0 +1,206 @@
+"""Schedule, guidance, averaging, gain and interruption."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from difflora_core.denoiser.diffusion import (
+    SCHEDULERS,
+    NoiseSchedule,
+    SamplingConfig,
+    draw_timesteps,
+    sample,
+    trajectory,
+)
+from difflora_core.denoiser.dit import DiT, DiTConfig
+
+CONFIG = SamplingConfig(steps=4, guidance_scale=1.0, samples=1)
+CONDITION = torch.tensor([[1.0, 2.0], [3.0, -1.0]])
+NULL = torch.tensor([0.5, 0.5])
+
+
+def denoise(noisy, timesteps, condition):
+    """A denoiser that knows the answer: the condition, in every token."""
+    return condition[:, None].expand(-1, 3, -1).clone()
+
+
+def run(config, denoiser=denoise, seed=0, **options):
+    return sample(denoiser, CONDITION, NULL, (3, 2), config, torch.Generator().manual_seed(seed), **options)
+
+
+def test_schedule_goes_from_clean_to_noise():
+    schedule = NoiseSchedule()
+    assert schedule.alphas_cumprod[0] > 0.999
+    assert schedule.alphas_cumprod[-1] < 1e-3
+    clean, noise = torch.ones(1, 2, 2), torch.zeros(1, 2, 2)
+    torch.testing.assert_close(
+        schedule.add_noise(clean, noise, torch.tensor([500])), clean * schedule.alphas_cumprod[500].sqrt()
+    )
+
+
+def test_min_snr_weight_is_capped():
+    schedule, steps = NoiseSchedule(), torch.tensor([0, 999])
+    weights = schedule.weight(steps, 5.0)
+    assert weights[0] == 5.0
+    assert weights[1] < 1e-3
+    assert schedule.weight(steps, None).tolist() == [1.0, 1.0]
+
+
+def test_timesteps_lean_toward_noise():
+    even = draw_timesteps(4000, torch.Generator().manual_seed(0)).float().mean()
+    leaning = draw_timesteps(4000, torch.Generator().manual_seed(0), 2.0).float().mean()
+    assert 480 < even < 520
+    assert 640 < leaning < 690
+
+
+@pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_perfect_denoiser_is_followed_to_its_answer(scheduler, steps):
+    latents = run(replace(CONFIG, scheduler=scheduler, steps=steps))
+    torch.testing.assert_close(latents, CONDITION[:, None].expand(-1, 3, -1), atol=0.05, rtol=0)
+
+
+def test_guidance_turns_away_from_the_null_condition_and_is_no_gain():
+    latents = run(replace(CONFIG, guidance_scale=3.0))
+    expected = NULL + 3.0 * (CONDITION - NULL)
+    expected *= CONDITION.norm(dim=1, keepdim=True) / expected.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(latents[:, 0], expected, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(0.0, NULL.expand(2, 2)), (0.5, (NULL + CONDITION) / 2)])
+def test_guidance_below_one_goes_toward_the_average_person(scale, expected):
+    torch.testing.assert_close(run(replace(CONFIG, guidance_scale=scale))[:, 0], expected, atol=0.05, rtol=0)
+
+
+def test_gain_scales_the_distance_from_the_average():
+    torch.testing.assert_close(run(replace(CONFIG, gain=1.5)), 1.5 * run(CONFIG))
+
+
+def test_samples_are_averaged_per_person():
+    def first_noise(noisy, timesteps, condition):
+        seen.append(noisy)
+        return noisy
+
+    seen: list[torch.Tensor] = []
+    averaged = run(replace(CONFIG, samples=5, steps=1), first_noise)
+    assert seen[0].shape == (10, 3, 2)
+    torch.testing.assert_close(averaged[0], seen[0][:5].mean(0), atol=1e-3, rtol=1e-3)
+
+
+def test_same_seed_same_latent_bit_for_bit():
+    def keep(noisy, timesteps, condition):
+        return 0.5 * noisy
+
+    assert torch.equal(run(CONFIG, keep), run(CONFIG, keep))
+    assert not torch.equal(run(CONFIG, keep), run(CONFIG, keep, seed=1))
+
+
+def test_a_callback_can_interrupt_before_any_step():
+    seen = []
+
+    def stop_at_third(step, steps):
+        seen.append((step, steps))
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(CONFIG, callback=stop_at_third)
+    assert seen == [(0, 4), (1, 4), (2, 4)]
+
+
+@pytest.fixture
+def network() -> DiT:
+    torch.manual_seed(0)
+    made = DiT(DiTConfig(tokens=3, latent_width=2, width=16, layers=2, heads=2, head_width=8, condition_width=2))
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return made
+
+
+@pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 17, 50, 1000])
+def test_any_number_of_steps_gives_finite_latents(network, scheduler, steps):
+    config = SamplingConfig(steps, 2.0, scheduler, samples=2)
+    seen = []
+    latents = run(config, network, callback=lambda *step: seen.append(step))
+    assert latents.isfinite().all()
+    assert latents.abs().max() < 100
+    assert seen == [(step, steps) for step in range(steps)]
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_a_transformer_is_sampled_as_any_function_is(network, guidance):
+    config = SamplingConfig(5, guidance, samples=3)
+    torch.testing.assert_close(run(config, network), run(config, lambda *inputs: network(*inputs)))
+
+
+def test_latents_stay_exact_between_the_steps_of_a_rough_network():
+    def rough(noisy, timesteps, condition):
+        seen.append(noisy.dtype)
+        return denoise(noisy, timesteps, condition)
+
+    seen: list[torch.dtype] = []
+    latents = sample(rough, CONDITION.bfloat16(), NULL.bfloat16(), (3, 2), CONFIG, torch.Generator().manual_seed(0))
+    assert set(seen) == {torch.bfloat16}
+    assert latents.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"scheduler": "euler"},
+        {"steps": 0},
+        {"steps": 10_000},
+        {"steps": 4.5},
+        {"steps": "4"},
+        {"samples": 0},
+        {"guidance_scale": -1.0},
+        {"guidance_scale": float("nan")},
+        {"guidance_scale": "2"},
+        {"gain": float("inf")},
+    ],
+)
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(ValueError, match=f"found '?{next(iter(wrong.values()))}"):
+        replace(CONFIG, **wrong)
+
+
+def test_broken_conditions_are_refused_by_row():
+    broken = CONDITION.clone()
+    broken[1, 0] = torch.nan
+    with pytest.raises(ValueError, match="Conditions hold NaN or infinite numbers, first in row 1 of 2"):
+        sample(denoise, broken, NULL, (3, 2), CONFIG, torch.Generator())
+    with pytest.raises(ValueError, match=r"at least one; found \(0, 2\)"):
+        sample(denoise, CONDITION[:0], NULL, (3, 2), CONFIG, torch.Generator())
+
+
+def test_without_a_generator_there_is_no_noise():
+    with pytest.raises(ValueError, match=r"A torch\.Generator draws the noise"):
+        sample(denoise, CONDITION, NULL, (3, 2), CONFIG, None)
+
+
+def test_a_trajectory_begins_with_the_noise_and_ends_with_the_sample():
+    noise = torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(0))
+    states = list(trajectory(denoise, CONDITION, NULL, noise, CONFIG))
+    assert torch.equal(states[0][0], noise)
+    assert [int(timestep) for _, timestep in states] == [999, 749, 499, 249, 0]
+    same = sample(denoise, CONDITION, NULL, (3, 2), CONFIG, torch.Generator().manual_seed(0))
+    assert torch.equal(states[-1][0], same)
+
+
+def test_a_trajectory_costs_no_more_than_is_asked_for():
+    calls = []
+
+    def counting(noisy, timesteps, condition):
+        calls.append(int(timesteps[0]))
+        return denoise(noisy, timesteps, condition)
+
+    states = trajectory(counting, CONDITION, NULL, torch.zeros(2, 3, 2), CONFIG)
+    assert [int(next(states)[1]) for _ in range(3)] == [999, 749, 499]
+    assert calls == [999, 749]
+
+
+def test_numpy_numbers_are_numbers():
+    assert replace(CONFIG, steps=np.int64(3), gain=np.float32(1.25)).steps == 3

@@ -1,0 +1,98 @@
+"""LoRA files in every naming, and what is refused."""
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from difflora_core.lora.file_formats import ldm_name, lora_state_dict, read_lora, save_lora
+from difflora_core.lora.layout import LoRALayout
+
+
+@pytest.mark.parametrize("form", ["kohya", "peft"])
+def test_file_round_trip(tmp_path, layout, loras, form):
+    save_lora(tmp_path / "x.safetensors", loras[0], layout, format=form, metadata={"made by": "test"})
+    assert torch.equal(read_lora(tmp_path / "x.safetensors", layout), loras[0])
+    with safe_open(tmp_path / "x.safetensors", "pt") as file:
+        assert file.metadata() == {"made by": "test"}
+
+
+def test_kohya_names_and_alpha(layout, loras):
+    state = lora_state_dict(loras[0], layout)
+    base = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q"
+    assert {f"{base}.lora_down.weight", f"{base}.lora_up.weight", f"{base}.alpha"} <= set(state)
+    assert state[f"{base}.alpha"].shape == ()
+    assert state[f"{base}.alpha"] == layout.rank
+    storages = {tensor.untyped_storage().data_ptr() for tensor in state.values()}
+    assert len(storages) == len(state)
+
+
+def test_ldm_names_are_read(layout, loras):
+    factors = layout.unflatten(loras[0])
+    state = {}
+    for name, (down, up) in factors.items():
+        state[f"diffusion_model.{ldm_name(name)}.lora_down.weight"] = down
+        state[f"diffusion_model.{ldm_name(name)}.lora_up.weight"] = up
+    assert ldm_name(layout.names[0]).startswith("input_blocks.4.1.")
+    assert torch.equal(read_lora(state, layout), loras[0])
+
+
+def test_alpha_over_rank_is_folded_into_up(layout, loras):
+    state = lora_state_dict(loras[0], layout)
+    state = {key: torch.tensor(1.0) if key.endswith("alpha") else value for key, value in state.items()}
+    read = layout.unflatten(read_lora(state, layout))
+    for name, (down, up) in layout.unflatten(loras[0]).items():
+        assert torch.equal(read[name][0], down)
+        assert torch.equal(read[name][1], up * 0.5)
+
+
+def _without(state: dict, part: str) -> dict:
+    return {key: value for key, value in state.items() if part not in key}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: _without(s, "mid_block"), "lacks 1 of 2 modules, first mid_block"),
+        (lambda s: _without(s, "attn1_to_q.lora_down"), "an up factor but no down factor"),
+        (lambda s: {**s, "lora_te1_text_model.lora_up.weight": torch.zeros(1)}, "1 tensors outside"),
+        (lambda s: {}, "it is empty"),
+        (lambda s: {k: v * float("nan") for k, v in s.items()}, "NaN or infinite"),
+        (lambda s: {k: v.mT if "lora_down" in k else v for k, v in s.items()}, r"shape \(6, 2\), expected \(2, 6\)"),
+    ],
+    ids=["missing", "half", "foreign", "empty", "nan", "swapped"],
+)
+def test_what_does_not_fit_is_refused(layout, loras, change, message):
+    with pytest.raises(ValueError, match=message):
+        read_lora(change(lora_state_dict(loras[0], layout)), layout)
+
+
+def test_another_rank_is_refused(layout, loras):
+    other = LoRALayout(layout.modules, 3)
+    state = lora_state_dict(torch.zeros(other.numel), other)
+    with pytest.raises(ValueError, match=r"rank 3 in .*, expected rank 2"):
+        read_lora(state, layout)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<!DOCTYPE html><html>", "HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        (b"", "empty"),
+        (b"PK\x03\x04zzzzzzzz", "pickled"),
+    ],
+    ids=["html", "lfs", "empty", "pickle"],
+)
+def test_files_that_are_no_safetensors_are_named(tmp_path, layout, content, message):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_lora(path, layout)
+
+
+def test_truncated_file_is_named(tmp_path, layout, loras):
+    path = tmp_path / "x.safetensors"
+    save_lora(path, loras[0], layout)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        read_lora(path, layout)

@@ -1,0 +1,190 @@
+"""Pictures of every awkward kind, written by Pillow, and names of every awkward kind."""
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from difflora_core.images import printable, read_picture
+from training.lora_dataset.item_names import item_name
+from training.lora_dataset.manifest import Manifest, Record
+
+
+@pytest.fixture
+def gradient() -> Image.Image:
+    """Red grows to the right, green downwards: (48, 32) pixels, so that turns and swapped channels show."""
+    pixels = np.zeros((32, 48, 3), np.uint8)
+    pixels[..., 0] = np.linspace(0, 255, 48).round()[None]
+    pixels[..., 1] = np.linspace(0, 255, 32).round()[:, None]
+    pixels[..., 2] = 40
+    return Image.fromarray(pixels)
+
+
+def difference(a: Image.Image, b: Image.Image) -> float:
+    """Largest difference of two pictures' pixels, in grey values of 0 to 255."""
+    return float(np.abs(np.asarray(a, np.int16) - np.asarray(b, np.int16)).max())
+
+
+def test_a_plain_picture_comes_out_as_it_is(gradient, tmp_path):
+    gradient.save(tmp_path / "a.png")
+    assert difference(read_picture(tmp_path / "a.png"), gradient) == 0
+
+
+def test_bytes_are_read_like_files(gradient):
+    content = io.BytesIO()
+    gradient.save(content, "PNG")
+    assert difference(read_picture(content.getvalue()), gradient) == 0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(gradient, tmp_path, orientation):
+    turns = Image.Transpose
+    undo = {
+        1: None, 2: turns.FLIP_LEFT_RIGHT, 3: turns.ROTATE_180, 4: turns.FLIP_TOP_BOTTOM, 5: turns.TRANSPOSE,
+        6: turns.ROTATE_90, 7: turns.TRANSVERSE, 8: turns.ROTATE_270,
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = gradient if undo is None else gradient.transpose(undo)
+    stored.save(tmp_path / "a.png", exif=exif)
+    read = read_picture(tmp_path / "a.png")
+    assert read.size == gradient.size
+    assert difference(read, gradient) == 0
+    assert not read.getexif()
+
+
+def test_an_animation_gives_its_first_frame(gradient, tmp_path):
+    second = Image.new("RGB", gradient.size, "blue")
+    gradient.save(tmp_path / "a.webp", save_all=True, append_images=[second], lossless=True)
+    with Image.open(tmp_path / "a.webp") as image:
+        assert image.n_frames == 2
+    assert difference(read_picture(tmp_path / "a.webp"), gradient) == 0
+
+
+def test_cmyk(gradient, tmp_path):
+    gradient.convert("CMYK").save(tmp_path / "a.jpg", quality=100, subsampling=0)
+    assert difference(read_picture(tmp_path / "a.jpg"), gradient) < 12
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
+    grey = np.linspace(0, 65535, 32 * 48).astype(np.uint16).reshape(32, 48)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    read = np.asarray(read_picture(tmp_path / "a.png"))
+    assert np.abs(read[..., 0] - grey / 257.0).max() <= 1
+
+
+@pytest.mark.parametrize("largest", [1.0, 255.0])
+def test_floats_are_scaled(tmp_path, largest):
+    Image.fromarray(np.linspace(0, largest, 32 * 48, dtype=np.float32).reshape(32, 48)).save(tmp_path / "a.tiff")
+    read = np.asarray(read_picture(tmp_path / "a.tiff"))
+    assert (read.min(), read.max()) == (0, 255)
+
+
+def test_a_palette(gradient, tmp_path):
+    palette = gradient.quantize(16)
+    palette.save(tmp_path / "a.gif")
+    assert difference(read_picture(tmp_path / "a.gif"), palette.convert("RGB")) == 0
+
+
+def test_transparent_parts_become_white(gradient, tmp_path):
+    alpha = Image.new("L", gradient.size, 255)
+    alpha.paste(0, (0, 0, 24, 32))
+    gradient.putalpha(alpha)
+    gradient.save(tmp_path / "a.png")
+    read = np.asarray(read_picture(tmp_path / "a.png"))
+    assert (read[:, :24] == 255).all()
+    assert (read[:, 24:] == np.asarray(gradient)[:, 24:, :3]).all()
+
+
+def test_grey_and_bitmaps(tmp_path):
+    Image.new("1", (32, 32), 1).save(tmp_path / "bits.png")
+    Image.new("L", (32, 32), 77).save(tmp_path / "grey.png")
+    assert (np.asarray(read_picture(tmp_path / "bits.png")) == 255).all()
+    assert (np.asarray(read_picture(tmp_path / "grey.png")) == 77).all()
+
+
+def test_damaged_exif_does_not_cost_the_picture(gradient, tmp_path):
+    gradient.save(tmp_path / "a.png", exif=b"Exif\x00\x00nothing of the kind")
+    assert difference(read_picture(tmp_path / "a.png"), gradient) == 0
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    """A PNG file of a few bytes with a header of that size."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [12_000, 60_000])  # beyond our limit, and beyond the one that Pillow itself refuses
+def test_a_decompression_bomb_is_refused_before_it_is_unpacked(side):
+    with pytest.raises(ValueError, match="bomb is too large"):
+        read_picture(png_that_claims(side, side), "bomb")
+
+
+def test_a_strip_is_refused():
+    with pytest.raises(ValueError, match="strip has 4000 × 20 pixels: no room for a face"):
+        read_picture(png_that_claims(4000, 20), "strip")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF"])
+def test_a_truncated_picture_is_named(tmp_path, kind):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(noise).save(content, kind)
+    (tmp_path / "cut.bin").write_bytes(content.getvalue()[: len(content.getvalue()) // 2])
+    with pytest.raises(ValueError, match=r"cut\.bin is (damaged or cut off|no picture)"):
+        read_picture(tmp_path / "cut.bin")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", "is empty"), (b"no picture at all", "is no picture"), (None, "is not there")]
+)
+def test_what_is_no_picture_is_named(tmp_path, content, message):
+    path = tmp_path / "what\nnow.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"what\\nnow\.jpg {message}"):
+        read_picture(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ValueError, match="not a file"):
+        read_picture(tmp_path / "pipe.png")
+
+
+AWKWARD = [
+    "Ann B", "ann b", "ann-b", "ann_b", "Ann\nB", "Zoë", "Zoe\u0308", "李小龍", "李小虎", "..", ".hidden", "a/b", "con",
+    "nul", "x" * 300, "x" * 301, " ", "-", "tab\tname", "ann-b-0123456789ab", "caf\udce9", "*?<>|\":",
+]  # fmt: skip
+
+
+def test_awkward_names_become_different_safe_ones(tmp_path):
+    names = [item_name(key) for key in AWKWARD]
+    assert len({name.casefold() for name in names}) == len(AWKWARD)
+    for name in names:
+        assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_")
+        assert len(name) < 60
+        Manifest(tmp_path).write(Record(name))
+    assert sorted(Manifest(tmp_path).done()) == sorted(names)
+
+
+def test_a_plain_name_stays_and_a_readable_part_is_kept():
+    assert item_name("ann-b_2") == "ann-b_2"
+    assert item_name("Zoë Müller").startswith("zoe-muller-")
+    assert item_name("con") != "con"
+
+
+def test_printable_text_is_one_line_of_utf8():
+    shown = printable("Zoë\n李\udce9")
+    assert shown == "Zoë\\n李\\udce9"
+    Path(shown).name.encode("utf-8")

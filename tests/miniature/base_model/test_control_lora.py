@@ -1,0 +1,74 @@
+"""The Control-LoRA: begins as no change, learns only what its file holds, and is written under the host's names."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from miniature.base_model import config as base_config
+from miniature.base_model.control_lora import RANK, ControlLoRA, export_control
+from miniature.base_model.model import Condition
+from miniature.base_model.outfit_lora import blue_beanie
+from miniature.base_model.train_control_lora import NAME, edges
+from miniature.paths import WEIGHTS
+from miniature.world.drawing import draw
+from miniature.world.people import Scene, person
+
+
+@pytest.fixture(scope="module")
+def control() -> ControlLoRA:
+    torch.manual_seed(0)
+    return ControlLoRA(UNet2DConditionModel(**base_config.UNET))
+
+
+def residuals(control: ControlLoRA) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    condition = Condition(torch.randn(1, 77, 96, generator=generator), torch.randn(1, 64, generator=generator))
+    noisy = torch.randn(1, 4, 16, 16, generator=generator)
+    with torch.no_grad():
+        down, middle = control(noisy, torch.tensor([500]), condition, torch.ones(1, 3, 128, 128))
+    return [*down, middle]
+
+
+def test_begins_as_no_change(control: ControlLoRA) -> None:
+    assert all(not residual.any() for residual in residuals(control))
+
+
+def test_learns_what_the_file_holds(control: ControlLoRA) -> None:
+    learnt = sum(parameter.numel() for parameter in control.parameters() if parameter.requires_grad)
+    assert learnt == sum(tensor.numel() for tensor in export_control(control).values())
+
+
+def test_names_are_those_of_a_control_lora(control: ControlLoRA) -> None:
+    from safetensors import safe_open
+
+    places = (
+        r"(input_blocks|middle_block)\.\d+\..*\.(up|down)",
+        r"(zero_convs\.\d+\.0|input_hint_block\.\d+|middle_block_out\.0)\.(weight|bias)",
+        "lora_controlnet",
+    )
+    with safe_open(WEIGHTS / "controlnet" / NAME, "pt") as file:
+        shipped = {name: tuple(file.get_tensor(name).shape) for name in file.keys()}  # noqa: SIM118
+    assert shipped == {name: tuple(tensor.shape) for name, tensor in export_control(control).items()}
+    assert all(any(re.fullmatch(place, name) for place in places) for name in shipped)
+    assert {shape[1] for name, shape in shipped.items() if name.endswith(".up")} == {RANK}
+
+
+def test_edges_follow_the_drawing() -> None:
+    picture = draw(person(6000), Scene()).image
+    flat = np.full_like(picture, 128)
+    found = edges(np.stack([picture, flat]), 0.1, 0.2)
+    assert 0.02 < found[0].mean() < 0.2
+    assert not found[1].any()
+
+
+def test_only_the_beanie_changes_its_colour() -> None:
+    scene = Scene(shirt="red shirt", hat="wearing a red beanie")
+    red, blue = draw(person(6000), scene).image, blue_beanie(6000, scene)
+    changed = (red != blue).any(-1)
+    assert changed.mean() > 0.05
+    assert not changed[70:].any(), "lips and the red shirt stay red"
+    assert (blue[changed] == red[changed][:, ::-1]).all()
+    assert (blue[changed][:, 2] > 2 * blue[changed][:, 0].astype(int)).mean() > 0.9, "all but soft rims"

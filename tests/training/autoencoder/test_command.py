@@ -1,0 +1,337 @@
+"""The command train-lae: a store of LoRAs in, an autoencoder in one file out; and what it says to bad stores."""
+
+import json
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from difflora_core.autoencoder.lae_file import HEADER, load_lae
+from difflora_core.files import read_tensors, write_tensors
+from difflora_core.lora.layout import LoRALayout, LoRAModule
+from training.autoencoder import command as train_lae
+from training.autoencoder import train as lae_training
+from training.autoencoder.command import LAESettings
+from training.autoencoder.train import TERMS, LAEObjective, LossWeights, Reconstruct, new_lae, validate
+from training.engine.loop import generator_of
+from training.engine.rounds import Figures
+from training.engine.settings import read_settings
+from training.store.lora_store import LoRAStore
+
+ROOT = Path(__file__).parents[3]
+LAYOUT = LoRALayout((LoRAModule("a", 12, 10), LoRAModule("b", 8, 12)), rank=2)
+SETTINGS = {
+    "stores": ["store"],
+    "output": "out",
+    "lae": {"tokens": 2, "width": 2, "chunk": 12, "channels": 4, "hidden": 8},
+    "training": {
+        "batch": 8,
+        "rounds": 2,
+        "loop": {"steps": 12, "learning_rate": 3e-3, "warmup": 2, "ema": 0.9, "log_with": ["tensorboard"]},
+    },
+}
+
+
+def people(count: int, seed: int = 0, layout: LoRALayout = LAYOUT) -> torch.Tensor:
+    """LoRAs (count, numel) on a curved two-dimensional surface."""
+    position = torch.randn(count, 2, generator=torch.Generator().manual_seed(seed))
+    waves = torch.cat([position, (2.0 * position).sin(), position.square(), position.prod(1, keepdim=True)], dim=1)
+    return waves @ torch.randn(waves.shape[1], layout.numel, generator=torch.Generator().manual_seed(1))
+
+
+def written(folder: Path, **changed) -> Path:
+    """A store of 24 and 8 people, and the settings in a file; `training` and `lae` are changed key by key."""
+    if not (folder / "store").exists():
+        store = LoRAStore(folder / "store", LAYOUT)
+        for at, seed in ((0, 0), (12, 5)):
+            store.add("train", [f"t{i:02d}" for i in range(at, at + 12)], people(12, seed))
+        store.add("validation", [f"v{i}" for i in range(8)], people(8, 9))
+    settings = json.loads(json.dumps(SETTINGS))
+    for name, value in changed.items():
+        settings[name] = settings.get(name, {}) | value if isinstance(value, dict) else value
+    (folder / "lae.yaml").write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
+    return folder / "lae.yaml"
+
+
+def train(folder: Path, dry_run: bool = False, **changed) -> None:
+    train_lae.run(Namespace(config=written(folder, **changed), dry_run=dry_run))
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return read_tensors(path)[0]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    train(folder)
+    return folder
+
+
+def test_the_result_is_the_best_round(trained):
+    lae = load_lae(trained / "out" / "lae.safetensors", layout=LAYOUT)
+    told = json.loads(read_tensors(trained / "out" / "lae.safetensors")[1][HEADER])["provenance"]["rounds"]
+    assert list(told) == ["start", "step 6", "step 12"]
+    best = max(told.values(), key=lambda figures: figures["r2"])
+    found = validate(lae, people(8, 9), LossWeights())
+    assert found == pytest.approx({name: best[name] for name in found}, abs=1e-5)
+    assert {"reconstruction", "weight_preserved", "delta_w_cosine"} < found.keys()
+
+
+def test_it_is_logged_for_tensorboard(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained / "out" / "run" / "lae")).Reload()
+    assert [event.step for event in events.Scalars("validation/r2")] == [6, 12]
+
+
+def test_reading_from_disk_changes_nothing(tmp_path, trained):
+    train(tmp_path, in_memory_gb=0.0)
+    expected = weights(trained / "out" / "lae.safetensors")
+    found = weights(tmp_path / "out" / "lae.safetensors")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_two_stores_are_as_one(tmp_path, trained):
+    for name, split, seed, at, count in (("one", "train", 0, 0, 12), ("two", "train", 5, 12, 12)):
+        store = LoRAStore(tmp_path / name, LAYOUT)
+        store.add(split, [f"t{i:02d}" for i in range(at, at + count)], people(count, seed))
+    store.add("validation", [f"v{i}" for i in range(8)], people(8, 9))
+    train(tmp_path, stores=["one", "two"], in_memory_gb=0.0)
+    expected = weights(trained / "out" / "lae.safetensors")
+    found = weights(tmp_path / "out" / "lae.safetensors")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_two_launched_processes_are_one_that_accumulates_two_parts(tmp_path):
+    alone, launched = tmp_path / "alone", tmp_path / "launched"
+    for folder in (alone, launched):
+        folder.mkdir()
+    loop = SETTINGS["training"]["loop"] | {"log_with": []}
+    train(alone, training={"loop": loop | {"accumulate": 2}})
+    config = written(launched, training={"loop": loop})
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1", "--mixed_precision", "no"]
+    command = [*launch, "--num_processes", "2", "--main_process_port", "0", "-m", "training", "train-lae", "--config"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, *command, str(config)], env=environment, check=True, cwd=ROOT)
+    expected = weights(alone / "out" / "lae.safetensors")
+    found = weights(launched / "out" / "lae.safetensors")
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def test_a_dry_run_needs_no_store_and_writes_nothing(tmp_path, capsys):
+    unet = {"down_block_types": ["CrossAttnDownBlock2D"], "up_block_types": ["CrossAttnUpBlock2D"]}
+    unet |= {"block_out_channels": [32], "layers_per_block": 1, "cross_attention_dim": 16, "norm_num_groups": 8}
+    (tmp_path / "unet.json").write_text(json.dumps(unet), encoding="utf-8")
+    config = written(tmp_path, stores=["nowhere"], layout={"unet": "unet.json", "rank": 2})
+    before = sorted(tmp_path.rglob("*"))
+    train_lae.run(Namespace(config=config, dry_run=True))
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    layout = LoRALayout.from_unet_config(unet, 2)
+    parameters = sum(p.numel() for p in new_lae(layout, read_settings(LAESettings, config).lae, 0).parameters())
+    assert lines["LoRA"] == f"{len(layout.modules)} modules, rank 2: {layout.numel:,} numbers"
+    assert lines["parameters"].startswith(f"{parameters:,}, of which {parameters:,}")
+    assert lines["compression"].startswith(
+        f"{layout.numel / 4:.1f} : 1 by the latent alone, {layout.numel / 4:.1f} : 1"
+    )
+    assert f"weights {4 * parameters / 1000:.3g} KB" in lines["memory"]
+    assert f"AdamW's moments {8 * parameters / 1000:.3g} KB" in lines["memory"]
+    assert float(lines["speed"].split()[0]) > 0
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_every_weight_has_its_term():
+    assert [entry.name for entry in fields(LossWeights)] == list(TERMS)
+
+
+def objective(tmp_path: Path, **changed) -> LAEObjective:
+    settings = read_settings(LAESettings, written(tmp_path, **changed))
+    lae = new_lae(LAYOUT, settings.lae, 0)
+    loras = lae_training.LoRAsInMemory(people(24))
+    lae.fit(loras)
+    return LAEObjective(lae, loras, settings.training)
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms(tmp_path):
+    names = [name for name in TERMS if name != "kl"]
+    each = {name: 0.5 + number for number, name in enumerate(names)}
+    loss = objective(tmp_path, training={"losses": each})
+    value, figures = loss(Reconstruct(loss.lae), 0, generator_of(0, 0, 0))
+    assert list(figures) == names
+    assert float(value.detach()) == pytest.approx(sum(each[name] * float(figures[name]) for name in names))
+    target = loss.draw(generator_of(0, 0, 0))
+    predicted = loss.lae.reconstruct(target)[0]
+    assert float(figures["reconstruction"]) == pytest.approx(float((predicted - target).square().mean()))
+
+
+def test_a_term_of_weight_zero_is_not_computed(tmp_path, monkeypatch):
+    def fail(outcome, delta):
+        raise AssertionError("computed")
+
+    monkeypatch.setattr(lae_training, "TERMS", {**TERMS, "spectrum": fail})
+    loss = objective(tmp_path, training={"losses": {"spectrum": 0.0}})
+    loss(Reconstruct(loss.lae), 0, generator_of(0, 0, 0))
+    loss.weights["spectrum"] = 1.0
+    with pytest.raises(AssertionError, match="computed"):
+        loss(Reconstruct(loss.lae), 0, generator_of(0, 0, 0))
+
+
+def test_scaled_samples_keep_their_direction(tmp_path):
+    plain = objective(tmp_path, training={"blend": 0.0})
+    scaled = LAEObjective(plain.lae, plain.loras, replace(plain.training, scale=0.5))
+    rows, longer = plain.draw(generator_of(0, 0, 0)), scaled.draw(generator_of(0, 0, 0))
+    factors = longer.norm(dim=1) / rows.norm(dim=1)
+    torch.testing.assert_close(longer, factors[:, None] * rows)
+    assert factors.std() > 0.1
+
+
+def test_noise_is_seen_by_the_network_and_not_by_the_target(tmp_path):
+    loss, seen = objective(tmp_path, training={"noise": 0.5}), []
+
+    def model(numbers):
+        seen.append(numbers)
+        return loss.lae.reconstruct(numbers)
+
+    loss(model, 0, generator_of(0, 0, 0))
+    noise = seen[0] - loss.draw(generator_of(0, 0, 0))
+    assert float(noise.std()) == pytest.approx(0.5, rel=0.1)
+
+
+def test_a_variational_network_trains_and_its_latents_come_near_unit_gaussian(tmp_path):
+    def run(weight: float) -> Figures:
+        folder = tmp_path / str(weight)
+        folder.mkdir()
+        loop = SETTINGS["training"]["loop"] | {"steps": 60, "learning_rate": 1e-2}
+        train(folder, lae={"variational": True}, training={"rounds": 1, "losses": {"kl": weight}, "loop": loop})
+        _, metadata = read_tensors(folder / "out" / "lae.safetensors")
+        return json.loads(metadata[HEADER])["provenance"]["rounds"]["step 60"]
+
+    assert run(1.0)["kl"] < 0.5 * run(1e-6)["kl"]
+
+
+def test_kl_without_a_variational_network_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"losses.kl needs a variational network"):
+        train(tmp_path, training={"losses": {"kl": 0.1}})
+
+
+class Pictures:
+    """Stands in for the base model: likes round 1 best."""
+
+    rows = (0, 3)
+
+    def __init__(self) -> None:
+        self.gains = iter([0.1, 0.9, 0.5])
+        self.shapes: list[tuple[int, ...]] = []
+
+    def figures(self, loras: torch.Tensor, teachers: torch.Tensor) -> Figures:
+        self.shapes += [tuple(loras.shape), tuple(teachers.shape)]
+        return {"picture_gain": next(self.gains)}
+
+
+def test_pictures_decide_which_round_is_kept(tmp_path, monkeypatch):
+    stub = Pictures()
+    monkeypatch.setattr(train_lae.PictureCheck, "open", lambda *arguments: stub)
+    train(tmp_path, pictures={"dataset": "dataset.yaml"}, training={"best_by": "picture_gain"})
+    assert stub.shapes == [(2, LAYOUT.numel)] * 6
+    told = json.loads(read_tensors(tmp_path / "out" / "lae.safetensors")[1][HEADER])["provenance"]["rounds"]
+    found = validate(load_lae(tmp_path / "out" / "lae.safetensors"), people(8, 9))
+    assert found["r2"] == pytest.approx(told["step 6"]["r2"], abs=1e-6)
+    assert found["r2"] != pytest.approx(told["step 12"]["r2"], abs=1e-6)
+
+
+def test_pictures_that_decide_have_to_be_named(tmp_path):
+    with pytest.raises(ValueError, match="needs the section `pictures`"):
+        train(tmp_path, training={"best_by": "picture_gain"})
+
+
+def test_a_run_of_another_network_is_not_resumed(tmp_path):
+    train(tmp_path)
+    with pytest.raises(ValueError, match=r"belongs to a run with lae.channels 4, the configuration says 5"):
+        train(tmp_path, lae={"channels": 5})
+
+
+def broken(folder: Path, number: float) -> None:
+    """A person's LoRA as another program may have written it."""
+    written(folder)
+    path = folder / "store" / "train" / "t12.safetensors"
+    tensors, metadata = read_tensors(path)
+    tensors["loras"][3] = number
+    write_tensors(path, tensors, metadata)
+
+
+@pytest.mark.parametrize("in_memory_gb", [8.0, 0.0], ids=["memory", "disk"])
+def test_a_lora_of_zeros_is_named(tmp_path, in_memory_gb):
+    broken(tmp_path, 0.0)
+    with pytest.raises(ValueError, match="the LoRA of t15 is zero throughout"):
+        train(tmp_path, in_memory_gb=in_memory_gb)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_lora_that_is_not_finite_is_named(tmp_path, number):
+    broken(tmp_path, number)
+    with pytest.raises(ValueError, match="the LoRA of t15 holds NaN or infinite numbers"):
+        train(tmp_path)
+
+
+def test_a_lora_on_disk_that_is_not_finite_stops_the_run(tmp_path):
+    broken(tmp_path, float("nan"))
+    with pytest.raises(ValueError, match="the LoRA of t15 holds NaN or infinite numbers"):
+        train(tmp_path, in_memory_gb=0.0)
+
+
+def test_stores_of_two_ranks_are_refused(tmp_path):
+    written(tmp_path)
+    LoRAStore(tmp_path / "other", replace(LAYOUT, rank=3))
+    with pytest.raises(ValueError, match=r"other holds LoRAs of another layout than .*store: rank 3 instead of 2"):
+        train(tmp_path, stores=["store", "other"])
+
+
+def test_a_store_of_another_layout_than_the_configured_is_refused(tmp_path):
+    unet = {"down_block_types": ["CrossAttnDownBlock2D"], "up_block_types": ["CrossAttnUpBlock2D"]}
+    unet |= {"block_out_channels": [32], "layers_per_block": 1, "cross_attention_dim": 16, "norm_num_groups": 8}
+    (tmp_path / "unet.json").write_text(json.dumps(unet), encoding="utf-8")
+    with pytest.raises(ValueError, match="another layout than the configuration: rank 2 instead of 4"):
+        train(tmp_path, layout={"unet": "unet.json"})
+
+
+def test_a_shard_of_another_rank_in_the_store_is_refused(tmp_path):
+    written(tmp_path)
+    write_tensors(tmp_path / "store" / "train" / "x.safetensors", {"loras": torch.ones(1, 7)}, {"people": '["x"]'})
+    with pytest.raises(ValueError, match=r"x.safetensors holds LoRAs F32 \[1, 7\], expected F32"):
+        train(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("training", "validation", "message"),
+    [
+        (1, 3, "the training split has 1 people: an autoencoder needs at least two"),
+        (0, 3, "the training split has 0 people"),
+        (9, 0, "the validation split is empty"),
+        (5, 3, "a batch has 8 LoRAs, there are 5 to train on"),
+    ],
+)
+def test_too_few_people_are_refused(tmp_path, training, validation, message):
+    store = LoRAStore(tmp_path / "store", LAYOUT)
+    for split, count in (("train", training), ("validation", validation)):
+        if count:
+            store.add(split, [f"{split[0]}{i}" for i in range(count)], people(count))
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path)
+
+
+SHIPPED = sorted((ROOT / "training" / "configs").glob("lae_*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_files_are_read(path):
+    settings = read_settings(LAESettings, path)
+    assert settings.training.loop.log_with == ("tensorboard",)
+    assert settings.layout is not None
+    if "sdxl" in path.stem:
+        assert settings.layout.layout().numel / (settings.lae.tokens * settings.lae.width) > 290

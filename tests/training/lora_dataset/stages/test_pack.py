@@ -1,0 +1,212 @@
+"""Trained LoRAs go into the store once, into a split of their own, and more people only add shards."""
+
+import errno
+import hashlib
+import json
+import math
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from difflora_core.files import write_tensors
+from difflora_core.lora.canonical_form import canonical
+from difflora_core.lora.file_formats import save_lora
+from miniature.base_model import config as base_config
+from training.lora_dataset.config import DatasetConfig, PackConfig, TeacherConfig
+from training.lora_dataset.manifest import Manifest, Record
+from training.lora_dataset.stage import OutOfSpace, run_stage
+from training.lora_dataset.stages.import_loras import ImportLoRAs
+from training.lora_dataset.stages.pack import PACK, layout_of, split_of
+from training.store.lora_store import LoRAStore
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> DatasetConfig:
+    """A workspace whose base model is the miniature's, of which packing reads the configuration only."""
+    (tmp_path / "base" / "unet").mkdir(parents=True)
+    (tmp_path / "base" / "unet" / "config.json").write_text(json.dumps(base_config.UNET), encoding="utf-8")
+    (tmp_path / "base" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"weights")
+    teacher = TeacherConfig(rank=1)
+    return DatasetConfig(tmp_path / "work", tmp_path / "base", dreambooth=teacher, pack=PackConfig(0.0, 0.0, shard=3))
+
+
+def lora_of(person: str, config: DatasetConfig) -> torch.Tensor:
+    seed = int.from_bytes(hashlib.sha256(person.encode()).digest()[:4], "big")
+    return torch.randn(layout_of(config).numel, generator=torch.Generator().manual_seed(seed))
+
+
+def train(config: DatasetConfig, *people: str, broken: str = "") -> None:
+    """What stage dreambooth leaves of a group."""
+    loras = torch.stack([lora_of(person, config) * (math.nan if person == broken else 1) for person in people])
+    loss = torch.arange(len(people)) / 10
+    folder = config.stage("dreambooth")
+    write_tensors(
+        folder / f"{people[0]}.safetensors", {"loras": loras, "loss": loss}, {"people": json.dumps(list(people))}
+    )
+    Manifest(folder).write(Record(people[0], facts={"people": list(people)}))
+
+
+def store_of(config: DatasetConfig) -> LoRAStore:
+    return LoRAStore.open(config.stage("store"))
+
+
+def test_everybody_is_packed_with_loss_and_provenance(config):
+    train(config, "ann", "bob")
+    train(config, "cat", "dan")
+    Manifest(config.stage("filter")).write(Record("bob", facts={"kept": [{"similarity": 0.5}, {"similarity": 0.7}]}))
+    run_stage(PACK, config)
+    loras, people = store_of(config).read("train")
+    assert sorted(people) == ["ann", "bob", "cat", "dan"]
+    for lora, person in zip(loras, people, strict=True):
+        assert torch.equal(lora, lora_of(person, config))
+    assert sorted(len(shard.people) for shard in store_of(config).shards("train")) == [1, 3]
+    bob = next(entry for entry in store_of(config).entries() if entry.person == "bob")
+    assert (bob.split, bob.rank) == ("train", 1)
+    assert bob.measured == pytest.approx({"loss": 0.1, "similarity": 0.6})
+    assert bob.provenance["teacher"]["seed"] == config.dreambooth.seed
+    assert bob.provenance["base"]["name"] == "base"
+    assert bob.provenance["file"] == "dreambooth/ann.safetensors"
+
+
+def test_a_second_run_writes_nothing(config):
+    train(config, "ann", "bob")
+    run_stage(PACK, config)
+    before = {path: path.stat().st_mtime_ns for path in config.stage("store").rglob("*.safetensors")}
+    assert PACK.items(config) == []
+    run_stage(PACK, config)
+    assert {path: path.stat().st_mtime_ns for path in config.stage("store").rglob("*.safetensors")} == before
+
+
+def test_more_people_only_add_shards_and_nobody_moves(config):
+    config = replace(config, pack=PackConfig(0.3, 0.3, shard=2))
+    names = [f"person{i}" for i in range(12)]
+    train(config, *names[:6])
+    run_stage(PACK, config)
+    before = {path: path.read_bytes() for path in config.stage("store").rglob("*.safetensors")}
+    where = {entry.person: entry.split for entry in store_of(config).entries()}
+    train(config, *names[6:])
+    run_stage(PACK, config)
+    assert all(path.read_bytes() == content for path, content in before.items())
+    after = {entry.person: entry.split for entry in store_of(config).entries()}
+    assert sorted(after) == sorted(names)
+    assert where.items() <= after.items()
+    assert set(after.values()) == {"train", "validation", "test"}
+
+
+def test_shares_are_kept_and_depend_on_the_name_alone():
+    splits = [split_of(f"p{i}", 0.1, 0.2) for i in range(5000)]
+    assert splits.count("validation") / 5000 == pytest.approx(0.1, abs=0.02)
+    assert splits.count("test") / 5000 == pytest.approx(0.2, abs=0.02)
+    # fixed for all time: a store that exists has to be continued with the same splits
+    found = [split_of(name, 0.4, 0.3) for name in ("ann", "bob", "cat", "dan", "zoe")]
+    assert found == ["validation", "test", "test", "train", "test"]
+
+
+@pytest.mark.parametrize("shares", [(-0.1, 0.0), (0.6, 0.6)])
+def test_impossible_shares_are_refused(shares):
+    with pytest.raises(ValueError, match="shares of people lie between 0 and 1"):
+        split_of("ann", *shares)
+
+
+def test_canonical_form_is_stored_if_asked_for(config):
+    config = replace(config, pack=replace(config.pack, canonical=True))
+    train(config, "ann")
+    run_stage(PACK, config)
+    assert torch.equal(store_of(config).read("train")[0][0], canonical(lora_of("ann", config), layout_of(config)))
+
+
+def test_raw_and_canonical_are_not_mixed(config):
+    train(config, "ann")
+    run_stage(PACK, config)
+    train(config, "bob")
+    with pytest.raises(ValueError, match="holds raw LoRAs, the configuration asks for canonical ones"):
+        run_stage(PACK, replace(config, pack=replace(config.pack, canonical=True)))
+
+
+def test_a_broken_lora_is_dropped_for_good_and_the_others_stored(config):
+    train(config, "ann", "bob", "cat", broken="bob")
+    run_stage(PACK, config)
+    assert sorted(store_of(config).read("train")[1]) == ["ann", "cat"]
+    (record,) = Manifest(config.stage("pack")).records()
+    assert record.facts["dropped"][0]["person"] == "bob"
+    assert "NaN" in record.facts["dropped"][0]["reason"]
+    assert PACK.items(config) == []
+
+
+def test_an_unreadable_group_fails_and_is_tried_again(config):
+    train(config, "ann")
+    train(config, "bob")
+    path = config.stage("dreambooth") / "ann.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-100])
+    run_stage(PACK, config)
+    assert store_of(config).read("train")[1] == ["bob"]
+    (record,) = Manifest(config.stage("pack")).records()
+    assert record.status == "failed"
+    assert "ann" in record.reason
+    path.write_bytes(content)
+    run_stage(PACK, config)
+    assert sorted(store_of(config).read("train")[1]) == ["ann", "bob"]
+    assert {record.status for record in Manifest(config.stage("pack")).records()} == {"done"}
+
+
+def test_a_writer_killed_before_its_record_loses_nothing(config):
+    train(config, "ann", "bob")
+    (item,) = PACK.items(config)
+    PACK.worker(config, "cpu")(item)  # the shard is there, its record isn't
+    run_stage(PACK, config)
+    (record,) = Manifest(config.stage("pack")).records()
+    assert record.facts["people"] == ["ann", "bob"]
+    assert store_of(config).read("train")[1] == ["ann", "bob"]
+
+
+def test_workers_that_start_late_follow_the_same_plan(config):
+    train(config, "ann", "bob", "cat", "dan", "eve")
+    first, second = PACK.items(config)
+    PACK.worker(config, "cpu")(first)
+    PACK.worker(config, "cpu")(second)
+    assert len(store_of(config).read("train")[1]) == 5
+
+
+def test_imported_loras_come_along_and_a_name_counts_once(config, tmp_path):
+    for name in ("ann", "zoe"):
+        save_lora(tmp_path / "mine" / f"{name}.safetensors", lora_of(f"my {name}", config), layout_of(config))
+    run_stage(ImportLoRAs(tmp_path / "mine"), config)
+    train(config, "ann")
+    run_stage(PACK, config)
+    entries = {entry.person: entry for entry in store_of(config).entries()}
+    assert entries["zoe"].provenance["source"] == "import"
+    assert math.isnan(entries["zoe"].measured["loss"])
+    assert entries["ann"].provenance["source"] == "dreambooth"
+    twice = Manifest(config.stage("pack")).read("twice-ann")
+    assert twice.status == "dropped"
+    assert "from dreambooth/ann.safetensors; import/ann.safetensors is left out" in twice.reason
+
+
+def test_a_full_disk_stops_the_stage_and_the_next_run_goes_on(config, monkeypatch):
+    train(config, "ann", "bob")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OutOfSpace, match="the disk is full"):
+            run_stage(PACK, config)
+    assert [path.name for path in config.stage("store").rglob("*") if path.is_file()] == ["layout.json"]
+    assert list(Manifest(config.stage("pack")).records()) == []
+    run_stage(PACK, config)
+    assert store_of(config).read("train")[1] == ["ann", "bob"]
+
+
+def test_a_store_that_was_deleted_is_packed_again(config):
+    train(config, "ann", "bob")
+    run_stage(PACK, config)
+    shutil.rmtree(config.stage("store"))
+    run_stage(PACK, replace(config, pack=replace(config.pack, canonical=True)))
+    assert store_of(config).read("train")[1] == ["ann", "bob"]
+    assert {record.status for record in Manifest(config.stage("pack")).records()} == {"done"}

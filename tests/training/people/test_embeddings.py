@@ -1,0 +1,146 @@
+"""The cache of embeddings: any number of pictures per person, matched by name, refused where it doesn't fit."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from difflora_core.model import EncoderNames
+from training.people.embeddings import EmbeddingCache, Pictures, write_embeddings
+
+ENCODERS = EncoderNames("faces", "pictures")
+
+
+def pictures(count: int, seed: int = 0, face: int = 4, image: int = 3) -> Pictures:
+    dice = torch.Generator().manual_seed(seed)
+    return Pictures(torch.randn(count, face, generator=dice), torch.randn(count, image, generator=dice))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ann with two pictures, Bob with five, in files of their own; Cleo with one and 7 with three in a common one."""
+    write_embeddings(tmp_path / "ann.safetensors", {"ann": pictures(2, 1)}, ENCODERS)
+    write_embeddings(tmp_path / "bob.safetensors", {"bob": pictures(5, 2)}, ENCODERS)
+    write_embeddings(tmp_path / "more.safetensors", {"cleo": pictures(1, 3), "7": pictures(3, 4)}, ENCODERS)
+    return tmp_path
+
+
+def test_people_are_matched_by_name_and_padded_to_the_most_pictures(folder):
+    conditions, rows = EmbeddingCache.open(folder).of([7, "bob", "ann"])
+    assert rows == [0, 1, 2]
+    assert conditions.face.shape == (3, 5, 4)
+    assert conditions.image.shape == (3, 5, 3)
+    assert conditions.counts.tolist() == [3, 5, 2]
+    assert torch.equal(conditions.face[0, :3], pictures(3, 4).face)
+    assert torch.equal(conditions.image[2, :2], pictures(2, 1).image)
+    assert not conditions.face[2, 2:].any()
+
+
+def test_the_files_of_the_pictures_are_kept(tmp_path):
+    one = pictures(2)
+    named = Pictures(one.face, one.image, ("a.png", "b.png"))
+    write_embeddings(tmp_path / "ann.safetensors", {"ann": named}, ENCODERS)
+    assert EmbeddingCache.open(tmp_path).people["ann"].files == ("a.png", "b.png")
+
+
+def test_files_with_an_axis_of_pictures_are_read(tmp_path):
+    face, image = torch.randn(2, 3, 4), torch.randn(2, 3, 5)
+    save_file({"face": face, "image": image, "person": torch.tensor([12, 5])}, tmp_path / "train.safetensors")
+    cache = EmbeddingCache.open(tmp_path / "train.safetensors")
+    conditions, _ = cache.of([5])
+    assert torch.equal(conditions.image[0], image[1])
+    assert cache.encoders is None
+    cache.check(ENCODERS, (4, 5))
+
+
+def test_of_a_thousand_pictures_some_are_taken_evenly(tmp_path):
+    face = torch.arange(1000.0)[:, None]
+    write_embeddings(tmp_path / "ann.safetensors", {"ann": Pictures(face, -face)}, ENCODERS)
+    conditions, _ = EmbeddingCache.open(tmp_path).of(["ann"])
+    taken = conditions.face[0, :, 0]
+    assert conditions.counts.tolist() == [64]
+    assert torch.equal(taken, -conditions.image[0, :, 0])
+    assert (taken.diff().min(), taken.diff().max()) == (15, 16)
+
+
+def test_single_files_are_read_and_the_others_left_alone(folder):
+    cache = EmbeddingCache.open(folder / "ann.safetensors", folder / "more.safetensors")
+    assert sorted(cache.people) == ["7", "ann", "cleo"]
+
+
+def test_people_without_embeddings_are_named_and_counted(folder):
+    cache = EmbeddingCache.open(folder)
+    with pytest.raises(ValueError, match=r"2 of 3 people have no embeddings in .*: dan, eve"):
+        cache.of(["dan", "ann", "eve"])
+
+
+def test_people_without_embeddings_can_be_left_out(folder):
+    conditions, rows = EmbeddingCache.open(folder).of(["dan", "ann", "eve"], allow_missing=True)
+    assert rows == [1]
+    assert len(conditions.face) == 1
+
+
+def test_nobody_at_all_is_refused_even_then(folder):
+    with pytest.raises(ValueError, match="1 of 1 people have no embeddings"):
+        EmbeddingCache.open(folder).of(["dan"], allow_missing=True)
+
+
+def test_another_encoder_is_refused(folder):
+    with pytest.raises(ValueError, match="embeddings by faces and pictures, expected other and pictures"):
+        EmbeddingCache.open(folder).check(EncoderNames("other", "pictures"))
+
+
+def test_another_width_is_refused(folder):
+    with pytest.raises(ValueError, match=r"widths \(4, 3\) .*expected \(512, 3\)"):
+        EmbeddingCache.open(folder).check(ENCODERS, (512, 3))
+
+
+def test_encoders_are_not_mixed(folder):
+    write_embeddings(folder / "dan.safetensors", {"dan": pictures(1)}, EncoderNames("faces", "another"))
+    with pytest.raises(ValueError, match=r"dan\.safetensors holds embeddings .* by faces and another"):
+        EmbeddingCache.open(folder)
+
+
+def test_widths_are_not_mixed(folder):
+    write_embeddings(folder / "dan.safetensors", {"dan": pictures(1, image=9)}, ENCODERS)
+    with pytest.raises(ValueError, match=r"dan\.safetensors holds embeddings of widths \(4, 9\)"):
+        EmbeddingCache.open(folder)
+
+
+def test_a_person_in_two_files_is_refused(folder):
+    write_embeddings(folder / "again.safetensors", {"bob": pictures(1)}, ENCODERS)
+    with pytest.raises(ValueError, match="holds bob, who is in another file"):
+        EmbeddingCache.open(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_not_written(tmp_path, value):
+    one = pictures(3)
+    one.image[1, 0] = value
+    with pytest.raises(ValueError, match="the image embedding of ann's picture 2 holds NaN or infinite numbers"):
+        write_embeddings(tmp_path / "ann.safetensors", {"ann": one}, ENCODERS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_finite_is_not_read(tmp_path):
+    face = torch.randn(1, 2, 4)
+    face[0, 0, 3] = float("nan")
+    tensors = {"face": face, "image": torch.randn(1, 2, 3), "person": torch.tensor([3])}
+    save_file(tensors, tmp_path / "train.safetensors")
+    with pytest.raises(ValueError, match="the face embedding of 3's picture 1 holds NaN"):
+        EmbeddingCache.open(tmp_path)
+
+
+def test_encoders_that_saw_different_pictures_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="ann has 2 face and 3 image embeddings"):
+        write_embeddings(tmp_path / "ann.safetensors", {"ann": Pictures(torch.ones(2, 4), torch.ones(3, 4))}, ENCODERS)
+
+
+def test_an_empty_folder_says_what_to_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="python -m training embed"):
+        EmbeddingCache.open(tmp_path)
+
+
+def test_another_file_is_refused(tmp_path):
+    save_file({"weight": torch.ones(2)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="holds no embeddings: found the tensors weight"):
+        EmbeddingCache.open(tmp_path)

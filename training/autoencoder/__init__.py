@@ -1,0 +1,1 @@
+"""Train the LoRA autoencoder in weight space."""

@@ -1,0 +1,1 @@
+"""Train MIF and DiT in latent space."""

@@ -1,0 +1,1 @@
+"""DreamBooth LoRAs of many people at once."""

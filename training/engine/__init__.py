@@ -1,0 +1,1 @@
+"""What all trainers share: the loop on Accelerate, its state, settings, sharding, costs, charts."""

@@ -1,0 +1,111 @@
+"""What a run is resumed from: parameters, their EMA and Adam's moments, in one safetensors file.
+
+Accelerate's own state is several files, some of them pickled, and holds generators; ours needs none of that, because
+every batch is a function of (seed, step, part). On disk all tensors are whole, however many processes share them.
+"""
+
+import errno
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from difflora_core.files import read_tensors, write_tensors
+
+from .sharding import share, whole
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter; empty until its first gradient
+
+
+class TrainState:
+    """Parameters of a module by name, their EMA on the same device, and the optimiser that moves them."""
+
+    def __init__(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        self.parameters = dict(module.named_parameters())
+        self.optimiser = optimiser
+        self.ema = {name: value.detach().clone() for name, value in self.parameters.items()}
+
+    @torch.no_grad()
+    def average(self, decay: float) -> None:
+        """Move the EMA towards the parameters: ema ← decay · ema + (1 − decay) · parameter."""
+        torch._foreach_lerp_(list(self.ema.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
+
+    @torch.no_grad()
+    def give_average(self, module: nn.Module) -> None:
+        """Put the EMA in the place of a module's parameters: this one's, or of the one that it is a copy of."""
+        for name, parameter in module.named_parameters():
+            parameter.copy_(whole(self.ema[name]))
+
+    def save(self, path: Path, step: int, write: bool = True) -> None:
+        """Write the state after `step` steps. write: False in those processes that only lend their shares.
+
+        Raises:
+            OSError: with its errno; the state that was there before is still whole.
+        """
+        tensors = {}
+        for name, tensor in self._tensors():
+            gathered = whole(tensor)
+            if write:
+                tensors[name] = gathered.cpu().contiguous()
+        if not write:
+            return
+        try:
+            write_tensors(path, tensors, {"step": str(step)})
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            what = "the disk is full" if full else str(error.strerror)
+            kept = f"the state in {path.name} before it is whole" if path.exists() else "there is no earlier one"
+            hint = "make room and run" if full else "mend that and run"
+            message = f"{what}, so the state of step {step} could not be written; {kept}: {hint} the same command again"
+            raise OSError(error.errno, message, str(path)) from error
+
+    @torch.no_grad()
+    def load(self, path: Path) -> int:
+        """Take a state that :meth:`save` wrote; the step that it stands at.
+
+        Raises:
+            ValueError: the file is no such state, or one of another network; the first tensor that differs is named.
+        """
+        tensors, metadata = read_tensors(path)
+        self._check(path, tensors, metadata)
+        step = int(metadata["step"])
+        for name, parameter in self.parameters.items():
+            parameter.copy_(share(tensors[f"model.{name}"], parameter))
+            self.ema[name].copy_(share(tensors[f"ema.{name}"], parameter))
+            if f"exp_avg.{name}" in tensors:
+                # A parameter counts its own steps: an expert that is dropped now and then has had fewer gradients
+                moments = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS if f"{moment}.{name}" in tensors}
+                counted = moments.pop("step", torch.tensor(float(step)))
+                state = {key: share(value, parameter) for key, value in moments.items()}
+                self.optimiser.state[parameter] = {"step": counted.to(parameter.device), **state}
+        return step
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for name, parameter in self.parameters.items():
+            yield f"model.{name}", parameter.detach()
+            yield f"ema.{name}", self.ema[name]
+            for moment in MOMENTS:
+                if moment in self.optimiser.state[parameter]:
+                    yield f"{moment}.{name}", self.optimiser.state[parameter][moment]
+
+    def _check(self, path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        if "step" not in metadata:
+            raise ValueError(f"{path} is no training state: its metadata don't say a step. Choose another folder.")
+        found = {name.removeprefix("model."): tensors[name] for name in tensors if name.startswith("model.")}
+        check_same_tensors(path, found, self.parameters)
+
+
+def check_same_tensors(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Raise ValueError naming the first tensor of a file that is missing, of another shape, or too many."""
+    advice = "Choose another output folder, or delete the file to start again."
+    for name, tensor in expected.items():
+        if name not in found:
+            raise ValueError(f"{path} is the state of another network: it has no tensor {name}. {advice}")
+        if found[name].shape != tensor.shape:
+            raise ValueError(
+                f"{path} is the state of another network: {name} has shape {tuple(found[name].shape)}, expected "
+                f"{tuple(tensor.shape)}. {advice}"
+            )
+    if extra := sorted(found.keys() - expected.keys()):
+        raise ValueError(f"{path} is the state of another network: it also has a tensor {extra[0]}. {advice}")

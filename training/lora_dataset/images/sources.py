@@ -1,0 +1,223 @@
+"""Where pictures come from: folders, and Hugging Face `datasets` on this disk. Nothing is downloaded."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from difflora_core.images import SUFFIXES, printable, read_picture
+from training.lora_dataset.config import CollectConfig
+from training.lora_dataset.item_names import item_name
+
+LONGEST_CAPTION = 4000  # bytes that are read of a sidecar file
+
+
+class Source(Protocol):
+    """One picture that has not been read yet. name: for people to read."""
+
+    @property
+    def name(self) -> str: ...
+
+    def read(self) -> Image.Image:
+        """The picture in RGB. Raises ValueError that names it and what is wrong."""
+
+    def caption(self) -> str:
+        """What the source says about the picture, "" for nothing."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A candidate person: the item's name, what it is called at the source, and its pictures in order."""
+
+    item: str
+    origin: str
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A picture file; its caption is in photo.txt or photo.jpg.txt beside photo.jpg."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return printable(str(self.path))
+
+    def read(self) -> Image.Image:
+        return read_picture(self.path)
+
+    def caption(self) -> str:
+        for path in (self.path.with_suffix(".txt"), self.path.with_name(f"{self.path.name}.txt")):
+            if path.is_file():
+                with path.open("rb") as file:
+                    text = file.read(LONGEST_CAPTION)
+                return " ".join(text.decode("utf-8-sig", "ignore").split())
+        return ""
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """A row of a data set whose picture column is not decoded by `datasets`."""
+
+    rows: Any
+    number: int
+    column: str
+
+    @property
+    def name(self) -> str:
+        return f"row {self.number}"
+
+    def read(self) -> Image.Image:
+        value = self.rows[self.number][self.column]
+        if isinstance(value, Mapping):  # an undecoded `datasets.Image`
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, bytes):
+            return read_picture(value, self.name)
+        if isinstance(value, str):
+            return read_picture(value, f"{self.name} ({value})")
+        raise ValueError(f"{self.name} has no picture in column {self.column!r}")
+
+    def caption(self) -> str:
+        return ""
+
+
+def entries(config: CollectConfig) -> list[Entry]:
+    """All candidate people, by what they are called at the source; the first `limit` of them.
+
+    Raises FileNotFoundError if the path is not there, ValueError if nothing in it can be a person's picture,
+    ImportError if `datasets` is needed and missing.
+    """
+    if not config.path:
+        raise ValueError("collect.path is empty: name the folder or the data set with the pictures")
+    find = {"pictures": _pictures, "people": _people, "datasets": _rows}[config.source]
+    found = find(config)
+    return found[: config.limit] if config.limit > 0 else found
+
+
+def _folder(config: CollectConfig) -> Path:
+    folder = Path(config.path).expanduser()
+    if not folder.is_dir():
+        there = "is a file" if folder.exists() else "is not there"
+        raise FileNotFoundError(f"collect.path: {folder} {there}, expected a folder of pictures")
+    return folder
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Picture files below a folder, sorted; hidden ones (thumbnails, `._photo.jpg`) are left out."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+                yield Path(parent, name)
+
+
+def _pictures(config: CollectConfig) -> list[Entry]:
+    folder = _folder(config)
+    found = [
+        Entry(item_name(path.relative_to(folder).as_posix(), path.stem), printable(str(path)), (FileSource(path),))
+        for path in _files(folder)
+    ]
+    if not found:
+        raise ValueError(f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+    return found
+
+
+def _people(config: CollectConfig) -> list[Entry]:
+    folder = _folder(config)
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not names:
+        loose = sum(1 for _ in _files(folder))
+        hint = f"; it holds {loose} pictures: if each is a person, set collect.source: pictures" if loose else ""
+        raise ValueError(f"{folder} holds no folders, expected one per person{hint}")
+    found = [
+        Entry(item_name(name), printable(name), tuple(FileSource(path) for path in _files(folder / name)))
+        for name in names
+    ]
+    if not any(entry.sources for entry in found):
+        raise ValueError(
+            f"{folder} holds {len(found)} folders and in them not one picture ({', '.join(sorted(SUFFIXES))})"
+        )
+    return found
+
+
+def _rows(config: CollectConfig) -> list[Entry]:
+    data = _open(config.path)
+    for column in filter(None, (config.image, config.label)):
+        if column not in data.column_names:
+            raise ValueError(f"{config.path} has no column {column!r}, only {', '.join(data.column_names)}")
+    if len(data) == 0:
+        raise ValueError(f"{config.path} holds no rows")
+    people: dict[str, list[int]] = {}
+    if config.label:
+        for number, label in enumerate(_labels(data, config.label)):
+            # A row without a label is a person of its own. No label of a person begins with a line break.
+            people.setdefault(f"\nrow {number}" if label is None else label, []).append(number)
+    else:
+        people = {f"row-{number:08d}": [number] for number in range(len(data))}
+    pictures = _undecoded(data, config.image)
+    # In the order of first rows, not of labels: a limit takes the first ones.
+    return [
+        Entry(item_name(label), printable(label.strip()), tuple(RowSource(pictures, n, config.image) for n in numbers))
+        for label, numbers in people.items()
+    ]
+
+
+def _labels(data: Any, column: str) -> Iterator[str | None]:
+    """Each row's label as text; None where there is none."""
+    feature = data.features[column]
+    for value in data.select_columns([column])[:][column]:
+        if value is None or value == "":
+            yield None
+        elif hasattr(feature, "int2str"):
+            yield None if value < 0 else str(feature.int2str(value))  # −1: `datasets`' own mark for "no label"
+        else:
+            yield str(value).lstrip("\n") or None
+
+
+def _undecoded(data: Any, column: str) -> Any:
+    """The picture column as it is stored: our reader says more than a decoder's exception, and has a limit."""
+    import datasets
+
+    data = data.select_columns([column])
+    if isinstance(data.features[column], datasets.Image):
+        data = data.cast_column(column, datasets.Image(decode=False))
+    return data
+
+
+@contextmanager
+def _offline(settings: Any) -> Iterator[None]:
+    """While open, `datasets` asks no server. Its environment variable would have to be set before its first import."""
+    before = settings.HF_HUB_OFFLINE
+    settings.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        settings.HF_HUB_OFFLINE = before
+
+
+def _open(path: str) -> Any:
+    """All splits of a data set as one table: a folder of `save_to_disk`, a folder of files, or a name in the cache."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError(f"{error}. collect.source: datasets needs it: python -m pip install datasets") from error
+    folder = Path(path).expanduser()
+    try:
+        if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
+            data = datasets.load_from_disk(str(folder))
+        else:
+            with _offline(datasets.config):
+                data = datasets.load_dataset(str(folder) if folder.exists() else path)
+    except Exception as error:  # of any of its readers; a session must not end with a stack of theirs
+        raise ValueError(
+            f"`datasets` cannot open {path} without the network: {printable(str(error))}. Expected a folder written by "
+            "save_to_disk, a folder of data files, or a name in the local cache"
+        ) from error
+    if isinstance(data, dict):
+        data = datasets.concatenate_datasets([data[split] for split in sorted(data)])
+    return data

@@ -1,0 +1,28 @@
+"""The stages by name, in order. A stage's module is imported when it is asked for: each brings heavy libraries."""
+
+from importlib import import_module
+
+from .stage import Stage
+
+MODULES = {
+    "collect": "collect",
+    "generate": "generate",
+    "filter": "filter",
+    "preprocess": "preprocess",
+    "dreambooth": "train_loras",
+    "pack": "pack",
+    "verify": "verify",
+}
+"""Stage → its module in the package `stages`."""
+ORDER = tuple(MODULES)
+
+
+def load_stage(name: str) -> Stage:
+    """The stage of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in ORDER:
+        raise ValueError(f"there is no stage {name!r}; there are {', '.join(ORDER)}")
+    return getattr(import_module(f".stages.{MODULES[name]}", __package__), name.upper())

@@ -1,0 +1,1 @@
+"""The stages of the LoRA dataset pipeline, one module each."""

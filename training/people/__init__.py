@@ -1,0 +1,1 @@
+"""What trainers know of people: embeddings, latents, images."""

@@ -1,0 +1,90 @@
+"""Latents of the stores' LoRAs, computed once."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from difflora_core.autoencoder.lae_file import load_lae
+from difflora_core.autoencoder.model import LAE
+from difflora_core.files import read_tensors, write_tensors
+from difflora_core.model import HEADER, DiffLoRA
+from training.store import loras as lae_data
+from training.store.lora_store import LoRAStore, Person, read_header
+
+
+def open_lae(path: Path) -> LAE:
+    """A frozen LAE, from its own file or out of a whole DiffLoRA checkpoint.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is something else.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no LAE {path}: train one first (python -m training train-lae).")
+    header, _ = read_header(path)
+    if HEADER in header.get("__metadata__", {}):
+        return DiffLoRA.load(path).lae
+    return load_lae(path)
+
+
+def check_layout(stores: Sequence[LoRAStore], lae: LAE) -> None:
+    """Raise ValueError unless the LAE was trained for the stores' layout; the first difference is named."""
+    for store in stores:
+        if (difference := lae.layout.difference(store.layout)) is not None:
+            raise ValueError(
+                f"{store.folder} holds LoRAs of another layout than the LAE was trained for: {difference}. Train an "
+                "LAE on this store, or name its own."
+            )
+
+
+def cached_latents(
+    stores: Sequence[LoRAStore], split: str, lae: LAE, path: Path, device: str = "cpu"
+) -> tuple[Tensor, list[Person]]:
+    """Standardised latents (people, tokens, width) float32 of a split and whose they are.
+
+    Kept in `path` until the LAE or the stores' shards change.
+    """
+    people = lae_data.people_of(stores, split)
+    if not people:
+        folders = ", ".join(str(store.folder) for store in stores)
+        raise FileNotFoundError(f"{folders} holds no LoRAs of split {split!r}: train or import some first.")
+    files = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for store in stores for p in store.paths(split)]
+    key = json.dumps({"lae": digest(lae), "shards": files, "people": people})
+    if path.exists():
+        tensors, metadata = read_tensors(path)
+        if metadata.get("key") == key:
+            return tensors["latents"], people
+    latents = _encode(lae_data.LoRAsOnDisk(stores, split), people, lae.to(device), f"latents {split}")
+    write_tensors(path, {"latents": latents}, {"key": key})
+    return latents, people
+
+
+def digest(lae: LAE) -> str:
+    """A hash of the LAE's weights, statistics and configuration: latents of another one mean something else."""
+    hashed = hashlib.sha256(json.dumps(asdict(lae.config)).encode())
+    for name, tensor in sorted(lae.state_dict().items()):
+        hashed.update(name.encode())
+        hashed.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return hashed.hexdigest()
+
+
+@torch.no_grad()
+def _encode(loras: lae_data.LoRAs, people: Sequence[Person], lae: LAE, title: str) -> Tensor:
+    parts: list[Tensor] = []
+    with tqdm(total=len(loras), desc=title, mininterval=5) as progress:
+        for batch in lae_data.in_batches(loras):
+            latents = lae.encode(batch.to(lae.mean.device)).float().cpu()
+            if not (finite := latents.isfinite().all((1, 2))).all():
+                person = people[progress.n + int((~finite).nonzero()[0])]
+                raise ValueError(
+                    f"the latent of {person} holds NaN or infinite numbers: take that LoRA out of the store"
+                )
+            parts.append(latents)
+            progress.update(len(latents))
+    return torch.cat(parts).contiguous()

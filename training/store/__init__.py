@@ -1,0 +1,1 @@
+"""The LoRA store and its readers."""
