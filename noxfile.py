@@ -99,8 +99,8 @@ def install(session: nox.Session, python: Path) -> None:
 
 
 def find_host(session: nox.Session, python: Path) -> Path:
-    """Return the ComfyUI folder as `miniature.host` finds it, without importing anything of the project here."""
-    program = "from miniature.host import find_host; print(find_host())"
+    """Return the ComfyUI folder as `miniature.comfyui.host` finds it, without importing anything of the project here."""
+    program = "from miniature.comfyui.host import find_host; print(find_host())"
     found = session.run(str(python), "-c", program, external=True, silent=True)
     return Path(str(found).strip().splitlines()[-1])
 

@@ -3,10 +3,10 @@
     python -m benchmarks.dit [--parameters] [--configurations miniature small paper] [--rounds 5] [--device cpu]
 
 Ratios are taken in one run, in turns, from the quickest of all rounds; on a CPU from the time that this process itself
-was running, so that neighbours disturb little. `python -m benchmarks.personalize` has the other parts' shares: face
+was running, so that neighbors disturb little. `python -m benchmarks.personalize` has the other parts' shares: face
 encoder, image encoder, sampling, decoding.
 
-Other than ours, diffusers' blocks don't normalise queries and keys. `ada_norm_zero`, the block of its
+Other than ours, diffusers' blocks don't normalize queries and keys. `ada_norm_zero`, the block of its
 DiTTransformer2DModel, embeds timestep and class in every block; `ada_norm_single`, PixArt's, gets its modulations from
 outside, as ours does while sampling. Width, heads, head width, MLP and biases are equal.
 """
@@ -87,7 +87,7 @@ def beside_diffusers(name: str, rounds: int, device: torch.device) -> str:
 
 
 def their_block(config: DiTConfig, kind: str) -> nn.Module:
-    """diffusers' transformer block of our block's width, heads, MLP and biases."""
+    """Diffusers' transformer block of our block's width, heads, MLP and biases."""
     return BasicTransformerBlock(
         config.width,
         config.heads,

@@ -5,7 +5,7 @@
 
 Every method gets the same three reference pictures of each person, through the real encoders, and its LoRA makes the
 same prompts' pictures from the same noise; a seed changes references, LoRAs and pictures. Face similarity is the raw
-cosine of the measuring recogniser; `of teacher` is (method − none) / (teacher − none). Pictures are made without
+cosine of the measuring recognizer; `of teacher` is (method − none) / (teacher − none). Pictures are made without
 ComfyUI (the demo measures there). `sampling` is for choosing and therefore refuses held-out people; `baselines` that
 learn (ridge regression, one-shot regression) learn from the miniature's scratch folder, which has to be there:
 `python -m miniature build`.
@@ -51,7 +51,7 @@ from training.people.conditions import People
 from training.store.lora_store import LoRAStore
 
 Table = dict[str, Tensor]
-ONE_SAMPLE: dict[str, Any] = {"samples": 1, "gain": 1.0}
+ONE_SAMPLE: dict[str, Any] = {"samples": 1, "latent_scale": 1.0}
 
 
 class Panel:
@@ -202,7 +202,7 @@ def gate(panel: Panel, split: str, model: DiffLoRA) -> Table:
 
 
 def sampling(panel: Panel, split: str, model: DiffLoRA) -> Table:
-    """Curves over steps, guidance, samples, gain and scheduler, one at a time from what ships."""
+    """Curves over steps, guidance, samples, latent scale and scheduler, one at a time from what ships."""
     if split == "held_out":
         raise ValueError("settings are chosen on validation people: use --split validation")
     return {

@@ -3,7 +3,7 @@
     python -m benchmarks.lae_networks [--store miniature/build/teachers] [--ratios 300 100 30 10] [--networks conv …]
         [--weights 0 0.5] [--seeds 0 1 2] [--steps 200] [--pictures 8] [--out output/lae_networks.json] [--minutes 7]
 
-Per network and ratio, on the validation people of a store of the miniature's layout: R² of normalised numbers and
+Per network and ratio, on the validation people of a store of the miniature's layout: R² of normalized numbers and
 cosine of ΔW against the mean LoRA, as fitted (which is deterministic) and after a short training with and without the
 weight-preserved term, with mean and range over seeds. Trained weights are EMA weights after the last step; no round is
 chosen. --pictures: of so many validation people also the share of the teacher's face similarity that is kept,

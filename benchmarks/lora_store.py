@@ -137,7 +137,6 @@ def peak() -> float:
 
 def peak_memory(folder: Path, batch: int) -> str:
     """Peak memory in MB before and after random batches; printed by a child."""
-
     torch.zeros(batch, LoRAStore.open(folder).layout.numel)  # a batch counts as there before
     before = peak()
     with RowReader(LoRAStore.open(folder), "train") as reader:

@@ -5,7 +5,7 @@
 Seconds are of interest on a GPU alone. The training step is also told as a share of what the device's matrix products
 reach in the same dtype, in the same run; operations are counted by torch (two for a multiplication and an addition).
 
-The networks are the published ones by their shapes: CLIP ViT-L/14; the recogniser an IResNet-50 on a face of 112 pixels
+The networks are the published ones by their shapes: CLIP ViT-L/14; the recognizer an IResNet-50 on a face of 112 pixels
 (buffalo_l's, 44 million parameters); the detector a plain convolutional network of 10 billion multiplications on 640
 pixels, which is what buffalo_l's SCRFD takes. Both run in torch here, in onnxruntime in the pack.
 """
@@ -85,7 +85,7 @@ class Unit(nn.Module):
         return self.body(x) + self.skip(x)
 
 
-def recogniser() -> nn.Module:
+def recognizer() -> nn.Module:
     """IResNet-50: pixels (batch, 3, 112, 112) → embeddings (batch, 512)."""
     stages, width = [], 64
     for depth, outward in ((3, 64), (4, 128), (14, 256), (3, 512)):
@@ -132,10 +132,10 @@ def model(name: str) -> DiffLoRA:
 
 
 @torch.inference_mode()
-def personalise(place: Place, name: str, steps: int) -> str:
+def personalize(place: Place, name: str, steps: int) -> str:
     """Seconds from one picture to a LoRA, part by part."""
-    networks = [network.eval().to(place.device, place.dtype) for network in (detector(), recogniser(), image_encoder())]
-    find, recognise, see = networks
+    networks = [network.eval().to(place.device, place.dtype) for network in (detector(), recognizer(), image_encoder())]
+    find, recognize, see = networks
     difflora = model(name).eval().to(place.device, place.dtype)
     face, image = place.random(1, FACE), place.random(1, IMAGE)
     condition = difflora.mix(face, image)
@@ -147,7 +147,7 @@ def personalise(place: Place, name: str, steps: int) -> str:
     latents = sampled()
     works: dict[str, Callable[[], object]] = {
         "face detector": lambda: find(place.random(1, 3, DETECTED, DETECTED)),
-        "face recogniser": lambda: recognise(place.random(1, 3, ALIGNED, ALIGNED)),
+        "face recognizer": lambda: recognize(place.random(1, 3, ALIGNED, ALIGNED)),
         "image encoder": lambda: see(pixel_values=place.random(1, 3, SEEN, SEEN)),
         "MIF": lambda: difflora.mix(face, image),
         f"{steps} steps, guided": sampled,
@@ -167,7 +167,7 @@ def training_step(place: Place, name: str, batch: int) -> str:
     )
     precision = "bf16" if place.dtype == torch.bfloat16 else "no"
     loop = TrainConfig(1, 1e-4, mixed_precision=precision, device="auto" if place.device.type == "cuda" else "cpu")
-    settings = DiffLoRATraining(replace(loop, unused_parameters=True), batch=batch, most_references=2)
+    settings = DiffLoRATraining(replace(loop, unused_parameters=True), batch=batch, max_references=2)
     network = new_denoiser(dit, MIFConfig(FACE, IMAGE, dit.condition_width), settings).to(place.device)
     loss = denoising_loss(people, settings)
     with FlopCounterMode(display=False) as counter:
@@ -197,7 +197,7 @@ def main() -> None:
     device = torch.device(arguments.device)
     place = Place(device, DTYPES[arguments.dtype or ("bf16" if device.type == "cuda" else "fp32")])
     torch.set_num_threads(1)
-    print(personalise(place, arguments.dit, arguments.steps), flush=True)
+    print(personalize(place, arguments.dit, arguments.steps), flush=True)
     print(training_step(place, arguments.dit, arguments.batch))
 
 

@@ -1,4 +1,4 @@
-"""What personalising costs beside training: seconds from reference pictures to a LoRA, as shares and as a ratio.
+"""What personalizing costs beside training: seconds from reference pictures to a LoRA, as shares and as a ratio.
 
     python -m benchmarks.personalize [--references 3] [--rounds 5]
 

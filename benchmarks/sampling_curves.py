@@ -8,22 +8,22 @@ SAMPLING: dict[str, tuple] = {
     "steps": (1, 2, 4, 10, 20, 50),
     "samples": (1, 2, 4, 16),
     "guidance_scale": (1.0, 1.5, 2.0, 3.0),
-    "gain": (0.75, 1.0, 1.25, 1.5),
+    "latent_scale": (0.75, 1.0, 1.25, 1.5),
     "scheduler": ("ddim", "dpmpp_2m", "unipc"),
 }
 TITLES = {
     "steps": "steps",
     "samples": "samples averaged",
     "guidance_scale": "guidance (1: none)",
-    "gain": "gain (1: as predicted)",
+    "latent_scale": "latent scale (1: as predicted)",
 }
 RANGE = (0.5, 1.25)
 Found = Mapping[str, Sequence[Mapping[str, float]]]
 
 
 def label(name: str, value: object, one: bool = False) -> str:
-    """How a row of the table is called. one: with a single sample and no gain in place of what ships."""
-    return f"{name} {value}{', one sample, gain 1' if one else ''}"
+    """How a row of the table is called. one: with a single sample and latent scale 1 in place of what ships."""
+    return f"{name} {value}{', one sample, latent scale 1' if one else ''}"
 
 
 def curves(found: Found) -> list[Panel]:
@@ -40,9 +40,9 @@ def curves(found: Found) -> list[Panel]:
         ]
         return sum(values) / len(values), min(values), max(values)
 
-    def line(name: str, colour: int, one: bool) -> Line:
+    def line(name: str, color: int, one: bool) -> Line:
         points = [(value, *shares(label(name, value, one))) for value in SAMPLING[name]]
-        return Line("one sample, gain 1" if one else "as it ships", colour, one, points)
+        return Line("one sample, latent scale 1" if one else "as it ships", color, one, points)
 
     return [
         Panel(

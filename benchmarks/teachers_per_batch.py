@@ -42,7 +42,7 @@ def frozen_base() -> tuple[BaseModel, Tokenizer]:
 
 
 def ours(people: int, steps: int) -> float:
-    """Wall seconds of one optimiser step divided by the people in it."""
+    """Wall seconds of one optimizer step divided by the people in it."""
     base, tokenizer = frozen_base()
     latents = torch.randn(people, PICTURES, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     start = time.perf_counter()
@@ -51,13 +51,13 @@ def ours(people: int, steps: int) -> float:
 
 
 def with_peft(steps: int) -> float:
-    """Wall seconds of one optimiser step of one person's LoRA with PEFT's layers in a frozen diffusers U-Net."""
+    """Wall seconds of one optimizer step of one person's LoRA with PEFT's layers in a frozen diffusers U-Net."""
     tokenizer = frozen_base()[1]
     base = BaseModel().requires_grad_(False)
     names = [module.name for module in layout().modules]
     base.unet.add_adapter(LoraConfig(r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=names))
     factors = [parameter for parameter in base.unet.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(factors, lr=1e-4)
+    optimizer = torch.optim.AdamW(factors, lr=1e-4)
     scheduler, dice = noise_scheduler(), torch.Generator().manual_seed(0)
     latents = torch.randn(PICTURES, 4, 16, 16, generator=dice)
     with torch.no_grad():
@@ -72,8 +72,8 @@ def with_peft(steps: int) -> float:
         output = base.predict(noisy, timesteps, Condition(text.context[picks], text.pooled[picks]))
         F.mse_loss(output, loss_target(scheduler, clean, noise, timesteps)).backward()
         torch.nn.utils.clip_grad_norm_(factors, 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
     return (time.perf_counter() - start) / steps
 
 

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="denoising steps, 1 to 1000")
     parser.add_argument("--guidance", type=float, help="guidance scale, 1 is none")
     parser.add_argument("--samples", type=int, help="LoRAs that are drawn and averaged")
-    parser.add_argument("--gain", type=float, help="distance from the average person, 1 as predicted")
+    parser.add_argument("--latent-scale", type=float, help="distance from the average person, 1 as predicted")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same LoRA (default 0)")
     parser.add_argument("--device", help="default: cuda where there is one, else cpu")
     parser.add_argument("--dtype", choices=list(DTYPES), default="fp32", help="what the networks compute in")
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
         "steps": arguments.steps,
         "guidance_scale": arguments.guidance,
         "samples": arguments.samples,
-        "gain": arguments.gain,
+        "latent_scale": arguments.latent_scale,
     }
     sampling = {name: value for name, value in asked.items() if value is not None}
     replace(model.config.sampling, **sampling)  # raises for impossible settings before any picture is read

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 RETRY_SIZES = (640, 512, 384, 320, 256, 192)  # a tight crop fills a large detector input and is missed there
 CROP = 112  # pixels of an aligned face, ArcFace's size
 BATCH = 32  # pictures that the image encoder sees at a time: a thousand references need no more memory than these
-SMALLEST = 32  # pixels of an aligned face below which nothing of a person is left; our choice
+MIN_FACE_SIDE = 32  # pixels of an aligned face below which nothing of a person is left; our choice
 
 Choice = Literal["largest", "left to right", "highest score"]
 
@@ -29,7 +29,7 @@ class NoFaceError(ValueError):
 class EncodedFace:
     """One reference picture's face.
 
-    embedding: float32 (width,), raw as the recogniser gives it. crop: float32 (112, 112, 3) RGB in [0, 1], aligned by
+    embedding: float32 (width,), raw as the recognizer gives it. crop: float32 (112, 112, 3) RGB in [0, 1], aligned by
     the landmarks. boxes: float32 (faces, 5), every face that was found as x1, y1, x2, y2 in pixels of the picture and
     the detector's score. chosen: the row of the encoded one. landmarks: float32 (5, 2), the chosen face's left eye,
     right eye, nose tip, left and right corner of the mouth in pixels of the picture, "left" being left in the picture;
@@ -79,7 +79,7 @@ def rgb_array(image: Any, number: int) -> np.ndarray:
 
 
 def providers_for(device: torch.device) -> list[str]:
-    """onnxruntime's providers for a torch device: CUDA's where that is installed, and always the CPU's."""
+    """Onnxruntime's providers for a torch device: CUDA's where that is installed, and always the CPU's."""
     import onnxruntime
 
     cuda = "CUDAExecutionProvider"
@@ -88,7 +88,7 @@ def providers_for(device: torch.device) -> list[str]:
 
 
 class FaceEncoder:
-    """InsightFace's detector and recogniser on reference pictures."""
+    """InsightFace's detector and recognizer on reference pictures."""
 
     def __init__(self, analysis: Any) -> None:
         """analysis: a prepared `insightface.app.FaceAnalysis` with detection and recognition."""
@@ -99,7 +99,7 @@ class FaceEncoder:
             )
         if "recognition" not in analysis.models:
             raise ValueError(
-                f"The face model pack has {', '.join(sorted(analysis.models)) or 'no models'} but no recogniser: "
+                f"The face model pack has {', '.join(sorted(analysis.models)) or 'no models'} but no recognizer: "
                 "choose a pack with an ArcFace model, for instance buffalo_l."
             )
         self.analysis = analysis
@@ -137,7 +137,7 @@ class FaceEncoder:
         """The chosen face of each picture, one after another, so that a caller can show progress.
 
         images: float (pictures, height, width, channels) in [0, 1], see `picture_batch`. index: 0 is the largest, the
-        leftmost or the surest face. aligned: each picture is already an aligned face, as the recogniser sees it, and
+        leftmost or the surest face. aligned: each picture is already an aligned face, as the recognizer sees it, and
         nothing is detected.
         Raises NoFaceError naming the picture, ValueError for pictures that are none.
         """
@@ -184,9 +184,9 @@ class FaceEncoder:
     def _encode_aligned(self, image: np.ndarray, name: str) -> EncodedFace:
         import cv2
 
-        if min(image.shape[:2]) < SMALLEST:
+        if min(image.shape[:2]) < MIN_FACE_SIDE:
             raise NoFaceError(
-                f"{name} is {image.shape[1]} × {image.shape[0]} pixels: an aligned face needs at least {SMALLEST} a "
+                f"{name} is {image.shape[1]} × {image.shape[0]} pixels: an aligned face needs at least {MIN_FACE_SIDE} a "
                 f"side, better {CROP}."
             )
         crop = cv2.resize(np.ascontiguousarray(image[..., ::-1]), (CROP, CROP), interpolation=cv2.INTER_AREA)
@@ -195,7 +195,7 @@ class FaceEncoder:
         return EncodedFace(self._embed(crop), _as_picture(crop), whole)
 
     def _embed(self, crop: np.ndarray) -> Tensor:
-        """The recogniser's embedding (width,) of an aligned face, uint8 (112, 112, 3) BGR."""
+        """The recognizer's embedding (width,) of an aligned face, uint8 (112, 112, 3) BGR."""
         return torch.from_numpy(np.asarray(self.analysis.models["recognition"].get_feat(crop), dtype=np.float32)[0])
 
     def _detect(self, bgr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -244,7 +244,7 @@ class ImageEncoder:
         return torch.cat([self.model(pixel_values=one.to(self.model.device)).image_embeds for one in pixels])
 
     def preprocess(self, image: np.ndarray) -> Tensor:
-        """Shorter side to the model's size (bicubic, antialiased), centre crop, normalise: (3, size, size).
+        """Shorter side to the model's size (bicubic, antialiased), center crop, normalize: (3, size, size).
 
         The order of roundings is that of ComfyUI's CLIP vision, so that both give the same embedding of a picture.
         """

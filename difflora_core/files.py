@@ -68,7 +68,8 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to, which takes the place of `path` when the block ends: at any moment `path` is absent, the old
-    file or the whole new one. An error leaves nothing behind. The folder is made."""
+    file or the whole new one. An error leaves nothing behind. The folder is made.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

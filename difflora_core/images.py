@@ -11,8 +11,8 @@ from .files import replacing
 
 KINDS = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "avif", "jp2", "ppm", "pgm")
 SUFFIXES = frozenset(f".{kind}" for kind in KINDS)
-MOST_PIXELS = 128_000_000  # 384 MB as RGB; a file of some kilobytes may claim to be far larger ("decompression bomb")
-SMALLEST, LONGEST_RATIO = 16, 16.0  # of a side in pixels, of the sides: nothing beyond has room for a face
+MAX_PIXELS = 128_000_000  # 384 MB as RGB; a file of some kilobytes may claim to be far larger ("decompression bomb")
+MIN_SIDE, MAX_ASPECT_RATIO = 16, 16.0  # of a side in pixels, of the sides: nothing beyond has room for a face
 
 
 def read_picture(source: str | Path | bytes, name: str = "") -> Image.Image:
@@ -61,12 +61,12 @@ class _Refused(ValueError):
 
 def _check_size(size: tuple[int, int]) -> None:
     width, height = size
-    if width * height > MOST_PIXELS:
+    if width * height > MAX_PIXELS:
         raise _Refused(
-            f"is too large: {width} × {height} pixels, at most {MOST_PIXELS // 1_000_000} million are read; make "
+            f"is too large: {width} × {height} pixels, at most {MAX_PIXELS // 1_000_000} million are read; make "
             "it smaller"
         )
-    if min(size) < SMALLEST or max(size) > LONGEST_RATIO * min(size):
+    if min(size) < MIN_SIDE or max(size) > MAX_ASPECT_RATIO * min(size):
         raise _Refused(f"has {width} × {height} pixels: no room for a face")
 
 

@@ -2,8 +2,8 @@
 
 Those of the autoencoder take ``(batch, numbers)`` and return a scalar.
 
-Reconstruction and weight-preserved loss work on normalised numbers (the deviation from the mean LoRA in units of its
-factor's scale), the KL term on the posterior of standardised latents, the ΔW terms on raw LoRAs.
+Reconstruction and weight-preserved loss work on normalized numbers (the deviation from the mean LoRA in units of its
+factor's scale), the KL term on the posterior of standardized latents, the ΔW terms on raw LoRAs.
 """
 
 import torch
@@ -135,9 +135,9 @@ class DeltaWeights(nn.Module):
         """
         origin = origin.expand_as(target)
 
-        def centred(a: Tensor, b: Tensor) -> Tensor:
+        def centered(a: Tensor, b: Tensor) -> Tensor:
             pairs = self.inner(a, b) - self.inner(a, origin) - self.inner(origin, b) + self.inner(origin, origin)
             return pairs.sum(1)
 
-        sizes = centred(prediction, prediction) * centred(target, target)
-        return centred(prediction, target) / sizes.clamp_min(1e-20).sqrt()
+        sizes = centered(prediction, prediction) * centered(target, target)
+        return centered(prediction, target) / sizes.clamp_min(1e-20).sqrt()

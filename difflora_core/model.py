@@ -190,21 +190,21 @@ class DiffLoRA(nn.Module):
         guidance_scale: float | None = None,
         scheduler: str | None = None,
         samples: int | None = None,
-        gain: float | None = None,
+        latent_scale: float | None = None,
         callback: StepCallback | None = None,
     ) -> Tensor:
         """Latents (people, tokens, width) float32 for conditions (people, width) of any dtype.
 
         None is what the checkpoint recommends. generator: one for all, or one for each condition. Raises ValueError for
         settings outside what they can be and for conditions that hold NaN, see `SamplingConfig` and
-        `difflora_core.diffusion.sample`.
+        `difflora_core.denoiser.diffusion.sample`.
         """
         asked = {
             "steps": steps,
             "guidance_scale": guidance_scale,
             "scheduler": scheduler,
             "samples": samples,
-            "gain": gain,
+            "latent_scale": latent_scale,
         }
         config = SamplingConfig(**{**asdict(self.config.sampling), **{k: v for k, v in asked.items() if v is not None}})
         shape = (self.config.dit.tokens, self.config.dit.latent_width)

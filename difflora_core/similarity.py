@@ -14,7 +14,8 @@ from .encoders import EncodedFace, FaceEncoder, NoFaceError, picture_batch
 @dataclass(frozen=True)
 class Likeness:
     """Of some pictures to one person. cosines: float32 (pictures,); 0 where no face was found. faces: the faces, or
-    None where there was none."""
+    None where there was none.
+    """
 
     cosines: Tensor
     faces: Sequence[EncodedFace | None]

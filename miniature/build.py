@@ -1,7 +1,7 @@
 """`python -m miniature build`: the whole miniature from nothing, stage by stage.
 
 Each stage is a function that returns at once if its result is there, continues where it was killed, and writes only
-whole files. Scratch (pictures, latents, optimiser states) lies in miniature/build, what ships in miniature/weights.
+whole files. Scratch (pictures, latents, optimizer states) lies in miniature/build, what ships in miniature/weights.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ def vae(shop: Workshop) -> None:
 
 
 def faces(shop: Workshop) -> None:
-    """Train detector and both recognisers, and export them as ONNX."""
+    """Train detector and both recognizers, and export them as ONNX."""
     from miniature.encoders.faces.train_detector import train_detector
-    from miniature.encoders.faces.train_recognizers import train_recognisers
+    from miniature.encoders.faces.train_recognizers import train_recognizers
 
-    train_recognisers(shop.build, shop.weights)
+    train_recognizers(shop.build, shop.weights)
     train_detector(shop.build, shop.weights)
 
 

@@ -70,5 +70,5 @@ def describe(difflora: DiffLoRA) -> str:
         f"face encoder: {encoders.face}\n"
         f"image encoder: {encoders.image}\n"
         f"recommended: steps {sampling.steps}, guidance {sampling.guidance_scale:g},\n"
-        f"    scheduler {sampling.scheduler}, samples {sampling.samples}, gain {sampling.gain:g}"
+        f"    scheduler {sampling.scheduler}, samples {sampling.samples}, latent scale {sampling.latent_scale:g}"
     )

@@ -1,4 +1,4 @@
-"""Load Face Analysis: insightface's detector and recogniser, from models/insightface."""
+"""Load Face Analysis: insightface's detector and recognizer, from models/insightface."""
 
 import importlib.metadata
 import logging
@@ -33,7 +33,7 @@ class LoadFaceAnalysis(io.ComfyNode):
             node_id="DiffLoRALoadFaceAnalysis",
             display_name="Load Face Analysis",
             category=CATEGORY,
-            description="Loads insightface's face detector and recogniser. Works with other packs' nodes too.",
+            description="Loads insightface's face detector and recognizer. Works with other packs' nodes too.",
             inputs=[
                 io.Combo.Input(
                     "model_pack",
@@ -107,7 +107,7 @@ def load_face_analysis(folder: Path, provider: str) -> Any:
 
 
 def how_to_install() -> str:
-    """What to type so that faces can be analysed: insightface brings onnxruntime, which overwrites its variants."""
+    """What to type so that faces can be analyzed: insightface brings onnxruntime, which overwrites its variants."""
     pip = f'"{sys.executable}" -m pip'
     variant = next((name for name in VARIANTS if _installed(name)), None)
     repair = f"; then {pip} uninstall -y onnxruntime; then {pip} install --force-reinstall --no-deps {variant}"

@@ -65,7 +65,7 @@ class EncodeFace(io.ComfyNode):
             outputs=[
                 Face.Output("face", display_name="DIFFLORA_FACE", tooltip="For Mix Features."),
                 io.Image.Output(
-                    "crops", display_name="IMAGE", tooltip="The aligned faces, as the recogniser sees them."
+                    "crops", display_name="IMAGE", tooltip="The aligned faces, as the recognizer sees them."
                 ),
             ],
         )
@@ -160,7 +160,7 @@ class MixFeatures(io.ComfyNode):
 
 
 def check_face(model: LoadedDiffLoRA, face: FaceFeatures) -> Tensor:
-    """Return the embeddings, or refuse those of another recogniser: they are numbers of another language."""
+    """Return the embeddings, or refuse those of another recognizer: they are numbers of another language."""
     expected = model.difflora.config.encoders.face
     if face.encoder != expected:
         raise ValueError(

@@ -16,7 +16,7 @@ CHOSEN, OTHER, INK = "#c4552d", "#8c8378", "#2d2a26"
 
 
 def with_boxes(image: Tensor, face: EncodedFace) -> Tensor:
-    """A picture (height, width, 3) in [0, 1] with a frame around every face, the chosen one in colour.
+    """A picture (height, width, 3) in [0, 1] with a frame around every face, the chosen one in color.
 
     Larger pictures come out with a longer side of PREVIEW pixels: they are to be looked at in a node.
     """
@@ -27,10 +27,10 @@ def with_boxes(image: Tensor, face: EncodedFace) -> Tensor:
     width = max(1, round(min(canvas.size) / 64))
     for row, (*box, score) in enumerate(face.boxes.tolist()):
         box = [scale * side for side in box]
-        colour = CHOSEN if row == face.chosen else OTHER
+        color = CHOSEN if row == face.chosen else OTHER
         corners = [max(0.0, box[0]), max(0.0, box[1]), min(box[2], canvas.width - 1), min(box[3], canvas.height - 1)]
-        draw.rectangle(corners, outline=colour, width=width)
-        draw.text((corners[0] + 2 * width, corners[1] + 2 * width), f"{score:.2f}", colour)
+        draw.rectangle(corners, outline=color, width=width)
+        draw.text((corners[0] + 2 * width, corners[1] + 2 * width), f"{score:.2f}", color)
     return torch.from_numpy(np.asarray(canvas).copy()).float() / 255.0
 
 

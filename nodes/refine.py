@@ -179,8 +179,8 @@ class Trainer:
 
     def train(self, steps: int, learning_rate: float, batch: int, generator: torch.Generator) -> list[float]:
         """Losses of all steps."""
-        optimiser = torch.optim.Adam(self.factors.values(), lr=learning_rate, betas=(0.9, 0.99))
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        optimizer = torch.optim.Adam(self.factors.values(), lr=learning_rate, betas=(0.9, 0.99))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         progress = comfy.utils.ProgressBar(steps)
         losses: list[float] = []
         try:
@@ -192,9 +192,9 @@ class Trainer:
                         f"the loss is not finite at step {len(losses) + 1} of {steps}: lower `learning_rate`, or look "
                         "at the LoRA it started from; no LoRA comes out"
                     )
-                optimiser.zero_grad(set_to_none=True)
+                optimizer.zero_grad(set_to_none=True)
                 loss.backward()
-                optimiser.step()
+                optimizer.step()
                 schedule.step()
                 losses.append(float(loss.detach()))
                 progress.update(1)

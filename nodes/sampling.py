@@ -61,7 +61,7 @@ class SampleLoRA(io.ComfyNode):
                     tooltip="How many LoRAs are drawn and averaged: more are steadier, fewer are more varied.",
                 ),
                 io.Float.Input(
-                    "gain",
+                    "latent_scale",
                     default=1.0,
                     min=0.0,
                     max=4.0,
@@ -89,7 +89,7 @@ class SampleLoRA(io.ComfyNode):
         guidance: float,
         scheduler: str,
         samples: int,
-        gain: float,
+        latent_scale: float,
         candidates: int,
     ) -> io.NodeOutput:
         """Sample with a progress bar; Interrupt takes effect before the next step."""
@@ -106,7 +106,7 @@ class SampleLoRA(io.ComfyNode):
             "guidance_scale": guidance,
             "scheduler": scheduler,
             "samples": samples,
-            "gain": gain,
+            "latent_scale": latent_scale,
         }
         latents = model.on_device().sample(
             features.condition.expand(candidates, -1),

@@ -57,9 +57,9 @@ class FaceFeatures:
     """DIFFLORA_FACE: one embedding per reference picture."""
 
     embeddings: Tensor
-    """(pictures, width), float32, raw as the recogniser gives them."""
+    """(pictures, width), float32, raw as the recognizer gives them."""
     encoder: str
-    """Name of the recogniser's model pack; embeddings of two packs are not interchangeable."""
+    """Name of the recognizer's model pack; embeddings of two packs are not interchangeable."""
     references: str
     """Fingerprint of the pictures, which ends up in the LoRA's metadata."""
 

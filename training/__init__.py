@@ -9,8 +9,8 @@ settings, dry_run                   YAML files; what a run will cost
 lae_data, lae_training, train_lae   the LoRA autoencoder on numbers
 embed, embeddings, conditions       the frozen encoders' view of people's pictures
 denoiser, difflora_*, train_difflora   MIF and DiT on numbers
-picture_loss, picture_stage, dataset_pictures, tune   both through the base model's pictures
-picture_gain, picture_check, sampling_choice   validation by pictures; the recommended sampling
+diffusion_loss, picture_stage, dataset_pictures, tune   both through the base model's pictures
+teacher_recovery, picture_check, sampling_choice   validation by pictures; the recommended sampling
 personalize                         pictures to a LoRA file
 toy_*, charts                       the paper's toy experiment; line charts
 """

@@ -34,7 +34,7 @@ class LinearAutoencoder(nn.Module):
         """It has none."""
 
     @torch.no_grad()
-    def initialise_from(self, read: Read, loras: int) -> None:
+    def initialize_from(self, read: Read, loras: int) -> None:
         numel, count = self.basis.shape
         scores = scores_of_gram(gram(read, 0, numel, loras), count).to(self.basis.dtype)
         loadings = torch.cat([read(start, stop).T @ scores for start, stop in slices(numel, loras)])
@@ -54,7 +54,7 @@ class FlatAutoencoder(nn.Module):
     """A plain autoencoder after p-diff (arXiv 2402.13144): strided 1-D convolutions with shared kernels over the flat
     vector, SiLU between them, transposed ones back.
 
-    Ours in two points: it has no normalisation, since InstanceNorm over the flat vector erases a LoRA's scale; and
+    Ours in two points: it has no normalization, since InstanceNorm over the flat vector erases a LoRA's scale; and
     channels double at each layer from 8 up to ``hidden``. It starts at random and has to be trained.
     """
 
@@ -85,7 +85,7 @@ class FlatAutoencoder(nn.Module):
     def start_variance(self, deviation: Tensor) -> None:
         """It has none."""
 
-    def initialise_from(self, read: Read, loras: int) -> None:
+    def initialize_from(self, read: Read, loras: int) -> None:
         """Nothing: shared kernels have no principal components to start from."""
 
     @torch.no_grad()

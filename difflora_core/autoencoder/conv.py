@@ -4,7 +4,7 @@
 symmetry: number 17 of one module has nothing to do with number 17 of the next, and convolutions that share one kernel
 over all positions hardly learn. Therefore the first and last convolution are *local* (kernel = stride, an own kernel
 at every position) unless ``local`` is off, which is there to be compared with; the residual convolutions between them
-share theirs and let neighbouring chunks correct one another. The stage behind covers a whole group of chunks.
+share theirs and let neighboring chunks correct one another. The stage behind covers a whole group of chunks.
 """
 
 import math
@@ -80,8 +80,8 @@ class ConvAutoencoder(StagedAutoencoder):
     def encode_columns(self, read: Read, loras: int, batch_size: int = 64) -> Tensor:
         return super().encode_columns(self._padded(read), loras, batch_size)
 
-    def initialise_from(self, read: Read, loras: int) -> None:
-        super().initialise_from(self._padded(read), loras)
+    def initialize_from(self, read: Read, loras: int) -> None:
+        super().initialize_from(self._padded(read), loras)
 
     def _padded(self, read: Read) -> Read:
         def padded(start: int, stop: int) -> Tensor:

@@ -22,7 +22,8 @@ LOOK, ITERATIONS = 20, 80
 
 def latents_of(lae: LAE, flat: Tensor) -> Tensor:
     """Latents (loras, tokens, width) of LoRAs (loras, numel): of LoRAs that come from the decoder the nearest ones, of
-    all others the encoder's. Computed in float32, one LoRA after the other, so that none depends on others."""
+    all others the encoder's. Computed in float32, one LoRA after the other, so that none depends on others.
+    """
     encoded = lae.encode(flat)
     with torch.inference_mode(False), torch.enable_grad():
         # A copy: the weights may be in half precision, or without autograd, as ComfyUI loads them
@@ -32,29 +33,30 @@ def latents_of(lae: LAE, flat: Tensor) -> Tensor:
 
 
 def nearest_latent(lae: LAE, lora: Tensor) -> Tensor | None:
-    """The latent (tokens, width) whose LoRA is nearest to `lora` (numel,) in normalised numbers, by L-BFGS from the
-    average person; None if it explains less than OWN of it, which a short first look tells."""
-    target = lae.normalise(lora[None])
+    """The latent (tokens, width) whose LoRA is nearest to `lora` (numel,) in normalized numbers, by L-BFGS from the
+    average person; None if it explains less than OWN of it, which a short first look tells.
+    """
+    target = lae.normalize(lora[None])
     size = target.square().sum()
     if not size > 0:
         return None
     latent = torch.zeros(1, *lae.latent_mean.shape, device=lora.device, requires_grad=True)
 
     def unexplained() -> Tensor:
-        return (lae.normalise(lae.decode(latent)) - target).square().sum() / size
+        return (lae.normalize(lae.decode(latent)) - target).square().sum() / size
 
     for iterations in (LOOK, ITERATIONS):
-        optimiser = torch.optim.LBFGS(
+        optimizer = torch.optim.LBFGS(
             [latent], max_iter=iterations, history_size=20, line_search_fn="strong_wolfe", tolerance_change=1e-12
         )
 
-        def closure(optimiser: torch.optim.Optimizer = optimiser) -> float:
-            optimiser.zero_grad()
+        def closure(optimizer: torch.optim.Optimizer = optimizer) -> float:
+            optimizer.zero_grad()
             loss = unexplained()
             loss.backward()
             return float(loss.detach())
 
-        optimiser.step(closure)
+        optimizer.step(closure)
         with torch.no_grad():
             if not float(unexplained()) < 1.0 - OWN:
                 return None

@@ -3,7 +3,7 @@
 Networks of one interface: `lae_conv` is the paper's, `lae_token` our other one, `lae_baselines` what they have to
 beat; `lae_stages` is what the first two share. This file has what stands around them: statistics and latents.
 
-Nothing inside normalises a LoRA by its own size: scale is identity strength and has to survive. The statistics outside
+Nothing inside normalizes a LoRA by its own size: scale is identity strength and has to survive. The statistics outside
 the network (mean LoRA, scale per factor, latent mean and deviation) belong to the training set, not to a LoRA, so they
 do not count as side numbers in the compression ratio.
 """
@@ -37,7 +37,7 @@ def network_for(layout: LoRALayout, config: LAEConfig) -> Network:
 class LAE(nn.Module):
     """The autoencoder with its statistics: flat LoRAs ``(batch, numel)`` ⇄ latents ``(batch, tokens, width)``.
 
-    Latents are standardised number by number over the training LoRAs, so that diffusion sees about a unit Gaussian
+    Latents are standardized number by number over the training LoRAs, so that diffusion sees about a unit Gaussian
     and zero is the average person. A new LAE knows nothing: call :meth:`fit` on training LoRAs, or load a state dict.
     """
 
@@ -63,7 +63,7 @@ class LAE(nn.Module):
     def encode(self, flat: Tensor) -> Tensor:
         """Latents of LoRAs; of a variational network the mean."""
         self.layout.check(flat)
-        return self.posterior(self.normalise(flat))[0]
+        return self.posterior(self.normalize(flat))[0]
 
     def decode(self, latents: Tensor) -> Tensor:
         if latents.shape[1:] != self.latent_mean.shape:
@@ -74,9 +74,9 @@ class LAE(nn.Module):
         return self.restore(self._decode(latents))
 
     def posterior(self, numbers: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Mean and logarithm of the variance (batch, tokens, width) of the latents of normalised numbers.
+        """Mean and logarithm of the variance (batch, tokens, width) of the latents of normalized numbers.
 
-        In standardised latents. Without a variational network there is no variance: None.
+        In standardized latents. Without a variational network there is no variance: None.
         """
         mean, log_variance = self.network.posterior(numbers)
         if log_variance is not None:
@@ -86,7 +86,7 @@ class LAE(nn.Module):
     def reconstruct(
         self, numbers: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Normalised numbers (batch, numel) through the latent and back: what a trainer compares, and the posterior.
+        """Normalized numbers (batch, numel) through the latent and back: what a trainer compares, and the posterior.
 
         With a generator a variational network decodes a draw from the posterior (Kingma and Welling, arXiv 1312.6114,
         section 2.4), else its mean.
@@ -101,12 +101,12 @@ class LAE(nn.Module):
     def _decode(self, latents: Tensor) -> Tensor:
         return self.network.decode(latents * self.latent_std + self.latent_mean)
 
-    def normalise(self, flat: Tensor) -> Tensor:
+    def normalize(self, flat: Tensor) -> Tensor:
         """Deviation from the mean LoRA in units of the factor's scale."""
         return (flat - self.mean) / self.scale_of_numbers()
 
     def restore(self, numbers: Tensor) -> Tensor:
-        """The inverse of :meth:`normalise`."""
+        """The inverse of :meth:`normalize`."""
         return numbers * self.scale_of_numbers() + self.mean
 
     def scale_of_numbers(self) -> Tensor:
@@ -116,7 +116,8 @@ class LAE(nn.Module):
     @torch.no_grad()
     def fit(self, loras: Tensor | LoRAColumns) -> None:
         """Take statistics and starting weights from LoRAs: a tensor (loras, numel), or a store of which columns are
-        read slice by slice, never all of it. Raises ValueError on bad ones."""
+        read slice by slice, never all of it. Raises ValueError on bad ones.
+        """
         source = loras
         if isinstance(source, Tensor):
             self.layout.check(source)
@@ -131,8 +132,8 @@ class LAE(nn.Module):
             columns = source.columns(start, stop).to(self.mean)
             return (columns - self.mean[start:stop]) / scale[start:stop]
 
-        self.network.initialise_from(lambda start, stop: read(start, stop)[::step], len(range(0, count, step)))
-        self._standardise([self.network.encode_columns(read, count)])
+        self.network.initialize_from(lambda start, stop: read(start, stop)[::step], len(range(0, count, step)))
+        self._standardize([self.network.encode_columns(read, count)])
         self.network.start_variance(self.latent_std)
 
     def _measure(self, source: LoRAColumns, count: int) -> None:
@@ -161,11 +162,12 @@ class LAE(nn.Module):
     @torch.no_grad()
     def fit_latents(self, loras: Tensor | Iterable[Tensor], batch_size: int = 64) -> None:
         """Measure mean and deviation of the latents of training LoRAs, given as one tensor or batch by batch: to be
-        called again after training."""
+        called again after training.
+        """
         batches = loras.split(batch_size) if isinstance(loras, Tensor) else loras
-        self._standardise(self.network.encode(self.normalise(batch)) for batch in batches)
+        self._standardize(self.network.encode(self.normalize(batch)) for batch in batches)
 
-    def _standardise(self, batches: Iterable[Tensor]) -> None:
+    def _standardize(self, batches: Iterable[Tensor]) -> None:
         count, total, squares = 0, self.latent_mean.double() * 0, self.latent_std.double() * 0
         for raw in batches:
             count, total, squares = (

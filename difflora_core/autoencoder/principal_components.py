@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-MOST_LORAS_FOR_PCA = 2048  # the Gram matrix of all pairs is the cost; more LoRAs are thinned out evenly
-LARGEST_EIGENPROBLEM = 2048  # beyond, the leading eigenvectors are iterated
+MAX_LORAS_FOR_PCA = 2048  # the Gram matrix of all pairs is the cost; more LoRAs are thinned out evenly
+MAX_EIGENPROBLEM_SIZE = 2048  # beyond, the leading eigenvectors are iterated
 ITERATIONS = 12
 SLICE = 2**26  # numbers of training LoRAs in memory at once, 256 MB
 
 Read = Callable[[int, int], Tensor]
-"""(start, stop) → these numbers of all LoRAs, normalised: (loras, stop − start)."""
+"""(start, stop) → these numbers of all LoRAs, normalized: (loras, stop − start)."""
 Span = tuple[int, int]
 
 
@@ -52,7 +52,7 @@ def slices(numel: int, loras: int) -> Iterator[Span]:
 
 
 def runs(spans: Sequence[Span], loras: int) -> Iterator[Sequence[int]]:
-    """Neighbouring spans put together as long as they are within `SLICE` numbers: their positions, in order."""
+    """Neighboring spans put together as long as they are within `SLICE` numbers: their positions, in order."""
     first = 0
     for position in range(1, len(spans) + 1):
         if position == len(spans) or loras * (spans[position][1] - spans[first][0]) > SLICE:
@@ -102,7 +102,7 @@ def principal_directions(x: Tensor, count: int) -> Tensor:
     """The leading right singular vectors ``(d, count)`` of ``x`` ``(n, d)``, orthonormal also beyond its rank; zero
     beyond d.
 
-    Orthonormalised by QR: a direction that hardly varies comes out of the Gram matrix with the large ones mixed in.
+    Orthonormalized by QR: a direction that hardly varies comes out of the Gram matrix with the large ones mixed in.
     """
     return wide(torch.linalg.qr(x.T @ principal_scores(x, count)).Q, count)
 
@@ -126,7 +126,7 @@ def leading_eigenvectors(symmetric: Tensor, count: int) -> Tensor:
     enough to start from, and without the cubic cost.
     """
     size = len(symmetric)
-    if size <= LARGEST_EIGENPROBLEM or count > size // 4:
+    if size <= MAX_EIGENPROBLEM_SIZE or count > size // 4:
         return wide(torch.linalg.eigh(symmetric)[1].flip(1)[:, :count], count)
     basis = symmetric[:, symmetric.diagonal().topk(count).indices]
     for _ in range(ITERATIONS):
@@ -141,4 +141,4 @@ def wide(matrix: Tensor, columns: int) -> Tensor:
 
 def thinning(loras: int) -> int:
     """Every how many-th LoRA the principal components are taken from."""
-    return math.ceil(loras / MOST_LORAS_FOR_PCA)
+    return math.ceil(loras / MAX_LORAS_FOR_PCA)

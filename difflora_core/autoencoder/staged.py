@@ -26,7 +26,7 @@ from .principal_components import (
     scores_of_gram,
 )
 
-FIRST_LOG_VARIANCE = -4.0  # of a standardised latent: noise of .14 deviations when training begins
+FIRST_LOG_VARIANCE = -4.0  # of a standardized latent: noise of .14 deviations when training begins
 
 
 class LocalConv1d(nn.Module):
@@ -59,14 +59,14 @@ class TransposedLocalConv1d(nn.Module):
 
 
 def apply_maps(x: Tensor, weight: Tensor) -> Tensor:
-    """x (batch, positions, in) by weight (positions or 1, in, out): (batch, positions, out)."""
+    """X (batch, positions, in) by weight (positions or 1, in, out): (batch, positions, out)."""
     if len(weight) == 1:
         return x @ weight[0]
     return torch.einsum("bpi,pio->bpo", x, weight)
 
 
 class StagedAutoencoder(nn.Module):
-    """Normalised numbers ``(batch, numel)`` ⇄ raw latents ``(batch, tokens, width)``, in two stages: see above.
+    """Normalized numbers ``(batch, numel)`` ⇄ raw latents ``(batch, tokens, width)``, in two stages: see above.
 
     A network says how numbers become codes and back (`codes`, `numbers`), and the same for one unit while it is
     started: `spans`, the numbers of each unit; `kinds`, whose map each unit has, where maps are shared; `set_unit`.
@@ -144,7 +144,7 @@ class StagedAutoencoder(nn.Module):
             self.log_variance.bias.copy_(rearrange(start, "(g t) w -> g (t w)", g=self.config.groups))
 
     @torch.no_grad()
-    def initialise_from(self, read: Read, loras: int) -> None:
+    def initialize_from(self, read: Read, loras: int) -> None:
         """Set both stages from training LoRAs: components of components, group by group.
 
         The codes of a unit are the directions that matter most to the *group's* components, not to the unit alone.

@@ -4,7 +4,7 @@
 
 The map of a module is its own, or with ``local`` off one for all modules of the same shape (SDXL: four). The
 transformer is told what kind of module a token is (to_q, to_out, …) and how deep its block lies, works on a wider
-copy of the codes and adds a correction to them, which starts at zero. Its normalisations stand inside the branches
+copy of the codes and adds a correction to them, which starts at zero. Its normalizations stand inside the branches
 only: what they compute is bounded, and the linear way around them carries a LoRA's scale into the latent and back.
 """
 
@@ -26,7 +26,8 @@ BLOCK = re.compile(r"^(?P<block>.*\.transformer_blocks\.\d+)\.(?P<kind>.*)$")
 
 def split_name(name: str) -> tuple[str, str]:
     """A module's name as its block and its kind: "….transformer_blocks.0" and "attn1.to_q". A name without a block is
-    a block of its own, and its kind is the last word."""
+    a block of its own, and its kind is the last word.
+    """
     found = BLOCK.match(name)
     return (found["block"], found["kind"]) if found else (name, name.rsplit(".", 1)[-1])
 
@@ -34,7 +35,7 @@ def split_name(name: str) -> tuple[str, str]:
 def tokens_of(layout: LoRALayout, token_of: str) -> tuple[list[tuple[int, ...]], list[int], list[int]]:
     """Sizes of the modules in each token, in flat order; and for each token the number of its kind and of its depth.
 
-    A token is a module, or all neighbouring modules of one transformer block. Tokens of one kind have the same modules
+    A token is a module, or all neighboring modules of one transformer block. Tokens of one kind have the same modules
     in the same order; the depth counts blocks.
     """
     sizes: list[tuple[int, ...]] = []

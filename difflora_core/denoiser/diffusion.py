@@ -1,7 +1,7 @@
 """Diffusion over LoRA latents: the noise schedule, the x0 loss, and sampling through diffusers' schedulers.
 
 The paper adds noise to the LoRA latent and lets the network predict the clean latent itself, trained with a
-reconstruction loss. The cosine schedule, min-SNR weighting, guidance, averaging and gain are our choice.
+reconstruction loss. The cosine schedule, min-SNR weighting, guidance, averaging and latent scale are our choice.
 """
 
 import math
@@ -33,7 +33,7 @@ class SamplingConfig:
     """Recommended sampling, stored in the checkpoint; chosen on validation people.
 
     steps: 1 to 1000. guidance_scale: 0 is the average person's condition, 1 no guidance; anything else takes twice the
-    work. Guidance turns a prediction, the gain makes it longer. samples: latents drawn and averaged. gain: distance
+    work. Guidance turns a prediction, the latent scale changes its length. samples: latents drawn and averaged. latent_scale: distance
     from the average person, 1 as predicted; it undoes the shrinkage of a mean prediction.
     Raises ValueError for settings outside what they can be.
     """
@@ -42,12 +42,17 @@ class SamplingConfig:
     guidance_scale: float = 1.0
     scheduler: str = "ddim"
     samples: int = 4
-    gain: float = 1.0
+    latent_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if self.scheduler not in SCHEDULERS:
             raise ValueError(f"Schedulers are {', '.join(SCHEDULERS)}, found {self.scheduler!r}.")
-        for name, kind in (("steps", Integral), ("samples", Integral), ("guidance_scale", Real), ("gain", Real)):
+        for name, kind in (
+            ("steps", Integral),
+            ("samples", Integral),
+            ("guidance_scale", Real),
+            ("latent_scale", Real),
+        ):
             if not isinstance(getattr(self, name), kind):
                 what = "a whole number" if kind is Integral else "a number"
                 raise ValueError(f"{name} is {what}, found {getattr(self, name)!r}.")
@@ -60,8 +65,8 @@ class SamplingConfig:
                 f"The guidance scale is 0 or more, found {self.guidance_scale}: 1 is none, below 0 would lead away "
                 "from the person."
             )
-        if not math.isfinite(self.gain):
-            raise ValueError(f"The gain is a finite number, found {self.gain}.")
+        if not math.isfinite(self.latent_scale):
+            raise ValueError(f"The latent scale is a finite number, found {self.latent_scale}.")
 
 
 def make_scheduler(name: str) -> DDIMScheduler | DPMSolverMultistepScheduler | UniPCMultistepScheduler:
@@ -96,10 +101,10 @@ class NoiseSchedule(nn.Module):
         return (alphas / (1 - alphas)).clamp_max(min_snr_gamma)
 
 
-def draw_timesteps(count: int, generator: torch.Generator, toward_noise: float = 1.0) -> Tensor:
-    """Timesteps (count,) int64. `toward_noise` > 1 draws high noise more often: there the person is decided."""
+def draw_timesteps(count: int, generator: torch.Generator, timestep_bias: float = 1.0) -> Tensor:
+    """Timesteps (count,) int64. `timestep_bias` > 1 draws high noise more often: there the person is decided."""
     uniform = torch.rand(count, generator=generator)
-    return (uniform.pow(1.0 / toward_noise) * TIMESTEPS).long().clamp_max(TIMESTEPS - 1)
+    return (uniform.pow(1.0 / timestep_bias) * TIMESTEPS).long().clamp_max(TIMESTEPS - 1)
 
 
 @torch.no_grad()
@@ -116,7 +121,7 @@ def sample(
 
     denoise(noisy, timesteps, condition) → x0: a `DiT`, whose modulations are computed ahead, or any function of one
     condition a row. null: (condition_width,), the condition of guidance. All samples of all people run in one batch and
-    are averaged per person; then the gain is applied, from latent zero, which is the mean of the training latents.
+    are averaged per person; then the latent scale is applied, from latent zero, which is the mean of the training latents.
     generator: one for all, or one per condition, so that a row comes out as it would alone. Noise is drawn on the
     generator's device, so that a seed means the same LoRA on every device, and the latents stay in float32 between
     steps, whatever the network computes in. callback(step, steps) is called before each step and may raise to
@@ -138,7 +143,7 @@ def sample(
             callback(step, config.steps)
         latents = state
     mean = latents.unflatten(0, (len(condition), config.samples)).mean(1)
-    return config.gain * mean
+    return config.latent_scale * mean
 
 
 @torch.no_grad()
@@ -149,7 +154,7 @@ def trajectory(
 
     denoise, null: see `sample`. condition: (people, condition_width). noise: (people · config.samples, tokens, width),
     samples of a person side by side; the latents keep its dtype. A step is computed when its result is asked for, so
-    whoever leaves early has paid for no more. `config.gain` and the average of samples are left to the caller.
+    whoever leaves early has paid for no more. `config.latent_scale` and the average of samples are left to the caller.
     """
     scheduler = make_scheduler(config.scheduler)
     scheduler.set_timesteps(config.steps, device=condition.device)
@@ -170,7 +175,7 @@ def trajectory(
 def _guided(with_condition: Tensor, without: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance that is never further from the average person than the prediction itself.
 
-    Distance is the gain's business: a guided prediction that grows as well soon leaves what the LAE's decoder knows.
+    Distance is the latent scale's business: a guided prediction that grows as well soon leaves what the LAE's decoder knows.
     After the rescaled guidance of Lin et al. (2023, arXiv 2305.08891), here with lengths and in full.
     """
     guided = without + scale * (with_condition - without)

@@ -28,7 +28,7 @@ class DiTConfig:
     """tokens × latent_width: the LAE's latent. width, layers: of the transformer. condition_width: MIF's.
 
     token_types, token_depths: for each token the number of its kind and of its place in the U-Net, see `token_places`;
-    each gets a learnt embedding beside the position's. Empty, as for latents whose tokens mix all modules: none.
+    each gets a learned embedding beside the position's. Empty, as for latents whose tokens mix all modules: none.
     """
 
     tokens: int = 18
@@ -63,7 +63,7 @@ CONFIGURATIONS: dict[str, DiTConfig] = {
 
 
 def parameter_count(config: DiTConfig) -> int:
-    """Exact number of learnt numbers of a DiT, counted without making it."""
+    """Exact number of learned numbers of a DiT, counted without making it."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in DiT(config).parameters())
 
@@ -91,7 +91,7 @@ def timestep_embedding(timesteps: Tensor, width: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with RMS-normalised queries and keys; inner width heads × head_width."""
+    """Multi-head self-attention with RMS-normalized queries and keys; inner width heads × head_width."""
 
     def __init__(self, width: int, heads: int, head_width: int) -> None:
         super().__init__()
@@ -161,14 +161,15 @@ class DiT(nn.Module):
         self.embed_depth = self._embedding(config.token_depths)
         self.register_buffer("token_types", torch.tensor(config.token_types, dtype=torch.long), persistent=False)
         self.register_buffer("token_depths", torch.tensor(config.token_depths, dtype=torch.long), persistent=False)
-        self._initialise_weights()
+        self._initialize_weights()
 
     def _embedding(self, numbers: Sequence[int]) -> nn.Embedding | None:
         return nn.Embedding(max(numbers) + 1, self.config.width) if numbers else None
 
-    def _initialise_weights(self) -> None:
+    def _initialize_weights(self) -> None:
         """Zero the gates, so that every block starts as the identity, and the output, so that training starts at the
-        mean LoRA (latents are standardised: zero is the average person)."""
+        mean LoRA (latents are standardized: zero is the average person).
+        """
         modulations = [block.modulation for block in self.blocks if isinstance(block, Block)]
         for layer in (*modulations, self.modulation_out, self.out):
             nn.init.zeros_(layer.weight)

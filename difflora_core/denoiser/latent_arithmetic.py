@@ -1,6 +1,6 @@
 """Arithmetic in the space of LoRA latents. Its origin is the average person, so a latent's length is identity strength.
 
-Mixing latents and not LoRAs keeps the result where the LAE's decoder has learnt what LoRAs look like. The paper does
+Mixing latents and not LoRAs keeps the result where the LAE's decoder has learned what LoRAs look like. The paper does
 not blend people; this is our choice.
 """
 

@@ -47,7 +47,8 @@ def balanced_factors(down: Tensor, up: Tensor, rank: int) -> tuple[Tensor, Tenso
 def canonical(flat: Tensor, layout: LoRALayout) -> Tensor:
     """The canonical factors of LoRAs (..., numel), same shape and dtype: the factors of a thin SVD of ΔW with the
     square root of the singular values on either side, descending, signs as in `thin_svd`. ΔW is kept; whoever has the
-    same ΔW gets the same factors, as far as its singular values differ."""
+    same ΔW gets the same factors, as far as its singular values differ.
+    """
     layout.check(flat)
     result = torch.empty_like(flat)
     for downs, ups in layout.by_shape():

@@ -18,7 +18,7 @@ from .single_file import load_single_file
 
 
 def export_diffusers(checkpoint: Path, folder: Path, tokenizer: Path) -> Path:
-    """Write `checkpoint` (a file of miniature.single_file) as an SDXL folder of diffusers, in float32, and return it.
+    """Write `checkpoint` (a file of miniature.base_model.single_file) as an SDXL folder of diffusers, in float32, and return it.
 
     tokenizer: folder with SDXL's vocab.json and merges.txt. A folder written earlier is replaced; at any moment
     `folder` is either absent or whole.
@@ -61,7 +61,7 @@ def export_diffusers(checkpoint: Path, folder: Path, tokenizer: Path) -> Path:
 
 
 def _autoencoder(taesd: Mapping[str, Tensor]) -> AutoencoderTiny:
-    """diffusers' TAESD with this state: pictures in [-1, 1], latents of the U-Net's own (unit) size."""
+    """Diffusers' TAESD with this state: pictures in [-1, 1], latents of the U-Net's own (unit) size."""
     vae = AutoencoderTiny(scaling_factor=1.0)
     vae.load_state_dict({_diffusers_name(name): tensor for name, tensor in taesd.items() if name.startswith("taesd_")})
     return vae.eval().requires_grad_(False)

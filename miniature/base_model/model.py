@@ -1,6 +1,6 @@
 """The miniature's base model: U-Net and two text encoders of SDXL's shape, trained together from nothing.
 
-v-prediction with zero terminal SNR (rescaled SDXL betas), so that flat backgrounds come out in their true colour.
+v-prediction with zero terminal SNR (rescaled SDXL betas), so that flat backgrounds come out in their true color.
 While training, the text encoders hold only the few dozen tokens that captions use; `expand_vocabulary` puts them back
 into the tokenizer's 49,408 rows, unused rows zero.
 """
@@ -113,7 +113,7 @@ class BaseModel(nn.Module):
     def predict(
         self, noisy: Tensor, timesteps: Tensor, condition: Condition, control: tuple[list[Tensor], Tensor] | None = None
     ) -> Tensor:
-        """v for noisy latents (batch, 4, 16, 16) at integer timesteps (batch,).
+        """V for noisy latents (batch, 4, 16, 16) at integer timesteps (batch,).
 
         control: a ControlNet's residuals for the skip connections and the middle.
         """

@@ -1,6 +1,6 @@
 """Stage `outfit`: a second LoRA, for a thing instead of a person, to show that personal LoRAs compose with others.
 
-A blue beanie, where the base model knows only red ones, learnt from many training people, so that it holds the beanie
+A blue beanie, where the base model knows only red ones, learned from many training people, so that it holds the beanie
 and nobody's face.
 """
 

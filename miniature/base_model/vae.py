@@ -1,6 +1,6 @@
 """The miniature's autoencoder: TAESD's architecture and keys, trained here with fewer active channels.
 
-ComfyUI recognises a small VAE by TAESD's keys: /8, 64 channels everywhere. Most of those are not needed for drawings,
+ComfyUI recognizes a small VAE by TAESD's keys: /8, 64 channels everywhere. Most of those are not needed for drawings,
 so a narrower network is trained and written into the 64 channels: surplus channels get zero weights and stay exactly
 zero through convolution, ReLU and skip; a block that is not trained gets zero weights and is then exactly a ReLU.
 So the exported file computes the very same function (tested).
@@ -123,7 +123,7 @@ def import_taesd(full: Mapping[str, Tensor], vae: TinyVAE) -> dict[str, Tensor]:
 def reconstruction_loss(
     vae: TinyVAE, pictures: Tensor, weight: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """L1 + 4·L2 + 0.5·gradient difference + 0.5·opponent colours + a pull of each latent
+    """L1 + 4·L2 + 0.5·gradient difference + 0.5·opponent colors + a pull of each latent
     channel to zero mean and unit deviation.
 
     pictures: (batch, 3, h, w) in [0, 1]. weight: (batch, 1, h, w), how much each pixel counts (eyes and mouth more).
@@ -135,7 +135,7 @@ def reconstruction_loss(
     horizontal = (difference[..., 1:] - difference[..., :-1]).abs() * weight[..., 1:]
     vertical = (difference[..., 1:, :] - difference[..., :-1, :]).abs() * weight[..., 1:, :]
     pixels = (weight * difference.abs()).mean() + 4.0 * (weight * difference.square()).mean()
-    # Irises, lips and freckles are a few pixels of colour: without a term of their own they come out grey
+    # Irises, lips and freckles are a few pixels of color: without a term of their own they come out grey
     red_green, blue_yellow = difference[:, 0] - difference[:, 1], difference[:, 2] - difference[:, :2].mean(1)
     pixels = pixels + 0.5 * (weight[:, 0] * (red_green.abs() + blue_yellow.abs())).mean()
     deviation, mean = torch.std_mean(latents, dim=(0, 2, 3))

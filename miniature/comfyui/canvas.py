@@ -14,7 +14,7 @@ from typing import Any
 from .graph import widgets
 
 INPUT_NODE, OUTPUT_NODE = -10, -20  # the browser's numbers for the two ends of a subgraph
-COLOURS = ("#3f789e", "#8A5A2B", "#3f6e3a", "#6e3a5c")
+COLORS = ("#3f789e", "#8A5A2B", "#3f6e3a", "#6e3a5c")
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Canvas:
     def group(self, title: str, at: tuple[int, int], size: tuple[int, int]) -> None:
         """Draw a titled frame behind nodes."""
         number = len(self.groups)
-        frame = {"id": number + 1, "title": title, "bounding": [*at, *size], "color": COLOURS[number % len(COLOURS)]}
+        frame = {"id": number + 1, "title": title, "bounding": [*at, *size], "color": COLORS[number % len(COLORS)]}
         self.groups.append({**frame, "font_size": 24, "flags": {}})
 
     def save(self, path: Path) -> None:

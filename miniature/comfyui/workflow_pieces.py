@@ -89,7 +89,7 @@ class Portrait:
             "guidance": self.sampling.guidance_scale,
             "scheduler": self.sampling.scheduler,
             "samples": self.sampling.samples,
-            "gain": self.sampling.gain,
+            "latent_scale": self.sampling.latent_scale,
         }
         return self.canvas.add(
             "DiffLoRASample",

@@ -30,7 +30,7 @@ WHO = 5
 TEXT_LINES = {"DiffLoRALoad": 100}
 """Pixels that a node's text needs below its widgets, where that is more than usual."""
 STEP = 640
-"""Pixels between nodes on the canvas, so that no neighbour gets into a picture."""
+"""Pixels between nodes on the canvas, so that no neighbor gets into a picture."""
 
 
 class Exhibition:
@@ -67,7 +67,11 @@ class Exhibition:
         seen = self.canvas.add("CLIPVisionEncode", "See", self.place(), (320, 60), clip_vision=vision, image=images)[0]
         mixed = add("DiffLoRAMixFeatures", 340, model=model, face=face, clip_vision_output=seen)[0]
         chosen = pieces.sampling
-        settings: dict[str, Any] = {"steps": chosen.steps, "guidance": chosen.guidance_scale, "gain": chosen.gain}
+        settings: dict[str, Any] = {
+            "steps": chosen.steps,
+            "guidance": chosen.guidance_scale,
+            "latent_scale": chosen.latent_scale,
+        }
         settings |= {"samples": chosen.samples, "scheduler": chosen.scheduler, "candidates": 2}
         latent = add("DiffLoRASample", 340, model=model, features=mixed, seed=1, **settings)[0]
         lora = add("DiffLoRADecode", 300, model=model, latent=latent)[0]

@@ -93,7 +93,7 @@ def without_lora(graph: Graph) -> Graph:
 
 def average_person(graph: Graph) -> Graph:
     """The workflow with the LoRA of latent zero, the average person: the distance from the average is zero."""
-    return graph.copy().set("Sample LoRA", gain=0.0)
+    return graph.copy().set("Sample LoRA", latent_scale=0.0)
 
 
 def with_file(graph: Graph, name: str) -> Graph:
@@ -196,7 +196,7 @@ def main() -> None:
     lines = (
         f"None of these {people} people was ever seen in training. Three pictures go in; after "
         f"{summary['seconds']['personalize']:.1f} s a LoRA comes out, and ComfyUI draws the rest with it.",  # type: ignore[index]
-        "Likeness is the cosine between face embeddings of a recogniser that is used for measuring only.",
+        "Likeness is the cosine between face embeddings of a recognizer that is used for measuring only.",
     )
     contact_sheet("DiffLoRA", lines, [_words(scene) for scene in SCENES], cards).save(OUTPUT / "sheet.png")
     print(json.dumps(summary, indent=2))
@@ -206,7 +206,3 @@ def main() -> None:
 def _words(scene: Scene) -> str:
     """The prompt without the words that all prompts share."""
     return caption(scene).split(", ", 1)[1]
-
-
-if __name__ == "__main__":
-    main()

@@ -90,9 +90,9 @@ def _draw_card(sheet: Image.Image, card: Card, corner: tuple[int, int], size: tu
         top = y + GAP + GAP // 2 + row * (PICTURE + GAP)
         grid_x = x + PICTURE + 2 * GAP + LABEL
         _paste(sheet, reference, (x + GAP, top))
-        colour = ACCENT if stripe.emphasis else INK
+        color = ACCENT if stripe.emphasis else INK
         right, middle = grid_x - 24, top + PICTURE // 2
-        draw.text((right, middle - 14), stripe.label, colour, font(24), anchor="rm")
+        draw.text((right, middle - 14), stripe.label, color, font(24), anchor="rm")
         draw.text((right, middle + 16), f"likeness {stripe.similarity:.2f}", QUIET, font(17), anchor="rm")
         if row == 0:
             draw.text((right, top + 14), card.name, QUIET, font(17), anchor="rm")

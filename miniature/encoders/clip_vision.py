@@ -41,7 +41,7 @@ def vision_config() -> CLIPVisionConfig:
 
 
 def preprocess(images: np.ndarray) -> Tensor:
-    """uint8 (n, 128, 128, 3) → float32 (n, 3, 128, 128), normalised. For training; users go through the processor."""
+    """uint8 (n, 128, 128, 3) → float32 (n, 3, 128, 128), normalized. For training; users go through the processor."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255.0
     return (pixels - torch.tensor(IMAGE_MEAN).view(3, 1, 1)) / torch.tensor(IMAGE_STD).view(3, 1, 1)
 
@@ -82,7 +82,7 @@ def load_image_encoder(folder: Path = FOLDER) -> tuple[CLIPVisionModelWithProjec
 
 
 def encode(images: list[Image.Image], folder: Path = FOLDER) -> Tensor:
-    """`image_embeds` of transformers: float32 (n, 96), not normalised."""
+    """`image_embeds` of transformers: float32 (n, 96), not normalized."""
     model, processor = load_image_encoder(folder)
     with torch.no_grad():
         return model(pixel_values=processor(images=images, return_tensors="pt")["pixel_values"]).image_embeds

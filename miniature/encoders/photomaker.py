@@ -1,4 +1,4 @@
-"""The miniature's PhotoMaker: the identity encoder of training.lora_dataset.photomaker, small, and a LoRA of rank 4.
+"""The miniature's PhotoMaker: the identity encoder of training.lora_dataset.photomaker.identity_encoder, small, and a LoRA of rank 4.
 
 Two runs on pictures of training people. First the vision tower, which begins as the shipped CLIP vision model, learns
 to tell people apart: CLIP's training on captions leaves out what captions don't say. Then projections, fuse module and
@@ -32,7 +32,7 @@ from miniature.world.people import CLASS_WORD, TRAITS, caption, person
 from training.base_model.batched_loras import stacked_loras
 from training.dreambooth.train import initial_lora
 from training.engine.loop import TrainConfig, train
-from training.lora_dataset.photomaker.identity_encoder import (
+from training.lora_dataset.photomaker.identity_encoder.identity_encoder import (
     IdEncoder,
     lora_names,
     repeat_class_word,
@@ -64,7 +64,7 @@ class Tower(nn.Module):
         nn.init.zeros_(self.traits.bias)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Normalised pictures (pictures, 3, 128, 128) → traits (pictures, 26)."""
+        """Normalized pictures (pictures, 3, 128, 128) → traits (pictures, 26)."""
         return self.traits(self.vision_model(pixel_values=pixels).pooler_output)
 
 
@@ -122,7 +122,7 @@ class Texts:
         return condition, torch.tensor(positions)
 
 
-class Album:
+class PersonImages:
     """Pictures of the training people with many pictures each, indices 0 … 1199; drawn where they are missing."""
 
     def __init__(self, build: Path) -> None:
@@ -142,7 +142,7 @@ def train_photomaker(weights: Path, build: Path, tokenizer: Path) -> Path:
         return path
     torch.set_num_threads(1)  # small matrices: more threads only wait for one another
     base, vae = load_checkpoint(weights)
-    album, texts, scheduler = Album(build), Texts(base, tokenizer), noise_scheduler()
+    album, texts, scheduler = PersonImages(build), Texts(base, tokenizer), noise_scheduler()
     encoder, layout = initial_encoder(weights), LoRALayout.from_unet(base.unet, RANK)
     train_tower(Tower(encoder), album, path.parent)
     pooled = pooled_features(encoder, album, path.with_name("pooled.safetensors"))
@@ -175,7 +175,7 @@ def train_photomaker(weights: Path, build: Path, tokenizer: Path) -> Path:
     return path
 
 
-def train_tower(tower: Tower, album: Album, folder: Path) -> None:
+def train_tower(tower: Tower, album: PersonImages, folder: Path) -> None:
     """Train the tower in place to name the traits of training people (resumable)."""
     traits = torch.tensor(np.stack([person(index).traits for index in range(TEACHER_PEOPLE)])).float()
 
@@ -189,7 +189,7 @@ def train_tower(tower: Tower, album: Album, folder: Path) -> None:
 
 
 @torch.no_grad()
-def pooled_features(encoder: IdEncoder, album: Album, path: Path) -> Tensor:
+def pooled_features(encoder: IdEncoder, album: PersonImages, path: Path) -> Tensor:
     """The tower's pooled features of pictures that serve as references: float32 (1200, 8, width), kept in a file."""
     if not path.exists():
         rows = [encoder.pool(preprocess(np.array(album[index][:CACHED]))) for index in range(TEACHER_PEOPLE)]

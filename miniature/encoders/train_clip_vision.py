@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
 from miniature.encoders.faces.degradation import worn
-from miniature.encoders.faces.face_images import Album, open_album
+from miniature.encoders.faces.face_images import PersonImages, open_album
 from miniature.world.image_blocks import scene_of
 from miniature.world.people import caption, describe, person
 from training.engine.loop import TrainConfig, train
@@ -47,7 +47,7 @@ def train_image_encoder(build: Path, weights: Path) -> None:
     save_image_encoder(model.vision.eval(), weights / "clip_vision" / "miniature")
 
 
-def draw_batch(album: Album, rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[str, ...]]]:
+def draw_batch(album: PersonImages, rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[str, ...]]]:
     """Worn, shifted pictures, uint8 (batch, 128, 128, 3), and their captions. Never mirrored: captions say left."""
     rows = rng.choice(len(album.people), BATCH, replace=False)
     columns = rng.integers(album.pictures, size=BATCH)
@@ -96,7 +96,7 @@ class CaptionedPictures(nn.Module):
     def forward(
         self, pixels: Tensor, captions: list[tuple[str, ...]], rng: np.random.Generator
     ) -> tuple[Tensor, dict[str, float]]:
-        """pixels (n, 3, 128, 128), n captions → loss and figures."""
+        """Pixels (n, 3, 128, 128), n captions → loss and figures."""
         image = F.normalize(self.vision(pixel_values=pixels).image_embeds)  # (n, width)
         clauses = self.text(self.spelling @ self.words.weight)  # (clauses, width)
         named = torch.zeros(len(captions), len(clauses))

@@ -1,6 +1,6 @@
 """Measuring: does a picture show the person, and does it show what the prompt says?
 
-Face similarity is the raw cosine of the measuring recogniser, which no part of the model was trained with; a picture in
+Face similarity is the raw cosine of the measuring recognizer, which no part of the model was trained with; a picture in
 which no face is found counts as 0. Prompt fidelity is the share of the prompt's attributes that the judge sees.
 """
 

@@ -1,7 +1,7 @@
 """The attribute judge: does a picture show what its prompt said? For measuring only, no part of the model sees it.
 
 A small convolutional classifier with one head per attribute, trained on drawn pictures of training people with blur,
-noise and colour shifts, so that a generated picture is judged by its content and not by its sharpness.
+noise and color shifts, so that a generated picture is judged by its content and not by its sharpness.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def labels(scenes: Sequence[Scene]) -> dict[str, Tensor]:
 
 
 def soften(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Blur, noise and colour shift of random strength, as generated pictures have them."""
+    """Blur, noise and color shift of random strength, as generated pictures have them."""
     amount = float(torch.rand((), generator=generator))
     if amount > 0.3:
         size = int(128 / (1 + 2.2 * (amount - 0.3)))

@@ -1,7 +1,7 @@
 """Stage `conditions`: the frozen encoders' embeddings of people's pictures, what MIF is trained on.
 
 Faces are cut out by the true landmarks with a little jitter instead of running the detector 19,200 times: the
-recogniser was trained so, and evaluation and nodes run the real detector.
+recognizer was trained so, and evaluation and nodes run the real detector.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def embed_people(path: Path, people: Sequence[int], pictures: int = TEACHER_PICT
     """Write face (people, pictures, 512), image (people, pictures, width) and person (people,), unless it exists."""
     if path.exists():
         return
-    recogniser = face_analysis("miniature").models["recognition"]
+    recognizer = face_analysis("miniature").models["recognition"]
     tower, preprocess = clip_vision.load_image_encoder()
     faces, images = [], []
     for index in tqdm(people, desc=f"embeddings {path.stem}", mininterval=10):
         drawn = [draw(person(index), scene_of(index, k)) for k in range(pictures)]
         landmarks = jittered(np.stack([d.landmarks for d in drawn]), np.random.default_rng([3, index]), 0.5)
         crops = [aligned_crop(d.image, t)[..., ::-1] for d, t in zip(drawn, alignment(landmarks), strict=True)]
-        faces.append(torch.from_numpy(recogniser.get_feat(crops)))
+        faces.append(torch.from_numpy(recognizer.get_feat(crops)))
         pixels = preprocess(images=[Image.fromarray(d.image) for d in drawn], return_tensors="pt")["pixel_values"]
         with torch.no_grad():
             images.append(tower(pixel_values=pixels).image_embeds)

@@ -15,16 +15,16 @@ from difflora_core.autoencoder.model import LAE
 from difflora_core.files import read_tensors
 from miniature.base_model.checkpoint import load_checkpoint
 from miniature.base_model.model import Tokenizer
-from training.base_model.teacher_recovery import PictureGain
+from training.base_model.teacher_recovery import TeacherRecovery
 from training.denoiser.train import Denoiser
 from training.end_to_end.objectives import (
     Autoencode,
-    DenoiserPictures,
-    Everyone,
-    PictureTraining,
+    DenoiserFinetuning,
+    FinetuneDataset,
+    LAEFinetuning,
     denoiser_loss,
-    gains_by_steps,
     lae_loss,
+    recovery_by_steps,
 )
 from training.engine.loop import TrainConfig
 from training.engine.processes import in_processes
@@ -33,12 +33,12 @@ from training.store.lora_store import LoRAStore
 from training.store.loras import LoRAsInMemory
 
 from .embeddings import load_conditions
-from .person_images import draw_albums, picture_loss, training_albums
+from .person_images import diffusion_loss, draw_albums, training_albums
 from .teachers import layout
 
-LAE_PICTURES = PictureTraining(TrainConfig(steps=1500, learning_rate=3e-4, warmup=30, ema=0.98, save_every=100))
+LAE_PICTURES = LAEFinetuning(TrainConfig(steps=1500, learning_rate=3e-4, warmup=30, ema=0.98, save_every=100))
 LAE_ROUNDS = 5
-DENOISER_PICTURES = DenoiserPictures(
+DENOISER_PICTURES = DenoiserFinetuning(
     TrainConfig(
         steps=2000, learning_rate=5e-4, warmup=50, weight_decay=0.02, ema=0.99, save_every=100, unused_parameters=True
     )
@@ -59,13 +59,13 @@ class Bench:
         self.validation, self.validation_people = store.read("validation")
         base, vae = load_checkpoint(weights)
         base.requires_grad_(False)
-        self.pictures = picture_loss(base, Tokenizer(tokenizer))
+        self.pictures = diffusion_loss(base, Tokenizer(tokenizer))
         self.albums = training_albums(build)
-        self.gain = PictureGain(self.pictures, draw_albums(vae, self.validation_people), self.validation)
+        self.recovery = TeacherRecovery(self.pictures, draw_albums(vae, self.validation_people), self.validation)
 
 
 def tune_lae(lae: LAE, build: Path, weights: Path, tokenizer: Path, processes: int) -> Figures:
-    """Tune in place, latents standardised anew; figures of each round. Resumable in build/lae_pictures*.safetensors."""
+    """Tune in place, latents standardized anew; figures of each round. Resumable in build/lae_pictures*.safetensors."""
     in_processes(_tune_lae, processes, lae, build, weights, tokenizer)
     figures = _take_best(Autoencode(lae), build / "lae_pictures_best.safetensors")
     lae.fit_latents(LoRAStore(build / "teachers", layout()).read("train")[0])
@@ -79,7 +79,7 @@ def _tune_lae(rank: int, processes: int, lae: LAE, build: Path, weights: Path, t
 
     @torch.no_grad()
     def validate() -> dict[str, float]:
-        return {"picture_gain": bench.gain(lae.decode(lae.encode(bench.validation)))}
+        return {"teacher_recovery": bench.recovery(lae.decode(lae.encode(bench.validation)))}
 
     train_in_rounds(
         Autoencode(lae),
@@ -91,7 +91,7 @@ def _tune_lae(rank: int, processes: int, lae: LAE, build: Path, weights: Path, t
         lambda: {"fitted": validate()},
         validate,
         _tell,
-        by="picture_gain",
+        by="teacher_recovery",
     )
 
 
@@ -107,7 +107,7 @@ def _tune_denoiser(
     bench = Bench(build, weights, tokenizer)
     lae.eval().requires_grad_(False)
     conditions, people = load_conditions(build / "conditions" / "everyone.safetensors")
-    everyone = Everyone(
+    everyone = FinetuneDataset(
         conditions,
         [bench.albums[index] for index in people.tolist()],
         torch.tensor([people.tolist().index(index) for index in bench.people]),
@@ -116,7 +116,7 @@ def _tune_denoiser(
     others, _ = load_conditions(build / "conditions" / "validation.safetensors")
 
     def validate() -> dict[str, float]:
-        return gains_by_steps(bench.gain, lae, denoiser, others.first(VALIDATION_REFERENCES))
+        return recovery_by_steps(bench.recovery, lae, denoiser, others.first(VALIDATION_REFERENCES))
 
     train_in_rounds(
         denoiser,
@@ -128,7 +128,7 @@ def _tune_denoiser(
         lambda: {"before": validate()},
         validate,
         _tell,
-        by="picture_gain",
+        by="teacher_recovery",
     )
 
 

@@ -14,21 +14,21 @@ from miniature.base_model.vae import TinyVAE
 from miniature.world.drawing import draw
 from miniature.world.image_blocks import scene_of, training_blocks
 from miniature.world.people import caption, person
-from training.base_model.diffusion_loss import Album
-from training.base_model.lora_loss import PictureLoss
+from training.base_model.diffusion_loss import PersonImages
+from training.base_model.lora_loss import LoRADiffusionLoss
 
 from .teachers import layout
 
-MOST_PICTURES = 64
+MAX_IMAGES_PER_PERSON = 64
 """Numbers of a person's pictures in text numbers; nobody has so many."""
 
 
-def album(index: int, latents: Tensor) -> Album:
+def album(index: int, latents: Tensor) -> PersonImages:
     """A person's album. latents: (pictures, 4, 16, 16) of the scenes that `pictures.scene_of` gives."""
-    return Album.whole(f"{index}", latents, MOST_PICTURES * index + torch.arange(len(latents)))
+    return PersonImages.whole(f"{index}", latents, MAX_IMAGES_PER_PERSON * index + torch.arange(len(latents)))
 
 
-def training_albums(build: Path) -> dict[int, Album]:
+def training_albums(build: Path) -> dict[int, PersonImages]:
     """Albums of all training people whose pictures were drawn, by person."""
     latents = load_latents(build / "latents")
     return {
@@ -40,7 +40,7 @@ def training_albums(build: Path) -> dict[int, Album]:
 
 
 @torch.no_grad()
-def draw_albums(vae: TinyVAE, people: Sequence[int], pictures: int = 6) -> list[Album]:
+def draw_albums(vae: TinyVAE, people: Sequence[int], pictures: int = 6) -> list[PersonImages]:
     """Albums of other people, drawn now: for validation."""
     albums = []
     for index in people:
@@ -50,13 +50,13 @@ def draw_albums(vae: TinyVAE, people: Sequence[int], pictures: int = 6) -> list[
     return albums
 
 
-def picture_loss(base: BaseModel, tokenizer: Tokenizer, rows: int = 4, seed: int = 0) -> PictureLoss:
+def diffusion_loss(base: BaseModel, tokenizer: Tokenizer, rows: int = 4, seed: int = 0) -> LoRADiffusionLoss:
     """The loss through the miniature's base model; captions are encoded as they come."""
 
     def predict(noisy: Tensor, timesteps: Tensor, texts: Tensor) -> Tensor:
         with torch.no_grad():
-            scenes = [scene_of(text // MOST_PICTURES, text % MOST_PICTURES) for text in texts.tolist()]
+            scenes = [scene_of(text // MAX_IMAGES_PER_PERSON, text % MAX_IMAGES_PER_PERSON) for text in texts.tolist()]
             condition = base.encode(tokenizer([caption(scene) for scene in scenes]))
         return base.predict(noisy, timesteps, Condition(condition.context, condition.pooled))
 
-    return PictureLoss(base.unet, layout(), predict, noise_scheduler(), rows, seed)
+    return LoRADiffusionLoss(base.unet, layout(), predict, noise_scheduler(), rows, seed)

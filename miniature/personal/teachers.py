@@ -20,7 +20,7 @@ from miniature.base_model.vae import TinyVAE
 from miniature.world.drawing import draw
 from miniature.world.image_blocks import TEACHER_PICTURES
 from miniature.world.people import Scene, caption, person, random_scene, split_people
-from training.base_model.diffusion_loss import Album, DenoisingLoss
+from training.base_model.diffusion_loss import DenoisingLoss, PersonImages
 from training.dreambooth.train import DreamBoothConfig, shared_start, train_loras
 from training.store.lora_store import LoRAStore
 
@@ -77,7 +77,7 @@ def train_teachers(
     def predict(noisy: Tensor, timesteps: Tensor, texts: Tensor) -> Tensor:
         return base.predict(noisy, timesteps, Condition(condition.context[texts], condition.pooled[texts]))
 
-    albums = [Album.whole(str(i), own, torch.arange(pictures)) for i, own in enumerate(latents)]
+    albums = [PersonImages.whole(str(i), own, torch.arange(pictures)) for i, own in enumerate(latents)]
     loss = DenoisingLoss(predict, noise_scheduler(), albums, config.rows, config.seed)
     return train_loras(base.unet, shape, start, people, loss, config), loss.history[-1]
 

@@ -50,7 +50,9 @@ DIT_CONFIG = CONFIGURATIONS["miniature"]
 LAE_TRAINING = LAETraining()
 # On numbers alone: R² on validation people reaches .23 at 2,000 steps and hardly changes later. Pictures do the rest
 DIFFLORA_TRAINING = DiffLoRATraining(
-    TrainConfig(steps=2500, learning_rate=1e-3, warmup=200, weight_decay=0.02, ema=0.999), drop_expert=0.3, rounds=5
+    TrainConfig(steps=2500, learning_rate=1e-3, warmup=200, weight_decay=0.02, ema=0.999),
+    modality_dropout=0.3,
+    rounds=5,
 )
 REFERENCES = 3
 CHOICE_PEOPLE = 16
@@ -102,7 +104,8 @@ def sampling_for(
     model: DiffLoRA, judge: Judging, conditions: Tensor, teachers: Tensor
 ) -> tuple[SamplingConfig, dict[str, dict[str, float]]]:
     """The sampling with the highest face similarity on validation people whose prompt fidelity stays within 0.03 of no
-    LoRA's; the log of all that was tried goes into the checkpoint's provenance."""
+    LoRA's; the log of all that was tried goes into the checkpoint's provenance.
+    """
     log = {
         "no_lora": judge.figures(torch.zeros_like(teachers)),
         "teacher": judge.figures(teachers),
@@ -124,7 +127,8 @@ def sampling_for(
 
 def train_personal(build: Path, weights: Path, tokenizer: Path, processes: int) -> None:
     """Train LAE, then MIF and DiT, each on numbers first and then through pictures; choose sampling; write
-    weights/difflora/miniature.safetensors."""
+    weights/difflora/miniature.safetensors.
+    """
     store = LoRAStore(build / "teachers", layout())
     loras, people = store.read("train")
     validation, validation_people = store.read("validation")

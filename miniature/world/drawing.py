@@ -10,7 +10,7 @@ from PIL import Image
 from resvg_py import svg_to_bytes
 
 from . import facial_features as features
-from .geometry import CANVAS, HEAD_CENTRE, HEAD_SCALE, Head, Point, Shape, mix, rgb, surface
+from .geometry import CANVAS, HEAD_CENTER, HEAD_SCALE, Head, Point, Shape, mix, rgb, surface
 from .hair import back_hair, front_hair
 from .people import Person, Scene
 
@@ -126,8 +126,8 @@ def _backdrop(scene: Scene) -> str:
 
 def _shoulders(scene: Scene, shape: Shape) -> str:
     """Neck and shirt: they follow the head's place, not its turn."""
-    x = HEAD_CENTRE[0] + scene.shift_x
-    y = HEAD_CENTRE[1] + scene.shift_y + shape.chin * HEAD_SCALE * scene.scale
+    x = HEAD_CENTER[0] + scene.shift_x
+    y = HEAD_CENTER[1] + scene.shift_y + shape.chin * HEAD_SCALE * scene.scale
     shirt = SHIRTS[scene.shirt]
     neck = rgb(mix(shape.skin, (60, 20, 10), 0.24))
     return (

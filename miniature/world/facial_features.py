@@ -42,7 +42,7 @@ def eye(head: Head, who: Person, scene: Scene, shape: Shape, side: int) -> str:
     look = {"": 0.0, "looking left": -1.0, "looking right": 1.0}[scene.gaze]
     pupil = surface(x + 0.44 * rx * look, y - 0.4)
     radius = 0.56 * rx * (0.9 if upper > 1.2 else 1.0)
-    iris = palette(EYES, who["eye_colour"])
+    iris = palette(EYES, who["eye_color"])
     clip = f"eye{side + 1}"
     parts = [
         f'<clipPath id="{clip}">{head.path(almond, "")}</clipPath>',
@@ -71,10 +71,10 @@ def brow(head: Head, who: Person, scene: Scene, shape: Shape, side: int) -> str:
     slope = 2.4 * who["brow_slope"] - 4.2 * sad
     width = 2.6 + 1.5 * who["brow_thickness"]
     inner, outer = surface(x - side * 7.5, y + slope * 0.5), surface(x + side * 8.5, y - slope * 0.5 + 1.0)
-    colour = rgb(mix(shape.hair, (30, 18, 12), 0.45))
+    color = rgb(mix(shape.hair, (30, 18, 12), 0.45))
     return head.path(
         ["M", inner, "Q", surface(x + side * 1.0, y - 2.8), outer],
-        f'fill="none" stroke="{colour}" stroke-width="{width:.2f}" stroke-linecap="round"',
+        f'fill="none" stroke="{color}" stroke-width="{width:.2f}" stroke-linecap="round"',
     )
 
 
@@ -161,17 +161,17 @@ def mouth(head: Head, who: Person, scene: Scene, shape: Shape) -> str:
 
 def skin_marks(head: Head, who: Person, shape: Shape) -> str:
     """Blush, freckles and beard, clipped to the face by the caller."""
-    blush = 0.08 + 0.16 * max(0.0, who["cheek_colour"] + 0.6)
+    blush = 0.08 + 0.16 * max(0.0, who["cheek_color"] + 0.6)
     parts = [
         head.ellipse(surface(s * 19, 9.5), 8.0, 5.0, f'fill="#e0444c" fill-opacity="{blush:.3f}"') for s in (-1, 1)
     ]
     if who["freckles"] > 0.0:
-        colour, opacity = rgb(mix(shape.skin, (110, 50, 20), 0.6)), 0.35 + 0.65 * who["freckles"]
+        color, opacity = rgb(mix(shape.skin, (110, 50, 20), 0.6)), 0.35 + 0.65 * who["freckles"]
         for side in (-1, 1):
             for dx, dy in ((-5, 0), (-1, -2), (3, 0.5), (-3, 4), (1.5, 3.5), (6, 3)):
                 parts.append(
                     head.ellipse(
-                        surface(side * (17 + dx), 8.5 + dy), 1.0, 1.0, f'fill="{colour}" fill-opacity="{opacity:.2f}"'
+                        surface(side * (17 + dx), 8.5 + dy), 1.0, 1.0, f'fill="{color}" fill-opacity="{opacity:.2f}"'
                     )
                 )
     if who["beard"] > 0.2:

@@ -1,4 +1,4 @@
-"""Geometry and colours that all parts of a drawn head share.
+"""Geometry and colors that all parts of a drawn head share.
 
 The head is a shallow relief: every control point has a depth, is turned by yaw and pitch, tilted, scaled and moved, and
 only then written into a path. So a turned head shows parallax, and the landmarks are the drawing's own points.
@@ -15,33 +15,33 @@ import numpy as np
 from .people import Person, Scene
 
 CANVAS = 128
-HEAD_CENTRE = (64.0, 70.0)
+HEAD_CENTER = (64.0, 70.0)
 HEAD_SCALE = 1.13  # the face fills the picture: at /8 an eye must cover more than one latent
 
 SKIN = ((96, 60, 42), (158, 106, 72), (206, 152, 112), (236, 192, 158), (252, 224, 204))
 EYES = ((84, 48, 22), (138, 96, 40), (70, 128, 66), (62, 122, 190), (140, 158, 172))
-Colour = tuple[float, ...]
+Color = tuple[float, ...]
 Point = tuple[float, float, float]
 
 
-def rgb(colour: Colour) -> str:
-    """SVG colour of three numbers 0..255."""
-    return "#" + "".join(f"{int(np.clip(round(c), 0, 255)):02x}" for c in colour)
+def rgb(color: Color) -> str:
+    """SVG color of three numbers 0..255."""
+    return "#" + "".join(f"{int(np.clip(round(c), 0, 255)):02x}" for c in color)
 
 
-def mix(a: Colour, b: Colour, amount: float) -> Colour:
-    """a + amount · (b − a), per channel."""
+def mix(a: Color, b: Color, amount: float) -> Color:
+    """A + amount · (b − a), per channel."""
     return tuple(x + amount * (y - x) for x, y in zip(a, b, strict=True))
 
 
-def palette(colours: tuple[Colour, ...], value: float) -> Colour:
-    """Piecewise linear colour at `value` in [-1, 1]."""
-    position = (value + 1.0) / 2.0 * (len(colours) - 1)
-    low = min(int(position), len(colours) - 2)
-    return mix(colours[low], colours[low + 1], position - low)
+def palette(colors: tuple[Color, ...], value: float) -> Color:
+    """Piecewise linear color at `value` in [-1, 1]."""
+    position = (value + 1.0) / 2.0 * (len(colors) - 1)
+    low = min(int(position), len(colors) - 2)
+    return mix(colors[low], colors[low + 1], position - low)
 
 
-def hair_colour(who: Person) -> Colour:
+def hair_color(who: Person) -> Color:
     """From black to blond, from ash to red."""
     light, red = (who["hair_lightness"] + 1) / 2, (who["hair_redness"] + 1) / 2
     hue = (44.0 - 32.0 * red) / 360.0
@@ -50,7 +50,7 @@ def hair_colour(who: Person) -> Colour:
     return (255 * r, 255 * g, 255 * b)
 
 
-def skin_colour(who: Person) -> Colour:
+def skin_color(who: Person) -> Color:
     """From dark to pale, from pinkish to golden."""
     base = palette(SKIN, who["skin_lightness"])
     warm = who["skin_warmth"]
@@ -65,7 +65,7 @@ class Head:
         self.sin_pitch, self.cos_pitch = np.sin(scene.pitch), np.cos(scene.pitch)
         self.sin_roll, self.cos_roll = np.sin(scene.roll), np.cos(scene.roll)
         self.scale = HEAD_SCALE * scene.scale
-        self.centre = (HEAD_CENTRE[0] + scene.shift_x, HEAD_CENTRE[1] + scene.shift_y)
+        self.center = (HEAD_CENTER[0] + scene.shift_x, HEAD_CENTER[1] + scene.shift_y)
 
     def place(self, point: Point) -> tuple[float, float]:
         """Canvas position of a point (x, y, z) of the head."""
@@ -73,7 +73,7 @@ class Head:
         x, z = x * self.cos_yaw + z * self.sin_yaw, z * self.cos_yaw - x * self.sin_yaw
         y = y * self.cos_pitch + z * self.sin_pitch
         x, y = x * self.cos_roll - y * self.sin_roll, x * self.sin_roll + y * self.cos_roll
-        return self.centre[0] + self.scale * x, self.centre[1] + self.scale * y
+        return self.center[0] + self.scale * x, self.center[1] + self.scale * y
 
     def path(self, commands: list[str | Point], style: str) -> str:
         """An SVG path whose points are head points: ["M", p, "C", p, p, p, …, "Z"]."""
@@ -86,9 +86,9 @@ class Head:
                 words.append(f"{x:.2f} {y:.2f}")
         return f'<path d="{" ".join(words)}" {style}/>'
 
-    def ellipse(self, centre: Point, rx: float, ry: float, style: str, tilt: float = 0.0) -> str:
+    def ellipse(self, center: Point, rx: float, ry: float, style: str, tilt: float = 0.0) -> str:
         """An ellipse facing the viewer; `tilt` in degrees, clockwise, on top of the head's own roll."""
-        x, y = self.place(centre)
+        x, y = self.place(center)
         angle = np.degrees(np.arctan2(self.sin_roll, self.cos_roll)) + tilt
         rx, ry = rx * self.scale * self.cos_yaw, ry * self.scale
         return (
@@ -116,8 +116,8 @@ class Shape:
     mouth_y: float
     mouth_half: float
     nose_y: float
-    hair: Colour
-    skin: Colour
+    hair: Color
+    skin: Color
 
     @staticmethod
     def of(who: Person) -> Shape:
@@ -133,8 +133,8 @@ class Shape:
             mouth_y=0.62 * chin - 1.0,
             mouth_half=10.5 + 3.0 * who["mouth_width"],
             nose_y=10.0 + 2.6 * who["nose_length"],
-            hair=hair_colour(who),
-            skin=skin_colour(who),
+            hair=hair_color(who),
+            skin=skin_color(who),
         )
 
 

@@ -30,11 +30,11 @@ def hair_side(who: Person, shape: Shape, side: int) -> list[str | Point]:
 def back_hair(head: Head, who: Person, shape: Shape) -> str:
     """Hair behind the head and shoulders."""
     crown = -48.0 - 0.5 * (6.0 + 4.5 * who["hair_volume"])
-    colour = rgb(mix(shape.hair, (0, 0, 0), 0.22))
+    color = rgb(mix(shape.hair, (0, 0, 0), 0.22))
     sides = ""
     for side in (1, -1):
         path: list[str | Point] = ["M", (0, crown, 0), *hair_side(who, shape, side), "L", (0, 0, -8), "Z"]
-        sides += head.path(path, f'fill="{colour}"')
+        sides += head.path(path, f'fill="{color}"')
     return sides
 
 

@@ -43,10 +43,12 @@ def personalize(*words: object) -> None:
 
 def test_a_folder_becomes_the_lora_that_the_library_makes(tmp_path, folder, capsys):
     out = tmp_path / "made" / "person.safetensors"
-    personalize(folder, "--out", out, "--steps", 2, "--samples", 2, "--guidance", 1.5, "--gain", 1.1, "--seed", 3)
+    personalize(
+        folder, "--out", out, "--steps", 2, "--samples", 2, "--guidance", 1.5, "--latent-scale", 1.1, "--seed", 3
+    )
     model = DiffLoRA.load(CHECKPOINT)
     pictures = [Image.open(folder / name) for name in ("a.png", "b.PNG", "c.png")]
-    settings = {"steps": 2, "samples": 2, "guidance_scale": 1.5, "gain": 1.1}
+    settings = {"steps": 2, "samples": 2, "guidance_scale": 1.5, "latent_scale": 1.1}
     expected = model.personalize(pictures, generator=torch.Generator().manual_seed(3), **settings)
     torch.testing.assert_close(read_lora(out, model.layout), expected.flat)
     assert json.loads(read_tensors(out)[1][HEADER]) == {"references": 3, "seed": 3, **settings}
@@ -77,7 +79,13 @@ def test_without_a_usable_picture_nothing_is_written(tmp_path, folder, names):
 
 def test_impossible_settings_are_refused_before_any_picture_is_read(tmp_path, folder, monkeypatch):
     monkeypatch.setattr("difflora_core.command.embed", lambda *_: pytest.fail("pictures were read"))
-    for setting in (("--steps", 0), ("--steps", 10_000), ("--guidance", -1), ("--samples", 0), ("--gain", "nan")):
+    for setting in (
+        ("--steps", 0),
+        ("--steps", 10_000),
+        ("--guidance", -1),
+        ("--samples", 0),
+        ("--latent-scale", "nan"),
+    ):
         with pytest.raises(ValueError, match=f"found {setting[1]}"):
             personalize(folder, "--out", tmp_path / "person.safetensors", *setting)
 
@@ -103,7 +111,7 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path, folder, monkeypatch):
 
 
 def test_it_is_a_command_whose_errors_are_one_line(tmp_path, folder, monkeypatch, capsys):
-    assert COMMANDS["personalize"][0] == ".personalize"
+    assert COMMANDS["personalize"][0] == "difflora_core.command"
     words = ["personalize", folder, "--out", tmp_path / "p.safetensors", "--checkpoint", folder / "a.png"]
     monkeypatch.setattr(sys, "argv", ["training", *map(str, words)])
     assert main() == 1

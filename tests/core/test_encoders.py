@@ -90,7 +90,7 @@ def test_nan_is_refused(encoder, group):
 
 
 class Tower(torch.nn.Module):
-    """Stands for a CLIP vision model: a picture's embedding is its mean colour; `rows` are the batches it saw."""
+    """Stands for a CLIP vision model: a picture's embedding is its mean color; `rows` are the batches it saw."""
 
     config = SimpleNamespace(image_size=4)
     device = torch.device("cpu")

@@ -23,7 +23,7 @@ CONFIG = DiffLoRAConfig(
     DiTConfig(tokens=3, latent_width=2, width=16, layers=1, heads=2, head_width=8, condition_width=10),
     MIFConfig(face_width=6, image_width=5, width=10),
     EncoderNames("a", "b"),
-    SamplingConfig(steps=3, samples=2, gain=1.25),
+    SamplingConfig(steps=3, samples=2, latent_scale=1.25),
     {"people": 40},
 )
 
@@ -72,7 +72,7 @@ def test_a_generator_per_person_gives_what_each_gives_alone(model):
 
 def test_gain_zero_is_the_average_latent(model):
     condition = model.mix(torch.randn(1, 6), None, mode="face")
-    latents = model.sample(condition, generator=torch.Generator().manual_seed(0), gain=0.0)
+    latents = model.sample(condition, generator=torch.Generator().manual_seed(0), latent_scale=0.0)
     assert torch.equal(latents, torch.zeros(1, 3, 2))
 
 

@@ -145,7 +145,7 @@ def test_lora_of_another_rank_has_no_latent(client: Client, workflow: Graph, bas
         client.run(graph.only("Save LoRA").prompt)
 
 
-def test_face_of_another_recogniser(client: Client, workflow: Graph) -> None:
+def test_face_of_another_recognizer(client: Client, workflow: Graph) -> None:
     graph = workflow.copy().set("Load Face Analysis", model_pack="measuring")
     with pytest.raises(PromptError, match=r"DiffLoRAMixFeatures: .*'measuring'.*'miniature'"):
         client.run(graph.only("Save LoRA").prompt)

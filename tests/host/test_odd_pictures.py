@@ -25,7 +25,7 @@ def test_alpha_is_left_out(client: Client, workflow: Graph) -> None:
 
 
 def test_grey_is_read_as_a_grey_picture(client: Client, workflow: Graph) -> None:
-    graph = with_odd(workflow, "grey").set("Encode Face", aligned=True)  # the miniature's detector knows colour alone
+    graph = with_odd(workflow, "grey").set("Encode Face", aligned=True)  # the miniature's detector knows color alone
     red, green, blue = crop(client, graph).split()
     assert red.tobytes() == green.tobytes() == blue.tobytes()
 

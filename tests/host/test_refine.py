@@ -60,10 +60,10 @@ def test_zero_learning_rate_changes_nothing(client: Client, workflow: Graph, bas
 
 
 def test_refining_makes_a_lora_more_like_the_person(client: Client, workflow: Graph) -> None:
-    """Four pictures before and four after, measured with the other recogniser. It starts from the average person: what
-    DiffLoRA predicts leaves too little to be learnt from three pictures."""
+    """Four pictures before and four after, measured with the other recognizer. It starts from the average person: what
+    DiffLoRA predicts leaves too little to be learned from three pictures."""
     graph = with_refine(workflow, steps=60, learning_rate=1e-2, seed=3).set("Empty Latent Image", batch_size=4)
-    graph.set("Sample LoRA", gain=0.0)
+    graph.set("Sample LoRA", latent_scale=0.0)
     graph.add("Measuring", "DiffLoRALoadFaceAnalysis", model_pack="measuring", provider="CPU")
     links = {
         "references": graph.output("References 1 to 3"),

@@ -5,8 +5,8 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from difflora_core.lora.layout import LoRALayout, LoRAModule
-from training.base_model.diffusion_loss import Album
-from training.base_model.lora_loss import PictureLoss
+from training.base_model.diffusion_loss import PersonImages
+from training.base_model.lora_loss import LoRADiffusionLoss
 
 LAYOUT = LoRALayout((LoRAModule("first", 4, 6), LoRAModule("second", 6, 4)), rank=2)
 
@@ -21,17 +21,17 @@ def base_model() -> nn.Module:
     return network.requires_grad_(False)
 
 
-def album(name: str, colour: Tensor, pictures: int = 3) -> Album:
-    """Pictures (pictures, 4, 2, 2) of about one colour (4,)."""
+def album(name: str, color: Tensor, pictures: int = 3) -> PersonImages:
+    """Pictures (pictures, 4, 2, 2) of about one color (4,)."""
     generator = torch.Generator().manual_seed(len(name))
-    latents = colour[:, None, None] + 0.05 * torch.randn(pictures, 4, 2, 2, generator=generator)
-    return Album.whole(name, latents, torch.zeros(pictures, dtype=torch.long))
+    latents = color[:, None, None] + 0.05 * torch.randn(pictures, 4, 2, 2, generator=generator)
+    return PersonImages.whole(name, latents, torch.zeros(pictures, dtype=torch.long))
 
 
-def picture_loss(network: nn.Module) -> PictureLoss:
+def diffusion_loss(network: nn.Module) -> LoRADiffusionLoss:
     """The loss through `network`; texts and timesteps mean nothing to it."""
 
     def predict(noisy: Tensor, timesteps: Tensor, texts: Tensor) -> Tensor:
         return network(noisy.flatten(2).mT).mT.reshape(noisy.shape)
 
-    return PictureLoss(network, LAYOUT, predict, DDPMScheduler(prediction_type="epsilon"), rows=2)
+    return LoRADiffusionLoss(network, LAYOUT, predict, DDPMScheduler(prediction_type="epsilon"), rows=2)

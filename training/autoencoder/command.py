@@ -23,7 +23,7 @@ from training.engine.loop import open_accelerator
 from training.engine.rounds import Figures
 from training.engine.settings import read_settings
 from training.engine.step_cost import measure
-from training.people.diffusion_loss_check import PictureCheck, PictureSettings
+from training.people.diffusion_loss_check import DiffusionLossCheck, DiffusionLossCheckSettings
 from training.store.lora_store import Person
 from training.store.loras import LoRAs, open_loras, open_stores, people_of
 from training.store.rows import BYTES
@@ -37,7 +37,8 @@ RUN, RESULT = "run", "lae.safetensors"
 @dataclass(frozen=True)
 class LayoutSettings:
     """Which layers LoRAs change: rank, and whether the feed-forward layers are among them. unet: the configuration of a
-    diffusers U-Net (config.json); None is SDXL's."""
+    diffusers U-Net (config.json); None is SDXL's.
+    """
 
     rank: int = 4
     feed_forward: bool = False
@@ -68,12 +69,12 @@ class LAESettings:
     lae: LAEConfig = field(default_factory=LAEConfig)
     training: LAETraining = field(default_factory=LAETraining)
     layout: LayoutSettings | None = None
-    pictures: PictureSettings | None = None
+    pictures: DiffusionLossCheckSettings | None = None
     in_memory_gb: float = 8.0
 
     def __post_init__(self) -> None:
-        if self.training.best_by == "picture_gain" and self.pictures is None:
-            raise ValueError("training.best_by is picture_gain, which needs the section `pictures`; found none")
+        if self.training.monitor == "teacher_recovery" and self.pictures is None:
+            raise ValueError("training.monitor is teacher_recovery, which needs the section `pictures`; found none")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -133,21 +134,24 @@ def train_from_store(settings: LAESettings) -> Path:
 
 class Look:
     """Validation people's LoRAs through the autoencoder, judged by the loss of the base model on their own held-out
-    pictures, every so many rounds and at the start. The base model is loaded at the first look."""
+    pictures, every so many rounds and at the start. The base model is loaded at the first look.
+    """
 
-    def __init__(self, settings: PictureSettings, people: Sequence[Person], loras: LoRAs, device: str) -> None:
+    def __init__(
+        self, settings: DiffusionLossCheckSettings, people: Sequence[Person], loras: LoRAs, device: str
+    ) -> None:
         self.settings, self.people, self.loras, self.device = settings, people, loras, device
-        self.check: PictureCheck | None = None
+        self.check: DiffusionLossCheck | None = None
         self.teachers = torch.empty(0)
 
     @torch.no_grad()
     def __call__(self, lae: LAE, number: int) -> Figures:
-        """Losses with the reconstructions beside the teachers'; `picture_gain` is the share that is kept."""
+        """Losses with the reconstructions beside the teachers'; `teacher_recovery` is the share that is kept."""
         if number % self.settings.every:
             return {}
         if self.check is None:
             silence_library_logs()
-            self.check = PictureCheck.open(self.settings, lae.layout, self.people, self.device)
+            self.check = DiffusionLossCheck.open(self.settings, lae.layout, self.people, self.device)
             self.teachers = self.loras.read(self.check.rows)
         rebuilt = [lae.decode(lae.encode(lora[None].to(lae.mean.device))).float().cpu() for lora in self.teachers]
         return self.check.figures(torch.cat(rebuilt), self.teachers)
@@ -170,8 +174,9 @@ class RandomLoRAs:
 
 
 def lora_copies(layout: LoRALayout, batch: int) -> dict[str, int]:
-    """Bytes that a batch of LoRAs takes on the device beside what the backward pass keeps: as read, normalised, and
-    what a blend adds."""
+    """Bytes that a batch of LoRAs takes on the device beside what the backward pass keeps: as read, normalized, and
+    what a blend adds.
+    """
     return {"batch": 3 * BYTES * batch * layout.numel}
 
 

@@ -22,7 +22,7 @@ from training.engine.loop import LossFunction, TrainConfig
 from training.engine.rounds import Figures, Report, train_in_rounds
 from training.store.loras import ROWS_AT_ONCE, LoRAs, LoRAsInMemory, in_batches
 
-LARGEST_BASELINE = 2**28  # numbers of the principal components that a run is compared with, 1 GB
+MAX_BASELINE_SIZE = 2**28  # numbers of the principal components that a run is compared with, 1 GB
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class LAETraining:
 
     batch: LoRAs per part of a step (see `training_loop`). blend: share of samples that are a blend of two people.
     noise: deviation added to the input, in units of the factor's scale. scale: deviation of the logarithm of a random
-    factor on a LoRA's deviation from the mean. rounds: validations, of which the one with the highest `best_by` is
-    kept (`picture_gain` needs pictures, see `picture_check`); patience: stop after so many without improvement.
+    factor on a LoRA's deviation from the mean. rounds: validations, of which the one with the highest `monitor` is
+    kept (`teacher_recovery` needs pictures, see `picture_check`); patience: stop after so many without improvement.
     """
 
     loop: TrainConfig = field(
@@ -65,7 +65,7 @@ class LAETraining:
     scale: float = 0.0
     rounds: int = 6
     patience: int | None = None
-    best_by: Literal["r2", "delta_w_cosine", "picture_gain"] = "r2"
+    monitor: Literal["r2", "delta_w_cosine", "teacher_recovery"] = "r2"
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.rounds < 1 or not 0 <= self.blend <= 1 or self.noise < 0 or self.scale < 0:
@@ -77,8 +77,9 @@ class LAETraining:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the terms compare. predicted, target: normalised (batch, numel). mean, log_variance: of the latents
-    (batch, tokens, width), standardised; log_variance is None unless the network is variational."""
+    """What the terms compare. predicted, target: normalized (batch, numel). mean, log_variance: of the latents
+    (batch, tokens, width), standardized; log_variance is None unless the network is variational.
+    """
 
     lae: LAE
     predicted: Tensor
@@ -109,7 +110,7 @@ TERMS: Mapping[str, Callable[[Outcome, DeltaWeights], Tensor]] = {
 
 
 class Reconstruct(nn.Module):
-    """The autoencoder as one forward pass: (predicted, mean, log_variance) of normalised numbers (batch, numel)."""
+    """The autoencoder as one forward pass: (predicted, mean, log_variance) of normalized numbers (batch, numel)."""
 
     def __init__(self, lae: LAE) -> None:
         super().__init__()
@@ -148,7 +149,7 @@ class LAEObjective:
         return loss, {name: value.detach() for name, value in values.items()}
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        """Augmented normalised numbers (batch, numel)."""
+        """Augmented normalized numbers (batch, numel)."""
         size, settings = self.training.batch, self.training
         first, second = torch.randint(0, len(self.loras), (2, size), generator=generator)
         amount = torch.rand(size, 1, generator=generator)
@@ -161,7 +162,7 @@ class LAEObjective:
         return target if factor is None else target * factor.to(target)
 
     def _numbers(self, rows: Tensor) -> Tensor:
-        return self.lae.normalise(self.loras.read(rows.tolist()).to(self.lae.mean.device))
+        return self.lae.normalize(self.loras.read(rows.tolist()).to(self.lae.mean.device))
 
     def _with_noise(self, target: Tensor, generator: torch.Generator) -> Tensor:
         if not self.training.noise:
@@ -175,7 +176,7 @@ class LAEObjective:
 
 @torch.no_grad()
 def validate(lae: LAE, loras: Tensor | LoRAs, terms: LossWeights | None = None) -> Figures:
-    """R² of normalised numbers, mean cosine of ΔW against the mean LoRA, and the named terms, on LoRAs (people, numel).
+    """R² of normalized numbers, mean cosine of ΔW against the mean LoRA, and the named terms, on LoRAs (people, numel).
 
     Every figure is a mean over all people, without augmentation and, if the network is variational, of its mean.
     """
@@ -185,7 +186,7 @@ def validate(lae: LAE, loras: Tensor | LoRAs, terms: LossWeights | None = None) 
     sums = dict.fromkeys(["delta_w_cosine", *(terms.active() if terms else ())], 0.0)
     for batch in in_batches(source, ROWS_AT_ONCE):
         batch = batch.to(device)
-        numbers = lae.normalise(batch)
+        numbers = lae.normalize(batch)
         outcome = Outcome(lae, *_reconstructed(lae, numbers))
         error += float((outcome.predicted - numbers).square().sum())
         size += float(numbers.square().sum())
@@ -239,7 +240,7 @@ def train_lae(
     def prepare() -> dict[str, Figures]:
         lae.fit(trained)
         start = judge()
-        if layout.numel * config.tokens * config.width <= LARGEST_BASELINE:
+        if layout.numel * config.tokens * config.width <= MAX_BASELINE_SIZE:
             baseline = LAE(layout, LAEConfig(kind="linear", tokens=config.tokens, width=config.width))
             baseline.fit(trained)
             start |= {f"pca_{name}": value for name, value in validate(baseline, others).items()}
@@ -261,7 +262,7 @@ def train_lae(
         judge,
         tell,
         training.patience,
-        training.best_by,
+        training.monitor,
         {"lae": asdict(config), "layout": layout.to_dict()},
     )
     lae.fit_latents(batch.to(lae.mean.device) for batch in in_batches(trained))

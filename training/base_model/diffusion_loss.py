@@ -21,7 +21,7 @@ Rows = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Album:
+class PersonImages:
     """One person's training pictures.
 
     latents: (pictures, 4, h, w), scaled. texts: int64 (pictures,), rows of a table of text embeddings that all people
@@ -36,7 +36,7 @@ class Album:
     of: int
 
     @classmethod
-    def whole(cls, name: str, latents: Tensor, texts: Tensor) -> "Album":
+    def whole(cls, name: str, latents: Tensor, texts: Tensor) -> "PersonImages":
         """An album that lacks nothing."""
         return cls(name, latents, texts, torch.arange(len(latents)), len(latents))
 
@@ -49,7 +49,8 @@ class Album:
 class Objective:
     """shared: all people get one noise, timestep and picture sequence. min_snr_gamma: weight of a timestep is
     min(SNR, γ) / SNR in terms of ε (Hang et al. 2023, arXiv 2303.09556), 0 is off. prior_weight: of the loss on class
-    pictures (Ruiz et al. 2023, arXiv 2208.12242), 0 is off."""
+    pictures (Ruiz et al. 2023, arXiv 2208.12242), 0 is off.
+    """
 
     shared: bool = True
     min_snr_gamma: float = 0.0
@@ -63,11 +64,11 @@ class DenoisingLoss:
         self,
         predict: Predict,
         scheduler: DDPMScheduler,
-        albums: Sequence[Album],
+        albums: Sequence[PersonImages],
         rows: int,
         seed: int = 0,
         objective: Objective = Objective(),
-        prior: Album | None = None,
+        prior: PersonImages | None = None,
     ) -> None:
         """rows: pictures of each person per step; with a prior each person also gets as many class pictures."""
         if objective.prior_weight and prior is None:
@@ -107,7 +108,7 @@ class DenoisingLoss:
         clean, noise, timesteps, texts = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return clean, noise, timesteps, texts
 
-    def _rows(self, album: Album, step: int, dice: torch.Generator, salt: str) -> Rows:
+    def _rows(self, album: PersonImages, step: int, dice: torch.Generator, salt: str) -> Rows:
         picks = album.nearest(picture_order(album.of, step, self.rows, self.seed, salt))
         timesteps = stratified(self.rows, self.scheduler.config.num_train_timesteps, dice)
         noise = torch.randn(self.rows, *album.latents.shape[1:], generator=dice)
@@ -121,7 +122,8 @@ def stratified(rows: int, timesteps: int, generator: torch.Generator) -> Tensor:
 
 def picture_order(pictures: int, step: int, rows: int, seed: int = 0, salt: str = "") -> Tensor:
     """The step's pictures, int64 (rows,): every picture in turn, in a new order each round. salt: a person's name,
-    where each has an order of their own."""
+    where each has an order of their own.
+    """
     turn = step * rows // pictures
     number = 1_000_003 * seed + turn if not salt else _number(seed, f"order {salt}", turn)
     order = torch.randperm(pictures, generator=torch.Generator().manual_seed(number))

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from difflora_core.lora.layout import LoRALayout
 
 from .batched_loras import stacked_loras
-from .diffusion_loss import Album, DenoisingLoss, Objective, Predict
+from .diffusion_loss import DenoisingLoss, Objective, PersonImages, Predict
 
 OWN_DICE = Objective(shared=False)
 """What separates people here are their pictures, not a LoRA that is compared with another's: each has own noise."""
 
 
-class PictureLoss:
+class LoRADiffusionLoss:
     """Mean denoising loss of people's pictures, each person's with a LoRA of their own, in one batch.
 
     The LoRAs keep their gradient; the base model is frozen and stays as it is. Noise, timesteps and pictures depend on
@@ -47,7 +47,7 @@ class PictureLoss:
         """The base model's."""
         return next(self.unet.parameters()).device
 
-    def __call__(self, loras: Tensor, albums: Sequence[Album], step: int) -> Tensor:
+    def __call__(self, loras: Tensor, albums: Sequence[PersonImages], step: int) -> Tensor:
         """Each person's loss (people,) with their LoRA of `loras` (people, numel).
 
         Raises:

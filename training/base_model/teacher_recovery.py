@@ -10,15 +10,17 @@ from torch import Tensor
 
 from training.engine.rounds import Figures
 
-from .diffusion_loss import Album
-from .lora_loss import PictureLoss
+from .diffusion_loss import PersonImages
+from .lora_loss import LoRADiffusionLoss
 
 DRAWS = 4
 """Batches of each person's pictures; their noise and timesteps never change."""
 
 
 @torch.no_grad()
-def picture_figures(pictures: PictureLoss, loras: Tensor, albums: Sequence[Album], people: int = 16) -> Tensor:
+def held_out_losses(
+    pictures: LoRADiffusionLoss, loras: Tensor, albums: Sequence[PersonImages], people: int = 16
+) -> Tensor:
     """Each person's loss (people,) on their pictures, with always the same noise: only to be compared with others'.
 
     people: at once in a batch, which has `pictures.rows` of each.
@@ -31,14 +33,14 @@ def picture_figures(pictures: PictureLoss, loras: Tensor, albums: Sequence[Album
     return torch.cat(rows)
 
 
-class PictureGain:
+class TeacherRecovery:
     """0 as without a LoRA, 1 as the teachers, more than 1 where they are beaten.
 
     The pictures should be none that a teacher was trained on, and the people none that a network was.
     """
 
     def __init__(
-        self, pictures: PictureLoss, albums: Sequence[Album], teachers: Tensor, people_at_once: int = 16
+        self, pictures: LoRADiffusionLoss, albums: Sequence[PersonImages], teachers: Tensor, people_at_once: int = 16
     ) -> None:
         """albums: of each person. teachers: (people, numel), theirs."""
         self.pictures, self.albums, self.people_at_once = pictures, albums, people_at_once
@@ -46,29 +48,33 @@ class PictureGain:
         self.teacher = self._loss(teachers)
 
     def _loss(self, loras: Tensor) -> float:
-        return float(picture_figures(self.pictures, loras, self.albums, self.people_at_once).mean())
+        return float(held_out_losses(self.pictures, loras, self.albums, self.people_at_once).mean())
 
     def figures(self, loras: Tensor) -> Figures:
         """Mean losses with LoRAs (people, numel) of the same people, with the teachers, and without any.
 
-        `picture_gain` is absent where the teachers gain nothing: there is nothing to compare with.
+        `teacher_recovery` is absent where the teachers gain nothing: there is nothing to compare with.
         """
         own = self._loss(loras)
-        means = {"picture_loss": own, "picture_loss_teacher": self.teacher, "picture_loss_without": self.without}
+        means = {
+            "diffusion_loss": own,
+            "diffusion_loss_teacher": self.teacher,
+            "diffusion_loss_without_lora": self.without,
+        }
         gained = self.without - self.teacher
-        return means | ({"picture_gain": (self.without - own) / gained} if gained > 0 else {})
+        return means | ({"teacher_recovery": (self.without - own) / gained} if gained > 0 else {})
 
     def __call__(self, loras: Tensor) -> float:
-        """`picture_gain` alone.
+        """`teacher_recovery` alone.
 
         Raises:
             ValueError: the teachers gain nothing.
         """
         figures = self.figures(loras)
-        if "picture_gain" not in figures:
+        if "teacher_recovery" not in figures:
             raise ValueError(
                 f"With their teachers the held-out pictures of {len(self.albums)} people have the loss "
                 f"{self.teacher:.5f}, without {self.without:.5f}: the teachers are no use on these pictures, or are "
                 "not of this base model."
             )
-        return figures["picture_gain"]
+        return figures["teacher_recovery"]

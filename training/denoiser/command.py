@@ -21,7 +21,7 @@ from training.engine.loop import open_accelerator
 from training.engine.rounds import Figures
 from training.engine.settings import read_settings
 from training.people.conditions import Conditions, People, draw_references
-from training.people.diffusion_loss_check import PictureCheck
+from training.people.diffusion_loss_check import DiffusionLossCheck
 from training.people.latents import check_layout, digest, open_lae
 from training.store.lora_store import Person
 from training.store.loras import open_stores
@@ -119,14 +119,14 @@ class Look:
         self.settings, self.references = settings.pictures, settings.training.validation_references
         self.lae, self.validation, self.device = lae, validation, device
         self.names, self.teachers = names[: len(validation.loras)], validation.loras
-        self.check: PictureCheck | None = None
+        self.check: DiffusionLossCheck | None = None
 
     def __call__(self, model: Denoiser, number: int) -> Figures:
         """Loss with the LoRAs of the latents that validation predicts, beside the teachers'."""
         if number % self.settings.every:
             return {}
         if self.check is None:
-            self.check = PictureCheck.open(self.settings, self.lae.layout, self.names, self.device)
+            self.check = DiffusionLossCheck.open(self.settings, self.lae.layout, self.names, self.device)
         rows = self.check.rows
         latents = predict_latents(model, self.validation, self.references)[rows]
         loras = self.lae.to(latents.device).decode(latents).cpu()

@@ -31,7 +31,7 @@ def dry_run(settings: DiffLoRASettings) -> str:
     dice = torch.Generator().manual_seed(0)
     people = People(
         torch.randn(training.batch, dit.tokens, dit.latent_width, generator=dice),
-        Conditions(*(torch.randn(training.batch, training.most_references, width, generator=dice) for width in widths)),
+        Conditions(*(torch.randn(training.batch, training.max_references, width, generator=dice) for width in widths)),
     )
     model = new_denoiser(dit, mif, training)
     frozen = {} if lae is None else {"LAE": lae}

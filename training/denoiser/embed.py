@@ -128,7 +128,8 @@ def embed_people(config: DatasetConfig, image_encoder: Path, device: str = "cpu"
 
 def _files(record: Record) -> list[str]:
     """The kept pictures in the order of their files, as preprocess has them: those that it keeps from training, for
-    measuring the loss on, stand last, and validation takes its references from the front."""
+    measuring the loss on, stand last, and validation takes its references from the front.
+    """
     return sorted(picture["file"] for picture in record.facts["kept"])
 
 

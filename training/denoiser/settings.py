@@ -8,7 +8,7 @@ from difflora_core.denoiser.diffusion import SamplingConfig
 from difflora_core.denoiser.dit import CONFIGURATIONS, DiTConfig, token_places
 from difflora_core.denoiser.mif import MIFConfig, Mode
 from difflora_core.model import EncoderNames
-from training.people.diffusion_loss_check import PictureSettings
+from training.people.diffusion_loss_check import DiffusionLossCheckSettings
 
 from .train import DiffLoRATraining
 
@@ -17,7 +17,8 @@ from .train import DiffLoRATraining
 class EmbeddingSettings:
     """cache: folders and files of embeddings, see `embeddings`. dataset: in its place the pipeline's YAML file, whose
     kept pictures are embedded into its workspace, with image_encoder, a CLIP vision folder in transformers' format.
-    allow_missing: people of the store without embeddings are left out, not an error."""
+    allow_missing: people of the store without embeddings are left out, not an error.
+    """
 
     cache: tuple[Path, ...] = ()
     dataset: Path | None = None
@@ -34,8 +35,9 @@ class EmbeddingSettings:
 
 @dataclass(frozen=True)
 class DiTSettings:
-    """name: of one of `difflora_core.dit.CONFIGURATIONS`; the other fields take the place of its own. Tokens and latent
-    width are the LAE's, the condition's width is MIF's."""
+    """name: of one of `difflora_core.denoiser.dit.CONFIGURATIONS`; the other fields take the place of its own. Tokens and latent
+    width are the LAE's, the condition's width is MIF's.
+    """
 
     name: str = "small"
     width: int | None = None
@@ -59,7 +61,8 @@ class DiTSettings:
 @dataclass(frozen=True)
 class MIFSettings:
     """mode: gate, mean, face or image. width: of the condition, default the DiT's own. face_width, image_width: of the
-    embeddings; unless given, what the cache holds."""
+    embeddings; unless given, what the cache holds.
+    """
 
     mode: Mode = "gate"
     width: int | None = None
@@ -86,16 +89,17 @@ class DiffLoRASettings:
     dit: DiTSettings = field(default_factory=DiTSettings)
     mif: MIFSettings = field(default_factory=MIFSettings)
     training: DiffLoRATraining = field(default_factory=DiffLoRATraining)
-    pictures: PictureSettings | None = None
+    pictures: DiffusionLossCheckSettings | None = None
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
-        if self.training.best_by == "picture_gain" and self.pictures is None:
-            raise ValueError("training.best_by is picture_gain, which needs the section `pictures`; found none")
+        if self.training.monitor == "teacher_recovery" and self.pictures is None:
+            raise ValueError("training.monitor is teacher_recovery, which needs the section `pictures`; found none")
 
     def networks(self, lae: LAE | None, widths: tuple[int, int]) -> tuple[DiTConfig, MIFConfig]:
         """Shapes of DiT and MIF. lae: None before there is one, which then has the latents that the named DiT was meant
-        for. widths: of face and image embeddings."""
+        for. widths: of face and image embeddings.
+        """
         dit = self.dit.named
         mif = MIFConfig(*widths, self.mif.width or dit.condition_width, self.mif.mode)
         dit = replace(dit, condition_width=mif.width)

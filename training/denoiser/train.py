@@ -35,11 +35,11 @@ class DiffLoRATraining:
     objective: `diffusion`, or `regression`, which is the baseline: the same network maps the condition to the latent in
     one pass, from zero input at the last timestep. batch: people per step and process. blend: share of samples that are
     blends of two people, in embeddings and latent alike; all teachers share one start, so a blend is a plausible
-    person, and a thousand people become many (mixup, Zhang et al. 2018). most_references: pictures averaged, at most.
-    embedding_noise: relative to an embedding's length. drop_condition: share of samples that learn the null condition.
-    drop_expert: share of steps that see only face or only image, as often one as the other; drop_face, drop_image:
-    either share on its own, in place of half of drop_expert. toward_noise: see `draw_timesteps`. min_snr_gamma: see
-    `NoiseSchedule.weight`. delta_w_…: see `DeltaTerms`. rounds: validations, of which the best by the figure best_by is
+    person, and a thousand people become many (mixup, Zhang et al. 2018). max_references: pictures averaged, at most.
+    embedding_noise: relative to an embedding's length. cfg_dropout: share of samples that learn the null condition.
+    modality_dropout: share of steps that see only face or only image, as often one as the other; face_dropout, image_dropout:
+    either share on its own, in place of half of modality_dropout. timestep_bias: see `draw_timesteps`. min_snr_gamma: see
+    `NoiseSchedule.weight`. delta_w_…: see `DeltaTerms`. rounds: validations, of which the best by the figure monitor is
     kept; patience: stop after so many without improvement; validation_references: pictures averaged there.
     gradient_checkpointing: of the DiT's blocks. loop.compile compiles those blocks alone.
     """
@@ -50,13 +50,13 @@ class DiffLoRATraining:
     objective: Literal["diffusion", "regression"] = "diffusion"
     batch: int = 64
     blend: float = 0.0
-    most_references: int = 8
+    max_references: int = 8
     embedding_noise: float = 0.25
-    drop_condition: float = 0.1
-    drop_expert: float = 0.1
-    drop_face: float | None = None
-    drop_image: float | None = None
-    toward_noise: float = 1.5
+    cfg_dropout: float = 0.1
+    modality_dropout: float = 0.1
+    face_dropout: float | None = None
+    image_dropout: float | None = None
+    timestep_bias: float = 1.5
     min_snr_gamma: float | None = None
     delta_w_error: float = 0.0
     delta_w_direction: float = 0.0
@@ -65,13 +65,13 @@ class DiffLoRATraining:
     rounds: int = 10
     patience: int | None = None
     validation_references: int = 3
-    best_by: Literal["r2", "delta_w_cosine", "picture_gain"] = "r2"
+    monitor: Literal["r2", "delta_w_cosine", "teacher_recovery"] = "r2"
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         if self.objective not in ("diffusion", "regression"):
             raise ValueError(f"The objective is diffusion or regression, found {self.objective!r}.")
-        if min(self.batch, self.most_references, self.rounds, self.validation_references, self.delta_w_rows) < 1:
+        if min(self.batch, self.max_references, self.rounds, self.validation_references, self.delta_w_rows) < 1:
             raise ValueError("Batch, references, rounds and delta_w_rows are at least 1, found a smaller one.")
         if min(self.without_expert) < 0 or sum(self.without_expert) > 1:
             raise ValueError(
@@ -82,8 +82,11 @@ class DiffLoRATraining:
     @property
     def without_expert(self) -> tuple[float, float]:
         """Shares of steps without the face, and without the image."""
-        half = self.drop_expert / 2
-        return half if self.drop_face is None else self.drop_face, half if self.drop_image is None else self.drop_image
+        half = self.modality_dropout / 2
+        return (
+            half if self.face_dropout is None else self.face_dropout,
+            half if self.image_dropout is None else self.image_dropout,
+        )
 
 
 class DeltaTerms:
@@ -158,11 +161,11 @@ def denoising_loss(
     schedule = NoiseSchedule()
     latents, conditions, counted = training.latents, training.conditions, training.conditions.counts
     without_face, without_image = config.without_expert if mode in ("gate", "mean") else (0.0, 0.0)
-    lonely_steps = without_face + without_image
+    single_modality_share = without_face + without_image
 
     def loss(model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         people, others = torch.randint(0, len(latents), (2, config.batch), generator=generator)
-        counts = torch.randint(1, config.most_references + 1, (config.batch,), generator=generator)
+        counts = torch.randint(1, config.max_references + 1, (config.batch,), generator=generator)
         amount = 0.5 * torch.rand(config.batch, generator=generator)
         amount = amount * (torch.rand(config.batch, generator=generator) < config.blend)
 
@@ -174,12 +177,12 @@ def denoising_loss(
             return F.normalize(torch.lerp(one, other, amount[:, None]), dim=-1)
 
         face, image = references(conditions.face), references(conditions.image)
-        lonely = torch.rand(2, generator=generator_of_step(config.loop.seed, step))
+        single_modality = torch.rand(2, generator=generator_of_step(config.loop.seed, step))
         only = None
-        if lonely[0] < lonely_steps:
-            only = "face" if lonely[1] * lonely_steps < without_image else "image"
+        if single_modality[0] < single_modality_share:
+            only = "face" if single_modality[1] * single_modality_share < without_image else "image"
         clean = torch.lerp(latents[people], latents[others], amount[:, None, None])
-        timesteps = draw_timesteps(config.batch, generator, config.toward_noise)
+        timesteps = draw_timesteps(config.batch, generator, config.timestep_bias)
         noise = torch.randn(clean.shape, generator=generator)
         if config.objective == "regression":
             timesteps = torch.full_like(timesteps, TIMESTEPS - 1)
@@ -189,7 +192,7 @@ def denoising_loss(
                 schedule.add_noise(clean, noise, timesteps),
                 schedule.weight(timesteps, config.min_snr_gamma),
             )
-        dropped = torch.rand(config.batch, generator=generator) < config.drop_condition
+        dropped = torch.rand(config.batch, generator=generator) < config.cfg_dropout
         device = next(model.parameters()).device
         face, image, clean, noisy, times, dropped, weight = (
             tensor.to(device, non_blocking=True) for tensor in (face, image, clean, noisy, timesteps, dropped, weight)
@@ -249,7 +252,7 @@ def train_denoiser(
         check,
         tell,
         config.patience,
-        by=config.best_by,
+        by=config.monitor,
         settings=settings,
     )
     return model

@@ -24,9 +24,10 @@ START_SEED = 2408
 
 @dataclass(frozen=True)
 class DreamBoothConfig:
-    """steps: optimiser steps. rows: pictures of each person per step. learning_rate: AdamW's peak, cosine to zero after
+    """steps: optimizer steps. rows: pictures of each person per step. learning_rate: AdamW's peak, cosine to zero after
     `warmup` steps. seed: of noise, timesteps and picture choice. weight_decay: AdamW's. gradient_checkpointing: forget
-    the U-Net's activations and compute them again in the backward pass, which saves memory and costs time."""
+    the U-Net's activations and compute them again in the backward pass, which saves memory and costs time.
+    """
 
     steps: int = 80
     rows: int = 4
@@ -70,19 +71,19 @@ def train_loras(
     gradient, and with Adam its whole path, doesn't depend on who else is in the batch.
     """
     flat = nn.Parameter(start.float().repeat(people, 1))
-    optimiser = torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         [flat], lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
     )
     with checkpointed(unet, config.gradient_checkpointing):
         for step in range(config.steps):
             rate = config.learning_rate * _rate(step, config)
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = rate
             generator = torch.Generator().manual_seed(1_000_003 * config.seed + step)
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             with stacked_loras(unet, layout, flat):
                 loss(step, generator).sum().backward()
-            optimiser.step()
+            optimizer.step()
             if on_step:
                 on_step(step + 1)
     return flat.detach()

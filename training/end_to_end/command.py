@@ -18,8 +18,8 @@ from difflora_core.autoencoder.model import LAE
 from difflora_core.denoiser.diffusion import SamplingConfig
 from difflora_core.lora.layout import LoRALayout
 from difflora_core.model import HEADER, DiffLoRA
-from training.base_model.lora_loss import PictureLoss
-from training.base_model.teacher_recovery import PictureGain
+from training.base_model.lora_loss import LoRADiffusionLoss
+from training.base_model.teacher_recovery import TeacherRecovery
 from training.denoiser.train import Denoiser
 from training.engine.loop import LossFunction, TrainConfig, open_accelerator
 from training.engine.rounds import Figures, train_in_rounds
@@ -27,7 +27,7 @@ from training.engine.settings import read_settings
 from training.engine.step_cost import measure
 from training.lora_dataset.config import load_config
 from training.lora_dataset.manifest import Manifest
-from training.people.dataset_images import DatasetAlbums, dataset_loss, open_base
+from training.people.dataset_images import DatasetImages, dataset_loss, open_base
 from training.people.embeddings import EmbeddingCache
 from training.people.latents import cached_latents
 from training.store.lora_store import Person, read_header
@@ -35,19 +35,19 @@ from training.store.loras import in_batches, open_loras, open_stores, people_of
 
 from .objectives import (
     Autoencode,
-    DenoiserPictures,
-    Everyone,
-    PictureTraining,
+    DenoiserFinetuning,
+    FinetuneDataset,
+    LAEFinetuning,
     denoiser_loss,
-    gains_by_steps,
     lae_loss,
-    sampled_gain,
+    recovery_by_steps,
+    sampled_recovery,
 )
 from .sampling_choice import choose_sampling
 
 LOOP = TrainConfig(steps=2000, learning_rate=3e-4, warmup=50, ema=0.98, unused_parameters=True, device="auto")
 RUN = "run"
-WORTH_IT = 0.01  # of picture gain, see `choose_sampling`
+WORTH_IT = 0.01  # of teacher recovery, see `choose_sampling`
 PEOPLE_AT_ONCE = 4  # in validation, with `rows` pictures of each
 
 
@@ -72,8 +72,8 @@ class TuneSettings:
     validation_people: int = 16
     references: int = 3
     in_memory_gb: float = 8.0
-    lae: PictureTraining = field(default_factory=lambda: PictureTraining(LOOP, people=4))
-    denoiser: DenoiserPictures = field(default_factory=lambda: DenoiserPictures(LOOP, people=4))
+    lae: LAEFinetuning = field(default_factory=lambda: LAEFinetuning(LOOP, people=4))
+    denoiser: DenoiserFinetuning = field(default_factory=lambda: DenoiserFinetuning(LOOP, people=4))
 
     def __post_init__(self) -> None:
         if min(self.rows, self.rounds, self.validation_people, self.references) < 1:
@@ -128,12 +128,13 @@ def dry_run(settings: TuneSettings) -> str:
 @dataclass(frozen=True)
 class Job:
     """What is trained, how, and what becomes of it. finish(path, figures of all rounds) writes the file. frozen: what
-    the loss goes through beside the module."""
+    the loss goes through beside the module.
+    """
 
     bench: "Bench"
     module: nn.Module
     loss: LossFunction
-    training: PictureTraining | DenoiserPictures
+    training: LAEFinetuning | DenoiserFinetuning
     validate: Callable[[], Figures]
     finish: Callable[[Path, dict[str, Figures]], None]
     frozen: Mapping[str, nn.Module]
@@ -157,7 +158,7 @@ def train(job: Job) -> dict[str, Figures]:
         lambda: {"before": job.validate()},
         job.validate,
         report,
-        by="picture_gain",
+        by="teacher_recovery",
         settings={name: value for name, value in asdict(job.training).items() if name != "loop"},
     )
     return told
@@ -178,11 +179,11 @@ def lae_job(settings: TuneSettings) -> Job:
     bench = Bench(settings, settings.lae.loop, lae.layout)
     lae.to(bench.device).train().requires_grad_(True)
     loras = open_loras(bench.stores, "train", 1e9 * settings.in_memory_gb)
-    albums = DatasetAlbums(bench.dataset, people_of(bench.stores, "train"))
+    albums = DatasetImages(bench.dataset, people_of(bench.stores, "train"))
 
     @torch.no_grad()
     def validate() -> Figures:
-        return {"picture_gain": bench.gain(lae.decode(lae.encode(bench.teachers.to(bench.device))))}
+        return {"teacher_recovery": bench.recovery(lae.decode(lae.encode(bench.teachers.to(bench.device))))}
 
     def finish(path: Path, told: dict[str, Figures]) -> None:
         lae.fit_latents(batch.to(bench.device) for batch in in_batches(loras))
@@ -210,15 +211,15 @@ def denoiser_job(settings: TuneSettings) -> Job:
     references = others.first(settings.references)
 
     def validate() -> Figures:
-        return gains_by_steps(bench.gain, lae, denoiser, references)
+        return recovery_by_steps(bench.recovery, lae, denoiser, references)
 
     def look(sampling: SamplingConfig) -> Figures:
-        return {"picture_gain": sampled_gain(bench.gain, lae, denoiser, references, sampling)}
+        return {"teacher_recovery": sampled_recovery(bench.recovery, lae, denoiser, references, sampling)}
 
     def finish(path: Path, told: dict[str, Figures]) -> None:
         model.dit.load_state_dict(denoiser.dit.state_dict())
         model.mif.load_state_dict(denoiser.mif.state_dict())
-        sampling, tried = choose_sampling(look, lambda figures: figures["picture_gain"], WORTH_IT)
+        sampling, tried = choose_sampling(look, lambda figures: figures["teacher_recovery"], WORTH_IT)
         provenance = {**model.config.provenance, "tuned": told, "validation": tried}
         model.config = replace(model.config, sampling=sampling, provenance=provenance)
         model.cpu().save(path)
@@ -239,15 +240,15 @@ class Bench:
         self.base = open_base(self.dataset, layout, str(self.device))
         self.validation = people_of(self.stores, "validation")[: settings.validation_people]
         self.teachers = open_loras(self.stores, "validation", 0).read(range(len(self.validation)))
-        held_out = DatasetAlbums(self.dataset, self.validation, held_out=True)
-        self.gain = PictureGain(self.loss(held_out), held_out, self.teachers, PEOPLE_AT_ONCE)
+        held_out = DatasetImages(self.dataset, self.validation, held_out=True)
+        self.recovery = TeacherRecovery(self.loss(held_out), held_out, self.teachers, PEOPLE_AT_ONCE)
 
-    def loss(self, albums: DatasetAlbums) -> PictureLoss:
+    def loss(self, albums: DatasetImages) -> LoRADiffusionLoss:
         """The loss through the base model on these people's pictures."""
         return dataset_loss(self.base, self.layout, albums, self.settings.rows)
 
 
-def everyone_of(bench: Bench, cache: EmbeddingCache, lae: LAE) -> tuple[Everyone, DatasetAlbums]:
+def everyone_of(bench: Bench, cache: EmbeddingCache, lae: LAE) -> tuple[FinetuneDataset, DatasetImages]:
     """Everybody with embeddings and pictures, but those who are held out: the store's other splits.
 
     People without a teacher help as well; people with one come first.
@@ -259,7 +260,7 @@ def everyone_of(bench: Bench, cache: EmbeddingCache, lae: LAE) -> tuple[Everyone
     known = {str(person) for person in taught}
     more: Sequence[Person] = [p for p in prepared if p in cache.people and p not in known and p not in kept_out]
     conditions, _ = cache.of([*taught, *more])
-    albums = DatasetAlbums(bench.dataset, [*taught, *more])
+    albums = DatasetImages(bench.dataset, [*taught, *more])
     path = bench.settings.output / RUN / "latents_train.safetensors"
     latents, _ = cached_latents(bench.stores, "train", lae, path, str(bench.device))
-    return Everyone(conditions, albums, torch.arange(len(taught)), latents), albums
+    return FinetuneDataset(conditions, albums, torch.arange(len(taught)), latents), albums

@@ -1,7 +1,7 @@
 """Train through the base model's pictures: first the LoRA autoencoder, later MIF and DiT.
 
 Both start from networks that were trained on teachers' numbers, and both keep a share of that loss, so that latents
-keep their meaning. What changes is who judges: the frozen base model, on the people's pictures (`picture_loss`).
+keep their meaning. What changes is who judges: the frozen base model, on the people's pictures (`diffusion_loss`).
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ from difflora_core.denoiser.diffusion import (
     trajectory,
 )
 from difflora_core.losses import reconstruction
-from training.base_model.diffusion_loss import Album
-from training.base_model.lora_loss import PictureLoss
-from training.base_model.teacher_recovery import PictureGain
+from training.base_model.diffusion_loss import PersonImages
+from training.base_model.lora_loss import LoRADiffusionLoss
+from training.base_model.teacher_recovery import TeacherRecovery
 from training.denoiser.train import Denoiser
 from training.engine.loop import LossFunction, TrainConfig, generator_of_step
 from training.people.conditions import Conditions, draw_references
@@ -34,7 +34,7 @@ VALIDATED_STEPS = (1, 4, 20)
 
 
 @dataclass(frozen=True)
-class PictureTraining:
+class LAEFinetuning:
     """people: per step and process. numbers: weight of the loss on numbers, beside the pictures' of 1."""
 
     loop: TrainConfig
@@ -43,31 +43,31 @@ class PictureTraining:
 
 
 @dataclass(frozen=True)
-class DenoiserPictures:
+class DenoiserFinetuning:
     """people: whose pictures are looked at in a step and process. batch: teachers of the diffusion loss in the same
-    step; numbers: its weight, beside the pictures' of 1. toward_noise: of its timesteps, see `draw_timesteps`.
-    most_steps: of the samplers whose latents are met in training. The rest as in `DiffLoRATraining`.
+    step; numbers: its weight, beside the pictures' of 1. timestep_bias: of its timesteps, see `draw_timesteps`.
+    max_rollout_steps: of the samplers whose latents are met in training. The rest as in `DiffLoRATraining`.
 
     The diffusion loss keeps the latents' meaning and gives guidance something to learn from, but with little noise it
     teaches to trust the latent that comes in, which in sampling is the network's own guess: hence so small a weight,
-    and nearly pure noise. In the miniature, picture gain in 1, 4 and 20 steps of 32 validation people after 300 more
-    steps of one training: 1.36, 1.35, 1.32 with weight .02 and toward_noise 1.5, 1.36, 1.36, 1.35 with these.
+    and nearly pure noise. In the miniature, teacher recovery in 1, 4 and 20 steps of 32 validation people after 300 more
+    steps of one training: 1.36, 1.35, 1.32 with weight .02 and timestep_bias 1.5, 1.36, 1.36, 1.35 with these.
     """
 
     loop: TrainConfig
     people: int = 16
     batch: int = 32
     numbers: float = 0.005
-    most_references: int = 6
+    max_references: int = 6
     embedding_noise: float = 0.25
-    drop_condition: float = 0.1
-    drop_expert: float = 0.3
-    toward_noise: float = 8.0
-    most_steps: int = 50
+    cfg_dropout: float = 0.1
+    modality_dropout: float = 0.3
+    timestep_bias: float = 8.0
+    max_rollout_steps: int = 50
 
     def __post_init__(self) -> None:
-        if not 1 <= self.most_steps <= TIMESTEPS:
-            raise ValueError(f"A sampler has 1 to {TIMESTEPS} steps, found most_steps {self.most_steps}.")
+        if not 1 <= self.max_rollout_steps <= TIMESTEPS:
+            raise ValueError(f"A sampler has 1 to {TIMESTEPS} steps, found max_rollout_steps {self.max_rollout_steps}.")
 
 
 class Autoencode(nn.Module):
@@ -82,13 +82,13 @@ class Autoencode(nn.Module):
 
 
 def lae_loss(
-    lae: LAE, loras: LoRAs, albums: Sequence[Album], pictures: PictureLoss, training: PictureTraining
+    lae: LAE, loras: LoRAs, albums: Sequence[PersonImages], pictures: LoRADiffusionLoss, training: LAEFinetuning
 ) -> LossFunction:
     """Loss of an `Autoencode` on teachers and the same people's albums, in the same order."""
 
     def loss(model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         people = torch.randperm(len(loras), generator=generator)[: training.people].tolist()
-        target = lae.normalise(loras.read(people).to(lae.mean.device))
+        target = lae.normalize(loras.read(people).to(lae.mean.device))
         predicted = model(target)
         seeing = pictures(lae.restore(predicted), [albums[i] for i in people], step).mean()
         counting = reconstruction(predicted, target)
@@ -98,15 +98,15 @@ def lae_loss(
 
 
 @dataclass(frozen=True)
-class Everyone:
+class FinetuneDataset:
     """People for the second stage: embeddings and albums of all, latents of those who have a teacher.
 
     conditions: of all people. albums: in the same order. taught: int64 (teachers,), who has a teacher. latents:
-    (teachers, tokens, width), standardised.
+    (teachers, tokens, width), standardized.
     """
 
     conditions: Conditions
-    albums: Sequence[Album]
+    albums: Sequence[PersonImages]
     taught: Tensor
     latents: Tensor
 
@@ -119,7 +119,7 @@ class Everyone:
 
 
 def denoiser_loss(
-    denoiser: Denoiser, lae: LAE, everyone: Everyone, pictures: PictureLoss, training: DenoiserPictures
+    denoiser: Denoiser, lae: LAE, everyone: FinetuneDataset, pictures: LoRADiffusionLoss, training: DenoiserFinetuning
 ) -> LossFunction:
     """Loss of a `Denoiser`: pictures of the LoRAs that it predicts, and the diffusion loss on teachers beside it.
 
@@ -129,7 +129,7 @@ def denoiser_loss(
     shape = everyone.latents.shape[1:]
     schedule = NoiseSchedule()
     if denoiser.mif.config.mode not in ("gate", "mean"):
-        training = replace(training, drop_expert=0.0)  # of these modes the one expert is never dropped
+        training = replace(training, modality_dropout=0.0)  # of these modes the one expert is never dropped
 
     def loss(model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         device = next(denoiser.parameters()).device
@@ -143,10 +143,10 @@ def denoiser_loss(
 
         count = len(seen)
         first = (count + int(torch.randint(2, (), generator=shared))) // 2
-        timesteps = draw_timesteps(len(numbered), generator, training.toward_noise)
-        dropped = torch.rand(len(numbered), generator=generator) < training.drop_condition
+        timesteps = draw_timesteps(len(numbered), generator, training.timestep_bias)
+        dropped = torch.rand(len(numbered), generator=generator) < training.cfg_dropout
         noise, start = (torch.randn(n, *shape, generator=generator) for n in (len(numbered), count))
-        steps, met = _draw_steps(training.most_steps, shared)
+        steps, met = _draw_steps(training.max_rollout_steps, shared)
         timesteps, dropped, noise, start = (x.to(device) for x in (timesteps, dropped, noise, start))
 
         later = [None if expert is None else expert[first:count] for expert in (face, image)]
@@ -168,7 +168,8 @@ def denoiser_loss(
 
 def _draw_steps(most: int, generator: torch.Generator) -> tuple[int, int]:
     """How many steps a sampler has, 2 to `most`, few as often as many by their logarithm, and how many of them, at
-    least one, are done when the network is asked."""
+    least one, are done when the network is asked.
+    """
     one, other = torch.rand(2, generator=generator).tolist()
     steps = min(most, int(2 * ((most + 1) / 2) ** one)) if most > 1 else 1
     return steps, min(steps - 1, 1 + int(other * (steps - 1)))
@@ -180,7 +181,7 @@ def _meet(
     """Latents and timestep after `met` of a sampler's `steps`: what the network will meet there, mistakes included.
 
     model: a `Denoiser`, perhaps shared by processes. experts: face and image embeddings (people, width). Noise added to
-    a teacher's latent is never what comes here: a network that has learnt from it alone trusts what it is given, and
+    a teacher's latent is never what comes here: a network that has learned from it alone trusts what it is given, and
     its own small mistakes grow from step to step (exposure bias).
     """
     kept = torch.zeros(len(noise), dtype=torch.bool, device=noise.device)
@@ -196,29 +197,29 @@ def _meet(
 def _draw_experts(
     conditions: Conditions,
     people: Tensor,
-    training: DenoiserPictures,
+    training: DenoiserFinetuning,
     generator: torch.Generator,
     shared: torch.Generator,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Face and image embeddings of a random handful of each person's pictures; by the shared dice one of them alone."""
-    counts = torch.randint(1, training.most_references + 1, (len(people),), generator=generator)
+    counts = torch.randint(1, training.max_references + 1, (len(people),), generator=generator)
     if conditions.counts is None:
         counts = counts.clamp_max(conditions.face.shape[1])
     face, image = (
         draw_references(embeddings, people, counts, training.embedding_noise, generator, conditions.counts)
         for embeddings in (conditions.face, conditions.image)
     )
-    lonely = torch.rand(2, generator=shared)
-    if lonely[0] >= training.drop_expert:
+    single_modality = torch.rand(2, generator=shared)
+    if single_modality[0] >= training.modality_dropout:
         return face, image
-    return (face, None) if lonely[1] < 0.5 else (None, image)
+    return (face, None) if single_modality[1] < 0.5 else (None, image)
 
 
 @torch.no_grad()
-def sampled_gain(
-    gain: PictureGain, lae: LAE, denoiser: Denoiser, experts: tuple[Tensor, Tensor], sampling: SamplingConfig
+def sampled_recovery(
+    recovery: TeacherRecovery, lae: LAE, denoiser: Denoiser, experts: tuple[Tensor, Tensor], sampling: SamplingConfig
 ) -> float:
-    """The picture gain of LoRAs that are sampled for everybody, always from the same noise.
+    """The teacher recovery of LoRAs that are sampled for everybody, always from the same noise.
 
     experts: face and image embeddings (people, width) of each person's references.
     """
@@ -227,14 +228,17 @@ def sampled_gain(
     generator = torch.Generator().manual_seed(0)
     shape = config.tokens, config.latent_width
     latents = sample(denoiser.dit, condition, denoiser.mif.null, shape, sampling, generator)
-    return gain(lae.decode(latents))
+    return recovery(lae.decode(latents))
 
 
-def gains_by_steps(gain: PictureGain, lae: LAE, denoiser: Denoiser, experts: tuple[Tensor, Tensor]) -> dict[str, float]:
-    """Of one sample of everybody by samplers of few and of many steps; `picture_gain` is the mean, each is told."""
+def recovery_by_steps(
+    recovery: TeacherRecovery, lae: LAE, denoiser: Denoiser, experts: tuple[Tensor, Tensor]
+) -> dict[str, float]:
+    """Of one sample of everybody by samplers of few and of many steps; `teacher_recovery` is the mean, each is told."""
     plain = SamplingConfig(guidance_scale=1.0, samples=1)
     gains = {
-        steps: sampled_gain(gain, lae, denoiser, experts, replace(plain, steps=steps)) for steps in VALIDATED_STEPS
+        steps: sampled_recovery(recovery, lae, denoiser, experts, replace(plain, steps=steps))
+        for steps in VALIDATED_STEPS
     }
-    each = {f"picture_gain_{steps}_steps": value for steps, value in gains.items()}
-    return {"picture_gain": sum(gains.values()) / len(gains), **each}
+    each = {f"teacher_recovery_{steps}_steps": value for steps, value in gains.items()}
+    return {"teacher_recovery": sum(gains.values()) / len(gains), **each}

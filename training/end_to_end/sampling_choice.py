@@ -1,4 +1,4 @@
-"""Recommended sampling is chosen on validation people: first the steps, then guidance and gain together."""
+"""Recommended sampling is chosen on validation people: first the steps, then guidance and latent scale together."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -9,7 +9,7 @@ from training.engine.rounds import Figures
 
 STEPS = (1, 4, 10, 20)
 GUIDANCES = (1.0, 1.5)
-GAINS = (1.0, 1.25, 1.5)
+LATENT_SCALES = (1.0, 1.25, 1.5)
 
 
 def choose_sampling(
@@ -18,9 +18,9 @@ def choose_sampling(
     """The setting with the highest score, and the figures of all that were tried.
 
     look(sampling) measures on people outside the training. score: of such figures, higher is better, −inf where a
-    setting is out of the question. worth: what more steps, guidance (which doubles the cost) or a higher gain have to
+    setting is out of the question. worth: what more steps, guidance (which doubles the cost) or a higher latent scale have to
     add to be chosen; cheaper settings come first. samples: averaged in all of them but the last that is tried, which is
-    for the log: one sample without gain. All this is our choice.
+    for the log: one sample with latent scale 1. All this is our choice.
 
     Raises:
         ValueError: every setting is out of the question.
@@ -40,10 +40,14 @@ def choose_sampling(
                 best, highest = sampling, value
         return best
 
-    plain = SamplingConfig(guidance_scale=1.0, samples=samples, gain=1.0)
+    plain = SamplingConfig(guidance_scale=1.0, samples=samples, latent_scale=1.0)
     quick = best_of(replace(plain, steps=steps) for steps in STEPS) or plain
-    best = best_of(replace(quick, guidance_scale=scale, gain=gain) for scale in GUIDANCES for gain in GAINS)
+    best = best_of(
+        replace(quick, guidance_scale=scale, latent_scale=latent_scale)
+        for scale in GUIDANCES
+        for latent_scale in LATENT_SCALES
+    )
     if best is None:
         raise ValueError("No sampling is any good for the validation people: look at what was tried, above.")
-    best_of([replace(best, samples=1, gain=1.0)])
+    best_of([replace(best, samples=1, latent_scale=1.0)])
     return best, log

@@ -14,15 +14,15 @@ PANEL = (5.6, 4.2)  # inches
 DOTS = 100  # per inch
 COLUMNS = 2
 PAPER, INK, GREY, RULE = "#ffffff", "#202428", "#6a7078", "#e4e6e9"
-COLOURS = ("#c0602c", "#2f6fb0", "#e0a878", "#8cb8dc")
+COLORS = ("#c0602c", "#2f6fb0", "#e0a878", "#8cb8dc")
 
 
 @dataclass(frozen=True)
 class Line:
-    """points: (x, mean, least, largest), x ascending. colour: number in `COLOURS`. dashed: and with hollow points."""
+    """points: (x, mean, least, largest), x ascending. color: number in `COLORS`. dashed: and with hollow points."""
 
     name: str
-    colour: int
+    color: int
     dashed: bool
     points: Sequence[tuple[float, float, float, float]]
 
@@ -30,7 +30,8 @@ class Line:
 @dataclass(frozen=True)
 class Panel:
     """One chart; axis: what its horizontal axis shows. ticks: numbers to be named there; none are every power of two.
-    logarithmic: of the horizontal axis. range: of the vertical axis; what lies beyond is drawn at its edge."""
+    logarithmic: of the horizontal axis. range: of the vertical axis; what lies beyond is drawn at its edge.
+    """
 
     title: str
     axis: str
@@ -56,12 +57,12 @@ def _draw(axes: Axes, panel: Panel) -> None:
     for line in panel.lines:
         x, *heights = zip(*line.points, strict=True)
         mean, least, largest = ([min(max(y, low), high) for y in column] for column in heights)
-        colour = COLOURS[line.colour]
-        axes.vlines(x, least, largest, colour, linewidth=1)
-        fill = PAPER if line.dashed else colour
+        color = COLORS[line.color]
+        axes.vlines(x, least, largest, color, linewidth=1)
+        fill = PAPER if line.dashed else color
         style = "--" if line.dashed else "-"
         axes.plot(
-            x, mean, style, color=colour, marker="o", markersize=5, markerfacecolor=fill, label=line.name, clip_on=False
+            x, mean, style, color=color, marker="o", markersize=5, markerfacecolor=fill, label=line.name, clip_on=False
         )
     axes.set_title(panel.title, loc="left", fontsize=11, color=INK)
     axes.set_xlabel(panel.axis, fontsize=9, color=GREY)

@@ -3,7 +3,7 @@
 A step's batch consists of parts, `accumulate` × processes of them. A part is a function of (seed, step, number of the
 part), whichever process draws it: N processes give the same numbers as one that accumulates N parts, and a run that was
 killed and started again the same as one that was not. The state holds no random number generator.
-One thread per process: on a machine with busy neighbours two processes outrun one process with two threads.
+One thread per process: on a machine with busy neighbors two processes outrun one process with two threads.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LossFunction = Callable[[nn.Module, int, torch.Generator], tuple[Tensor, Figures
 class TrainConfig:
     """How a module is trained.
 
-    steps: optimiser steps. learning_rate: peak, after `warmup` steps, then cosine to a twentieth. ema: decay. clip: of
+    steps: optimizer steps. learning_rate: peak, after `warmup` steps, then cosine to a twentieth. ema: decay. clip: of
     the gradient's length. save_every: steps between two states. accumulate: parts of a batch that a process goes
     through one after another. mixed_precision: `bf16` runs the module's forward pass in bfloat16, parameters and
     moments stay float32. compile: torch.compile. device: `auto` is what Accelerate finds (CUDA, MPS, …). log_with:
@@ -76,7 +76,7 @@ class TrainConfig:
             raise ValueError("shard and compile don't go together: what is sharded would run uncompiled. Choose one.")
 
 
-class Diverged(RuntimeError):
+class DivergedError(RuntimeError):
     """The loss is not finite any more."""
 
 
@@ -161,7 +161,7 @@ def train(
 
     Raises:
         ValueError: the state in the folder is that of another network.
-        Diverged: the loss is not finite any more; the state before is kept.
+        DivergedError: the loss is not finite any more; the state before is kept.
         OSError: the disk is full; the state before is kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,7 @@ def train(
 
 
 class Run:
-    """One call of `train`: the module as Accelerate wants it, its optimiser, its state."""
+    """One call of `train`: the module as Accelerate wants it, its optimizer, its state."""
 
     def __init__(
         self,
@@ -192,23 +192,23 @@ class Run:
         self.whole = module.to(accelerator.device)
         self.sharded = config.shard and accelerator.num_processes > 1
         self.module = shard(self.whole, accelerator.num_processes) if self.sharded else self.whole
-        self.optimiser = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             self.module.parameters(),
             lr=config.learning_rate,
             betas=(0.9, 0.99),
             weight_decay=config.weight_decay,
             fused=True,
         )
-        self.state = TrainState(self.module, self.optimiser)
+        self.state = TrainState(self.module, self.optimizer)
         self.start = self.state.load(self.path) if self.path.exists() else 0
 
     def go(self, until: int) -> None:
         """Train up to a step; the whole module then holds its EMA."""
         config, accelerator, end = self.config, self.accelerator, min(until, self.config.steps)
         if self.start < end:
-            prepared, optimiser = self.prepare()
+            prepared, optimizer = self.prepare()
             for step in (progress := self._progress(end)):
-                loss, figures = self.step(prepared, optimiser, step)
+                loss, figures = self.step(prepared, optimizer, step)
                 last = step + 1 == end
                 if (step + 1) % LOG_EVERY == 0:
                     self._tell(progress, step + 1, loss, figures)
@@ -216,7 +216,7 @@ class Run:
                     self._check(loss, step + 1)
                     self.state.save(self.path, step + 1, accelerator.is_main_process)
             unwrap(accelerator, prepared)
-        self.state.give_average(self.whole)
+        self.state.load_ema(self.whole)
 
     def _progress(self, end: int) -> tqdm:
         hidden, total = not self.accelerator.is_main_process, self.config.steps
@@ -225,14 +225,14 @@ class Run:
         )
 
     def prepare(self) -> tuple[nn.Module, Any]:
-        """Module and optimiser as Accelerate wraps them."""
+        """Module and optimizer as Accelerate wraps them."""
         module = wrap(self.accelerator, self.module, self.sharded)
-        return module, self.accelerator.prepare(self.optimiser)
+        return module, self.accelerator.prepare(self.optimizer)
 
-    def step(self, module: nn.Module, optimiser: Any, step: int) -> tuple[Tensor, Figures]:
-        """One optimiser step and the EMA's; this process's mean loss, and the figures of its last part."""
+    def step(self, module: nn.Module, optimizer: Any, step: int) -> tuple[Tensor, Figures]:
+        """One optimizer step and the EMA's; this process's mean loss, and the figures of its last part."""
         accelerator, config = self.accelerator, self.config
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * _rate(step, config)
         losses = []
         for number in range(config.accumulate):
@@ -243,8 +243,8 @@ class Run:
                 losses.append(loss.detach())
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(self.state.parameters.values(), config.clip)
-                optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
         self.state.average(min(config.ema, (1 + step) / (10 + step)))
         return torch.stack(losses).mean(), figures
 
@@ -257,11 +257,11 @@ class Run:
             progress.set_postfix({name: f"{value:.4g}" for name, value in told.items()}, refresh=False)
             with self.log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **told}) + "\n")
-        self.accelerator.log({**told, "learning_rate": self.optimiser.param_groups[0]["lr"]}, step=step)
+        self.accelerator.log({**told, "learning_rate": self.optimizer.param_groups[0]["lr"]}, step=step)
 
     def _check(self, loss: Tensor, step: int) -> None:
         if not bool(loss.isfinite()):
-            raise Diverged(
+            raise DivergedError(
                 f"the loss of {self.name} is {float(loss)} at step {step}: the state before is kept; look at the data, "
                 "or lower the learning rate and delete the state to start again"
             )

@@ -1,6 +1,6 @@
 """Fully sharded training (torch's FSDP2): each process holds its share of parameters, gradients, moments and EMA.
 
-The modules that are trained stay whole for everybody but the optimiser: what is sharded is a copy, whose EMA comes back
+The modules that are trained stay whole for everybody but the optimizer: what is sharded is a copy, whose EMA comes back
 into the whole module at the end of a call. So validation, checkpoints and states on disk know nothing of it, and a run
 can go on with another number of processes.
 

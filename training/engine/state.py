@@ -19,11 +19,11 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter; emp
 
 
 class TrainState:
-    """Parameters of a module by name, their EMA on the same device, and the optimiser that moves them."""
+    """Parameters of a module by name, their EMA on the same device, and the optimizer that moves them."""
 
-    def __init__(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.parameters = dict(module.named_parameters())
-        self.optimiser = optimiser
+        self.optimizer = optimizer
         self.ema = {name: value.detach().clone() for name, value in self.parameters.items()}
 
     @torch.no_grad()
@@ -32,7 +32,7 @@ class TrainState:
         torch._foreach_lerp_(list(self.ema.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
 
     @torch.no_grad()
-    def give_average(self, module: nn.Module) -> None:
+    def load_ema(self, module: nn.Module) -> None:
         """Put the EMA in the place of a module's parameters: this one's, or of the one that it is a copy of."""
         for name, parameter in module.named_parameters():
             parameter.copy_(whole(self.ema[name]))
@@ -78,7 +78,7 @@ class TrainState:
                 moments = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS if f"{moment}.{name}" in tensors}
                 counted = moments.pop("step", torch.tensor(float(step)))
                 state = {key: share(value, parameter) for key, value in moments.items()}
-                self.optimiser.state[parameter] = {"step": counted.to(parameter.device), **state}
+                self.optimizer.state[parameter] = {"step": counted.to(parameter.device), **state}
         return step
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
@@ -86,8 +86,8 @@ class TrainState:
             yield f"model.{name}", parameter.detach()
             yield f"ema.{name}", self.ema[name]
             for moment in MOMENTS:
-                if moment in self.optimiser.state[parameter]:
-                    yield f"{moment}.{name}", self.optimiser.state[parameter][moment]
+                if moment in self.optimizer.state[parameter]:
+                    yield f"{moment}.{name}", self.optimizer.state[parameter][moment]
 
     def _check(self, path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
         if "step" not in metadata:

@@ -17,8 +17,9 @@ MEASURED_STEPS = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one process. memory: bytes by component. seconds: of one optimiser step. rows: of a step's batch in all
-    processes. peak: bytes that the device really held at most; CUDA tells, others don't."""
+    """Of one process. memory: bytes by component. seconds: of one optimizer step. rows: of a step's batch in all
+    processes. peak: bytes that the device really held at most; CUDA tells, others don't.
+    """
 
     parameters: int
     trained: int
@@ -60,11 +61,11 @@ def measure(
     with TemporaryDirectory(prefix="dry-run-") as folder:
         accelerator = open_accelerator(replace(loop, log_with=()), Path(folder), "dry-run")
         run = Run(module, loss, loop, Path(folder), "dry-run", accelerator)
-        prepared, optimiser = run.prepare()
+        prepared, optimizer = run.prepare()
         times = []
         for step in range(MEASURED_STEPS + 1):
             start = time.perf_counter()
-            value, _ = run.step(prepared, optimiser, step)
+            value, _ = run.step(prepared, optimizer, step)
             float(value)  # waits for the device
             times.append(time.perf_counter() - start)
         unwrap(accelerator, prepared)

@@ -84,7 +84,7 @@ class FilterConfig:
 @dataclass(frozen=True)
 class PreprocessConfig:
     """size: pixels of the square training picture. margin: of the crop around the face, in face sizes; 0 keeps the
-    picture's own centre square. class_word: of captions. pictures: per person, the best first; 0 for all. held_out: of
+    picture's own center square. class_word: of captions. pictures: per person, the best first; 0 for all. held_out: of
     them are kept from training, for verify to measure the loss on; 0 for none.
     """
 

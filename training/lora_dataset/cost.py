@@ -25,7 +25,8 @@ PICTURE_BYTES_PER_PIXEL = 1.5
 @dataclass(frozen=True)
 class Speed:
     """Seconds on the measured device. picture_step: one picture, one denoising step without guidance. teacher_step: one
-    optimiser step of a whole group of people."""
+    optimizer step of a whole group of people.
+    """
 
     picture_step: float
     teacher_step: float

@@ -4,7 +4,7 @@ import hashlib
 import re
 import unicodedata
 
-LONGEST = 40  # characters of the readable part
+MAX_READABLE_LENGTH = 40  # characters of the readable part
 HASH = 12  # hexadecimal digits, 48 bits: among 100,000 people with one readable part, a clash has a chance of 2e-5
 CLEAN = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
 HASHED = re.compile(rf".*-[0-9a-f]{{{HASH}}}")
@@ -17,10 +17,15 @@ def item_name(key: str, readable: str | None = None) -> str:
     A key that is a plain lower-case file name is its own name. Any other becomes a readable part (made from `readable`,
     else from the key; "person" if nothing is left of it) and a hash of the key: "Ann B" and "ann_b" stay two.
     """
-    plain = CLEAN.fullmatch(key) and len(key) <= LONGEST and not HASHED.fullmatch(key) and not RESERVED.fullmatch(key)
+    plain = (
+        CLEAN.fullmatch(key)
+        and len(key) <= MAX_READABLE_LENGTH
+        and not HASHED.fullmatch(key)
+        and not RESERVED.fullmatch(key)
+    )
     if plain and readable is None:
         return key
     text = unicodedata.normalize("NFKD", key if readable is None else readable)
     slug = re.sub(r"[^a-z0-9]+", "-", text.encode("ascii", "ignore").decode().lower()).strip("-")
     digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:HASH]
-    return f"{slug[:LONGEST].strip('-') or 'person'}-{digest}"
+    return f"{slug[:MAX_READABLE_LENGTH].strip('-') or 'person'}-{digest}"

@@ -32,7 +32,7 @@ class Stage(Protocol):
         """What looks at all items together, after the last of them; may change records."""
 
 
-class OutOfSpace(RuntimeError):
+class OutOfSpaceError(RuntimeError):
     """The disk is full: going on would fail for every item."""
 
 
@@ -40,14 +40,14 @@ def attempt(worker: Worker, item: str) -> Record:
     """Do one item; an error becomes a `failed` record, so that the rest goes on.
 
     Raises:
-        OutOfSpace: the disk is full.
+        OutOfSpaceError: the disk is full.
     """
     start = time.monotonic()
     try:
         record = worker(item)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutOfSpace(f"the disk is full ({error}); make room and run the same command again") from error
+            raise OutOfSpaceError(f"the disk is full ({error}); make room and run the same command again") from error
         record = Record(item, "failed", f"{type(error).__name__}: {error}")
     except Exception as error:  # whatever one person's pictures do, the others go on
         record = Record(item, "failed", f"{type(error).__name__}: {error}")

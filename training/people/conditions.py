@@ -54,7 +54,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class People:
-    """What is known of some people. latents: standardised (people, tokens, width). conditions: of their pictures.
+    """What is known of some people. latents: standardized (people, tokens, width). conditions: of their pictures.
 
     loras: the teachers themselves (some people, numel), of the first people; only validation by ΔW asks for them.
     """

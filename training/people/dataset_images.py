@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from difflora_core.lora.layout import LoRALayout
-from training.base_model.diffusion_loss import Album
-from training.base_model.lora_loss import PictureLoss
+from training.base_model.diffusion_loss import PersonImages
+from training.base_model.lora_loss import LoRADiffusionLoss
 from training.base_model.sdxl import DTYPES, SDXLBase
 from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.manifest import Manifest
@@ -16,7 +16,7 @@ from training.lora_dataset.stages.preprocess import Prepared, read_prepared, rea
 from training.store.lora_store import Person
 
 
-class DatasetAlbums(Sequence[Album]):
+class DatasetImages(Sequence[PersonImages]):
     """Albums in the order of `people`, read when they are asked for: a thousand people's latents fill a memory.
 
     Of each person the pictures that a teacher is trained on, or, with held_out, those that it is not.
@@ -44,18 +44,18 @@ class DatasetAlbums(Sequence[Album]):
         return len(self.people)
 
     @overload
-    def __getitem__(self, index: int) -> Album: ...
+    def __getitem__(self, index: int) -> PersonImages: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Album]: ...
-    def __getitem__(self, index: int | slice) -> Album | list[Album]:
+    def __getitem__(self, index: slice) -> list[PersonImages]: ...
+    def __getitem__(self, index: int | slice) -> PersonImages | list[PersonImages]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         person = self.people[index]
         own = self._pictures(person)
         texts = torch.tensor([self._rows[caption] for caption in own.captions])
         if self.held_out:  # their places among the prompts mean nothing where nobody is compared
-            return Album.whole(person, own.latents, texts)
-        return Album(person, own.latents, texts, torch.tensor(own.places), own.of)
+            return PersonImages.whole(person, own.latents, texts)
+        return PersonImages(person, own.latents, texts, torch.tensor(own.places), own.of)
 
     def _pictures(self, person: str) -> Prepared:
         return read_prepared(self.config, person).split(self.config.preprocess.held_out)[self.held_out]
@@ -70,7 +70,9 @@ def open_base(config: DatasetConfig, layout: LoRALayout, device: str) -> SDXLBas
     return base
 
 
-def dataset_loss(base: SDXLBase, layout: LoRALayout, albums: DatasetAlbums, rows: int, seed: int = 0) -> PictureLoss:
+def dataset_loss(
+    base: SDXLBase, layout: LoRALayout, albums: DatasetImages, rows: int, seed: int = 0
+) -> LoRADiffusionLoss:
     """The loss through the base model on these albums. rows: pictures of each person in a step."""
     config = albums.config
     context, pooled = (table.to(base.device, base.dtype) for table in read_texts(config, albums.captions))
@@ -78,4 +80,4 @@ def dataset_loss(base: SDXLBase, layout: LoRALayout, albums: DatasetAlbums, rows
     def predict(noisy: Tensor, timesteps: Tensor, texts: Tensor) -> Tensor:
         return base.predict(noisy, timesteps, context[texts], pooled[texts], config.preprocess.size)
 
-    return PictureLoss(base.unet, layout, predict, base.scheduler(), rows, seed)
+    return LoRADiffusionLoss(base.unet, layout, predict, base.scheduler(), rows, seed)

@@ -12,21 +12,22 @@ from torch import Tensor
 
 from difflora_core.lora.layout import LoRALayout
 from training.base_model.sdxl import SDXLBase
-from training.base_model.teacher_recovery import PictureGain
+from training.base_model.teacher_recovery import TeacherRecovery
 from training.engine.rounds import Figures
 from training.lora_dataset.config import DatasetConfig, load_config
 from training.lora_dataset.manifest import Manifest
 from training.store.lora_store import Person
 
-from .dataset_images import DatasetAlbums, dataset_loss, open_base
+from .dataset_images import DatasetImages, dataset_loss, open_base
 
 ROWS, PEOPLE_AT_ONCE = 4, 1  # pictures of one person in a batch: little memory beside a network in training
 
 
 @dataclass(frozen=True)
-class PictureSettings:
+class DiffusionLossCheckSettings:
     """dataset: the pipeline's YAML file, of whose workspace the base model and the pictures are taken. people: how many
-    are looked at. every: rounds from one look to the next."""
+    are looked at. every: rounds from one look to the next.
+    """
 
     dataset: Path
     people: int = 8
@@ -37,7 +38,7 @@ class PictureSettings:
             raise ValueError(f"pictures: people and every are at least 1, found {self.people} and {self.every}")
 
 
-class PictureCheck:
+class DiffusionLossCheck:
     """Figures of some people. rows: who they are, as places in the list of people that it was opened with.
 
     Between two looks the base model waits in the host's memory.
@@ -55,20 +56,23 @@ class PictureCheck:
                 f"{config.workspace} holds no held-out pictures: {why}. Leave `pictures` out, or mend that."
             )
         self.base, self.rows = base, having[:count]
-        self.albums = DatasetAlbums(config, [people[row] for row in self.rows], held_out=True)
+        self.albums = DatasetImages(config, [people[row] for row in self.rows], held_out=True)
         self.loss = dataset_loss(base, layout, self.albums, ROWS)
-        self._gain: PictureGain | None = None
+        self._gain: TeacherRecovery | None = None
 
     @classmethod
-    def open(cls, settings: PictureSettings, layout: LoRALayout, people: Sequence[Person], device: str) -> Self:
+    def open(
+        cls, settings: DiffusionLossCheckSettings, layout: LoRALayout, people: Sequence[Person], device: str
+    ) -> Self:
         """Load what the settings name; see the constructor. Raises ValueError if the base model has another layout."""
         config = load_config(settings.dataset)
         return cls(config, open_base(config, layout, device), layout, people, settings.people)
 
     def figures(self, loras: Tensor, teachers: Tensor) -> Figures:
-        """See `PictureGain.figures`. teachers: (people, numel), always the same, of which the first look keeps the
-        loss."""
+        """See `TeacherRecovery.figures`. teachers: (people, numel), always the same, of which the first look keeps the
+        loss.
+        """
         with self.base.working_unet():
             if self._gain is None:
-                self._gain = PictureGain(self.loss, self.albums, teachers, PEOPLE_AT_ONCE)
+                self._gain = TeacherRecovery(self.loss, self.albums, teachers, PEOPLE_AT_ONCE)
             return self._gain.figures(loras)

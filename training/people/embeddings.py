@@ -24,14 +24,17 @@ from training.store.lora_store import Person
 from .conditions import Conditions
 
 HOW = "run `python -m training embed` with this configuration"
-MOST = 64  # pictures of a person: all people's are padded to the most, so one with thousands would fill the memory
+MAX_IMAGES_PER_PERSON = (
+    64  # pictures of a person: all people's are padded to the most, so one with thousands would fill the memory
+)
 NAMED = 5  # people that an error names before it only counts
 
 
 @dataclass(frozen=True)
 class Pictures:
     """One person's embeddings. face: (pictures, face width), image: (pictures, image width), raw, float32. files: of
-    the pictures, in the same order; empty if nobody wrote them down."""
+    the pictures, in the same order; empty if nobody wrote them down.
+    """
 
     face: Tensor
     image: Tensor
@@ -41,7 +44,8 @@ class Pictures:
 @dataclass(frozen=True)
 class EmbeddingCache:
     """Everybody's embeddings by name. where: files and folders that were read. encoders: whose they are, None if the
-    files don't say."""
+    files don't say.
+    """
 
     where: str
     people: Mapping[str, Pictures]
@@ -123,7 +127,7 @@ class EmbeddingCache:
         face, image = (
             pad_sequence([_spread(getattr(one, kind)) for one in own], batch_first=True) for kind in ("face", "image")
         )
-        return Conditions(face, image, torch.tensor([min(MOST, len(one.face)) for one in own])), rows
+        return Conditions(face, image, torch.tensor([min(MAX_IMAGES_PER_PERSON, len(one.face)) for one in own])), rows
 
 
 def write_embeddings(path: Path, people: Mapping[str, Pictures], encoders: EncoderNames) -> None:
@@ -182,7 +186,11 @@ def _check(path: Path, name: str, pictures: Pictures) -> None:
 
 def _spread(embeddings: Tensor) -> Tensor:
     count = len(embeddings)
-    return embeddings if count <= MOST else embeddings[torch.arange(MOST) * count // MOST]
+    return (
+        embeddings
+        if count <= MAX_IMAGES_PER_PERSON
+        else embeddings[torch.arange(MAX_IMAGES_PER_PERSON) * count // MAX_IMAGES_PER_PERSON]
+    )
 
 
 def _names(encoders: EncoderNames | None) -> str:

@@ -46,7 +46,7 @@ def check_layout(stores: Sequence[LoRAStore], lae: LAE) -> None:
 def cached_latents(
     stores: Sequence[LoRAStore], split: str, lae: LAE, path: Path, device: str = "cpu"
 ) -> tuple[Tensor, list[Person]]:
-    """Standardised latents (people, tokens, width) float32 of a split and whose they are.
+    """Standardized latents (people, tokens, width) float32 of a split and whose they are.
 
     Kept in `path` until the LAE or the stores' shards change.
     """

@@ -26,7 +26,7 @@ from difflora_core.lora.layout import LoRALayout
 
 Person = int | str
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
-LONGEST_HEADER = 100_000_000  # bytes; what safetensors itself allows
+MAX_HEADER_BYTES = 100_000_000  # bytes; what safetensors itself allows
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        text = file.read(length) if length <= LONGEST_HEADER else b""
+        text = file.read(length) if length <= MAX_HEADER_BYTES else b""
     try:
         header = json.loads(text)
         end = max((tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"), default=0)

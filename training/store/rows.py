@@ -90,7 +90,8 @@ class RowReader:
 
     def prefetch(self, rows: Sequence[int]) -> None:
         """Tell the system that these rows are wanted next; it may read them in the meantime. Does nothing on Windows
-        and macOS."""
+        and macOS.
+        """
         if hasattr(os, "posix_fadvise"):
             for row in sorted(rows):
                 file, begin = self._find(row)

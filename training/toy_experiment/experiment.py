@@ -4,7 +4,7 @@
 
 The paper says that LoRAs are easier to compress than the weights of an MLP, and gives no set-up, so this one is ours.
 A small MLP is trained on the average of a family of tasks, each of which is the function of another MLP whose weights
-were moved along a few directions of the family. Every task is then learnt from a few noisy samples of it, four times:
+were moved along a few directions of the family. Every task is then learned from a few noisy samples of it, four times:
 
     full              all matrices free, from the average network
     LoRA              a LoRA of the average network; all tasks begin with the same A, as DreamBooth is done here
@@ -62,7 +62,8 @@ class ToySettings:
 @dataclass(frozen=True)
 class Weights:
     """Weights of one kind. flat: (tasks, numel). pieces: sizes of what is scaled together. base: a matrix (1, out, in)
-    per layer. matrices: flat numbers → what is added to it, (tasks, out, in) per layer."""
+    per layer. matrices: flat numbers → what is added to it, (tasks, out, in) per layer.
+    """
 
     flat: Tensor
     pieces: tuple[int, ...]
@@ -92,12 +93,12 @@ def family(count: int, seed: int) -> list[Tensor]:
 
 def descend(parameters: list[Tensor], loss: Callable[[int], Tensor], steps: int, learning_rate: float) -> None:
     """AdamW without decay, cosine schedule; parameters change in place."""
-    optimiser = torch.optim.AdamW([p.requires_grad_() for p in parameters], lr=learning_rate, weight_decay=0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    optimizer = torch.optim.AdamW([p.requires_grad_() for p in parameters], lr=learning_rate, weight_decay=0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss(step).backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -171,7 +172,7 @@ def learn(tasks: list[Tensor], base: list[Tensor], settings: ToySettings, seed: 
 
 
 def compress(compressor: str, weights: Weights, train: int, latent: int, steps: int, seed: int) -> Tensor:
-    """All tasks' weights through a latent of so many numbers, learnt from the first `train` tasks: (tasks, numel)."""
+    """All tasks' weights through a latent of so many numbers, learned from the first `train` tasks: (tasks, numel)."""
     flat = weights.flat
     mean = flat[:train].mean(0)
     pieces = torch.tensor(weights.pieces)
@@ -184,7 +185,7 @@ def compress(compressor: str, weights: Weights, train: int, latent: int, steps: 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         autoencoder = (LinearAutoencoder if compressor == "PCA" else ConvAutoencoder)(flat.shape[1], config)
-    autoencoder.initialise_from(lambda start, stop: numbers[:train, start:stop], train)
+    autoencoder.initialize_from(lambda start, stop: numbers[:train, start:stop], train)
     if compressor == "conv":
         generator = torch.Generator().manual_seed(seed)
 

@@ -1,4 +1,4 @@
-"""Faces of the drawn world: a detector and two recognisers, in files that the real `insightface` package loads."""
+"""Faces of the drawn world: a detector and two recognizers, in files that the real `insightface` package loads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def face_analysis(name: str, root: Path = ROOT, threads: int = 1) -> FaceAnalysi
     folder = root / "models" / name
     if not (folder / "detector.onnx").exists():
         raise FileNotFoundError(
-            f"no face models in {folder}: expected detector.onnx and recogniser.onnx; run `python -m miniature build`"
+            f"no face models in {folder}: expected detector.onnx and recognizer.onnx; run `python -m miniature build`"
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -21,8 +21,8 @@ def alignment(landmarks: np.ndarray) -> np.ndarray:
     z = landmarks[..., 0] + 1j * landmarks[..., 1]  # (n, 5)
     w = TEMPLATE[:, 0] + 1j * TEMPLATE[:, 1]  # (5,)
     z_mean = z.mean(axis=-1, keepdims=True)
-    centred = z - z_mean
-    a = (centred.conj() * (w - w.mean())).sum(axis=-1) / (np.abs(centred) ** 2).sum(axis=-1)
+    centered = z - z_mean
+    a = (centered.conj() * (w - w.mean())).sum(axis=-1) / (np.abs(centered) ** 2).sum(axis=-1)
     b = w.mean() - a * z_mean[..., 0]
     rows = [np.stack([a.real, -a.imag, b.real], axis=-1), np.stack([a.imag, a.real, b.imag], axis=-1)]
     return np.stack(rows, axis=-2).astype(np.float32)

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 
 
-def worn(image: np.ndarray, rng: np.random.Generator, colour: float = 0.03) -> np.ndarray:
-    """A copy of uint8 (height, width, 3) with random blur, lost resolution, JPEG traces, noise, slightly off colours.
+def worn(image: np.ndarray, rng: np.random.Generator, color: float = 0.03) -> np.ndarray:
+    """A copy of uint8 (height, width, 3) with random blur, lost resolution, JPEG traces, noise, slightly off colors.
 
-    colour: standard deviation of the gain per channel. Small, because colours are traits of a drawn person.
+    color: standard deviation of the gain per channel. Small, because colors are traits of a drawn person.
     Two pictures in five stay sharp: references are not generated.
     """
     image = np.ascontiguousarray(image)
@@ -29,8 +29,8 @@ def worn(image: np.ndarray, rng: np.random.Generator, colour: float = 0.03) -> n
             image = cv2.bilateralFilter(image, 5, rng.uniform(20, 60), 3)  # an autoencoder's flat areas, soft lines
     pixels = image.astype(np.float32)
     if rng.random() < 0.5:
-        pixels *= rng.normal(1.0, colour, 3).astype(np.float32)
-        pixels += rng.normal(0.0, 255 * colour / 2)
+        pixels *= rng.normal(1.0, color, 3).astype(np.float32)
+        pixels += rng.normal(0.0, 255 * color / 2)
     if rng.random() < 0.3:
         grain = rng.normal(0.0, rng.uniform(2.0, 9.0), (image.shape[0] // 2, image.shape[1] // 2, 3)).astype(np.float32)
         pixels += cv2.resize(grain, (image.shape[1], image.shape[0]))

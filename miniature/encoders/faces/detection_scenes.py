@@ -12,7 +12,7 @@ from miniature.world.geometry import SKIN
 from miniature.world.people import random_scene
 
 from .degradation import worn
-from .face_images import Album
+from .face_images import PersonImages
 
 # How a canvas is filled and how often (our choice). "portrait" is what references and generated pictures are.
 KINDS = {"portrait": 0.4, "pair": 0.2, "crowd": 0.25, "nobody": 0.15}
@@ -23,7 +23,8 @@ WALLS = 48
 @dataclass
 class Canvas:
     """pixels: uint8 (side, side, 3) RGB. boxes: [(4,)] and landmarks: [(5, 2)] in pixels, one per face.
-    clear: whether a face must be found (True) or may be (False: cut off or half hidden)."""
+    clear: whether a face must be found (True) or may be (False: cut off or half hidden).
+    """
 
     pixels: np.ndarray
     boxes: list[np.ndarray] = field(default_factory=list)
@@ -34,7 +35,7 @@ class Canvas:
 class Composer:
     """Makes canvases out of an album of portraits."""
 
-    def __init__(self, album: Album, seed: int = 3) -> None:
+    def __init__(self, album: PersonImages, seed: int = 3) -> None:
         self.album = album
         rng = np.random.default_rng(seed)
         self.walls = [draw_empty(random_scene(rng)) for _ in range(WALLS)]
@@ -64,7 +65,7 @@ class Composer:
     def _portrait(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A worn portrait, mirrored every other time: pixels (128, 128, 3), landmarks (5, 2), box (4,)."""
         row, column = int(rng.integers(len(self.album.people))), int(rng.integers(self.album.pictures))
-        image = worn(self.album.picture(row, column), rng, colour=0.05)
+        image = worn(self.album.picture(row, column), rng, color=0.05)
         landmarks, box = self.album.landmarks[row, column], self.album.boxes[row, column]
         if rng.random() < 0.5:
             return image, landmarks, box
@@ -79,7 +80,7 @@ class Composer:
         self,
         canvas: Canvas,
         rng: np.random.Generator,
-        centre: np.ndarray,
+        center: np.ndarray,
         zoom: float,
         angle: float,
         black: bool = False,
@@ -88,11 +89,11 @@ class Composer:
         image, landmarks, box = self._portrait(rng)
         c, s = zoom * np.cos(angle), zoom * np.sin(angle)
         matrix = np.array([[c, -s], [s, c]])
-        offset = centre - matrix @ np.full(2, CANVAS / 2)
+        offset = center - matrix @ np.full(2, CANVAS / 2)
         corners = box[[0, 1, 2, 1, 2, 3, 0, 3]].reshape(4, 2) @ matrix.T + offset
         place = np.concatenate([corners.min(0), corners.max(0)])
         side = canvas.pixels.shape[0]
-        frame = np.concatenate([centre - 0.5 * CANVAS * zoom, centre + 0.5 * CANVAS * zoom])
+        frame = np.concatenate([center - 0.5 * CANVAS * zoom, center + 0.5 * CANVAS * zoom])
         if any(_share(other, frame) > 0.05 for other in canvas.boxes):
             return
         if black:
@@ -115,27 +116,27 @@ class Composer:
         for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
             first = (column if upright else row) == 0
             if rng.random() < (0.95 if first else 0.15):
-                centre = half * np.array([column + 0.5, row + 0.5])
-                self._paste(canvas, rng, centre, half / CANVAS, 0.0)
+                center = half * np.array([column + 0.5, row + 0.5])
+                self._paste(canvas, rng, center, half / CANVAS, 0.0)
 
     def _backdrop(self, side: int, rng: np.random.Generator) -> np.ndarray:
-        """A wall of the world, flat colour, or noise; with shapes on it every other time."""
+        """A wall of the world, flat color, or noise; with shapes on it every other time."""
         chance = rng.random()
         if chance < 0.5:
             pixels = cv2.resize(worn(self.walls[int(rng.integers(WALLS))], rng), (side, side))
         elif chance < 0.8:
-            pixels = np.full((side, side, 3), _colour(rng), dtype=np.uint8)
+            pixels = np.full((side, side, 3), _color(rng), dtype=np.uint8)
         else:
             cells = int(2 ** rng.integers(2, 8))
             pixels = cv2.resize(rng.integers(0, 255, (cells, cells, 3), dtype=np.uint8), (side, side))
         for _ in range(int(rng.integers(1, 9)) if rng.random() < 0.5 else 0):
-            centre = tuple(int(v) for v in rng.uniform(0, side, 2))
+            center = tuple(int(v) for v in rng.uniform(0, side, 2))
             axes = tuple(int(v) for v in side * np.exp(rng.uniform(np.log(0.02), np.log(0.4), 2)))
             width = -1 if rng.random() < 0.7 else max(1, side // 60)
             if rng.random() < 0.6:
-                cv2.ellipse(pixels, centre, axes, rng.uniform(0, 180), 0, 360, _colour(rng), width, cv2.LINE_AA)
+                cv2.ellipse(pixels, center, axes, rng.uniform(0, 180), 0, 360, _color(rng), width, cv2.LINE_AA)
             else:
-                cv2.rectangle(pixels, centre, (centre[0] + axes[0], centre[1] + axes[1]), _colour(rng), width)
+                cv2.rectangle(pixels, center, (center[0] + axes[0], center[1] + axes[1]), _color(rng), width)
         return pixels
 
     def _faceless(self, canvas: Canvas, rng: np.random.Generator) -> None:
@@ -143,14 +144,14 @@ class Composer:
         side = canvas.pixels.shape[0]
         image, landmarks, box = self._portrait(rng)
         skin = image[np.clip(int(landmarks[2, 1]) - 6, 0, CANVAS - 1), np.clip(int(landmarks[2, 0]), 0, CANVAS - 1)]
-        centre = ((box[:2] + box[2:]) / 2).astype(int).tolist()
+        center = ((box[:2] + box[2:]) / 2).astype(int).tolist()
         axes = (0.46 * (box[2:] - box[:2])).astype(int).tolist()
-        cv2.ellipse(image, centre, axes, 0, 0, 360, skin.tolist(), -1, cv2.LINE_AA)
+        cv2.ellipse(image, center, axes, 0, 0, 360, skin.tolist(), -1, cv2.LINE_AA)
         canvas.pixels = cv2.resize(image, (side, side))
 
 
-def _colour(rng: np.random.Generator) -> tuple[float, ...]:
-    """A colour of the world's walls and skins, or any."""
+def _color(rng: np.random.Generator) -> tuple[float, ...]:
+    """A color of the world's walls and skins, or any."""
     chance = rng.integers(3)
     if chance == 0:
         return tuple(float(c) for c in SKIN[int(rng.integers(len(SKIN)))])

@@ -21,7 +21,7 @@ NUMBERS = 15  # per anchor: score, 4 distances, 5 × 2 offsets
 class Detector(nn.Module):
     """A narrow trunk down to stride 32, a head at each of the last three strides; 0.37 M numbers.
 
-    There is no path back up: a drawn face is recognised from its own scale, and the deeper levels, dilated, see all of
+    There is no path back up: a drawn face is recognized from its own scale, and the deeper levels, dilated, see all of
     a face of 450 pixels.
     """
 
@@ -61,7 +61,7 @@ class Detector(nn.Module):
 
 
 def halving(inputs: int, outputs: int) -> list[nn.Module]:
-    """3 × 3 convolution with stride 2, ReLU. No normalisation: small and huge faces have different statistics."""
+    """3 × 3 convolution with stride 2, ReLU. No normalization: small and huge faces have different statistics."""
     convolution = nn.Conv2d(inputs, outputs, 3, 2, 1)
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
     return [convolution, nn.ReLU()]

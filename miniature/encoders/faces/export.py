@@ -30,7 +30,7 @@ def settle(network: nn.Module, batches: Iterable[Tensor]) -> None:
     network.eval()
 
 
-def export_recogniser(network: nn.Module, path: Path) -> None:
+def export_recognizer(network: nn.Module, path: Path) -> None:
     """One square input of 112 pixels, (x − 127.5) / 127.5, RGB; one output (n, 512)."""
     _export(network, torch.zeros(1, 3, CROP, CROP), path, ["embedding"], {"images": {0: "n"}, "embedding": {0: "n"}})
 

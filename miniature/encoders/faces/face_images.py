@@ -14,11 +14,11 @@ from miniature.world.image_blocks import Block, load_block, scene_of, training_b
 from miniature.world.people import TRAITS, person, random_scene
 
 # Traits of which one half of the range looks the same (no freckles, no beard): a target below this says nothing.
-VISIBLE_FROM = {"freckles": 0.0, "beard": 0.2, "cheek_colour": -0.6}
+VISIBLE_FROM = {"freckles": 0.0, "beard": 0.2, "cheek_color": -0.6}
 
 
 @dataclass(frozen=True)
-class Album:
+class PersonImages:
     """Pictures of people, in stacks of equally many pictures per person.
 
     people: indices (people,). stacks: uint8 arrays (people of the stack, pictures, 128, 128, 3), in the order of
@@ -52,7 +52,7 @@ def visible_traits(index: int) -> np.ndarray:
     return np.maximum(traits, floor).astype(np.float32)
 
 
-def open_album(build: Path, people: range) -> Album:
+def open_album(build: Path, people: range) -> PersonImages:
     """Training people from the rendered blocks (memory-mapped): of everyone as many pictures as all have.
 
     Raises FileNotFoundError if a block is missing, ValueError if `people` is not made of whole blocks.
@@ -64,10 +64,10 @@ def open_album(build: Path, people: range) -> Album:
     pictures = min(block.pictures for block in blocks)
     stacks = [load_block(build / "pictures", block)[:, :pictures] for block in blocks]
     places = np.concatenate([_places(build / "faces", block)[:, :pictures] for block in blocks])
-    return Album(np.array(people), stacks, places[:, :, :5], places[:, :, 5:].reshape(*places.shape[:2], 4))
+    return PersonImages(np.array(people), stacks, places[:, :, :5], places[:, :, 5:].reshape(*places.shape[:2], 4))
 
 
-def draw_album(people: Sequence[int], pictures: int, seed: int = 5) -> Album:
+def draw_album(people: Sequence[int], pictures: int, seed: int = 5) -> PersonImages:
     """Pictures drawn now, of any people (validation people, as a rule), in scenes that no training picture has."""
     stack = np.empty((len(people), pictures, CANVAS, CANVAS, 3), dtype=np.uint8)
     landmarks = np.empty((len(people), pictures, 5, 2), dtype=np.float32)
@@ -80,7 +80,7 @@ def draw_album(people: Sequence[int], pictures: int, seed: int = 5) -> Album:
                 picture.landmarks,
                 picture.box,
             )
-    return Album(np.array(people), [stack], landmarks, boxes)
+    return PersonImages(np.array(people), [stack], landmarks, boxes)
 
 
 def _places(folder: Path, block: Block) -> np.ndarray:

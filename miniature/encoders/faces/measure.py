@@ -1,4 +1,4 @@
-"""Figures of the face networks on validation people: `python -m miniature.faces.measure`."""
+"""Figures of the face networks on validation people: `python -m miniature.encoders.faces.measure`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from miniature.world.people import TRAITS, split_people
 
 from .alignment import CROP, aligned_crop, alignment
-from .face_images import Album, draw_album, open_album
+from .face_images import PersonImages, draw_album, open_album
 
 
-def aligned_album(album: Album) -> np.ndarray:
+def aligned_album(album: PersonImages) -> np.ndarray:
     """Crops by the true landmarks: uint8 (people, pictures, 112, 112, 3)."""
     crops = np.empty((len(album.people), album.pictures, CROP, CROP, 3), dtype=np.uint8)
     for row in range(len(album.people)):
@@ -21,7 +21,7 @@ def aligned_album(album: Album) -> np.ndarray:
     return crops
 
 
-def recogniser_figures(embeddings: np.ndarray) -> dict[str, float]:
+def recognizer_figures(embeddings: np.ndarray) -> dict[str, float]:
     """Cosines and nearest-of-25 accuracy of raw embeddings (people, pictures, 512)."""
     people, pictures, _ = embeddings.shape
     units = unit(embeddings)
@@ -62,19 +62,19 @@ def unit(embeddings: np.ndarray) -> np.ndarray:
 
 
 def main(build: Path = Path("miniature/build"), pictures: int = 8) -> None:
-    """Print both recognisers' figures on validation people; the map to the traits is fitted on people new to each."""
+    """Print both recognizers' figures on validation people; the map to the traits is fitted on people new to each."""
     from . import face_analysis
 
     album = draw_album(split_people("validation"), pictures)
     crops = aligned_album(album)
     for name, strangers in (("miniature", range(2400, 3600)), ("measuring", range(0, 1200))):
-        recogniser = face_analysis(name).models["recognition"]
+        recognizer = face_analysis(name).models["recognition"]
         fitted = open_album(build, strangers)
         fit, test = (
-            np.stack([recogniser.get_feat([crop[..., ::-1] for crop in person]) for person in stack])
+            np.stack([recognizer.get_feat([crop[..., ::-1] for crop in person]) for person in stack])
             for stack in (aligned_album(fitted)[:, :6], crops)
         )
-        print(name, {key: round(value, 3) for key, value in recogniser_figures(test).items()})
+        print(name, {key: round(value, 3) for key, value in recognizer_figures(test).items()})
         scores = trait_r2(fit, fitted.traits(), test, album.traits())
         print("  R² per trait:", ", ".join(f"{key} {value:.2f}" for key, value in scores.items()))
         print(f"  mean R²: {np.mean(list(scores.values())):.3f}")

@@ -1,4 +1,4 @@
-"""Face recognisers: an aligned 112 × 112 crop in, 512 numbers out, in the form that InsightFace calls ArcFace."""
+"""Face recognizers: an aligned 112 × 112 crop in, 512 numbers out, in the form that InsightFace calls ArcFace."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ EMBEDDING = 512
 
 
 @dataclass(frozen=True)
-class RecogniserConfig:
+class RecognizerConfig:
     """stem: channels of the convolutions that halve the crop down to 14 × 14 (or quarter it, one entry less).
-    deep: channels at 7 × 7. neck: channels that are left before all positions are read out together."""
+    deep: channels at 7 × 7. neck: channels that are left before all positions are read out together.
+    """
 
     stem: tuple[int, ...]
     deep: int
     neck: int
 
 
-class Recogniser(nn.Module):
+class Recognizer(nn.Module):
     """Convolutions down to 7 × 7, then a linear map of all positions: aligned traits have places of their own."""
 
-    def __init__(self, config: RecogniserConfig) -> None:
+    def __init__(self, config: RecognizerConfig) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = 3
@@ -36,7 +37,7 @@ class Recogniser(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, crops: Tensor) -> Tensor:
-        """(n, 3, 112, 112) RGB in [-1, 1] → (n, 512), not normalised."""
+        """(n, 3, 112, 112) RGB in [-1, 1] → (n, 512), not normalized."""
         return self.layers(crops)
 
 

@@ -63,7 +63,7 @@ def targets(canvases: list[Canvas]) -> Targets:
     """What every row of the detector's outputs should say, levels one after another as in `detection_loss`.
 
     label (rows,): 1 face, 0 none, −1 does not matter. near (rows,): box and landmarks are to be right even where the
-    label does not matter, so that whatever fires there is merged with its neighbours. box (rows, 4) and landmarks
+    label does not matter, so that whatever fires there is merged with its neighbors. box (rows, 4) and landmarks
     (rows, 10): in anchor sides, as distances from the cell. side (rows,): the anchor's side in strides.
     """
     parts: list[dict[str, np.ndarray]] = []

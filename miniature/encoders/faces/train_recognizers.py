@@ -1,4 +1,4 @@
-"""Stage `recognisers`: the conditioning recogniser "miniature" and the judge "measuring", trained apart.
+"""Stage `recognizers`: the conditioning recognizer "miniature" and the judge "measuring", trained apart.
 
 They share no person, seed, loss or width. "miniature" learns by InfoNCE over pairs of pictures (van den Oord et al.,
 2018) and, because the drawn world knows them, to give the traits by a linear map. "measuring" learns by the supervised
@@ -22,20 +22,20 @@ from training.engine.loop import TrainConfig, train
 
 from .alignment import aligned_crop, alignment, jittered
 from .degradation import worn
-from .export import export_recogniser, settle
-from .face_images import Album, open_album
-from .recognizer import EMBEDDING, Recogniser, RecogniserConfig
+from .export import export_recognizer, settle
+from .face_images import PersonImages, open_album
+from .recognizer import EMBEDDING, Recognizer, RecognizerConfig
 
 
 @dataclass(frozen=True)
-class RecogniserRun:
-    """How a recogniser is trained. people: whole blocks. batch: people × pictures of each. trait_weight: 0 = no traits.
+class RecognizerRun:
+    """How a recognizer is trained. people: whole blocks. batch: people × pictures of each. trait_weight: 0 = no traits.
 
     look_alikes: size of the groups of similar people a batch is made of. temperature: of the cosines. jitter: pixels
     that landmarks are off, about what the detector errs.
     """
 
-    network: RecogniserConfig
+    network: RecognizerConfig
     people: range
     batch: tuple[int, int]
     training: TrainConfig
@@ -46,8 +46,8 @@ class RecogniserRun:
 
 
 RUNS = {
-    "miniature": RecogniserRun(
-        network=RecogniserConfig(stem=(16, 32, 64), deep=80, neck=14),
+    "miniature": RecognizerRun(
+        network=RecognizerConfig(stem=(16, 32, 64), deep=80, neck=14),
         people=range(0, 2400),
         batch=(112, 2),
         training=TrainConfig(
@@ -58,8 +58,8 @@ RUNS = {
         trait_weight=12.0,
         jitter=0.9,
     ),
-    "measuring": RecogniserRun(
-        network=RecogniserConfig(stem=(40, 56), deep=96, neck=12),
+    "measuring": RecognizerRun(
+        network=RecognizerConfig(stem=(40, 56), deep=96, neck=12),
         people=range(2400, 4800),
         batch=(64, 4),
         training=TrainConfig(
@@ -73,24 +73,24 @@ RUNS = {
 }
 
 
-def train_recognisers(build: Path, weights: Path, names: tuple[str, ...] = ("miniature", "measuring")) -> None:
-    """Train (resumable, state in build/faces) and export weights/insightface/models/NAME/recogniser.onnx."""
+def train_recognizers(build: Path, weights: Path, names: tuple[str, ...] = ("miniature", "measuring")) -> None:
+    """Train (resumable, state in build/faces) and export weights/insightface/models/NAME/recognizer.onnx."""
     for name in names:
         run = RUNS[name]
         sample = crop_sampler(open_album(build, run.people), run)
         torch.manual_seed(run.training.seed)  # of the initial weights only: every batch has a generator of its own
         model = _Trained(run)
-        train(model, contrastive_loss(sample, run), run.training, build / "faces", f"recogniser_{name}")
+        train(model, contrastive_loss(sample, run), run.training, build / "faces", f"recognizer_{name}")
         settle(model.network, (sample(torch.Generator().manual_seed(s))[0] for s in range(8)))
-        export_recogniser(model.network, weights / "insightface" / "models" / name / "recogniser.onnx")
+        export_recognizer(model.network, weights / "insightface" / "models" / name / "recognizer.onnx")
 
 
 class _Trained(nn.Module):
-    """The recogniser with what only training needs: the linear map to the traits."""
+    """The recognizer with what only training needs: the linear map to the traits."""
 
-    def __init__(self, run: RecogniserRun) -> None:
+    def __init__(self, run: RecognizerRun) -> None:
         super().__init__()
-        self.network = Recogniser(run.network).to(memory_format=torch.channels_last)
+        self.network = Recognizer(run.network).to(memory_format=torch.channels_last)
         if run.trait_weight:
             self.traits = nn.Linear(EMBEDDING, len(TRAITS))
 
@@ -98,7 +98,7 @@ class _Trained(nn.Module):
 Sampler = Callable[[torch.Generator], tuple[Tensor, Tensor]]
 
 
-def crop_sampler(album: Album, run: RecogniserRun) -> Sampler:
+def crop_sampler(album: PersonImages, run: RecognizerRun) -> Sampler:
     """sample(generator) → crops (people · pictures, 3, 112, 112) in [-1, 1], person-major, and traits (people, 26)."""
     traits = album.traits()
     people, pictures = run.batch
@@ -114,12 +114,12 @@ def crop_sampler(album: Album, run: RecogniserRun) -> Sampler:
             aligned_crop(worn(album.picture(int(row), int(column)), rng), transform)
             for row, column, transform in zip(owners, columns.reshape(-1), transforms, strict=True)
         ]
-        return normalised(np.stack(crops)), torch.from_numpy(traits[rows])
+        return normalized(np.stack(crops)), torch.from_numpy(traits[rows])
 
     return sample
 
 
-def normalised(crops: np.ndarray) -> Tensor:
+def normalized(crops: np.ndarray) -> Tensor:
     """uint8 (n, h, w, 3) → float32 (n, 3, h, w) in [-1, 1], laid out for the CPU's convolutions."""
     pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).float()
     return ((pixels - 127.5) / 127.5).contiguous(memory_format=torch.channels_last)
@@ -144,7 +144,7 @@ def look_alikes(traits: np.ndarray, count: int, group: int, rng: np.random.Gener
 
 
 def contrastive_loss(
-    sample: Sampler, run: RecogniserRun
+    sample: Sampler, run: RecognizerRun
 ) -> Callable[[nn.Module, int, torch.Generator], tuple[Tensor, dict[str, float]]]:
     """Loss of one batch: each picture's positives are the other pictures of its person, all else is negative."""
     people, pictures = run.batch

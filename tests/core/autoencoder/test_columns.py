@@ -68,12 +68,12 @@ def test_never_more_columns_than_fit(layout, loras, config, monkeypatch):
 
 
 def test_many_loras_are_thinned_out(layout, loras, monkeypatch):
-    monkeypatch.setattr(principal, "MOST_LORAS_FOR_PCA", 20)
+    monkeypatch.setattr(principal, "MAX_LORAS_FOR_PCA", 20)
     every_other = LAE(layout, CONFIGS["linear"])
     every_other.fit(loras)
     expected = LAE(layout, CONFIGS["linear"])
-    numbers = every_other.normalise(loras)[::2]
-    expected.network.initialise_from(lambda start, stop: numbers[:, start:stop], 20)
+    numbers = every_other.normalize(loras)[::2]
+    expected.network.initialize_from(lambda start, stop: numbers[:, start:stop], 20)
     projections = [lae.network.basis @ lae.network.basis.T for lae in (every_other, expected)]
     torch.testing.assert_close(projections[0], projections[1], rtol=0, atol=1e-5)
 
@@ -98,6 +98,6 @@ def test_large_eigenproblems_give_the_same_directions(monkeypatch):
     strong = torch.randn(40, 3, generator=generator) @ torch.randn(3, 40, generator=generator)
     matrix = strong.T @ strong + 0.01 * torch.eye(40)
     exact = principal.leading_eigenvectors(matrix, 3)
-    monkeypatch.setattr(principal, "LARGEST_EIGENPROBLEM", 10)
+    monkeypatch.setattr(principal, "MAX_EIGENPROBLEM_SIZE", 10)
     found = principal.leading_eigenvectors(matrix, 3)
     torch.testing.assert_close(found @ found.T, exact @ exact.T, rtol=0, atol=1e-5)

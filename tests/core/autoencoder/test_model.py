@@ -36,8 +36,8 @@ def people(layout) -> torch.Tensor:
 
 @torch.no_grad()
 def _error(lae: LAE, loras: torch.Tensor) -> float:
-    centred = loras - loras.mean(0)
-    return float((lae.decode(lae.encode(loras)) - loras).square().sum() / centred.square().sum())
+    centered = loras - loras.mean(0)
+    return float((lae.decode(lae.encode(loras)) - loras).square().sum() / centered.square().sum())
 
 
 @torch.no_grad()
@@ -73,7 +73,7 @@ def test_shape_and_ratio(layout, people):
     assert lae.compression_ratio == layout.numel / 6
 
 
-def test_latents_are_standardised(layout, people):
+def test_latents_are_standardized(layout, people):
     lae = LAE(layout, replace(CONFIG, tokens=2))
     lae.fit(people)
     latents = lae.encode(people)

@@ -20,9 +20,9 @@ def fitted(layout, config, loras) -> LAE:
 
 
 @both
-def test_the_posterior_begins_narrow_and_is_standardised(layout, loras, config):
+def test_the_posterior_begins_narrow_and_is_standardized(layout, loras, config):
     lae = fitted(layout, config, loras)
-    mean, log_variance = lae.posterior(lae.normalise(loras))
+    mean, log_variance = lae.posterior(lae.normalize(loras))
     assert log_variance is not None
     torch.testing.assert_close(log_variance, torch.full((40, 2, 2), FIRST_LOG_VARIANCE), rtol=1e-4, atol=0)
     torch.testing.assert_close(mean.std(0), torch.ones(2, 2), rtol=1e-3, atol=0)
@@ -31,14 +31,14 @@ def test_the_posterior_begins_narrow_and_is_standardised(layout, loras, config):
 @both
 def test_encode_is_the_mean(layout, loras, config):
     lae = fitted(layout, config, loras)
-    mean, _ = lae.posterior(lae.normalise(loras))
+    mean, _ = lae.posterior(lae.normalize(loras))
     assert torch.equal(lae.encode(loras), mean)
 
 
 @both
 def test_noise_only_with_a_generator(layout, loras, config):
     lae = fitted(layout, config, loras)
-    numbers = lae.normalise(loras)
+    numbers = lae.normalize(loras)
     plain, _, _ = lae.reconstruct(numbers)
     torch.testing.assert_close(lae.restore(plain), lae.decode(lae.encode(loras)))
     noisy = [lae.reconstruct(numbers, torch.Generator().manual_seed(seed))[0] for seed in (1, 1, 2)]
@@ -50,7 +50,7 @@ def test_noise_only_with_a_generator(layout, loras, config):
 @both
 def test_the_noise_has_the_posterior_s_deviation(layout, loras, config):
     lae = fitted(layout, config, loras)
-    many = lae.normalise(loras[:1]).expand(4000, -1)
+    many = lae.normalize(loras[:1]).expand(4000, -1)
     noisy, _, _ = lae.reconstruct(many, torch.Generator().manual_seed(0))
     latents, _ = lae.posterior(noisy)  # exact: the decoder is the encoder's inverse on its own span
     expected = torch.full((2, 2), FIRST_LOG_VARIANCE).mul(0.5).exp()
@@ -59,7 +59,7 @@ def test_the_noise_has_the_posterior_s_deviation(layout, loras, config):
 
 def test_new_statistics_keep_the_variance_in_raw_latents(layout, loras):
     lae = fitted(layout, CONV, loras)
-    numbers = lae.normalise(loras)
+    numbers = lae.normalize(loras)
     before = lae.posterior(numbers)[1] + 2 * lae.latent_std.log()
     lae.latent_std *= 3
     torch.testing.assert_close(lae.posterior(numbers)[1] + 2 * lae.latent_std.log(), before)
@@ -67,7 +67,7 @@ def test_new_statistics_keep_the_variance_in_raw_latents(layout, loras):
 
 def test_without_the_option_there_is_no_variance(layout, loras):
     lae = fitted(layout, replace(CONV, variational=False), loras)
-    numbers = lae.normalise(loras)
+    numbers = lae.normalize(loras)
     assert lae.posterior(numbers)[1] is None
     predicted, _, log_variance = lae.reconstruct(numbers, torch.Generator().manual_seed(0))
     assert log_variance is None

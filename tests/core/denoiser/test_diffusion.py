@@ -1,4 +1,4 @@
-"""Schedule, guidance, averaging, gain and interruption."""
+"""Schedule, guidance, averaging, latent scale and interruption."""
 
 from dataclasses import replace
 
@@ -75,7 +75,7 @@ def test_guidance_below_one_goes_toward_the_average_person(scale, expected):
 
 
 def test_gain_scales_the_distance_from_the_average():
-    torch.testing.assert_close(run(replace(CONFIG, gain=1.5)), 1.5 * run(CONFIG))
+    torch.testing.assert_close(run(replace(CONFIG, latent_scale=1.5)), 1.5 * run(CONFIG))
 
 
 def test_samples_are_averaged_per_person():
@@ -159,7 +159,7 @@ def test_latents_stay_exact_between_the_steps_of_a_rough_network():
         {"guidance_scale": -1.0},
         {"guidance_scale": float("nan")},
         {"guidance_scale": "2"},
-        {"gain": float("inf")},
+        {"latent_scale": float("inf")},
     ],
 )
 def test_impossible_settings_are_refused(wrong):
@@ -203,4 +203,4 @@ def test_a_trajectory_costs_no_more_than_is_asked_for():
 
 
 def test_numpy_numbers_are_numbers():
-    assert replace(CONFIG, steps=np.int64(3), gain=np.float32(1.25)).steps == 3
+    assert replace(CONFIG, steps=np.int64(3), latent_scale=np.float32(1.25)).steps == 3

@@ -37,8 +37,8 @@ def test_begins_as_no_change(control: ControlLoRA) -> None:
 
 
 def test_learns_what_the_file_holds(control: ControlLoRA) -> None:
-    learnt = sum(parameter.numel() for parameter in control.parameters() if parameter.requires_grad)
-    assert learnt == sum(tensor.numel() for tensor in export_control(control).values())
+    learned = sum(parameter.numel() for parameter in control.parameters() if parameter.requires_grad)
+    assert learned == sum(tensor.numel() for tensor in export_control(control).values())
 
 
 def test_names_are_those_of_a_control_lora(control: ControlLoRA) -> None:
@@ -64,7 +64,7 @@ def test_edges_follow_the_drawing() -> None:
     assert not found[1].any()
 
 
-def test_only_the_beanie_changes_its_colour() -> None:
+def test_only_the_beanie_changes_its_color() -> None:
     scene = Scene(shirt="red shirt", hat="wearing a red beanie")
     red, blue = draw(person(6000), scene).image, blue_beanie(6000, scene)
     changed = (red != blue).any(-1)

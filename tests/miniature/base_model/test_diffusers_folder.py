@@ -65,7 +65,7 @@ def test_noise_schedule(pipeline):
 
 
 def test_pipeline_draws_what_is_asked_for(pipeline):
-    prompts = [f"a portrait of a person, white shirt, {colour} background" for colour in ("blue", "yellow")]
+    prompts = [f"a portrait of a person, white shirt, {color} background" for color in ("blue", "yellow")]
     pictures = pipeline(
         prompts, num_inference_steps=6, guidance_scale=3.0, generator=torch.Generator().manual_seed(0), output_type="np"
     ).images

@@ -61,8 +61,8 @@ def test_same_canvas_same_file(tmp_path):
 
 
 def test_unknown_input_is_named():
-    with pytest.raises(ValueError, match=r"Load has no input \['colour'\]; it has \['image'\]"):
-        Canvas(INFO).add("Load", "Picture", (0, 0), (10, 10), colour=1)
+    with pytest.raises(ValueError, match=r"Load has no input \['color'\]; it has \['image'\]"):
+        Canvas(INFO).add("Load", "Picture", (0, 0), (10, 10), color=1)
 
 
 def test_subgraph_has_its_ends_where_they_were_put(tmp_path):

@@ -54,7 +54,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fitted() -> LAE:
-    """On LoRAs of other people than the pictures are of: there is something to be learnt."""
+    """On LoRAs of other people than the pictures are of: there is something to be learned."""
     lae = LAE(layout(), LAEConfig(kind="linear", tokens=2, width=1))
     lae.fit(HeldOut.load().teachers[:TAUGHT].float())
     return lae
@@ -65,7 +65,7 @@ def test_the_autoencoder_is_tuned_and_its_latents_are_standardised_anew(build):
     before = lae.network.basis.detach().clone()
     figures = tuning.tune_lae(lae, build, WEIGHTS, TOKENIZER, 2)
     assert list(figures) == ["fitted", "step 2"]
-    assert figures["step 2"]["picture_gain"] > figures["fitted"]["picture_gain"]
+    assert figures["step 2"]["teacher_recovery"] > figures["fitted"]["teacher_recovery"]
     assert not torch.equal(lae.network.basis, before)
     latents = lae.encode(LoRAStore(build / "teachers", layout()).read("train")[0])
     torch.testing.assert_close(latents.mean(0), torch.zeros(2, 1), atol=1e-4, rtol=0)
@@ -79,10 +79,10 @@ def test_mif_and_dit_are_tuned_for_people_without_teachers_too(build):
     frozen = lae.network.basis.detach().clone()
     torch.manual_seed(0)
     denoiser = Denoiser(DiTConfig(2, 1, 16, 1, 2, 8, condition_width=8), MIFConfig(8, 8, 8))
-    torch.nn.init.constant_(denoiser.dit.out.bias, 3.0)  # far from everybody: whatever is learnt is better
+    torch.nn.init.constant_(denoiser.dit.out.bias, 3.0)  # far from everybody: whatever is learned is better
     figures = tuning.tune_denoiser(denoiser, lae, build, WEIGHTS, TOKENIZER, 2)
     assert list(figures) == ["before", "step 2"]
-    assert figures["step 2"]["picture_gain"] > figures["before"]["picture_gain"]
-    assert {f"picture_gain_{steps}_steps" for steps in (1, 4, 20)} < figures["before"].keys()
+    assert figures["step 2"]["teacher_recovery"] > figures["before"]["teacher_recovery"]
+    assert {f"teacher_recovery_{steps}_steps" for steps in (1, 4, 20)} < figures["before"].keys()
     assert not torch.equal(denoiser.dit.out.bias, torch.full((1,), 3.0))
     assert torch.equal(lae.network.basis, frozen)

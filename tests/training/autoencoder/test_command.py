@@ -231,13 +231,13 @@ class Pictures:
 
     def figures(self, loras: torch.Tensor, teachers: torch.Tensor) -> Figures:
         self.shapes += [tuple(loras.shape), tuple(teachers.shape)]
-        return {"picture_gain": next(self.gains)}
+        return {"teacher_recovery": next(self.gains)}
 
 
 def test_pictures_decide_which_round_is_kept(tmp_path, monkeypatch):
     stub = Pictures()
-    monkeypatch.setattr(train_lae.PictureCheck, "open", lambda *arguments: stub)
-    train(tmp_path, pictures={"dataset": "dataset.yaml"}, training={"best_by": "picture_gain"})
+    monkeypatch.setattr(train_lae.DiffusionLossCheck, "open", lambda *arguments: stub)
+    train(tmp_path, pictures={"dataset": "dataset.yaml"}, training={"monitor": "teacher_recovery"})
     assert stub.shapes == [(2, LAYOUT.numel)] * 6
     told = json.loads(read_tensors(tmp_path / "out" / "lae.safetensors")[1][HEADER])["provenance"]["rounds"]
     found = validate(load_lae(tmp_path / "out" / "lae.safetensors"), people(8, 9))
@@ -247,7 +247,7 @@ def test_pictures_decide_which_round_is_kept(tmp_path, monkeypatch):
 
 def test_pictures_that_decide_have_to_be_named(tmp_path):
     with pytest.raises(ValueError, match="needs the section `pictures`"):
-        train(tmp_path, training={"best_by": "picture_gain"})
+        train(tmp_path, training={"monitor": "teacher_recovery"})
 
 
 def test_a_run_of_another_network_is_not_resumed(tmp_path):

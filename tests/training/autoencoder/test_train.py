@@ -51,7 +51,7 @@ def test_interrupted_between_rounds_it_keeps_the_same_best(tmp_path, people):
         assert torch.equal(again.state_dict()[name], tensor), name
 
 
-def test_latents_of_the_result_are_standardised(tmp_path, people):
+def test_latents_of_the_result_are_standardized(tmp_path, people):
     lae, _ = train(people, tmp_path)
     torch.testing.assert_close(lae.encode(people[:90]).std(0), torch.ones(2, 2), rtol=1e-3, atol=0)
 

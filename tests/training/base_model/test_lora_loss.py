@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.training.tiny_world import LAYOUT, album, base_model, picture_loss
+from tests.training.tiny_world import LAYOUT, album, base_model, diffusion_loss
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ ALBUMS = [album("ann", torch.tensor([2.0, 0.0, -1.0, 0.5])), album("ben", torch.
 
 
 def test_a_persons_loss_is_the_same_alone(loras):
-    loss = picture_loss(base_model())
+    loss = diffusion_loss(base_model())
     together = loss(loras, ALBUMS, step=3)
     for person in range(2):
         alone = loss(loras[person : person + 1], ALBUMS[person : person + 1], step=3)
@@ -23,13 +23,13 @@ def test_a_persons_loss_is_the_same_alone(loras):
 
 
 def test_another_step_is_another_noise(loras):
-    loss = picture_loss(base_model())
+    loss = diffusion_loss(base_model())
     assert not torch.equal(loss(loras, ALBUMS, step=0), loss(loras, ALBUMS, step=1))
 
 
 def test_the_gradient_is_the_loras_and_lowers_the_loss(loras):
     network = base_model()
-    loss = picture_loss(network)
+    loss = diffusion_loss(network)
     loras.requires_grad_(True)
     before = loss(loras, ALBUMS, step=0)
     before.sum().backward()
@@ -40,9 +40,9 @@ def test_the_gradient_is_the_loras_and_lowers_the_loss(loras):
 
 def test_as_many_loras_as_albums(loras):
     with pytest.raises(ValueError, match="found 2 and 1"):
-        picture_loss(base_model())(loras, ALBUMS[:1], step=0)
+        diffusion_loss(base_model())(loras, ALBUMS[:1], step=0)
 
 
 def test_a_lora_of_another_layout_is_refused(loras):
     with pytest.raises(ValueError, match="numbers"):
-        picture_loss(base_model())(loras[:, :-1], ALBUMS, step=0)
+        diffusion_loss(base_model())(loras[:, :-1], ALBUMS, step=0)

@@ -15,14 +15,14 @@ from difflora_core.denoiser.mif import MIFConfig
 from difflora_core.lora.layout import LoRALayout, LoRAModule
 from difflora_core.model import DiffLoRA, DiffLoRAConfig, EncoderNames
 from training.__main__ import main
-from training.denoiser import data as difflora_data
 from training.denoiser.command import ONE_SHOT, train_difflora
 from training.denoiser.dry_run import dry_run
 from training.denoiser.settings import DiffLoRASettings
 from training.denoiser.train import DiffLoRATraining, new_denoiser
 from training.engine.processes import in_processes
 from training.engine.settings import read_settings
-from training.people.diffusion_loss_check import PictureCheck
+from training.people import latents as person_latents
+from training.people.diffusion_loss_check import DiffusionLossCheck
 from training.people.embeddings import Pictures, write_embeddings
 from training.people.latents import cached_latents, open_lae
 from training.store.lora_store import LoRAStore
@@ -158,8 +158,8 @@ def test_a_run_is_not_resumed_with_another_lae(world):
 def test_latents_are_encoded_once_for_an_lae_and_a_store(world, monkeypatch):
     store, lae = LoRAStore.open(world / "store"), open_lae(world / "lae.safetensors")
     calls = []
-    encode = difflora_data._encode
-    monkeypatch.setattr(difflora_data, "_encode", lambda *a: calls.append(a[3]) or encode(*a))
+    encode = person_latents._encode
+    monkeypatch.setattr(person_latents, "_encode", lambda *a: calls.append(a[3]) or encode(*a))
     path = world / "latents.safetensors"
     latents, people = cached_latents([store], "train", lae, path)
     assert (latents.shape, people) == ((24, 2, 3), PEOPLE["train"])
@@ -238,8 +238,8 @@ def test_another_file_is_no_lae(world):
         ({"dit": {"name": "huge"}}, "DiTs by name are paper, small, miniature, found 'huge'"),
         ({"embeddings": {}}, "found neither"),
         ({"embeddings": {"dataset": "x.yaml"}}, "needs embeddings.image_encoder"),
-        ({"training": {"best_by": "picture_gain"}}, "needs the section `pictures`"),
-        ({"colour": "red"}, "unknown setting 'colour'"),
+        ({"training": {"monitor": "teacher_recovery"}}, "needs the section `pictures`"),
+        ({"color": "red"}, "unknown setting 'color'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(world, changed, message):
@@ -263,8 +263,8 @@ def run_apart(rank: int, processes: int, path: Path) -> None:
 
 def test_two_processes_are_one_that_accumulates_two_parts(world):
     """Some steps drop an expert, sometimes in one process only."""
-    in_processes(run_apart, 2, configure(world, {"batch": 4, "drop_expert": 0.6}, output="two"))
-    configure(world, {"batch": 4, "drop_expert": 0.6}, {"accumulate": 2}, output="one")
+    in_processes(run_apart, 2, configure(world, {"batch": 4, "modality_dropout": 0.6}, output="two"))
+    configure(world, {"batch": 4, "modality_dropout": 0.6}, {"accumulate": 2}, output="one")
     train(world)
     one, two = (load_file(world / name / "run" / "difflora_best.safetensors") for name in ("one", "two"))
     assert one.keys() == two.keys()
@@ -306,16 +306,16 @@ def test_pictures_are_looked_at_every_so_many_rounds(world, monkeypatch):
 
         def figures(self, loras, teachers):
             seen.append((loras, teachers))
-            return {"picture_gain": 0.5}
+            return {"teacher_recovery": 0.5}
 
     def open_check(settings, layout, people, device):
         assert (layout, people) == (LAYOUT, PEOPLE["validation"])
         return Check()
 
-    monkeypatch.setattr(PictureCheck, "open", open_check)
+    monkeypatch.setattr(DiffusionLossCheck, "open", open_check)
     configure(world, pictures={"dataset": "none.yaml", "every": 2})
     told = DiffLoRA.load(train(world)).config.provenance["rounds"]
-    assert ["picture_gain" in told[f"step {step}"] for step in (4, 8)] == [False, True]
+    assert ["teacher_recovery" in told[f"step {step}"] for step in (4, 8)] == [False, True]
     ((loras, teachers),) = seen
     whole, _ = LoRAStore(world / "store", LAYOUT).read("validation")
     assert torch.equal(teachers, whole[[4, 1]])
@@ -331,7 +331,7 @@ def test_embeddings_are_made_first_where_a_data_set_is_named(world, monkeypatch)
         (world / "work" / "embeddings").mkdir(parents=True)
         (world / "embeddings").rename(world / "work" / "embeddings" / "faces+pictures")
 
-    monkeypatch.setattr(difflora_data, "embed_people", embed)
+    monkeypatch.setattr("training.denoiser.data.embed_people", embed)
     configure(world, embeddings={"dataset": "faces.yaml", "image_encoder": "clip/pictures"})
     train(world)
     assert made == [(world / "work", world / "clip" / "pictures")]

@@ -51,7 +51,7 @@ def lae(loras):
 def test_sampled_latents_follow_the_face(tmp_path, world, blend):
     latents, conditions, faces = world
     training = DiffLoRATraining(
-        LOOP, batch=64, most_references=3, embedding_noise=0.05, drop_expert=0.0, rounds=3, blend=blend
+        LOOP, batch=64, max_references=3, embedding_noise=0.05, modality_dropout=0.0, rounds=3, blend=blend
     )
     told: dict[str, dict[str, float]] = {}
     people = People(latents, conditions)
@@ -70,7 +70,7 @@ def test_sampled_latents_follow_the_face(tmp_path, world, blend):
 def test_a_regression_is_sampled_in_one_step_whatever_the_noise(tmp_path, world):
     latents, conditions, faces = world
     training = DiffLoRATraining(
-        LOOP, objective="regression", batch=64, most_references=3, embedding_noise=0.05, drop_expert=0.0, rounds=1
+        LOOP, objective="regression", batch=64, max_references=3, embedding_noise=0.05, modality_dropout=0.0, rounds=1
     )
     people = People(latents, conditions)
     model = train_denoiser(people, people, DIT, MIF_CONFIG, training, tmp_path, lambda *_: None)
@@ -100,8 +100,8 @@ def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path, world, lae):
     config = DiffLoRATraining(
         loop,
         batch=8,
-        drop_face=0.3,
-        drop_image=0.2,
+        face_dropout=0.3,
+        image_dropout=0.2,
         min_snr_gamma=5.0,
         delta_w_error=0.1,
         delta_w_direction=0.1,
@@ -149,10 +149,10 @@ def steps_without(config, world, steps=200):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"drop_expert": 0.0}, (0.0, 0.0)),
-        ({"drop_expert": 0.6}, (0.3, 0.3)),
-        ({"drop_expert": 0.0, "drop_face": 0.5}, (0.5, 0.0)),
-        ({"drop_expert": 0.2, "drop_image": 0.7}, (0.1, 0.7)),
+        ({"modality_dropout": 0.0}, (0.0, 0.0)),
+        ({"modality_dropout": 0.6}, (0.3, 0.3)),
+        ({"modality_dropout": 0.0, "face_dropout": 0.5}, (0.5, 0.0)),
+        ({"modality_dropout": 0.2, "image_dropout": 0.7}, (0.1, 0.7)),
     ],
 )
 def test_either_expert_is_dropped_as_often_as_asked(world, options, expected):
@@ -162,9 +162,9 @@ def test_either_expert_is_dropped_as_often_as_asked(world, options, expected):
 
 @pytest.mark.parametrize("mode", ["face", "image", "mean", "gate"])
 def test_any_mode_can_be_trained(tmp_path, world, mode):
-    """The only expert of a mode is not dropped, whatever drop_expert says."""
+    """The only expert of a mode is not dropped, whatever modality_dropout says."""
     people = People(*world[:2])
-    config = DiffLoRATraining(replace(LOOP, steps=8), batch=4, drop_expert=1.0, rounds=1)
+    config = DiffLoRATraining(replace(LOOP, steps=8), batch=4, modality_dropout=1.0, rounds=1)
     told = {}
     train_denoiser(people, people, DIT, replace(MIF_CONFIG, mode=mode), config, tmp_path, told.__setitem__)
     assert list(told) == ["step 8"]
@@ -251,12 +251,12 @@ def test_a_look_adds_its_figures_to_each_round(tmp_path, world):
 
     def look(model, number):
         rounds.append(number)
-        return {"picture_loss": float(number)}
+        return {"diffusion_loss": float(number)}
 
     config = DiffLoRATraining(replace(LOOP, steps=4), batch=4, rounds=2)
     train_denoiser(people, people, DIT, MIF_CONFIG, config, tmp_path, told.__setitem__, look=look)
     assert rounds == [1, 2]
-    assert [figures["picture_loss"] for figures in told.values()] == [1.0, 2.0]
+    assert [figures["diffusion_loss"] for figures in told.values()] == [1.0, 2.0]
 
 
 def test_references_are_drawn_and_averaged():
@@ -325,7 +325,7 @@ def test_terms_through_the_lae_need_one(world):
     [
         ({"objective": "guess"}, "objective is diffusion or regression, found 'guess'"),
         ({"batch": 0}, "at least 1"),
-        ({"drop_face": 0.8, "drop_image": 0.3}, r"between 0 and 1 together, found \(0.8, 0.3\)"),
+        ({"face_dropout": 0.8, "image_dropout": 0.3}, r"between 0 and 1 together, found \(0.8, 0.3\)"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(options, message):

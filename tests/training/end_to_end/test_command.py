@@ -22,7 +22,7 @@ from miniature.personal.teachers import layout
 from miniature.world.drawing import draw
 from miniature.world.people import caption, person
 from training.end_to_end.command import TuneSettings, dry_run, tune
-from training.end_to_end.objectives import DenoiserPictures, PictureTraining
+from training.end_to_end.objectives import DenoiserFinetuning, LAEFinetuning
 from training.engine.loop import TrainConfig
 from training.engine.settings import read_settings
 from training.lora_dataset.config import load_config
@@ -81,8 +81,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> TuneSettings:
         folder / "tuned",
         (folder / "embeddings",),
         rounds=1,
-        lae=PictureTraining(LOOP, people=2),
-        denoiser=DenoiserPictures(replace(LOOP, learning_rate=0.1), people=3, batch=2),
+        lae=LAEFinetuning(LOOP, people=2),
+        denoiser=DenoiserFinetuning(replace(LOOP, learning_rate=0.1), people=3, batch=2),
     )
 
 
@@ -92,8 +92,8 @@ def test_an_autoencoder_becomes_an_autoencoder(settings: TuneSettings, capsys: p
     assert after.config == CONFIG
     assert not torch.equal(after.network.basis, before.network.basis)
     said = capsys.readouterr().out
-    assert "before: picture_gain" in said
-    assert "step 2: picture_gain" in said
+    assert "before: teacher_recovery" in said
+    assert "step 2: teacher_recovery" in said
 
 
 def test_a_dry_run_counts_the_base_model_and_writes_nothing(settings: TuneSettings) -> None:

@@ -9,14 +9,14 @@ from torch import Tensor
 from difflora_core.autoencoder.model import LAE, LAEConfig
 from difflora_core.denoiser.dit import DiTConfig
 from difflora_core.denoiser.mif import MIFConfig
-from tests.training.tiny_world import LAYOUT, album, base_model, picture_loss
-from training.base_model.teacher_recovery import picture_figures
+from tests.training.tiny_world import LAYOUT, album, base_model, diffusion_loss
+from training.base_model.teacher_recovery import held_out_losses
 from training.denoiser.train import Denoiser
 from training.end_to_end.objectives import (
     Autoencode,
-    DenoiserPictures,
-    Everyone,
-    PictureTraining,
+    DenoiserFinetuning,
+    FinetuneDataset,
+    LAEFinetuning,
     denoiser_loss,
     lae_loss,
 )
@@ -29,7 +29,7 @@ PEOPLE = 12
 
 
 @pytest.fixture
-def colours() -> Tensor:
+def colors() -> Tensor:
     return torch.randn(PEOPLE, 4, generator=torch.Generator().manual_seed(5))
 
 
@@ -42,32 +42,32 @@ def lae() -> LAE:
     return lae
 
 
-def test_the_autoencoder_learns_from_pictures(tmp_path, lae, colours):
+def test_the_autoencoder_learns_from_pictures(tmp_path, lae, colors):
     loras = 0.3 * torch.randn(PEOPLE, LAYOUT.numel, generator=torch.Generator().manual_seed(6))
-    albums = [album(f"{i}", colour) for i, colour in enumerate(colours)]
-    pictures = picture_loss(base_model())
-    before = picture_figures(pictures, lae.decode(lae.encode(loras)), albums).mean()
-    training = PictureTraining(LOOP, people=6)
+    albums = [album(f"{i}", color) for i, color in enumerate(colors)]
+    pictures = diffusion_loss(base_model())
+    before = held_out_losses(pictures, lae.decode(lae.encode(loras)), albums).mean()
+    training = LAEFinetuning(LOOP, people=6)
     train(Autoencode(lae), lae_loss(lae, LoRAsInMemory(loras), albums, pictures, training), LOOP, tmp_path, "lae")
-    after = picture_figures(pictures, lae.decode(lae.encode(loras)).detach(), albums).mean()
+    after = held_out_losses(pictures, lae.decode(lae.encode(loras)).detach(), albums).mean()
     assert after < 0.9 * before
 
 
-def everyone_of(lae: LAE, colours: Tensor) -> Everyone:
+def everyone_of(lae: LAE, colors: Tensor) -> FinetuneDataset:
     """All people; the first eight have a teacher."""
-    face = colours[:, None].repeat(1, 3, 1)
+    face = colors[:, None].repeat(1, 3, 1)
     latents = torch.randn(8, 2, 3, generator=torch.Generator().manual_seed(8))
-    albums = [album(f"{i}", colour) for i, colour in enumerate(colours)]
-    return Everyone(Conditions(face, face), albums, torch.arange(8), latents)
+    albums = [album(f"{i}", color) for i, color in enumerate(colors)]
+    return FinetuneDataset(Conditions(face, face), albums, torch.arange(8), latents)
 
 
-def test_the_denoiser_learns_from_pictures_and_the_decoder_stays(tmp_path, lae, colours):
+def test_the_denoiser_learns_from_pictures_and_the_decoder_stays(tmp_path, lae, colors):
     lae.requires_grad_(False)
-    network, everyone = base_model(), everyone_of(lae, colours)
-    pictures = picture_loss(network)
+    network, everyone = base_model(), everyone_of(lae, colors)
+    pictures = diffusion_loss(network)
     torch.manual_seed(0)
     denoiser = Denoiser(DiTConfig(2, 3, 16, 1, 2, 8, condition_width=8), MIFConfig(4, 4, 8))
-    training = DenoiserPictures(LOOP, people=6, batch=4, most_references=3)
+    training = DenoiserFinetuning(LOOP, people=6, batch=4, max_references=3)
     loss = denoiser_loss(denoiser, lae, everyone, pictures, training)
 
     @torch.no_grad()
@@ -75,7 +75,7 @@ def test_the_denoiser_learns_from_pictures_and_the_decoder_stays(tmp_path, lae, 
         condition, _ = denoiser.mif(everyone.conditions.face[:, 0], everyone.conditions.image[:, 0])
         noise = torch.randn(PEOPLE, 2, 3, generator=torch.Generator().manual_seed(9))
         latents = denoiser.dit(noise, torch.full((PEOPLE,), 999), condition)
-        return picture_figures(pictures, lae.decode(latents), everyone.albums).mean()
+        return held_out_losses(pictures, lae.decode(latents), everyone.albums).mean()
 
     frozen = {name: tensor.clone() for name, tensor in lae.state_dict().items()}
     before = seen()
@@ -85,16 +85,16 @@ def test_the_denoiser_learns_from_pictures_and_the_decoder_stays(tmp_path, lae, 
 
 
 @pytest.mark.parametrize("mode", ["face", "image"])
-def test_the_one_expert_of_a_mode_is_never_dropped(lae, colours, mode):
-    everyone = everyone_of(lae.requires_grad_(False), colours)
+def test_the_one_expert_of_a_mode_is_never_dropped(lae, colors, mode):
+    everyone = everyone_of(lae.requires_grad_(False), colors)
     denoiser = Denoiser(DiTConfig(2, 3, 16, 1, 2, 8, condition_width=8), MIFConfig(4, 4, 8, mode))
-    training = DenoiserPictures(LOOP, people=6, batch=4, most_references=3, drop_expert=1.0)
-    loss = denoiser_loss(denoiser, lae, everyone, picture_loss(base_model()), training)
+    training = DenoiserFinetuning(LOOP, people=6, batch=4, max_references=3, modality_dropout=1.0)
+    loss = denoiser_loss(denoiser, lae, everyone, diffusion_loss(base_model()), training)
     for step in range(6):  # some would drop the face, some the image
         assert loss(denoiser, step, torch.Generator().manual_seed(step))[0].isfinite()
 
 
-def test_everybody_has_an_album(lae, colours):
-    everyone = everyone_of(lae, colours)
+def test_everybody_has_an_album(lae, colors):
+    everyone = everyone_of(lae, colors)
     with pytest.raises(ValueError, match="11 albums for 12"):
         replace(everyone, albums=everyone.albums[1:])

@@ -15,18 +15,18 @@ def chosen(figure, worth: float = 0.01) -> SamplingConfig:
 
 
 def test_the_best_of_each_setting_is_found():
-    best = chosen(lambda s: -abs(s.steps - 10) / 10 - abs(s.guidance_scale - 1.5) - abs(s.gain - 1.25))
-    assert (best.steps, best.guidance_scale, best.gain) == (10, 1.5, 1.25)
+    best = chosen(lambda s: -abs(s.steps - 10) / 10 - abs(s.guidance_scale - 1.5) - abs(s.latent_scale - 1.25))
+    assert (best.steps, best.guidance_scale, best.latent_scale) == (10, 1.5, 1.25)
 
 
 def test_what_costs_more_has_to_be_worth_it():
-    best = chosen(lambda s: 0.0004 * s.steps + 0.008 * s.guidance_scale + 0.01 * s.gain)
-    assert (best.steps, best.guidance_scale, best.gain) == (1, 1.0, 1.0)
+    best = chosen(lambda s: 0.0004 * s.steps + 0.008 * s.guidance_scale + 0.01 * s.latent_scale)
+    assert (best.steps, best.guidance_scale, best.latent_scale) == (1, 1.0, 1.0)
 
 
 def test_what_is_out_of_the_question_is_not_chosen():
-    best = chosen(lambda s: -math.inf if s.gain > 1.25 or s.steps < 4 else s.gain)
-    assert (best.steps, best.gain) == (4, 1.25)
+    best = chosen(lambda s: -math.inf if s.latent_scale > 1.25 or s.steps < 4 else s.latent_scale)
+    assert (best.steps, best.latent_scale) == (4, 1.25)
 
 
 def test_nothing_that_is_any_good_is_an_error():
@@ -35,10 +35,12 @@ def test_nothing_that_is_any_good_is_an_error():
 
 
 def test_all_that_was_tried_is_told(capsys):
-    sampling, log = choose_sampling(lambda s: {"likeness": s.gain, "fidelity": 1.0}, lambda f: f["likeness"], 0.01)
+    sampling, log = choose_sampling(
+        lambda s: {"likeness": s.latent_scale, "fidelity": 1.0}, lambda f: f["likeness"], 0.01
+    )
     told = capsys.readouterr().out.splitlines()
     assert len(told) == len(log)
     assert sampling.samples == 4
     *_, last = log
-    assert "samples 1, gain 1.0" in last
+    assert "samples 1, latent_scale 1.0" in last
     assert "fidelity 1.0000" in told[0]

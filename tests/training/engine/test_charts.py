@@ -3,15 +3,15 @@
 import pytest
 from PIL import Image
 
-from training.engine.charts import COLOURS, Line, Panel, draw_panels
+from training.engine.charts import COLORS, Line, Panel, draw_panels
 
 LEGEND = 60  # pixels at the foot
 
 
-def heights(path, colour: int) -> list[int]:
-    """Rows of the chart that have this colour."""
+def heights(path, color: int) -> list[int]:
+    """Rows of the chart that have this color."""
     picture = Image.open(path).convert("RGB")
-    rgb = tuple(int(COLOURS[colour][i : i + 2], 16) for i in (1, 3, 5))
+    rgb = tuple(int(COLORS[color][i : i + 2], 16) for i in (1, 3, 5))
     return [
         y
         for y in range(picture.height - LEGEND)
@@ -19,15 +19,15 @@ def heights(path, colour: int) -> list[int]:
     ]
 
 
-def level(name: str, colour: int, height: float) -> Line:
-    return Line(name, colour, bool(colour), [(x, height, height, height) for x in (1, 4)])
+def level(name: str, color: int, height: float) -> Line:
+    return Line(name, color, bool(color), [(x, height, height, height) for x in (1, 4)])
 
 
 @pytest.mark.parametrize("logarithmic", [True, False])
 def test_lines_are_drawn_where_their_points_are(tmp_path, logarithmic):
     lines = [level("high", 0, 1.0), level("low", 1, 0.5)]
     draw_panels(tmp_path / "lines.png", [Panel("title", "axis", lines, (1, 4), logarithmic)])
-    high, low = (heights(tmp_path / "lines.png", colour) for colour in (0, 1))
+    high, low = (heights(tmp_path / "lines.png", color) for color in (0, 1))
     assert high
     assert low
     assert max(high) < min(low)

@@ -21,7 +21,7 @@ import torch._dynamo.utils
 from difflora_core import files as tensor_file
 from difflora_core.files import read_tensors
 from training.engine import loop as training_loop
-from training.engine.loop import Diverged, TrainConfig, generator_of, train
+from training.engine.loop import DivergedError, TrainConfig, generator_of, train
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = Path(__file__).with_name("kill_me.py")
@@ -216,7 +216,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_state(tmp_path):
         value, _ = _line(module, step, generator)
         return value * float("nan"), {}
 
-    with pytest.raises(Diverged, match="the loss of net is nan at step 8"):
+    with pytest.raises(DivergedError, match="the loss of net is nan at step 8"):
         train(apart.network(), broken, apart.CONFIG, tmp_path, "net")
     assert (tmp_path / "net.safetensors").read_bytes() == before
 

@@ -13,10 +13,10 @@ from difflora_core.autoencoder.model import LAE, LAEConfig
 from difflora_core.denoiser.dit import DiTConfig
 from difflora_core.denoiser.mif import MIFConfig
 from difflora_core.denoiser.model import Denoiser
-from tests.training.tiny_world import LAYOUT, album, base_model, picture_loss
+from tests.training.tiny_world import LAYOUT, album, base_model, diffusion_loss
 from training.autoencoder.train import LAEObjective, LAETraining, Reconstruct
 from training.denoiser.train import DiffLoRATraining, denoising_loss, new_denoiser
-from training.end_to_end.objectives import DenoiserPictures, Everyone, denoiser_loss
+from training.end_to_end.objectives import DenoiserFinetuning, FinetuneDataset, denoiser_loss
 from training.engine.loop import LossFunction, TrainConfig, train
 from training.engine.processes import in_processes
 from training.engine.sharding import shard
@@ -48,7 +48,7 @@ def denoiser() -> tuple[Denoiser, People]:
 
 def numbers() -> tuple[nn.Module, LossFunction]:
     model, people = denoiser()
-    return model, denoising_loss(people, DiffLoRATraining(LOOP, batch=4, drop_expert=0.6))
+    return model, denoising_loss(people, DiffLoRATraining(LOOP, batch=4, modality_dropout=0.6))
 
 
 def pictures() -> tuple[nn.Module, LossFunction]:
@@ -56,9 +56,9 @@ def pictures() -> tuple[nn.Module, LossFunction]:
     model, people = denoiser()
     lae = autoencoder(chunk=10)[0].lae.requires_grad_(False)
     albums = [album(str(number), dice(PEOPLE, 4)[number]) for number in range(PEOPLE)]
-    everyone = Everyone(people.conditions, albums, torch.arange(PEOPLE), people.latents)
-    training = DenoiserPictures(LOOP, people=3, batch=4, drop_expert=0.6, most_steps=6)
-    return model, denoiser_loss(model, lae, everyone, picture_loss(base_model()), training)
+    everyone = FinetuneDataset(people.conditions, albums, torch.arange(PEOPLE), people.latents)
+    training = DenoiserFinetuning(LOOP, people=3, batch=4, modality_dropout=0.6, max_rollout_steps=6)
+    return model, denoiser_loss(model, lae, everyone, diffusion_loss(base_model()), training)
 
 
 NETWORKS: dict[str, Callable[[], tuple[nn.Module, LossFunction]]] = {

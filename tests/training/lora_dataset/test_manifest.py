@@ -9,7 +9,7 @@ import pytest
 
 from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.manifest import Manifest, Record
-from training.lora_dataset.stage import OutOfSpace, Worker, run_stage
+from training.lora_dataset.stage import OutOfSpaceError, Worker, run_stage
 
 
 @dataclass
@@ -65,7 +65,7 @@ def test_a_failure_is_listed_and_tried_again(config: DatasetConfig) -> None:
 
 def test_a_full_disk_stops_the_run(config: DatasetConfig) -> None:
     toy = Toy(trouble={"b": OSError(errno.ENOSPC, "No space left on device")})
-    with pytest.raises(OutOfSpace, match="make room and run the same command again"):
+    with pytest.raises(OutOfSpaceError, match="make room and run the same command again"):
         run_stage(toy, config)
     assert toy.did == ["a"]
     assert Manifest(config.stage("toy")).read("b") is None

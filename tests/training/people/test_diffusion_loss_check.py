@@ -10,12 +10,12 @@ from diffusers import DDPMScheduler
 from difflora_core.files import write_tensors
 from difflora_core.lora.layout import LoRALayout, LoRAModule
 from tests.training.tiny_world import LAYOUT, base_model
-from training.base_model.teacher_recovery import PictureGain, picture_figures
+from training.base_model.teacher_recovery import TeacherRecovery, held_out_losses
 from training.lora_dataset.config import DatasetConfig, PreprocessConfig
 from training.lora_dataset.manifest import Manifest, Record
 from training.lora_dataset.stages.preprocess import text_path
 from training.people import dataset_images as dataset_pictures
-from training.people.diffusion_loss_check import PictureCheck, PictureSettings
+from training.people.diffusion_loss_check import DiffusionLossCheck, DiffusionLossCheckSettings
 
 
 class ToyBase:
@@ -57,57 +57,57 @@ def config(tmp_path):
 
 
 def teach(check, steps):
-    """LoRAs (people, numel) that have learnt a little from the very pictures."""
+    """LoRAs (people, numel) that have learned a little from the very pictures."""
     start = 0.3 * torch.randn(LAYOUT.numel, generator=torch.Generator().manual_seed(0))
     loras = start.expand(len(check.rows), -1).clone().requires_grad_()
-    optimiser = torch.optim.Adam([loras], lr=0.02)
+    optimizer = torch.optim.Adam([loras], lr=0.02)
     for step in range(steps):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         check.loss(loras, check.albums[:], step).sum().backward()
-        optimiser.step()
+        optimizer.step()
     return loras.detach()
 
 
 def test_people_with_pictures_are_taken_in_order(config):
-    check = PictureCheck(config, ToyBase(), LAYOUT, ["nobody", "cleo", "ann", "bob"], 2)
+    check = DiffusionLossCheck(config, ToyBase(), LAYOUT, ["nobody", "cleo", "ann", "bob"], 2)
     assert check.rows == [1, 2]
     assert [album.name for album in check.albums] == ["cleo", "ann"]
 
 
 def test_the_gain_is_the_share_of_the_teachers_improvement(config):
-    check = PictureCheck(config, ToyBase(), LAYOUT, ["ann", "cleo"], 8)
+    check = DiffusionLossCheck(config, ToyBase(), LAYOUT, ["ann", "cleo"], 8)
     teachers, better = teach(check, 20), teach(check, 60)
     nothing, same, more = (check.figures(loras, teachers) for loras in (0 * teachers, teachers, better))
-    assert [found["picture_gain"] for found in (nothing, same)] == pytest.approx([0.0, 1.0])
-    assert more["picture_gain"] > 1.1
-    assert more["picture_loss"] < more["picture_loss_teacher"] < more["picture_loss_without"]
+    assert [found["teacher_recovery"] for found in (nothing, same)] == pytest.approx([0.0, 1.0])
+    assert more["teacher_recovery"] > 1.1
+    assert more["diffusion_loss"] < more["diffusion_loss_teacher"] < more["diffusion_loss_without_lora"]
 
 
 def test_no_gain_is_told_where_the_teachers_improve_nothing(config):
-    check = PictureCheck(config, ToyBase(), LAYOUT, ["ann"], 8)
+    check = DiffusionLossCheck(config, ToyBase(), LAYOUT, ["ann"], 8)
     nothing = torch.zeros(1, LAYOUT.numel)
-    assert "picture_gain" not in check.figures(teach(check, 5), nothing)
+    assert "teacher_recovery" not in check.figures(teach(check, 5), nothing)
     with pytest.raises(ValueError, match="the teachers are no use on these pictures"):
-        PictureGain(check.loss, check.albums, nothing)(nothing)
+        TeacherRecovery(check.loss, check.albums, nothing)(nothing)
 
 
 def test_each_person_is_seen_with_their_own_lora(config):
-    check = PictureCheck(config, ToyBase(), LAYOUT, ["ann", "cleo"], 8)
+    check = DiffusionLossCheck(config, ToyBase(), LAYOUT, ["ann", "cleo"], 8)
     loras = teach(check, 60)
-    own, others = (picture_figures(check.loss, x, check.albums) for x in (loras, loras.flip(0)))
+    own, others = (held_out_losses(check.loss, x, check.albums) for x in (loras, loras.flip(0)))
     assert (own < others).all()
 
 
 def test_people_at_once_change_nothing(config):
-    check = PictureCheck(config, ToyBase(), LAYOUT, ["ann", "bob", "cleo"], 8)
+    check = DiffusionLossCheck(config, ToyBase(), LAYOUT, ["ann", "bob", "cleo"], 8)
     loras = teach(check, 5)
-    one, all_of_them = (picture_figures(check.loss, loras, check.albums, count) for count in (1, 16))
+    one, all_of_them = (held_out_losses(check.loss, loras, check.albums, count) for count in (1, 16))
     torch.testing.assert_close(one, all_of_them)
 
 
 def test_the_base_model_works_only_while_it_is_asked(config):
     base = ToyBase()
-    check = PictureCheck(config, base, LAYOUT, ["ann"], 8)
+    check = DiffusionLossCheck(config, base, LAYOUT, ["ann"], 8)
     predict, seen = base.predict, []
     base.predict = lambda *arguments: (seen.append(base.working), predict(*arguments))[1]
     check.figures(torch.zeros(1, LAYOUT.numel), torch.ones(1, LAYOUT.numel))
@@ -122,7 +122,7 @@ def test_the_base_model_works_only_while_it_is_asked(config):
 def test_without_held_out_pictures_it_says_so(config, people, held_out, message):
     config = replace(config, preprocess=replace(config.preprocess, held_out=held_out))
     with pytest.raises(ValueError, match=message):
-        PictureCheck(config, ToyBase(), LAYOUT, people, 8)
+        DiffusionLossCheck(config, ToyBase(), LAYOUT, people, 8)
 
 
 def test_a_base_model_of_another_layout_is_refused(config, monkeypatch, tmp_path):
@@ -131,9 +131,9 @@ def test_a_base_model_of_another_layout_is_refused(config, monkeypatch, tmp_path
     other = LoRALayout((*LAYOUT.modules, LoRAModule("third", 6, 4)), rank=2)
     monkeypatch.setattr(dataset_pictures.SDXLBase, "open", lambda *arguments: ToyBase())
     with pytest.raises(ValueError, match="does not fit the LoRAs"):
-        PictureCheck.open(PictureSettings(dataset), other, ["ann"], "cpu")
+        DiffusionLossCheck.open(DiffusionLossCheckSettings(dataset), other, ["ann"], "cpu")
 
 
 def test_settings_that_make_no_sense_are_refused(tmp_path):
     with pytest.raises(ValueError, match="found 0 and 1"):
-        PictureSettings(tmp_path, people=0)
+        DiffusionLossCheckSettings(tmp_path, people=0)

@@ -171,7 +171,7 @@ def test_a_full_disk_leaves_no_part_of_a_shard(store, monkeypatch):
 WRITE_TOO_MUCH = """
 import resource, sys, torch
 from difflora_core.lora.layout import LoRALayout, LoRAModule
-from training.lora_store import LoRAStore
+from training.store.lora_store import LoRAStore
 store = LoRAStore(sys.argv[1], LoRALayout((LoRAModule("m", 300, 200),), rank=2))
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 try:

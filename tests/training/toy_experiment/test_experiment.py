@@ -22,15 +22,15 @@ TINY = ToySettings(tasks=12, held_out=4, samples=40, steps=30, autoencoder_steps
 
 
 @pytest.fixture(scope="module")
-def learnt():
+def learned():
     tasks = family(10, seed=0)
     base = train_base(tasks, 30, torch.Generator().manual_seed(1))
     return tasks, base, learn(tasks, base, TINY, seed=2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_learns_its_task(learnt, kind):
-    tasks, base, found = learnt
+def test_every_kind_learns_its_task(learned, kind):
+    tasks, base, found = learned
     x = torch.randn(10, 100, 8, generator=torch.Generator().manual_seed(3))
     own = found[kind]
     average = task_loss(tasks, base, [matrix * 0 for matrix in tasks], x).mean()
@@ -38,8 +38,8 @@ def test_every_kind_learns_its_task(learnt, kind):
     assert task_loss(tasks, own.base, own.matrices(own.flat), x).mean() < untrained
 
 
-def test_a_lora_is_of_its_rank(learnt):
-    found = learnt[2]["LoRA"]
+def test_a_lora_is_of_its_rank(learned):
+    found = learned[2]["LoRA"]
     assert torch.linalg.matrix_rank(found.matrices(found.flat)[1][0], rtol=1e-4) == 2
 
 

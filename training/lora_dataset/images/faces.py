@@ -15,7 +15,7 @@ from training.lora_dataset.config import DatasetConfig, FacesConfig
 
 # A mean head, in distances between the eyes: where the nose tip is on the way from the eyes down to the mouth and how
 # far the mouth is (both of the five-point template that ArcFace's crops are aligned to), how far the tip stands out of
-# the plane of eyes and mouth (about 35 of 63 millimetres).
+# the plane of eyes and mouth (about 35 of 63 millimeters).
 NOSE_DOWN, MOUTH, NOSE_OUT = 0.5, 1.15, 0.55
 
 

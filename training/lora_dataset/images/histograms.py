@@ -67,9 +67,9 @@ def _panel(histogram: Histogram) -> Image.Image:
         x1, x2 = round(left + number * step), round(left + (number + 1) * step) - 2
         middle = bottom - round(height * good[number] / tallest)
         end = bottom - round(height * (good[number] + bad[number]) / tallest)
-        for colour, y1, y2 in ((KEPT, middle, bottom), (DROPPED, end, middle)):
+        for color, y1, y2 in ((KEPT, middle, bottom), (DROPPED, end, middle)):
             if y2 > y1:
-                draw.rectangle((x1, y1, x2, y2 - 1), colour)
+                draw.rectangle((x1, y1, x2, y2 - 1), color)
     for value, anchor, x in ((low, "la", left), ((low + high) / 2, "ma", (left + right) // 2), (high, "ra", right)):
         draw.text((x, bottom + 5), _short(value), GREY, small, anchor=anchor)
     draw.text((right, 27), f"tallest bar {tallest}", GREY, small, anchor="ra")

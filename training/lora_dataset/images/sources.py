@@ -13,7 +13,7 @@ from difflora_core.images import SUFFIXES, printable, read_picture
 from training.lora_dataset.config import CollectConfig
 from training.lora_dataset.item_names import item_name
 
-LONGEST_CAPTION = 4000  # bytes that are read of a sidecar file
+MAX_CAPTION_BYTES = 4000  # bytes that are read of a sidecar file
 
 
 class Source(Protocol):
@@ -55,7 +55,7 @@ class FileSource:
         for path in (self.path.with_suffix(".txt"), self.path.with_name(f"{self.path.name}.txt")):
             if path.is_file():
                 with path.open("rb") as file:
-                    text = file.read(LONGEST_CAPTION)
+                    text = file.read(MAX_CAPTION_BYTES)
                 return " ".join(text.decode("utf-8-sig", "ignore").split())
         return ""
 

@@ -99,11 +99,11 @@ class IdEncoder(nn.Module):
         return module.eval().requires_grad_(False)
 
     def embed(self, pixels: Tensor) -> Tensor:
-        """Normalised pictures (pictures, 3, size, size) → identity embeddings (pictures, width of both texts)."""
+        """Normalized pictures (pictures, 3, size, size) → identity embeddings (pictures, width of both texts)."""
         return self.project(self.pool(pixels))
 
     def pool(self, pixels: Tensor) -> Tensor:
-        """Normalised pictures (pictures, 3, size, size) → the tower's pooled features (pictures, width)."""
+        """Normalized pictures (pictures, 3, size, size) → the tower's pooled features (pictures, width)."""
         return self.vision_model(pixel_values=pixels).pooler_output
 
     def project(self, pooled: Tensor) -> Tensor:
@@ -257,7 +257,8 @@ def read_unet_lora(lora: Mapping[str, Tensor], unet: nn.Module) -> tuple[LoRALay
 @torch.no_grad()
 def merge_lora(unet: nn.Module, layout: LoRALayout, flat: Tensor, strength: float = 1.0) -> None:
     """Add strength · up · down to the U-Net's weights, in place; the negative strength takes it out again (up to
-    rounding)."""
+    rounding).
+    """
     for name, (down, up) in layout.unflatten(flat).items():
         weight = unet.get_parameter(f"{name}.weight")
         change = strength * (up.to(weight.device) @ down.to(weight.device))  # float32, whatever the weight's dtype

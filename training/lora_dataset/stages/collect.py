@@ -101,7 +101,7 @@ def _collect(entry: Entry, folder: Path, config: CollectConfig, encoder: FaceEnc
                 raise ValueError(f"its face is {side:.0f} pixels wide, at least {config.min_face} are needed")
             embedding = unit(face.embedding.numpy())
             if not np.isclose(float(np.linalg.norm(embedding)), 1.0, atol=1e-3):
-                raise ValueError("the recogniser gave an embedding that is zero or not a number")
+                raise ValueError("the recognizer gave an embedding that is zero or not a number")
             if reason := _repetition(embedding, faces, config.same_picture):
                 raise ValueError(reason)
         except NoFaceError:

@@ -140,7 +140,7 @@ def choose_references(
 
 
 def crop_face(picture: Tensor, box: Sequence[float]) -> Tensor:
-    """The square of `CROP` times the box's longer side around its centre, moved and shrunk to lie in the picture.
+    """The square of `CROP` times the box's longer side around its center, moved and shrunk to lie in the picture.
 
     picture: (3, height, width). box: x1, y1, x2, y2 in pixels.
     """

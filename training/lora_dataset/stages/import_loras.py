@@ -41,7 +41,8 @@ TOLERANCE = 1e-6  # relative error of ΔW that counts as none, at the least
 class Imported:
     """A LoRA (numel,) float32 of the store's layout. rank: of the file, the highest of its modules. lost_energy: share
     of ‖ΔW‖² that the store's rank has no room for. text_tensors: of text encoders that were left out. other_modules:
-    of the U-Net, outside the layout, that were left out; other_energy: their share of ‖ΔW‖²."""
+    of the U-Net, outside the layout, that were left out; other_energy: their share of ‖ΔW‖².
+    """
 
     lora: Tensor
     rank: int

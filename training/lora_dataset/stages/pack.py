@@ -160,7 +160,8 @@ class Pack:
 
     def finish(self, config: DatasetConfig) -> None:
         """Make the records agree with the store: a shard whose writer was killed before its record gets one, a failure
-        that a later shard made good is settled, and a person who came twice is told."""
+        that a later shard made good is settled, and a person who came twice is told.
+        """
         store, manifest = LoRAStore(config.stage("store"), layout_of(config)), Manifest(config.stage(self.name))
         where: dict[Any, str] = {}
         listed = {person for record in manifest.records() for person in record.facts.get("people", [])}

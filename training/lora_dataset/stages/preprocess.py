@@ -142,18 +142,18 @@ def read_texts(config: DatasetConfig, captions: Sequence[str]) -> tuple[Tensor, 
 
 
 def square(image: Image.Image, size: int, box: Sequence[float] | None = None, margin: float = 0.0) -> np.ndarray:
-    """The picture's centre square, or a square around a face, as uint8 (size, size, 3).
+    """The picture's center square, or a square around a face, as uint8 (size, size, 3).
 
     box: x1, y1, x2, y2 of the face. margin: on each side of it, in face sizes. The square stays inside the picture.
     """
     width, height = image.size
-    side, centre = float(min(width, height)), (width / 2, height / 2)
+    side, center = float(min(width, height)), (width / 2, height / 2)
     if box is not None:
         x1, y1, x2, y2 = box
         side = min(side, (1 + 2 * margin) * max(x2 - x1, y2 - y1))
-        centre = ((x1 + x2) / 2, (y1 + y2) / 2)
-    left = min(max(0.0, centre[0] - side / 2), width - side)
-    top = min(max(0.0, centre[1] - side / 2), height - side)
+        center = ((x1 + x2) / 2, (y1 + y2) / 2)
+    left = min(max(0.0, center[0] - side / 2), width - side)
+    top = min(max(0.0, center[1] - side / 2), height - side)
     crop = (left, top, left + side, top + side)
     if (width, height) == (size, size) and side == size:
         return np.asarray(image)

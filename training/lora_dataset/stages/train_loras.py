@@ -12,7 +12,7 @@ from torch import Tensor
 
 from difflora_core.files import write_tensors
 from difflora_core.lora.layout import LoRALayout
-from training.base_model.diffusion_loss import Album, DenoisingLoss, Objective
+from training.base_model.diffusion_loss import DenoisingLoss, Objective, PersonImages
 from training.base_model.sdxl import DTYPES, SDXLBase
 from training.dreambooth.train import DreamBoothConfig, shared_start, train_loras
 from training.lora_dataset.config import DatasetConfig, TeacherConfig
@@ -117,7 +117,7 @@ def teach(
     rows = {caption: row for row, caption in enumerate(captions)}
     context, pooled = (table.to(base.device, base.dtype) for table in read_texts(config, captions))
     albums = [
-        Album(
+        PersonImages(
             person,
             own.latents.to(base.device),
             torch.tensor([rows[caption] for caption in own.captions]),
@@ -129,7 +129,7 @@ def teach(
     class_pictures = None
     if prior:
         texts = torch.full((len(prior[0]),), rows[prior[1]])
-        class_pictures = Album.whole("prior", prior[0].to(base.device), texts)
+        class_pictures = PersonImages.whole("prior", prior[0].to(base.device), texts)
 
     def predict(noisy: Tensor, timesteps: Tensor, texts: Tensor) -> Tensor:
         return base.predict(noisy, timesteps, context[texts], pooled[texts], config.preprocess.size)

@@ -101,7 +101,7 @@ def look(
     """Draw with a person's LoRA and without; similarity is the raw cosine with collect's embedding, 0 without a face.
 
     The loss is taken on the pictures that were kept from training. Where none were, on the person's others, with noise
-    that training has not seen: that tells whether the LoRA arrived in the U-Net, not whether it generalises.
+    that training has not seen: that tells whether the LoRA arrived in the U-Net, not whether it generalizes.
     """
     without = _look(config, base, encoder, person)
     with base.lora(lora, layout):

@@ -20,7 +20,7 @@ def analysis(request):
 
 @pytest.fixture(scope="module")
 def portraits() -> list[list]:
-    """Pictures of validation people, two of each, as `miniature.drawing.Picture`."""
+    """Pictures of validation people, two of each, as `miniature.world.drawing.Picture`."""
     return [[draw(person(i), random_scene(np.random.default_rng([8, i, k]))) for k in range(2)] for i in PEOPLE]
 
 
@@ -32,10 +32,10 @@ def test_insightface_takes_the_files_for_what_they_are(analysis):
     assert set(analysis.models) == {"detection", "recognition"}
     assert analysis.det_model.use_kps
     assert analysis.det_model.static_input_size is None
-    recogniser = analysis.models["recognition"]
-    assert recogniser.input_size == (112, 112)
-    assert (recogniser.input_mean, recogniser.input_std) == (127.5, 127.5)
-    assert recogniser.output_shape[-1] == 512
+    recognizer = analysis.models["recognition"]
+    assert recognizer.input_size == (112, 112)
+    assert (recognizer.input_mean, recognizer.input_std) == (127.5, 127.5)
+    assert recognizer.output_shape[-1] == 512
 
 
 def test_portraits_have_one_face_at_its_place(analysis, portraits):

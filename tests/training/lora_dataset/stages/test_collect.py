@@ -295,8 +295,8 @@ def test_without_the_library_the_error_says_what_to_install(table, tmp_path, mon
 
 def test_blocks_decide_like_one_after_another():
     rng = np.random.default_rng(0)
-    centres = unit(rng.normal(size=(25, 16)))
-    faces = unit(centres[rng.integers(25, size=200)] + 0.15 * rng.normal(size=(200, 16)))
+    centers = unit(rng.normal(size=(25, 16)))
+    faces = unit(centers[rng.integers(25, size=200)] + 0.15 * rng.normal(size=(200, 16)))
     expected: list[int] = []
     for row, face in enumerate(faces):
         firsts = [i for i in range(row) if expected[i] == i]

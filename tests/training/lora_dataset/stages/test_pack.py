@@ -18,7 +18,7 @@ from difflora_core.lora.file_formats import save_lora
 from miniature.base_model import config as base_config
 from training.lora_dataset.config import DatasetConfig, PackConfig, TeacherConfig
 from training.lora_dataset.manifest import Manifest, Record
-from training.lora_dataset.stage import OutOfSpace, run_stage
+from training.lora_dataset.stage import OutOfSpaceError, run_stage
 from training.lora_dataset.stages.import_loras import ImportLoRAs
 from training.lora_dataset.stages.pack import PACK, layout_of, split_of
 from training.store.lora_store import LoRAStore
@@ -195,7 +195,7 @@ def test_a_full_disk_stops_the_stage_and_the_next_run_goes_on(config, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(OutOfSpace, match="the disk is full"):
+        with pytest.raises(OutOfSpaceError, match="the disk is full"):
             run_stage(PACK, config)
     assert [path.name for path in config.stage("store").rglob("*") if path.is_file()] == ["layout.json"]
     assert list(Manifest(config.stage("pack")).records()) == []

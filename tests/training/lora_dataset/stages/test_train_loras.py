@@ -19,7 +19,7 @@ from miniature.personal.held_out import HeldOut
 from miniature.personal.photographs import SCENES
 from miniature.world.drawing import draw
 from miniature.world.people import caption, person, random_scene
-from training.base_model.diffusion_loss import Album, DenoisingLoss, picture_order
+from training.base_model.diffusion_loss import DenoisingLoss, PersonImages, picture_order
 from training.base_model.sdxl import SDXLBase
 from training.dreambooth.train import shared_start
 from training.lora_dataset.config import DatasetConfig, PreprocessConfig, TeacherConfig
@@ -135,7 +135,7 @@ def test_together_as_alone(config: DatasetConfig, base: SDXLBase, options: dict[
         torch.testing.assert_close(losses[row], loss[0], rtol=1e-3, atol=1e-5)
 
 
-def test_options_change_what_is_learnt(config: DatasetConfig, base: SDXLBase) -> None:
+def test_options_change_what_is_learned(config: DatasetConfig, base: SDXLBase) -> None:
     plain = taught(config, base, ["anna"])[0]
     for options in ({"shared_noise": False}, {"min_snr_gamma": 1.0}, {"seed": 1}):
         other = taught(replace(config, dreambooth=replace(TEACHER, **options)), base, ["anna"])[0]
@@ -163,7 +163,7 @@ def test_what_is_held_out_is_not_learnt_from(config: DatasetConfig, base: SDXLBa
 
 def test_a_missing_picture_leaves_the_others_in_their_steps() -> None:
     order = picture_order(4, step=0, rows=4)
-    album = Album("bert", torch.zeros(3, 1), torch.zeros(3), torch.tensor([0, 2, 3]), 4)
+    album = PersonImages("bert", torch.zeros(3, 1), torch.zeros(3), torch.tensor([0, 2, 3]), 4)
     stand_in = {0: 0, 1: 2, 2: 2, 3: 3}
     assert album.places[album.nearest(order)].tolist() == [stand_in[place] for place in order.tolist()]
 

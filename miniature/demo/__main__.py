@@ -1,0 +1,5 @@
+"""`python -m miniature.demo`."""
+
+from .run import main
+
+main()
