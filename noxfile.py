@@ -48,7 +48,7 @@ def serve(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
-    """Format, lint, types, then every test; arguments after `--` go to pytest."""
+    """Format, lint, import rules, spelling, types, then every test; arguments after `--` go to pytest."""
     python = environment(session)
     check(session, python)
     session.run(python, "-m", "pytest", *session.posargs, external=True)
@@ -56,14 +56,17 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
-    """Format, lint and types only."""
+    """Format, lint, import rules, spelling and types only."""
     check(session, environment(session))
 
 
 def check(session: nox.Session, python: str) -> None:
-    """Run ruff and mypy as configured in pyproject.toml."""
+    """Run ruff, import-linter, codespell and mypy as configured in pyproject.toml."""
+    scripts = Path(python).parent
     session.run(python, "-m", "ruff", "format", "--check", external=True)
     session.run(python, "-m", "ruff", "check", external=True)
+    session.run(str(scripts / "lint-imports"), "--no-cache", "--no-logo", external=True)
+    session.run(str(scripts / "codespell"), external=True)
     session.run(python, "-m", "mypy", external=True)
 
 
