@@ -1,4 +1,4 @@
-"""What Refine LoRA's `save_memory` costs in time: seconds per step with it over seconds per step without, in one run.
+"""What gradient checkpointing costs Refine LoRA in time: seconds per step with it over without, in one run.
 
 python -m benchmarks.refine [--steps 20] [--rounds 3]
 """
@@ -23,10 +23,10 @@ WORKFLOW = ROOT / "workflows" / "difflora_one_picture.json"
 def seconds(client: Client, graph: Graph, steps: int, save_memory: bool, seed: int) -> float:
     """Seconds of one run; everything before Refine LoRA is cached."""
     base = {name: graph.output("Load Checkpoint", slot) for slot, name in enumerate(("model", "clip", "vae"))}
-    settings = {"prompt": "a portrait of a person", "learning_rate": 1e-3, "batch": 4, "seed": seed}
+    settings = {"prompt": "a portrait of a person", "learning_rate": 1e-3, "batch_size": 4, "seed": seed}
     links = {"lora": graph.output("Decode LoRA"), "images": graph.output("Reference 1")}
     graph = graph.copy()
-    graph.add("Refine", "DiffLoRARefine", **base, **settings, **links, steps=steps, save_memory=save_memory)
+    graph.add("Refine", "DiffLoRARefine", **base, **settings, **links, steps=steps, gradient_checkpointing=save_memory)
     graph.add("Curve", "PreviewImage", images=graph.output("Refine", 1))
     return client.run(graph.only("Curve").prompt).seconds
 

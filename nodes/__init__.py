@@ -1,4 +1,18 @@
-"""The nodes: sockets, widgets, progress and memory. Every formula lives in `difflora_core`."""
+"""The nodes: sockets, widgets, progress and memory. Every formula lives in `difflora_core`.
+
+In the order of the pipeline, from reference images to a model with a LoRA:
+
+- `sockets`: the pack's own socket types and what travels on them
+- `load_difflora`, `load_face_analysis`, `load_clip_vision`: the loaders of the networks
+- `encode_and_mix_features`: Encode Face, Mix Features
+- `sample_and_decode_lora`: Sample LoRA, Decode LoRA
+- `encode_and_blend_latents`: Encode LoRA, Blend Latents
+- `apply_lora`: Apply LoRA
+- `refine_lora`: Refine LoRA; `refine_training`: its training loop on ComfyUI's model
+- `save_lora`: Save LoRA
+- `similarity_and_pick_best`: Face Similarity, Pick Best Candidate
+- `preview_images`: images that nodes show: boxes around faces, a grid of cosines, a loss curve
+"""
 
 import os
 
@@ -6,41 +20,44 @@ import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
 from .apply_lora import ApplyLoRA
-from .checkpoint import LoadDiffLoRA
-from .clip_vision import LoadCLIPVision
-from .face_analysis import LoadFaceAnalysis
-from .features import EncodeFace, MixFeatures
-from .latents import BlendLatents, EncodeLoRA
-from .refine import RefineLoRA
-from .sampling import DecodeLoRA, SampleLoRA
+from .encode_and_blend_latents import BlendLatents, EncodeLoRA
+from .encode_and_mix_features import EncodeFace, MixFeatures
+from .load_clip_vision import LoadCLIPVision
+from .load_difflora import LoadDiffLoRA
+from .load_face_analysis import LoadFaceAnalysis
+from .refine_lora import RefineLoRA
+from .sample_and_decode_lora import DecodeLoRA, SampleLoRA
 from .save_lora import SaveLoRA
-from .similarity import FaceSimilarity, PickBest
+from .similarity_and_pick_best import FaceSimilarity, PickBest
+
+NODES = [
+    LoadDiffLoRA,
+    LoadFaceAnalysis,
+    LoadCLIPVision,
+    EncodeFace,
+    MixFeatures,
+    SampleLoRA,
+    DecodeLoRA,
+    EncodeLoRA,
+    BlendLatents,
+    ApplyLoRA,
+    RefineLoRA,
+    SaveLoRA,
+    FaceSimilarity,
+    PickBest,
+]
+"""In the order of the pipeline: images to LoRA to model."""
 
 
 class DiffLoRAExtension(ComfyExtension):
-    """What ComfyUI asks for the pack's nodes."""
+    """What ComfyUI reads the pack's nodes from."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Return the node classes in the order of the road: picture to LoRA to model."""
-        return [
-            LoadDiffLoRA,
-            LoadFaceAnalysis,
-            LoadCLIPVision,
-            EncodeFace,
-            MixFeatures,
-            SampleLoRA,
-            DecodeLoRA,
-            EncodeLoRA,
-            BlendLatents,
-            ApplyLoRA,
-            RefineLoRA,
-            SaveLoRA,
-            FaceSimilarity,
-            PickBest,
-        ]
+        """Return the node classes."""
+        return NODES
 
 
 def register_folders() -> None:
-    """Make models/difflora and models/insightface known, beside any place that extra_model_paths.yaml gives."""
+    """Make models/difflora and models/insightface known, beside any folder that extra_model_paths.yaml names."""
     for name in ("difflora", "insightface"):
         folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name))

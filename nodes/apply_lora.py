@@ -8,8 +8,7 @@ import comfy.lora_convert
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from .sockets import CATEGORY
-from .text import show
+from .sockets import CATEGORY, show_text
 
 ENDINGS = (".lora_up.weight", ".lora_down.weight", ".alpha")
 GROUPS = {"input": "composition", "middle": "the coarsest features", "output": "detail and texture"}
@@ -79,7 +78,7 @@ class ApplyLoRA(io.ComfyNode):
             if strength * factor != 0:
                 done += len(patched.add_patches(of_group, strength * factor))
         description = f"{done}/{modules} modules patched"
-        show(description, cls.hidden.unique_id)
+        show_text(description, cls.hidden.unique_id)
         return io.NodeOutput(patched, ui=ui.PreviewText(description))
 
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from ..difflora_core.files import write_tensors
 from ..difflora_core.lora.file_formats import Format, lora_state_dict, read_lora
-from .sockets import CATEGORY, MadeLoRA
-from .text import show
+from .sockets import CATEGORY, MadeLoRA, show_text
 
 FOLDERS = {"models/loras": "models", "output/loras": "output"}
 
@@ -65,7 +64,7 @@ class SaveLoRA(io.ComfyNode):
             counter += 1
         write_tensors(path, tensors, metadata)
         description = f"saved {path.relative_to(root)} in {folder}"
-        show(description, cls.hidden.unique_id)
+        show_text(description, cls.hidden.unique_id)
         return io.NodeOutput(ui=ui.PreviewText(description))
 
 

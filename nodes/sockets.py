@@ -9,6 +9,7 @@ import comfy.model_management
 import comfy.model_patcher
 import torch
 from comfy_api.latest import io
+from server import PromptServer
 from torch import Tensor
 
 from ..difflora_core.lora.file_formats import lora_state_dict
@@ -105,3 +106,14 @@ def fingerprint(tensor: Tensor) -> str:
 def to_intermediate(tensor: Tensor) -> Tensor:
     """Move a result to where ComfyUI keeps what passes between nodes."""
     return tensor.to(comfy.model_management.intermediate_device())
+
+
+def show_text(text: str, node_id: str | None) -> None:
+    """Show text inside a node while it runs; without a browser it goes nowhere.
+
+    Args:
+        text: One or more lines.
+        node_id: The node's `hidden.unique_id`; None outside a workflow.
+    """
+    if node_id is not None:
+        PromptServer.instance.send_progress_text(text, node_id)

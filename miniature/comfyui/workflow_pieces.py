@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from difflora_core.denoiser.diffusion import SamplingConfig
+from difflora_core.denoiser.config import SamplingConfig
 
 from .canvas import Canvas, Output
 
@@ -86,7 +86,7 @@ class Portrait:
         )[0]
         recommended = {
             "steps": self.sampling.steps,
-            "guidance": self.sampling.guidance_scale,
+            "guidance_scale": self.sampling.guidance_scale,
             "scheduler": self.sampling.scheduler,
             "samples": self.sampling.samples,
             "latent_scale": self.sampling.latent_scale,

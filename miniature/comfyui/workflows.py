@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from difflora_core.denoiser.diffusion import SamplingConfig
+from difflora_core.denoiser.config import SamplingConfig
 from miniature.paths import ROOT
 
 from .workflow_pieces import WITHOUT_HAT, Portrait
@@ -93,7 +93,7 @@ def blend(pieces: Portrait) -> None:
         (-40, -180),
         (720, 170),
         "# DiffLoRA: blend two people\nBoth latents lie in one space, so a point between them is a LoRA of "
-        "somebody who looks like both. *amount* 0 is the first person, 1 the second; *strength* above 1 "
+        "somebody who looks like both. *amount* 0 is the first person, 1 the second; *latent_scale* above 1 "
         "exaggerates what sets the result apart from the average.",
     )
     encoders = pieces.encoders(340, 90)

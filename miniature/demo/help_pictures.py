@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Page
 
-from difflora_core.denoiser.diffusion import SamplingConfig
+from difflora_core.denoiser.config import SamplingConfig
 from miniature.comfyui.browser import chromium, load_graph, opened, settings
 from miniature.comfyui.canvas import Canvas, Output
 from miniature.comfyui.client import Client
@@ -69,7 +69,7 @@ class Exhibition:
         chosen = pieces.sampling
         settings: dict[str, Any] = {
             "steps": chosen.steps,
-            "guidance": chosen.guidance_scale,
+            "guidance_scale": chosen.guidance_scale,
             "latent_scale": chosen.latent_scale,
         }
         settings |= {"samples": chosen.samples, "scheduler": chosen.scheduler, "candidates": 2}

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from difflora_core.encoders import ImageEncoder
+from difflora_core.encoders.image_encoder import ImageEncoder
 from miniature.encoders.clip_vision import FOLDER, encode
 from miniature.world.drawing import draw
 from miniature.world.people import person, reference_scene, split_people

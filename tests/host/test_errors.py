@@ -166,8 +166,8 @@ def test_refining_towards_nan_is_refused(client: Client, workflow: Graph, base: 
     graph = with_file(workflow, base, "vast", {name: tensor * 1e25 for name, tensor in tensors.items()})
     links = {name: graph.output("Load Checkpoint", slot) for slot, name in enumerate(("model", "clip", "vae"))}
     links |= {"lora": graph.output("File"), "images": graph.output("Reference 1")}
-    settings = {"prompt": "a portrait of a person", "steps": 2, "learning_rate": 1e-3, "batch": 1, "seed": 0}
-    graph.add("Refine", "DiffLoRARefine", **links, **settings, save_memory=False)
+    settings = {"prompt": "a portrait of a person", "steps": 2, "learning_rate": 1e-3, "batch_size": 1, "seed": 0}
+    graph.add("Refine", "DiffLoRARefine", **links, **settings, gradient_checkpointing=False)
     graph.add("Curve", "PreviewImage", images=graph.output("Refine", 1))
     with pytest.raises(PromptError, match=r"DiffLoRARefine: the loss is not finite at step 1 of 2"):
         client.run(graph.only("Curve").prompt)

@@ -43,7 +43,7 @@ def with_blend(graph: Graph, **settings: float) -> Graph:
     second = {**graph.prompt[graph.id("Sample LoRA")]["inputs"], "seed": 99}
     graph.add("Second", "DiffLoRASample", **second)
     links = {"first": graph.output("Sample LoRA"), "second": graph.output("Second")}
-    graph.add("Blend", "DiffLoRABlend", **{**links, "amount": 0.5, "strength": 1.0, **settings})
+    graph.add("Blend", "DiffLoRABlend", **{**links, "amount": 0.5, "latent_scale": 1.0, **settings})
     return graph.set("Decode LoRA", latent=graph.output("Blend"))
 
 
@@ -55,8 +55,8 @@ def test_blend_ends_are_the_two_people(client: Client, workflow: Graph, base: Pa
     assert not torch.allclose(flat(other), flat(first), rtol=1e-2)
 
 
-def test_strength_zero_is_the_average_person(client: Client, workflow: Graph, base: Path) -> None:
-    (average,) = saved(client, with_blend(workflow, strength=0.0), base, "Decode LoRA", "average")
+def test_latent_scale_zero_is_the_average_person(client: Client, workflow: Graph, base: Path) -> None:
+    (average,) = saved(client, with_blend(workflow, latent_scale=0.0), base, "Decode LoRA", "average")
     model = DiffLoRA.load(CHECKPOINT)
     expected = model.decode(torch.zeros(1, model.config.dit.tokens, model.config.dit.latent_width))[0]
     torch.testing.assert_close(flat(average), expected, rtol=1e-3, atol=1e-5)

@@ -60,8 +60,8 @@ def test_a_pixel_is_no_aligned_face(client: Client, workflow: Graph) -> None:
 def test_refine_does_not_train_on_them(client: Client, workflow: Graph, kind: str) -> None:
     graph = workflow.copy().add("Odd", "DiffLoRATestOddPicture", image=workflow.output("Reference 1"), kind=kind)
     base = {name: graph.output("Load Checkpoint", slot) for slot, name in enumerate(("model", "clip", "vae"))}
-    settings = {"prompt": "a portrait of a person", "steps": 2, "learning_rate": 1e-3, "batch": 1, "seed": 0}
-    settings["save_memory"] = False
+    settings = {"prompt": "a portrait of a person", "steps": 2, "learning_rate": 1e-3, "batch_size": 1, "seed": 0}
+    settings["gradient_checkpointing"] = False
     lora, images = workflow.output("Decode LoRA"), graph.output("Odd")
     graph.add("Refine", "DiffLoRARefine", **base, lora=lora, images=images, **settings)
     graph.add("Curve", "PreviewImage", images=graph.output("Refine", 1))

@@ -29,9 +29,9 @@ def with_refine(graph: Graph, **settings: float) -> Graph:
         "prompt": "a portrait of a person",
         "steps": 12,
         "learning_rate": 5e-3,
-        "batch": 4,
+        "batch_size": 4,
         "seed": 0,
-        "save_memory": True,
+        "gradient_checkpointing": True,
     }
     graph.add("Refine", "DiffLoRARefine", **{**links, **values, **settings})
     graph.add("Ours", "DiffLoRASave", lora=graph.output("Refine"), format="kohya", folder="output/loras")
@@ -111,7 +111,7 @@ def test_same_seed_same_lora(client: Client, workflow: Graph, base: Path, refine
 
 def test_saving_memory_gives_the_same_lora(client: Client, workflow: Graph, base: Path, refined: torch.Tensor) -> None:
     torch.testing.assert_close(
-        refine(client, workflow, base, "plain", save_memory=False), refined, rtol=1e-4, atol=1e-6
+        refine(client, workflow, base, "plain", gradient_checkpointing=False), refined, rtol=1e-4, atol=1e-6
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..difflora_core.encoders import EncodedFace
+from ..difflora_core.encoders.face_encoder import EncodedFace
 from ..difflora_core.similarity import Likeness
 
 PREVIEW, CELL = 1024, 512

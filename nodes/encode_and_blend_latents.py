@@ -52,7 +52,9 @@ class BlendLatents(io.ComfyNode):
             description="Mixes two people by amount, averages three or four, and scales what makes them special.",
             inputs=[
                 Latent.Input("first", tooltip="One person, from Sample LoRA or Encode LoRA."),
-                Latent.Input("second", optional=True, tooltip="Another person. Without one, only strength works."),
+                Latent.Input(
+                    "second", optional=True, tooltip="Another person. Without one, only latent_scale takes effect."
+                ),
                 Latent.Input("third", optional=True, tooltip="With a third, all are averaged and amount is not used."),
                 Latent.Input(
                     "fourth", optional=True, tooltip="With a fourth, all are averaged and amount is not used."
@@ -67,7 +69,7 @@ class BlendLatents(io.ComfyNode):
                     tooltip="0 is the first person, 1 the second.",
                 ),
                 io.Float.Input(
-                    "strength",
+                    "latent_scale",
                     default=1.0,
                     min=0.0,
                     max=4.0,
@@ -83,7 +85,7 @@ class BlendLatents(io.ComfyNode):
         cls,
         first: LoRALatent,
         amount: float,
-        strength: float,
+        latent_scale: float,
         second: LoRALatent | None = None,
         third: LoRALatent | None = None,
         fourth: LoRALatent | None = None,
@@ -96,12 +98,12 @@ class BlendLatents(io.ComfyNode):
                     f"the latents were made with {first.checkpoint} and {other.checkpoint}: only latents of one "
                     "checkpoint can be mixed"
                 )
-        mixed = blend([latent.latents for latent in people], amount, strength)
+        mixed = blend([latent.latents for latent in people], amount, latent_scale)
         settings = {"amount": amount} if len(people) == 2 else {}
         made_by = tuple(
             {
                 "blend": [latent.made_by[min(row, len(latent.made_by) - 1)] for latent in people],
-                "strength": strength,
+                "latent_scale": latent_scale,
                 **settings,
             }
             for row in range(len(mixed))

@@ -7,7 +7,7 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..difflora_core.denoiser.diffusion import SCHEDULERS
+from ..difflora_core.denoiser.noise_schedule import SCHEDULERS
 from .sockets import (
     CATEGORY,
     DiffLoRAModel,
@@ -45,7 +45,7 @@ class SampleLoRA(io.ComfyNode):
                 ),
                 io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Denoising steps."),
                 io.Float.Input(
-                    "guidance",
+                    "guidance_scale",
                     default=1.0,
                     min=0.0,
                     max=20.0,
@@ -86,7 +86,7 @@ class SampleLoRA(io.ComfyNode):
         features: MixedFeatures,
         seed: int,
         steps: int,
-        guidance: float,
+        guidance_scale: float,
         scheduler: str,
         samples: int,
         latent_scale: float,
@@ -103,7 +103,7 @@ class SampleLoRA(io.ComfyNode):
         seeds = [(seed + number) % 2**63 for number in range(candidates)]
         settings: dict[str, Any] = {
             "steps": steps,
-            "guidance_scale": guidance,
+            "guidance_scale": guidance_scale,
             "scheduler": scheduler,
             "samples": samples,
             "latent_scale": latent_scale,

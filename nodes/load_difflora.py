@@ -7,8 +7,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..difflora_core.model import DiffLoRA
-from .sockets import CATEGORY, DiffLoRAModel, LoadedDiffLoRA
-from .text import show
+from .sockets import CATEGORY, DiffLoRAModel, LoadedDiffLoRA, show_text
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -50,7 +49,7 @@ class LoadDiffLoRA(io.ComfyNode):
     def fingerprint_inputs(cls, checkpoint: str, precision: str) -> str:
         """Change when the file does: ComfyUI would not notice another file under the same name."""
         path = Path(folder_paths.get_full_path_or_raise("difflora", checkpoint))
-        return f"{path}:{path.stat().st_mtime_ns}:{path.stat().st_size}"
+        return f"{path}:{path.stat().st_mtime_ns}:{path.stat().st_size}:{precision}"
 
     @classmethod
     def execute(cls, checkpoint: str, precision: str) -> io.NodeOutput:
@@ -58,7 +57,7 @@ class LoadDiffLoRA(io.ComfyNode):
         path = folder_paths.get_full_path_or_raise("difflora", checkpoint)
         difflora = DiffLoRA.load(path, dtype=DTYPES[precision])
         description = describe(difflora)
-        show(description, cls.hidden.unique_id)
+        show_text(description, cls.hidden.unique_id)
         return io.NodeOutput(LoadedDiffLoRA.wrap(difflora, checkpoint), ui=ui.PreviewText(description))
 
 

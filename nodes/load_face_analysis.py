@@ -10,7 +10,7 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ..difflora_core.encoders import FaceEncoder
+from ..difflora_core.encoders.face_encoder import FaceEncoder
 from .sockets import CATEGORY, InsightFace
 
 NO_PACK = "no model pack found"

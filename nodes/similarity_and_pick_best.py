@@ -7,11 +7,11 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..difflora_core.encoders import FaceEncoder, picture_batch
+from ..difflora_core.encoders.face_encoder import FaceEncoder
+from ..difflora_core.images import picture_batch
 from ..difflora_core.similarity import Likeness, likeness
-from .pictures import similarity_grid
-from .sockets import CATEGORY, FaceAnalysis, InsightFace, to_intermediate
-from .text import show
+from .preview_images import similarity_grid
+from .sockets import CATEGORY, FaceAnalysis, InsightFace, show_text, to_intermediate
 
 ENCODER_TOOLTIP = "From Load Face Analysis. Honest figures need a model pack the checkpoint was not trained with."
 
@@ -47,7 +47,7 @@ class FaceSimilarity(io.ComfyNode):
         images = picture_batch(images)
         found = likeness(FaceEncoder(face_analysis), references, images)
         text = describe(found)
-        show(text, cls.hidden.unique_id)
+        show_text(text, cls.hidden.unique_id)
         grid = to_intermediate(similarity_grid(images, found))
         return io.NodeOutput(found.mean, text, grid, ui=ui.PreviewText(text))
 
@@ -98,7 +98,7 @@ class PickBest(io.ComfyNode):
         order = means.argsort(descending=True, stable=True).tolist()
         text = "\n".join(f"candidate {row + 1}: {means[row]:.3f}" for row in order)
         node_id: Any = cls.hidden.unique_id
-        show(text, node_id[0] if isinstance(node_id, list) else node_id)
+        show_text(text, node_id[0] if isinstance(node_id, list) else node_id)
         best = order[0]
         return io.NodeOutput(loras[best], images[best], float(means[best]), text, ui=ui.PreviewText(text))
 

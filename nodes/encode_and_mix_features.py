@@ -7,8 +7,9 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..difflora_core.encoders import Choice, FaceEncoder, picture_batch
-from .pictures import with_boxes
+from ..difflora_core.encoders.face_encoder import Choice, FaceEncoder
+from ..difflora_core.images import picture_batch
+from .preview_images import with_boxes
 from .sockets import (
     CATEGORY,
     DiffLoRAModel,
@@ -20,9 +21,9 @@ from .sockets import (
     LoadedDiffLoRA,
     MixedFeatures,
     fingerprint,
+    show_text,
     to_intermediate,
 )
-from .text import show
 
 
 class EncodeFace(io.ComfyNode):
@@ -152,7 +153,7 @@ class MixFeatures(io.ComfyNode):
             return_gate=True,
         )
         description = "  ".join(f"{name} {weight:.0%}" for name, weight in gate.items())
-        show(description, cls.hidden.unique_id)
+        show_text(description, cls.hidden.unique_id)
         references = face.references if face else fingerprint(image)  # type: ignore[arg-type]
         return io.NodeOutput(
             MixedFeatures(to_intermediate(features), model.name, references), ui=ui.PreviewText(description)

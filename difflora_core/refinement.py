@@ -1,0 +1,146 @@
+"""Refinement: a few training steps on one person's images that start from a predicted LoRA.
+
+This is DreamBooth (Ruiz et al. 2022, arXiv 2208.12242) without prior preservation, from a better start than a random
+LoRA. The base model is given as functions, so that the same steps run on any implementation of it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .diffusion_loss import denoising_weight
+
+DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
+"""Endings of a module's tensors under kohya names."""
+BETAS = (0.9, 0.99)
+"""Adam's decay rates: with the usual 0.999 the second moment would hardly settle within some dozens of steps."""
+
+NoiseLevels = Callable[[Tensor], Tensor]
+"""Positions (batch,) in [0, 1) of the timestep range → noise levels σ (batch,)."""
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""Noisy latents x0 + σ·ε (batch, channels, height, width) and σ (batch,) → predicted x0, of the same shape."""
+
+
+@dataclass(frozen=True)
+class RefinementSettings:
+    """How long, how fast and on how much to train."""
+
+    steps: int = 30
+    """Updates of the factors."""
+    learning_rate: float = 1e-3
+    """Adam's, at the first step; falls to zero along a cosine."""
+    batch_size: int = 4
+    """Noisy latents per step."""
+
+
+class LoRAFactors:
+    """The factors of a LoRA as float32 parameters."""
+
+    def __init__(self, lora: Mapping[str, Tensor], device: torch.device) -> None:
+        """Copy the factors to the device.
+
+        Args:
+            lora: Tensors under kohya names, down (rank, in) and up (out, rank) for each module.
+            device: Where the factors are trained.
+
+        Raises:
+            ValueError: No module has a down factor under a kohya name.
+        """
+        self.modules = sorted(key.removesuffix(DOWN) for key in lora if key.endswith(DOWN))
+        """Names of the modules, as in the LoRA's keys."""
+        if not self.modules:
+            raise ValueError(
+                "only LoRAs with kohya names can be trained further; this one's first tensor is "
+                f"{next(iter(lora), 'missing')}"
+            )
+        self._lora = lora
+        self.parameters = {
+            name + role: torch.nn.Parameter(lora[name + role].detach().clone().to(device, torch.float32))
+            for name in self.modules
+            for role in (DOWN, UP)
+        }
+        """Each factor by its key."""
+
+    def delta_weight(self, module: str) -> Tensor:
+        """Compute the weight change ΔW = alpha / rank · up · down (out, in) of a module; alpha = rank if not given."""
+        scale = 1.0
+        if (alpha := self._lora.get(module + ALPHA)) is not None:
+            scale = float(alpha) / self._lora[module + DOWN].shape[0]
+        return scale * (self.parameters[module + UP] @ self.parameters[module + DOWN])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Copy the LoRA with its factors as they are now; all other tensors are as they were."""
+        factors = {name: factor.detach().clone() for name, factor in self.parameters.items()}
+        return {name: tensor.clone() for name, tensor in self._lora.items()} | factors
+
+
+def stratified_positions(count: int, generator: torch.Generator) -> Tensor:
+    """Draw one position from each of `count` equal parts of [0, 1): float32 (count,), ascending.
+
+    Timesteps that are spread over the whole range make the loss of a small batch less noisy than independent draws.
+    """
+    return (torch.arange(count) + torch.rand(count, generator=generator)) / count
+
+
+def diffusion_loss(
+    denoise: Denoise,
+    noise_levels: NoiseLevels,
+    latents: Tensor,
+    batch_size: int,
+    generator: torch.Generator,
+    *,
+    predicts_velocity: bool,
+) -> Tensor:
+    """Compute the diffusion loss of a random batch: the squared error of what the network itself predicts.
+
+    Args:
+        denoise: The base model with the LoRA.
+        noise_levels: The base model's noise schedule.
+        latents: Clean latents (images, channels, height, width) in the base model's own scaling.
+        batch_size: How many images are drawn, with replacement.
+        generator: On the CPU; it draws images, timesteps and noise, in this order.
+        predicts_velocity: Whether the network predicts v rather than ε.
+
+    Returns:
+        A scalar, with a gradient for whatever `denoise` depends on.
+    """
+    chosen = torch.randint(0, len(latents), (batch_size,), generator=generator)
+    positions = stratified_positions(batch_size, generator)
+    clean = latents[chosen.to(latents.device)]
+    sigmas = noise_levels(positions.to(latents.device)).to(clean)
+    noise = torch.randn(clean.shape, generator=generator).to(clean)
+    noisy = clean + sigmas.view(-1, 1, 1, 1) * noise
+    error = (denoise(noisy, sigmas).float() - clean.float()).square().mean(dim=(1, 2, 3))
+    return (denoising_weight(sigmas.float(), predicts_velocity) * error).mean()
+
+
+def refine(factors: LoRAFactors, loss: Callable[[], Tensor], settings: RefinementSettings) -> Iterator[float]:
+    """Train the factors with Adam; a step runs when its loss is asked for, so a caller can stop between two steps.
+
+    Args:
+        factors: Trained in place.
+        loss: Computes the loss of a new batch with the present factors.
+        settings: Steps and learning rate.
+
+    Yields:
+        The loss of every step, before its update.
+
+    Raises:
+        ValueError: The loss is NaN or infinite; the factors are those of the step before.
+    """
+    optimizer = torch.optim.Adam(factors.parameters.values(), lr=settings.learning_rate, betas=BETAS)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
+    for step in range(1, settings.steps + 1):
+        value = loss()
+        if not value.isfinite():
+            raise ValueError(
+                f"the loss is not finite at step {step} of {settings.steps}: lower `learning_rate`, or check the LoRA "
+                "that training started from; no LoRA is returned"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+        schedule.step()
+        yield float(value.detach())
