@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .diffusion_loss import denoising_weight
+from .diffusion_loss import PredictionType, stratified_positions, x0_error_weight
 
 DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
 """Endings of a module's tensors under kohya names."""
@@ -76,14 +76,6 @@ class LoRAFactors:
         return {name: tensor.clone() for name, tensor in self._lora.items()} | factors
 
 
-def stratified_positions(count: int, generator: torch.Generator) -> Tensor:
-    """Draw one position from each of `count` equal parts of [0, 1): float32 (count,), ascending.
-
-    Timesteps that are spread over the whole range make the loss of a small batch less noisy than independent draws.
-    """
-    return (torch.arange(count) + torch.rand(count, generator=generator)) / count
-
-
 def diffusion_loss(
     denoise: Denoise,
     noise_levels: NoiseLevels,
@@ -91,7 +83,7 @@ def diffusion_loss(
     batch_size: int,
     generator: torch.Generator,
     *,
-    predicts_velocity: bool,
+    prediction_type: PredictionType,
 ) -> Tensor:
     """Compute the diffusion loss of a random batch: the squared error of what the network itself predicts.
 
@@ -101,7 +93,7 @@ def diffusion_loss(
         latents: Clean latents (images, channels, height, width) in the base model's own scaling.
         batch_size: How many images are drawn, with replacement.
         generator: On the CPU; it draws images, timesteps and noise, in this order.
-        predicts_velocity: Whether the network predicts v rather than ε.
+        prediction_type: What the network predicts: ε, or v in a base model for zero terminal SNR.
 
     Returns:
         A scalar, with a gradient for whatever `denoise` depends on.
@@ -113,7 +105,7 @@ def diffusion_loss(
     noise = torch.randn(clean.shape, generator=generator).to(clean)
     noisy = clean + sigmas.view(-1, 1, 1, 1) * noise
     error = (denoise(noisy, sigmas).float() - clean.float()).square().mean(dim=(1, 2, 3))
-    return (denoising_weight(sigmas.float(), predicts_velocity) * error).mean()
+    return (x0_error_weight(sigmas.float(), prediction_type) * error).mean()
 
 
 def refine(factors: LoRAFactors, loss: Callable[[], Tensor], settings: RefinementSettings) -> Iterator[float]:

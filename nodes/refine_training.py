@@ -114,13 +114,14 @@ class HostModel:
 
     def loss(self, batch_size: int, generator: torch.Generator) -> Tensor:
         """Compute the diffusion loss of a random batch, a scalar."""
+        velocity = isinstance(self.network.model_sampling, comfy.model_sampling.V_PREDICTION)
         return diffusion_loss(
             self.denoise,
             self.noise_levels,
             self.latents,
             batch_size,
             generator,
-            predicts_velocity=isinstance(self.network.model_sampling, comfy.model_sampling.V_PREDICTION),
+            prediction_type="v_prediction" if velocity else "epsilon",
         )
 
     def noise_levels(self, positions: Tensor) -> Tensor:
