@@ -1,4 +1,4 @@
-"""Encode LoRA and Blend Latents: back into the latent space, and around in it."""
+"""Encode LoRA and Blend Latents: from a LoRA to its latent, and arithmetic with latents."""
 
 from collections.abc import Mapping
 
@@ -11,16 +11,16 @@ from .sockets import CATEGORY, DiffLoRAModel, Latent, LoadedDiffLoRA, LoRALatent
 
 
 class EncodeLoRA(io.ComfyNode):
-    """Find the latent of a LoRA."""
+    """Encode a LoRA into the latent space."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node as ComfyUI shows it."""
+        """Define inputs, outputs and texts."""
         return io.Schema(
             node_id="DiffLoRAEncode",
             display_name="Encode LoRA",
             category=CATEGORY,
-            description="Takes a LoRA of the checkpoint's layout back into the latent space, to blend or to weaken it.",
+            description="Encodes a LoRA with the checkpoint's layout into the latent space, to blend or to scale it.",
             inputs=[
                 DiffLoRAModel.Input("model", tooltip="From Load DiffLoRA."),
                 io.LoraModel.Input("lora", tooltip="Any LORA_MODEL with the checkpoint's modules and rank."),
@@ -32,7 +32,7 @@ class EncodeLoRA(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: LoadedDiffLoRA, lora: Mapping[str, Tensor]) -> io.NodeOutput:
-        """Encode; a LoRA of other modules, shapes or rank is refused with the first that differs."""
+        """Encode; a LoRA with other modules, shapes or rank is an error that names the first difference."""
         difflora = model.on_device()
         latents = to_intermediate(difflora.encode(read_lora(lora, difflora.layout)[None]))
         made_by = dict(getattr(lora, "made_by", {})) | {"encoded": True}
@@ -40,24 +40,26 @@ class EncodeLoRA(io.ComfyNode):
 
 
 class BlendLatents(io.ComfyNode):
-    """Mix people."""
+    """Interpolate or average the latents of several people."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node as ComfyUI shows it."""
+        """Define inputs, outputs and texts."""
         return io.Schema(
             node_id="DiffLoRABlend",
             display_name="Blend Latents",
             category=CATEGORY,
-            description="Mixes two people by amount, averages three or four, and scales what makes them special.",
+            description="Interpolates between two people or averages up to four, and scales the result.",
             inputs=[
-                Latent.Input("first", tooltip="One person, from Sample LoRA or Encode LoRA."),
+                Latent.Input("first", tooltip="The first person, from Sample LoRA or Encode LoRA."),
                 Latent.Input(
-                    "second", optional=True, tooltip="Another person. Without one, only latent_scale takes effect."
+                    "second", optional=True, tooltip="The second person. Without one, only latent_scale takes effect."
                 ),
-                Latent.Input("third", optional=True, tooltip="With a third, all are averaged and amount is not used."),
                 Latent.Input(
-                    "fourth", optional=True, tooltip="With a fourth, all are averaged and amount is not used."
+                    "third", optional=True, tooltip="A third person: all are averaged and amount is not used."
+                ),
+                Latent.Input(
+                    "fourth", optional=True, tooltip="A fourth person: all are averaged and amount is not used."
                 ),
                 io.Float.Input(
                     "amount",
@@ -66,7 +68,7 @@ class BlendLatents(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     display_mode=io.NumberDisplay.slider,
-                    tooltip="0 is the first person, 1 the second.",
+                    tooltip="Interpolation between two people: 0 is the first, 1 the second.",
                 ),
                 io.Float.Input(
                     "latent_scale",
@@ -74,7 +76,7 @@ class BlendLatents(io.ComfyNode):
                     min=0.0,
                     max=4.0,
                     step=0.05,
-                    tooltip="Distance from the average person: 0 is the average, 1 as mixed, more exaggerates.",
+                    tooltip="Scale of the result: 0 is the average person, 1 unchanged, above 1 exaggerates.",
                 ),
             ],
             outputs=[Latent.Output("latent", display_name="DIFFLORA_LATENT", tooltip="For Decode LoRA.")],
@@ -90,15 +92,15 @@ class BlendLatents(io.ComfyNode):
         third: LoRALatent | None = None,
         fourth: LoRALatent | None = None,
     ) -> io.NodeOutput:
-        """Mix latents of one checkpoint."""
+        """Blend latents of one checkpoint."""
         people = [latent for latent in (first, second, third, fourth) if latent is not None]
         for other in people[1:]:
             if other.checkpoint != first.checkpoint:
                 raise ValueError(
-                    f"the latents were made with {first.checkpoint} and {other.checkpoint}: only latents of one "
-                    "checkpoint can be mixed"
+                    f"the latents were made with {first.checkpoint} and {other.checkpoint}: only latents of the same "
+                    "checkpoint can be blended"
                 )
-        mixed = blend([latent.latents for latent in people], amount, latent_scale)
+        blended = blend([latent.latents for latent in people], amount, latent_scale)
         settings = {"amount": amount} if len(people) == 2 else {}
         made_by = tuple(
             {
@@ -106,6 +108,6 @@ class BlendLatents(io.ComfyNode):
                 "latent_scale": latent_scale,
                 **settings,
             }
-            for row in range(len(mixed))
+            for row in range(len(blended))
         )
-        return io.NodeOutput(LoRALatent(mixed, first.checkpoint, made_by))
+        return io.NodeOutput(LoRALatent(blended, first.checkpoint, made_by))

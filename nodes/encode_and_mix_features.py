@@ -1,4 +1,4 @@
-"""Encode Face and Mix Features: from pictures to what conditions the diffusion."""
+"""Encode Face and Mix Features: from reference images to the condition of the diffusion."""
 
 from typing import get_args
 
@@ -7,8 +7,9 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..difflora_core.encoders.face_encoder import Choice, FaceEncoder
-from ..difflora_core.images import picture_batch
+from ..difflora_core.encoders.face_encoder import Choice, EncodedFace, FaceEncoder
+from ..difflora_core.images import image_batch
+from ..difflora_core.references import ReferenceImage, encode_references
 from .preview_images import with_boxes
 from .sockets import (
     CATEGORY,
@@ -27,18 +28,18 @@ from .sockets import (
 
 
 class EncodeFace(io.ComfyNode):
-    """Find one face in every picture of a batch and describe it as numbers."""
+    """Find one face in every image of a batch and compute its embedding."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node as ComfyUI shows it."""
+        """Define inputs, outputs and texts."""
         return io.Schema(
             node_id="DiffLoRAEncodeFace",
             display_name="Encode Face",
             category=CATEGORY,
-            description="Finds the person's face in each reference picture. Several make the likeness steadier.",
+            description="Computes a face embedding for each reference image. Several images improve the likeness.",
             inputs=[
-                io.Image.Input("image", tooltip="Reference pictures of one person; every picture of the batch counts."),
+                io.Image.Input("image", tooltip="Reference images of one person; all images of the batch are used."),
                 io.MultiType.Input(
                     "face_analysis",
                     [InsightFace, FaceAnalysis],
@@ -48,69 +49,73 @@ class EncodeFace(io.ComfyNode):
                     "choose",
                     options=list(get_args(Choice)),
                     default="largest",
-                    tooltip="Which face, where a picture shows several: by size, from the left, or the surest.",
+                    tooltip="How to order the faces of an image that shows several.",
                 ),
                 io.Int.Input(
                     "index",
                     default=0,
                     min=0,
                     max=63,
-                    tooltip="0 is the first: the largest, leftmost or surest. The same for every picture.",
+                    tooltip="Which face in that order; 0 is the first. The same for every image.",
                 ),
                 io.Boolean.Input(
                     "aligned",
                     default=False,
-                    tooltip="On: the pictures already are aligned faces, such as this node's IMAGE gives.",
+                    tooltip="On: the images are aligned faces, as this node's IMAGE output; no detection.",
                 ),
             ],
             outputs=[
                 Face.Output("face", display_name="DIFFLORA_FACE", tooltip="For Mix Features."),
                 io.Image.Output(
-                    "crops", display_name="IMAGE", tooltip="The aligned faces, as the recognizer sees them."
+                    "crops", display_name="IMAGE", tooltip="The aligned faces, as passed to the recognizer."
                 ),
             ],
         )
 
     @classmethod
     def execute(cls, image: Tensor, face_analysis: object, choose: Choice, index: int, aligned: bool) -> io.NodeOutput:
-        """Encode every picture; a picture without the asked-for face is an error that names it."""
-        encoder, image = FaceEncoder(face_analysis), picture_batch(image)
+        """Encode every image; an image without the chosen face is an error that names it."""
+        encoder, image = FaceEncoder(face_analysis), image_batch(image)
         progress = comfy.utils.ProgressBar(len(image))
-        found = []
-        for picture in encoder.pictures(image, choose=choose, index=index, aligned=aligned):
-            found.append(picture)
+        found: list[EncodedFace] = []
+
+        def on_image(outcome: ReferenceImage) -> None:
+            if outcome.face is not None:
+                found.append(outcome.face)
             progress.update(1)
-        embeddings = torch.stack([picture.embedding for picture in found])
-        face = FaceFeatures(to_intermediate(embeddings), encoder.name, fingerprint(image))
-        crops = to_intermediate(torch.stack([picture.crop for picture in found]))
+
+        encode_references(image, encoder, None, choose=choose, index=index, aligned=aligned, on_image=on_image)
+        embeddings = torch.stack([face.embedding for face in found])
+        features = FaceFeatures(to_intermediate(embeddings), encoder.name, fingerprint(image))
+        crops = to_intermediate(torch.stack([face.crop for face in found]))
         boxes = torch.stack([with_boxes(*pair) for pair in zip(image, found, strict=True)])
-        return io.NodeOutput(face, crops, ui=ui.PreviewImage(boxes, cls=cls))
+        return io.NodeOutput(features, crops, ui=ui.PreviewImage(boxes, cls=cls))
 
 
 class MixFeatures(io.ComfyNode):
-    """Mix face and image features through the gate (paper: mixed image features)."""
+    """Mix face and image features by the gate (mixed image features, MIF)."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node as ComfyUI shows it."""
+        """Define inputs, outputs and texts."""
         return io.Schema(
             node_id="DiffLoRAMixFeatures",
             display_name="Mix Features",
             category=CATEGORY,
-            description="Mixes face and image features; a learned gate weighs the two and the node shows the weights.",
+            description="Mixes face and image features with the weights of a learned gate, which the node shows.",
             inputs=[
                 DiffLoRAModel.Input("model", tooltip="From Load DiffLoRA."),
-                Face.Input("face", optional=True, tooltip="From Encode Face. Not needed in mode image."),
+                Face.Input("face", optional=True, tooltip="From Encode Face. Not needed with mode image."),
                 io.ClipVisionOutput.Input(
                     "clip_vision_output",
                     optional=True,
-                    tooltip="From CLIP Vision Encode, with the encoder Load DiffLoRA names. Not needed in mode face.",
+                    tooltip="From CLIP Vision Encode (model: see Load DiffLoRA). Not needed with mode face.",
                 ),
                 io.Combo.Input(
                     "mode",
                     options=["gate", "slider", "face", "image"],
                     default="gate",
-                    tooltip="gate: learned weights, for each person anew. slider: image_share. face, image: one alone.",
+                    tooltip="gate: predicted weights. slider: weights from image_share. face, image: only one of them.",
                 ),
                 io.Float.Input(
                     "image_share",
@@ -119,7 +124,7 @@ class MixFeatures(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     display_mode=io.NumberDisplay.slider,
-                    tooltip="With mode slider: 0 is the face alone, 1 the whole picture alone.",
+                    tooltip="With mode slider: weight of the image features, from 0 (face only) to 1 (image only).",
                 ),
             ],
             outputs=[Features.Output("features", display_name="DIFFLORA_FEATURES", tooltip="For Sample LoRA.")],
@@ -135,7 +140,7 @@ class MixFeatures(io.ComfyNode):
         face: FaceFeatures | None = None,
         clip_vision_output: object | None = None,
     ) -> io.NodeOutput:
-        """Check that the features are of the encoders the checkpoint was trained with, and mix them."""
+        """Check that the face features are from the encoder that the checkpoint was trained with, and mix."""
         embeddings = None if face is None or mode == "image" else check_face(model, face)
         image = None if clip_vision_output is None or mode == "face" else clip_vision_output["image_embeds"]  # type: ignore[index]
         if embeddings is None and mode != "image":
@@ -145,23 +150,26 @@ class MixFeatures(io.ComfyNode):
                 f"mode {mode!r} needs image features: connect CLIP Vision Encode to `clip_vision_output`, "
                 "or choose mode 'face'"
             )
-        features, gate = model.on_device().mix(
+        mixed = model.on_device().mix(
             embeddings,
             image,
             mode="gate" if mode == "slider" else mode,
             image_share=image_share if mode == "slider" else None,
-            return_gate=True,
         )
-        description = "  ".join(f"{name} {weight:.0%}" for name, weight in gate.items())
+        description = f"face {mixed.face_weight:.0%}  image {mixed.image_weight:.0%}"
         show_text(description, cls.hidden.unique_id)
         references = face.references if face else fingerprint(image)  # type: ignore[arg-type]
         return io.NodeOutput(
-            MixedFeatures(to_intermediate(features), model.name, references), ui=ui.PreviewText(description)
+            MixedFeatures(to_intermediate(mixed.condition), model.name, references), ui=ui.PreviewText(description)
         )
 
 
 def check_face(model: LoadedDiffLoRA, face: FaceFeatures) -> Tensor:
-    """Return the embeddings, or refuse those of another recognizer: they are numbers of another language."""
+    """Return the face embeddings for use with this checkpoint.
+
+    Raises:
+        ValueError: They are from another recognizer than the checkpoint was trained with.
+    """
     expected = model.difflora.config.encoders.face
     if face.encoder != expected:
         raise ValueError(

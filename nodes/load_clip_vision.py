@@ -12,19 +12,19 @@ from comfy_api.latest import io
 from .sockets import CATEGORY
 
 WEIGHTS = "model.safetensors"
-NONE = "no CLIP vision model found"
+NO_MODEL = "no CLIP vision model found"
 
 
 class LoadCLIPVision(io.ComfyNode):
     """Load a file, as the core loader does, or a folder that transformers saved.
 
-    The core loader knows published models by their number of layers. A folder has its sizes in its config.json, so any
-    size can be loaded: the miniature's, or one that somebody trained.
+    The core loader recognizes published models by their number of layers. A folder has its sizes in its config.json, so
+    any size can be loaded: the miniature's, or a model trained elsewhere.
     """
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node as ComfyUI shows it."""
+        """Define inputs, outputs and texts."""
         return io.Schema(
             node_id="DiffLoRALoadCLIPVision",
             display_name="Load CLIP Vision (any size)",
@@ -33,7 +33,7 @@ class LoadCLIPVision(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "clip_name",
-                    options=[*folders(), *files()] or [NONE],
+                    options=[*folders(), *files()] or [NO_MODEL],
                     tooltip="A file or folder in models/clip_vision; Load DiffLoRA shows which one is needed.",
                 )
             ],
@@ -44,24 +44,31 @@ class LoadCLIPVision(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, clip_name: str) -> str:
-        """Change when the file on disk does."""
-        status = weights(clip_name).stat()
+        """Return a string that changes with the file on disk."""
+        status = weights_path(clip_name).stat()
         return f"{clip_name}:{status.st_mtime_ns}:{status.st_size}"
 
     @classmethod
     def execute(cls, clip_name: str) -> io.NodeOutput:
-        """Load it; a model that ComfyUI's CLIP vision does not fit in every weight is refused."""
-        path = weights(clip_name)
+        """Load the model; every weight has to fit ComfyUI's CLIP vision."""
+        path = weights_path(clip_name)
         if clip_name in folders():
             return io.NodeOutput(load_folder(path))
         clip_vision = comfy.clip_vision.load(str(path))
         if clip_vision is None:
-            raise ValueError(f"{clip_name} is no CLIP vision model that ComfyUI knows")
+            raise ValueError(f"{clip_name} is not a CLIP vision model that ComfyUI recognizes")
         return io.NodeOutput(clip_vision)
 
 
 def load_folder(path: Path) -> Any:
-    """ComfyUI's own CLIP vision model, built from the folder's configuration, with every weight filled in."""
+    """Build ComfyUI's own CLIP vision model from a folder's configuration and load all its weights.
+
+    Args:
+        path: The folder's model.safetensors; config.json lies beside it, and preprocessor_config.json may.
+
+    Raises:
+        ValueError: Weights are missing or left over.
+    """
     clip_vision = comfy.clip_vision.ClipVisionModel(path.with_name("config.json"))
     preprocessing = path.with_name("preprocessor_config.json")
     if preprocessing.exists():
@@ -71,14 +78,14 @@ def load_folder(path: Path) -> Any:
     unexpected = [name for name in unexpected if not name.endswith("position_ids")]
     if missing or unexpected:
         raise ValueError(
-            f"{path.parent} does not hold a CLIP vision model as transformers saves it: missing {missing[:3]}, "
+            f"{path.parent} is not a CLIP vision model as transformers saves it: missing {missing[:3]}, "
             f"unexpected {unexpected[:3]}"
         )
     return clip_vision
 
 
 def folders() -> list[str]:
-    """Names of the folders in models/clip_vision that hold a transformers model."""
+    """List the folders in models/clip_vision that contain a model in transformers' format."""
     listed = map(Path, folder_paths.get_filename_list("clip_vision"))
     return sorted(
         file.parent.as_posix()
@@ -89,12 +96,12 @@ def folders() -> list[str]:
 
 
 def files() -> list[str]:
-    """Names of all other files in models/clip_vision."""
-    known = {f"{folder}/{WEIGHTS}" for folder in folders()}
-    return [name for name in folder_paths.get_filename_list("clip_vision") if Path(name).as_posix() not in known]
+    """List all other files in models/clip_vision."""
+    in_folders = {f"{folder}/{WEIGHTS}" for folder in folders()}
+    return [name for name in folder_paths.get_filename_list("clip_vision") if Path(name).as_posix() not in in_folders]
 
 
-def weights(name: str) -> Path:
-    """Path of the weights of one of the choices."""
+def weights_path(name: str) -> Path:
+    """Return the path of the weights of one of the choices."""
     file = f"{name}/{WEIGHTS}" if name in folders() else name
     return Path(folder_paths.get_full_path_or_raise("clip_vision", file))

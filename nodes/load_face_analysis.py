@@ -1,4 +1,4 @@
-"""Load Face Analysis: insightface's detector and recognizer, from models/insightface."""
+"""Load Face Analysis: InsightFace's detector and recognizer, from models/insightface."""
 
 import importlib.metadata
 import logging
@@ -14,59 +14,65 @@ from ..difflora_core.encoders.face_encoder import FaceEncoder
 from .sockets import CATEGORY, InsightFace
 
 NO_PACK = "no model pack found"
-HOW_TO = (
-    "Unpack one, for instance buffalo_l from github.com/deepinsight/insightface/releases (licensed for "
-    "non-commercial research), so that its .onnx files lie in models/insightface/models/<name>/."
+HOW_TO_GET_A_PACK = (
+    "Unpack one, for example buffalo_l from github.com/deepinsight/insightface/releases (licensed for "
+    "non-commercial research), so that its .onnx files are in models/insightface/models/<name>/."
 )
 SUFFIX = "ExecutionProvider"
-VARIANTS = ("onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-silicon")
-"""Packages that write into the same folder as onnxruntime."""
+RUNTIME_VARIANTS = ("onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-silicon")
+"""Packages that install into the same folder as onnxruntime."""
 
 
 class LoadFaceAnalysis(io.ComfyNode):
-    """Load a model pack of insightface; nothing is ever downloaded."""
+    """Load a model pack of InsightFace; nothing is ever downloaded."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node as ComfyUI shows it."""
+        """Define inputs, outputs and texts."""
         return io.Schema(
             node_id="DiffLoRALoadFaceAnalysis",
             display_name="Load Face Analysis",
             category=CATEGORY,
-            description="Loads insightface's face detector and recognizer. Works with other packs' nodes too.",
+            description="Loads InsightFace's face detector and recognizer. Nodes of other packs accept them, too.",
             inputs=[
                 io.Combo.Input(
                     "model_pack",
                     options=sorted(packs()) or [NO_PACK],
-                    tooltip="A folder in models/insightface/models. The DiffLoRA checkpoint says which one it needs.",
+                    tooltip="A folder in models/insightface/models; Load DiffLoRA shows which one is needed.",
                 ),
                 io.Combo.Input(
                     "provider",
                     options=providers(),
                     default="CPU",
-                    tooltip="Where the face models run, as the installed onnxruntime offers it. CPU is fast enough.",
+                    tooltip="Execution provider of onnxruntime that runs the face models. CPU is fast enough.",
                 ),
             ],
-            outputs=[InsightFace.Output("face_analysis", display_name="INSIGHTFACE", tooltip="For Encode Face.")],
+            outputs=[
+                InsightFace.Output(
+                    "face_analysis", display_name="INSIGHTFACE", tooltip="Detector and recognizer, for Encode Face."
+                )
+            ],
         )
 
     @classmethod
     def fingerprint_inputs(cls, model_pack: str, provider: str) -> str:
-        """Change when a file of the pack does."""
+        """Return a string that changes with the files of the pack."""
         files = sorted(packs()[model_pack].glob("*.onnx")) if model_pack in packs() else []
         return ";".join(f"{file}:{file.stat().st_mtime_ns}:{file.stat().st_size}" for file in files) + provider
 
     @classmethod
     def execute(cls, model_pack: str, provider: str) -> io.NodeOutput:
-        """Load the pack, after checks that insightface itself answers with a download or an assertion."""
+        """Load the pack; a missing one is an error here, where InsightFace itself would download it."""
         folder = packs().get(model_pack)
         if folder is None:
-            raise FileNotFoundError(f"no face model pack {model_pack!r} in models/insightface/models. {HOW_TO}")
+            raise FileNotFoundError(
+                f"no face model pack {model_pack!r} in models/insightface/models. {HOW_TO_GET_A_PACK}"
+            )
         return io.NodeOutput(load_face_analysis(folder, provider))
 
 
 def packs() -> dict[str, Path]:
-    """Model packs by name: every folder in models/insightface/models that holds something."""
+    """Find model packs: every folder in models/insightface/models that is not empty, by name."""
     roots = (Path(folder) / "models" for folder in folder_paths.get_folder_paths("insightface"))
     return {
         folder.name: folder
@@ -78,7 +84,7 @@ def packs() -> dict[str, Path]:
 
 
 def providers() -> list[str]:
-    """Short names of the providers that the installed onnxruntime has, `CPU` always among them."""
+    """List the short names of the execution providers of the installed onnxruntime, `CPU` first."""
     try:
         import onnxruntime
     except ImportError:
@@ -86,7 +92,7 @@ def providers() -> list[str]:
     available = [name.removesuffix(SUFFIX) for name in onnxruntime.get_available_providers()]
     if "CUDA" not in available and _installed("onnxruntime-gpu") and _installed("onnxruntime"):
         _warn(
-            "DiffLoRA: onnxruntime and onnxruntime-gpu have overwritten each other's files, and CUDA is lost. Repair: "
+            "DiffLoRA: onnxruntime and onnxruntime-gpu have overwritten each other's files; CUDA is missing. Repair: "
             f'"{sys.executable}" -m pip uninstall -y onnxruntime; then '
             f'"{sys.executable}" -m pip install --force-reinstall --no-deps onnxruntime-gpu'
         )
@@ -94,11 +100,11 @@ def providers() -> list[str]:
 
 
 def load_face_analysis(folder: Path, provider: str) -> Any:
-    """Return a prepared FaceAnalysis of the pack in `folder`.
+    """Load the pack in a folder as InsightFace's prepared `FaceAnalysis`.
 
     Raises:
-        ImportError: insightface is not installed.
-        FileNotFoundError: the folder holds no models, or holds them one level too deep.
+        ImportError: InsightFace is not installed.
+        FileNotFoundError: The folder contains no models, or contains them one level too deep.
     """
     try:
         return FaceEncoder.open(folder.name, folder.parent.parent, [provider + SUFFIX]).analysis
@@ -107,19 +113,19 @@ def load_face_analysis(folder: Path, provider: str) -> Any:
 
 
 def how_to_install() -> str:
-    """What to type so that faces can be analyzed: insightface brings onnxruntime, which overwrites its variants."""
+    """Return the command that installs InsightFace and repairs an onnxruntime variant that it overwrites."""
     pip = f'"{sys.executable}" -m pip'
-    variant = next((name for name in VARIANTS if _installed(name)), None)
+    variant = next((name for name in RUNTIME_VARIANTS if _installed(name)), None)
     repair = f"; then {pip} uninstall -y onnxruntime; then {pip} install --force-reinstall --no-deps {variant}"
     return (
-        "Faces are found with insightface. Install it into ComfyUI's own Python and restart ComfyUI: "
+        "Face analysis needs InsightFace. Install it into ComfyUI's own Python and restart ComfyUI: "
         f"{pip} install insightface{repair if variant else ''}"
     )
 
 
 @cache
 def _warn(message: str) -> None:
-    """Once, not every time that the page asks for the choices."""
+    """Log a warning once, not each time that the page loads the choices."""
     logging.warning(message)
 
 

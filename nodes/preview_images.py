@@ -1,4 +1,4 @@
-"""Pictures for people to look at: what the detector found, and how alike it is."""
+"""Images that nodes show: boxes around detected faces, a grid with cosines, a loss curve."""
 
 from collections.abc import Sequence
 
@@ -8,51 +8,63 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..difflora_core.encoders.face_encoder import EncodedFace
-from ..difflora_core.similarity import Likeness
+from ..difflora_core.similarity import FaceSimilarities
 
-PREVIEW, CELL = 1024, 512
-"""Longest sides in pixels: of a picture with boxes, of a picture in a grid."""
-CHOSEN, OTHER, INK = "#c4552d", "#8c8378", "#2d2a26"
+MAX_PREVIEW_SIDE = 1024
+"""Longest side in pixels of an image with boxes."""
+MAX_CELL_SIDE = 512
+"""Longest side in pixels of an image in a grid."""
+CHOSEN_COLOR, OTHER_COLOR, TEXT_COLOR, PAPER_COLOR = "#c4552d", "#8c8378", "#2d2a26", "#fffdf8"
 
 
 def with_boxes(image: Tensor, face: EncodedFace) -> Tensor:
-    """A picture (height, width, 3) in [0, 1] with a frame around every face, the chosen one in color.
+    """Draw a box with the detection score around every face of an image, the chosen one in color.
 
-    Larger pictures come out with a longer side of PREVIEW pixels: they are to be looked at in a node.
+    Args:
+        image: (height, width, 3) in [0, 1].
+        face: The detected faces.
+
+    Returns:
+        (height, width, 3) in [0, 1]; larger images are resized to a longer side of MAX_PREVIEW_SIDE.
     """
     canvas = _to_pil(image)
-    scale = min(1.0, PREVIEW / max(canvas.size))
+    scale = min(1.0, MAX_PREVIEW_SIDE / max(canvas.size))
     canvas = canvas.resize((max(1, round(scale * canvas.width)), max(1, round(scale * canvas.height))))
     draw = ImageDraw.Draw(canvas)
     width = max(1, round(min(canvas.size) / 64))
     for row, (*box, score) in enumerate(face.boxes.tolist()):
         box = [scale * side for side in box]
-        color = CHOSEN if row == face.chosen else OTHER
+        color = CHOSEN_COLOR if row == face.chosen else OTHER_COLOR
         corners = [max(0.0, box[0]), max(0.0, box[1]), min(box[2], canvas.width - 1), min(box[3], canvas.height - 1)]
         draw.rectangle(corners, outline=color, width=width)
         draw.text((corners[0] + 2 * width, corners[1] + 2 * width), f"{score:.2f}", color)
     return torch.from_numpy(np.asarray(canvas).copy()).float() / 255.0
 
 
-def similarity_grid(images: Tensor, found: Likeness) -> Tensor:
-    """Pictures (n, height, width, 3) in rows of at most four, each with its face framed and its cosine below it.
+def similarity_grid(images: Tensor, found: FaceSimilarities) -> Tensor:
+    """Arrange images in rows of at most four, each with a box around its face and its cosine below.
 
-    Returns one picture (1, height, width, 3).
+    Args:
+        images: (images, height, width, 3) in [0, 1].
+        found: Their faces and cosines.
+
+    Returns:
+        One image (1, height, width, 3) in [0, 1].
     """
     count, height, width = images.shape[:3]
-    scale = min(1.0, CELL / max(height, width))
+    scale = min(1.0, MAX_CELL_SIDE / max(height, width))
     height, width = max(1, round(scale * height)), max(1, round(scale * width))
     columns = min(4, count)
     band = max(14, height // 10)
-    sheet = Image.new("RGB", (columns * width, -(-count // columns) * (height + band)), "#fffdf8")
+    sheet = Image.new("RGB", (columns * width, -(-count // columns) * (height + band)), PAPER_COLOR)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(round(0.8 * band))
     for number, (image, face, cosine) in enumerate(zip(images, found.faces, found.cosines.tolist(), strict=True)):
-        picture = _to_pil(image if face is None else with_boxes(image, face)).resize((width, height))
+        cell = _to_pil(image if face is None else with_boxes(image, face)).resize((width, height))
         x, y = number % columns * width, number // columns * (height + band)
-        sheet.paste(picture, (x, y))
+        sheet.paste(cell, (x, y))
         text = "no face" if face is None else f"{cosine:.2f}"
-        draw.text((x + width // 2, y + height + band // 2), text, INK, font, anchor="mm")
+        draw.text((x + width // 2, y + height + band // 2), text, TEXT_COLOR, font, anchor="mm")
     return torch.from_numpy(np.asarray(sheet).copy()).float()[None] / 255.0
 
 
@@ -61,9 +73,9 @@ def _to_pil(image: Tensor) -> Image.Image:
 
 
 def loss_curve(losses: Sequence[float]) -> Tensor:
-    """The loss of every step as dots and its running mean as a line: one picture (1, 300, 500, 3)."""
+    """Plot the loss of every step as dots and its running mean as a line: one image (1, 300, 500, 3) in [0, 1]."""
     width, height, edge = 500, 300, 40
-    sheet = Image.new("RGB", (width, height), "#fffdf8")
+    sheet = Image.new("RGB", (width, height), PAPER_COLOR)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     low, high = min(losses), max(losses)
 
@@ -77,11 +89,11 @@ def loss_curve(losses: Sequence[float]) -> Tensor:
         smooth += 0.1 * (loss - smooth)
         line.append(place(step, smooth))
         x, y = place(step, loss)
-        draw.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), OTHER)
-    draw.line([(edge, edge), (edge, height - edge), (width - edge, height - edge)], INK)
+        draw.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), OTHER_COLOR)
+    draw.line([(edge, edge), (edge, height - edge), (width - edge, height - edge)], TEXT_COLOR)
     if len(line) > 1:
-        draw.line(line, CHOSEN, 3)
-    draw.text((edge, edge - 18), f"loss, {high:.3g}", INK, font)
-    draw.text((edge, height - edge + 6), f"{low:.3g}, step 1", INK, font)
-    draw.text((width - edge, height - edge + 6), f"step {len(losses)}", INK, font, anchor="ra")
+        draw.line(line, CHOSEN_COLOR, 3)
+    draw.text((edge, edge - 18), f"loss, {high:.3g}", TEXT_COLOR, font)
+    draw.text((edge, height - edge + 6), f"{low:.3g}, step 1", TEXT_COLOR, font)
+    draw.text((width - edge, height - edge + 6), f"step {len(losses)}", TEXT_COLOR, font, anchor="ra")
     return torch.from_numpy(np.asarray(sheet).copy()).float()[None] / 255.0

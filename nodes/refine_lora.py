@@ -1,4 +1,4 @@
-"""Refine LoRA: a few training steps from the predicted LoRA on, with ComfyUI's own model, VAE and text encoders."""
+"""Refine LoRA: a few training steps that start from a predicted LoRA, with ComfyUI's model, VAE and text encoders."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -8,37 +8,38 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..difflora_core.images import picture_batch
+from ..difflora_core.images import image_batch
 from ..difflora_core.lora.file_formats import read_lora
+from ..difflora_core.lora.lora import LoRA
 from ..difflora_core.refinement import RefinementSettings
 from .apply_lora import fitting_patches
 from .preview_images import loss_curve
 from .refine_training import train_lora
-from .sockets import CATEGORY, MadeLoRA, fingerprint, to_intermediate
+from .sockets import CATEGORY, fingerprint, to_intermediate
 
 
 class RefineLoRA(io.ComfyNode):
-    """Fine-tune a LoRA for a moment."""
+    """Train a LoRA for a few steps."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node as ComfyUI shows it."""
+        """Define inputs, outputs and texts."""
         return io.Schema(
             node_id="DiffLoRARefine",
             display_name="Refine LoRA",
             category=CATEGORY,
-            description="Trains the LoRA on for some steps on the references: DreamBooth with a head start. "
-            "Same modules, same rank. Seconds in the miniature, minutes for SDXL.",
+            description="Trains the LoRA for some further steps on reference images, as DreamBooth does. "
+            "Modules and rank stay the same. Takes seconds in the miniature, minutes for SDXL.",
             inputs=[
                 io.Model.Input("model", tooltip="The base model, without the LoRA."),
                 io.Clip.Input("clip", tooltip="The base model's text encoders."),
                 io.Vae.Input("vae", tooltip="The base model's VAE."),
-                io.LoraModel.Input("lora", tooltip="Where training starts: from Decode LoRA."),
-                io.Image.Input("images", tooltip="Pictures of the person."),
+                io.LoraModel.Input("lora", tooltip="The LoRA that training starts from, for example from Decode LoRA."),
+                io.Image.Input("images", tooltip="Images of the person."),
                 io.String.Input(
                     "prompt",
                     default="a portrait of a person",
-                    tooltip="What every picture shows, with the class word.",
+                    tooltip="Caption of all images; it contains the class word, for example person.",
                 ),
                 io.Int.Input("steps", default=30, min=1, max=2000, tooltip="Training steps."),
                 io.Float.Input(
@@ -48,26 +49,26 @@ class RefineLoRA(io.ComfyNode):
                     max=0.1,
                     step=1e-5,
                     round=1e-6,
-                    tooltip="Adam's step; falls to zero along a cosine.",
+                    tooltip="Learning rate of Adam; decays to zero along a cosine.",
                 ),
-                io.Int.Input("batch_size", default=4, min=1, max=16, tooltip="Noisy pictures per step."),
+                io.Int.Input("batch_size", default=4, min=1, max=16, tooltip="Noisy images per step."),
                 io.Int.Input(
                     "seed",
                     default=0,
                     min=0,
                     max=2**63 - 1,
                     control_after_generate=True,
-                    tooltip="Decides noise and the order of pictures.",
+                    tooltip="Seed of images, timesteps and noise.",
                 ),
                 io.Boolean.Input(
                     "gradient_checkpointing",
                     default=True,
-                    tooltip="On: gradient checkpointing, less memory, about 40 percent more time, the same result.",
+                    tooltip="On: less memory, about 40 percent more time, the same result.",
                 ),
             ],
             outputs=[
                 io.LoraModel.Output("refined", display_name="LORA_MODEL", tooltip="The refined LoRA."),
-                io.Image.Output("curve", display_name="IMAGE", tooltip="The loss, step by step."),
+                io.Image.Output("curve", display_name="IMAGE", tooltip="Plot of the loss over the steps."),
             ],
         )
 
@@ -87,8 +88,8 @@ class RefineLoRA(io.ComfyNode):
         gradient_checkpointing: bool,
     ) -> io.NodeOutput:
         """Train with a progress bar; Interrupt takes effect before the next step."""
-        fitting_patches(model, lora)  # refuses what does not fit
-        images = picture_batch(images)
+        fitting_patches(model, lora)  # raises an error if the LoRA does not fit
+        images = image_batch(images)
         settings = RefinementSettings(steps, learning_rate, batch_size)
         refined, losses = train_lora(
             model,
@@ -102,7 +103,7 @@ class RefineLoRA(io.ComfyNode):
         )
         curve = loss_curve(losses)
         result: Mapping[str, Tensor] = refined
-        if isinstance(lora, MadeLoRA):
+        if isinstance(lora, LoRA):
             refinement = {**asdict(settings), "seed": seed, "prompt": prompt, "references": fingerprint(images)}
-            result = MadeLoRA(read_lora(refined, lora.layout), lora.layout, {**lora.made_by, "refined": refinement})
+            result = LoRA(read_lora(refined, lora.layout), lora.layout, {**lora.made_by, "refined": refinement})
         return io.NodeOutput(result, to_intermediate(curve), ui=ui.PreviewImage(curve, cls=cls))

@@ -7,7 +7,8 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..difflora_core.denoiser.noise_schedule import SCHEDULERS
+from ..difflora_core.denoiser.config import SCHEDULERS
+from ..difflora_core.lora.lora import LoRA
 from .sockets import (
     CATEGORY,
     DiffLoRAModel,
@@ -15,23 +16,22 @@ from .sockets import (
     Latent,
     LoadedDiffLoRA,
     LoRALatent,
-    MadeLoRA,
     MixedFeatures,
     to_intermediate,
 )
 
 
 class SampleLoRA(io.ComfyNode):
-    """Denoise a LoRA latent that fits the features."""
+    """Sample LoRA latents by diffusion, with the features as condition."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node as ComfyUI shows it."""
+        """Define inputs, outputs and texts."""
         return io.Schema(
             node_id="DiffLoRASample",
             display_name="Sample LoRA",
             category=CATEGORY,
-            description="Draws a LoRA for the person by diffusion. Load DiffLoRA shows the recommended settings.",
+            description="Samples a LoRA for the person by diffusion. Load DiffLoRA shows the recommended settings.",
             inputs=[
                 DiffLoRAModel.Input("model", tooltip="From Load DiffLoRA."),
                 Features.Input("features", tooltip="From Mix Features."),
@@ -50,15 +50,15 @@ class SampleLoRA(io.ComfyNode):
                     min=0.0,
                     max=20.0,
                     step=0.1,
-                    tooltip="How strongly the features steer the diffusion; 1 is no extra steering.",
+                    tooltip="Classifier-free guidance: above 1 the features have more influence, 1 is no guidance.",
                 ),
-                io.Combo.Input("scheduler", options=list(SCHEDULERS), default="ddim", tooltip="The diffusion solver."),
+                io.Combo.Input("scheduler", options=list(SCHEDULERS), default="ddim", tooltip="The diffusion sampler."),
                 io.Int.Input(
                     "samples",
                     default=4,
                     min=1,
                     max=64,
-                    tooltip="How many LoRAs are drawn and averaged: more are steadier, fewer are more varied.",
+                    tooltip="Latents averaged for each LoRA: more for stability, fewer for variation.",
                 ),
                 io.Float.Input(
                     "latent_scale",
@@ -66,14 +66,14 @@ class SampleLoRA(io.ComfyNode):
                     min=0.0,
                     max=4.0,
                     step=0.05,
-                    tooltip="Distance from the average person: 0 the average LoRA, 1 as predicted, more exaggerates.",
+                    tooltip="Scale of the latent: 0 is the average person, 1 as predicted, above 1 exaggerates.",
                 ),
                 io.Int.Input(
                     "candidates",
                     default=1,
                     min=1,
                     max=16,
-                    tooltip="How many LoRAs come out, made with seed, seed + 1, …; what follows runs for each of them.",
+                    tooltip="Number of LoRAs, with seed, seed + 1, …; the nodes that follow run once for each.",
                 ),
             ],
             outputs=[Latent.Output("latent", display_name="DIFFLORA_LATENT", tooltip="For Decode LoRA.")],
@@ -93,7 +93,7 @@ class SampleLoRA(io.ComfyNode):
         candidates: int,
     ) -> io.NodeOutput:
         """Sample with a progress bar; Interrupt takes effect before the next step."""
-        check_checkpoint(model, features.checkpoint, "mix of features")
+        check_checkpoint(model, features.checkpoint, "features")
         progress = comfy.utils.ProgressBar(steps)
 
         def before_step(step: int, steps: int) -> None:
@@ -120,18 +120,18 @@ class SampleLoRA(io.ComfyNode):
 
 
 class DecodeLoRA(io.ComfyNode):
-    """Decode a latent into an ordinary LoRA."""
+    """Decode latents into ordinary LoRAs."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node as ComfyUI shows it."""
+        """Define inputs, outputs and texts."""
         return io.Schema(
             node_id="DiffLoRADecode",
             display_name="Decode LoRA",
             category=CATEGORY,
-            description="Decodes a latent into a LoRA that core nodes apply (Load LoRA Model) and save (Save LoRA).",
+            description="Decodes a latent into an ordinary LoRA, for any node with a LORA_MODEL input.",
             inputs=[
-                DiffLoRAModel.Input("model", tooltip="The model that sampled the latent."),
+                DiffLoRAModel.Input("model", tooltip="The model that the latent was made with."),
                 Latent.Input("latent", tooltip="From Sample LoRA, Encode LoRA or Blend Latents."),
             ],
             outputs=[
@@ -139,7 +139,7 @@ class DecodeLoRA(io.ComfyNode):
                     "lora",
                     display_name="LORA_MODEL",
                     is_output_list=True,
-                    tooltip="An ordinary LoRA, kohya names; one for each candidate.",
+                    tooltip="A LoRA with kohya names; one for each candidate.",
                 )
             ],
         )
@@ -151,16 +151,20 @@ class DecodeLoRA(io.ComfyNode):
         flat = to_intermediate(model.on_device().decode(latent.latents))
         layout = model.difflora.layout
         loras = [
-            MadeLoRA(row, layout, {"checkpoint": model.name, **made})
+            LoRA(row, layout, {"checkpoint": model.name, **made})
             for row, made in zip(flat, latent.made_by, strict=True)
         ]
         return io.NodeOutput(loras)
 
 
 def check_checkpoint(model: LoadedDiffLoRA, made_with: str, what: str) -> None:
-    """Refuse what another checkpoint made: the same numbers mean something else there."""
+    """Check that an input was made with the same checkpoint: its values mean something else to another one.
+
+    Raises:
+        ValueError: Names both checkpoints.
+    """
     if made_with != model.name:
         raise ValueError(
-            f"the {what} was made with {made_with}, but is used with {model.name}: connect both nodes to the same "
+            f"the input `{what}` was made with {made_with}, but is used with {model.name}: connect both nodes to the same "
             "Load DiffLoRA"
         )

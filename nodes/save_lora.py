@@ -1,6 +1,5 @@
-"""Save LoRA: a file that other programs read, with metadata that says what made it."""
+"""Save LoRA: a file that other programs read, with metadata about how the LoRA was made."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,41 +10,42 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..difflora_core.files import write_tensors
-from ..difflora_core.lora.file_formats import Format, lora_state_dict, read_lora
-from .sockets import CATEGORY, MadeLoRA, show_text
+from ..difflora_core.lora.file_formats import Format
+from ..difflora_core.lora.lora import LoRA, kohya_metadata
+from .sockets import CATEGORY, show_text
 
 FOLDERS = {"models/loras": "models", "output/loras": "output"}
 
 
 class SaveLoRA(io.ComfyNode):
-    """Write a LoRA where LoraLoader lists it at once."""
+    """Write a LoRA into a folder that LoraLoader lists."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node as ComfyUI shows it."""
+        """Define inputs, outputs and texts."""
         return io.Schema(
             node_id="DiffLoRASave",
             display_name="Save LoRA (with metadata)",
             category=CATEGORY,
-            description="Saves a LoRA as a safetensors file whose metadata says how it was made.",
+            description="Saves a LoRA as a safetensors file with metadata about how it was made.",
             inputs=[
                 io.LoraModel.Input("lora", tooltip="From Decode LoRA, or any LORA_MODEL."),
                 io.String.Input(
                     "filename_prefix",
                     default="difflora",
-                    tooltip="Start of the file's name, with folders if you like; a number follows.",
+                    tooltip="Start of the file name, may contain folders; a number is appended.",
                 ),
                 io.Combo.Input(
                     "format",
                     options=["kohya", "peft"],
                     default="kohya",
-                    tooltip="kohya: ComfyUI and most programs. peft: diffusers; ComfyUI does not read it.",
+                    tooltip="kohya: for ComfyUI and most programs. peft: for diffusers; ComfyUI does not read it.",
                 ),
                 io.Combo.Input(
                     "folder",
                     options=list(FOLDERS),
                     default="output/loras",
-                    tooltip="Load LoRA lists files of both folders.",
+                    tooltip="Load LoRA lists the files of both folders.",
                 ),
             ],
             outputs=[],
@@ -69,30 +69,25 @@ class SaveLoRA(io.ComfyNode):
 
 
 def prepare(lora: Mapping[str, Tensor], format: Format) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors under the format's names, and the file's metadata.
+    """Convert a LoRA to the format's names, and collect the file's metadata.
 
     Raises:
-        ValueError: PEFT names are asked for, but nobody knows this LoRA's modules.
+        ValueError: The format is peft, but the LoRA's layout is unknown.
     """
-    tensors = dict(lora)
-    ranks = sorted({tensor.shape[0] for name, tensor in lora.items() if name.endswith("lora_down.weight")})
-    metadata = {"format": "pt", "ss_network_module": "networks.lora"}
-    if len(ranks) == 1:
-        metadata |= {"ss_network_dim": str(ranks[0]), "ss_network_alpha": str(float(ranks[0]))}
-    if isinstance(lora, MadeLoRA):
-        metadata["difflora"] = json.dumps(dict(lora.made_by))
-    if format == "peft":
-        if not isinstance(lora, MadeLoRA):
-            raise ValueError(
-                "only a LoRA from Decode LoRA can be saved with peft names: kohya names of other LoRAs do not say "
-                "where one module's name ends and the next begins; save it in the format kohya"
-            )
-        tensors = lora_state_dict(read_lora(lora, lora.layout), lora.layout, format="peft")
+    if isinstance(lora, LoRA):
+        tensors, metadata = lora.state_dict(format), lora.metadata
+    elif format == "kohya":
+        tensors, metadata = dict(lora), kohya_metadata(lora)
+    else:
+        raise ValueError(
+            "only a LoRA from Decode LoRA can be saved with peft names, since module names cannot be derived from "
+            "the kohya names of other LoRAs; choose the format kohya"
+        )
     return {name: tensor.detach().cpu().to(torch.float32).contiguous() for name, tensor in tensors.items()}, metadata
 
 
 def lora_folder(folder: str) -> str:
-    """The folder on disk: the first of models/loras, or output/loras."""
+    """Return the folder on disk: the first of models/loras, or output/loras."""
     if FOLDERS[folder] == "models":
         return folder_paths.get_folder_paths("loras")[0]
     return os.path.join(folder_paths.get_output_directory(), "loras")

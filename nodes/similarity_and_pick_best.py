@@ -1,4 +1,4 @@
-"""Face Similarity and Pick Best Candidate: how close a result really is."""
+"""Face Similarity and Pick Best Candidate: measure the likeness of generated images, and rank LoRAs by it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,44 +8,50 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..difflora_core.encoders.face_encoder import FaceEncoder
-from ..difflora_core.images import picture_batch
-from ..difflora_core.similarity import Likeness, likeness
+from ..difflora_core.images import image_batch
+from ..difflora_core.similarity import FaceSimilarities, face_similarities
 from .preview_images import similarity_grid
 from .sockets import CATEGORY, FaceAnalysis, InsightFace, show_text, to_intermediate
 
-ENCODER_TOOLTIP = "From Load Face Analysis. Honest figures need a model pack the checkpoint was not trained with."
+ENCODER_TOOLTIP = (
+    "From Load Face Analysis. For an unbiased measurement choose a model pack that the checkpoint was not trained with."
+)
 
 
 class FaceSimilarity(io.ComfyNode):
-    """Compare the faces of two batches."""
+    """Measure the face similarity of images and reference images."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node as ComfyUI shows it."""
+        """Define inputs, outputs and texts."""
         return io.Schema(
             node_id="DiffLoRAFaceSimilarity",
             display_name="Face Similarity",
             category=CATEGORY,
-            description="Raw cosine between the person in the references and the face in each picture. "
-            "Strangers are near 0; what the same person scores depends on the model pack.",
+            description="Cosine similarity between the person in the reference images and the face in each image. "
+            "Different people are near 0; typical values for the same person depend on the model pack.",
             inputs=[
-                io.Image.Input("references", tooltip="Pictures of one person."),
-                io.Image.Input("images", tooltip="Pictures to be compared with that person."),
+                io.Image.Input("references", tooltip="Reference images of one person."),
+                io.Image.Input("images", tooltip="Images to compare with that person."),
                 io.MultiType.Input("face_analysis", [InsightFace, FaceAnalysis], tooltip=ENCODER_TOOLTIP),
             ],
             outputs=[
-                io.Float.Output("similarity", display_name="FLOAT", tooltip="Mean cosine over the pictures."),
-                io.String.Output("text", display_name="STRING", tooltip="The cosine of each picture, a line each."),
-                io.Image.Output("grid", display_name="IMAGE", tooltip="The pictures with their faces and cosines."),
+                io.Float.Output("similarity", display_name="FLOAT", tooltip="Mean cosine over the images."),
+                io.String.Output(
+                    "text", display_name="STRING", tooltip="The mean, and the cosine of each image, one per line."
+                ),
+                io.Image.Output(
+                    "grid", display_name="IMAGE", tooltip="The images with boxes around the faces, and their cosines."
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, references: Tensor, images: Tensor, face_analysis: object) -> io.NodeOutput:
-        """Compare every picture with the references; a picture without a face counts as 0 and is named."""
-        images = picture_batch(images)
-        found = likeness(FaceEncoder(face_analysis), references, images)
+        """Compare every image with the references; an image without a face counts as 0."""
+        images = image_batch(images)
+        found = face_similarities(FaceEncoder(face_analysis), references, images)
         text = describe(found)
         show_text(text, cls.hidden.unique_id)
         grid = to_intermediate(similarity_grid(images, found))
@@ -53,28 +59,30 @@ class FaceSimilarity(io.ComfyNode):
 
 
 class PickBest(io.ComfyNode):
-    """Choose the candidate whose pictures look most like the person."""
+    """Choose the candidate whose images are most similar to the person."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node as ComfyUI shows it."""
+        """Define inputs, outputs and texts."""
         return io.Schema(
             node_id="DiffLoRAPickBest",
             display_name="Pick Best Candidate",
             category=CATEGORY,
-            description="Ranks the candidates of Sample LoRA by the faces in the pictures made with them.",
+            description="Ranks the candidates of Sample LoRA by the face similarity of images generated with them.",
             is_input_list=True,
             inputs=[
                 io.LoraModel.Input("loras", tooltip="All candidates, from Decode LoRA."),
-                io.Image.Input("images", tooltip="Pictures made with them, a batch for each candidate."),
-                io.Image.Input("references", tooltip="Pictures of the person."),
+                io.Image.Input("images", tooltip="Images generated with them, one batch for each candidate."),
+                io.Image.Input("references", tooltip="Reference images of the person."),
                 io.MultiType.Input("face_analysis", [InsightFace, FaceAnalysis], tooltip=ENCODER_TOOLTIP),
             ],
             outputs=[
                 io.LoraModel.Output("lora", display_name="LORA_MODEL", tooltip="The best candidate."),
-                io.Image.Output("best_images", display_name="IMAGE", tooltip="The pictures made with it."),
+                io.Image.Output("best_images", display_name="IMAGE", tooltip="The images generated with it."),
                 io.Float.Output("similarity", display_name="FLOAT", tooltip="Its mean cosine."),
-                io.String.Output("text", display_name="STRING", tooltip="All candidates, best first."),
+                io.String.Output(
+                    "text", display_name="STRING", tooltip="All candidates with their mean cosines, best first."
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -87,14 +95,14 @@ class PickBest(io.ComfyNode):
         references: Sequence[Tensor],
         face_analysis: Sequence[object],
     ) -> io.NodeOutput:
-        """Rank; every input is a list, as the nodes before ran once for each candidate."""
+        """Rank; every input is a list, since the nodes before run once for each candidate."""
         if len(loras) != len(images):
             raise ValueError(
-                f"found {len(loras)} candidates, but pictures of {len(images)}: connect Decode LoRA to `loras`, and "
-                "what was drawn with each of them to `images`"
+                f"found {len(loras)} candidates, but images of {len(images)}: connect Decode LoRA to `loras`, and the "
+                "images generated with each of them to `images`"
             )
-        encoder, person = FaceEncoder(face_analysis[0]), one_batch(references)
-        means = torch.tensor([likeness(encoder, person, batch).mean for batch in images])
+        encoder, person = FaceEncoder(face_analysis[0]), single_batch(references)
+        means = torch.tensor([face_similarities(encoder, person, batch).mean for batch in images])
         order = means.argsort(descending=True, stable=True).tolist()
         text = "\n".join(f"candidate {row + 1}: {means[row]:.3f}" for row in order)
         node_id: Any = cls.hidden.unique_id
@@ -103,20 +111,20 @@ class PickBest(io.ComfyNode):
         return io.NodeOutput(loras[best], images[best], float(means[best]), text, ui=ui.PreviewText(text))
 
 
-def one_batch(pictures: Sequence[Tensor]) -> Tensor:
-    """The references as one batch.
+def single_batch(images: Sequence[Tensor]) -> Tensor:
+    """Return the reference images as one batch.
 
     Raises:
-        ValueError: several batches, which is what a list node in front of `references` makes.
+        ValueError: There are several batches, as from a node whose output is a list.
     """
-    if len(pictures) != 1:
-        raise ValueError(f"`references` takes one batch of pictures, found a list of {len(pictures)} batches")
-    return pictures[0]
+    if len(images) != 1:
+        raise ValueError(f"`references` takes one batch of images, found a list of {len(images)} batches")
+    return images[0]
 
 
-def describe(found: Likeness) -> str:
-    """The mean and every picture's cosine, a line each."""
+def describe(found: FaceSimilarities) -> str:
+    """List the mean and every image's cosine, one per line."""
     lines = [f"mean {found.mean:.3f}"]
     for number, (cosine, face) in enumerate(zip(found.cosines.tolist(), found.faces, strict=True), start=1):
-        lines.append(f"picture {number}: {cosine:.3f}" if face else f"picture {number}: no face, counts as 0")
+        lines.append(f"image {number}: {cosine:.3f}" if face else f"image {number}: no face, counts as 0")
     return "\n".join(lines)

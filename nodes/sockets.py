@@ -1,4 +1,4 @@
-"""The pack's own socket types, and what travels on them."""
+"""The pack's own socket types and the values on them; small helpers of all nodes."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,8 +12,6 @@ from comfy_api.latest import io
 from server import PromptServer
 from torch import Tensor
 
-from ..difflora_core.lora.file_formats import lora_state_dict
-from ..difflora_core.lora.layout import LoRALayout
 from ..difflora_core.model import DiffLoRA
 
 CATEGORY = "DiffLoRA"
@@ -22,24 +20,27 @@ DiffLoRAModel = io.Custom("DIFFLORA_MODEL")
 Face = io.Custom("DIFFLORA_FACE")
 Features = io.Custom("DIFFLORA_FEATURES")
 Latent = io.Custom("DIFFLORA_LATENT")
-# insightface's FaceAnalysis travels under two names: packs before us chose one or the other.
+# InsightFace's FaceAnalysis has two socket types: other packs chose one or the other.
 InsightFace = io.Custom("INSIGHTFACE")
 FaceAnalysis = io.Custom("FACEANALYSIS")
 
 
 @dataclass(frozen=True)
 class LoadedDiffLoRA:
-    """DIFFLORA_MODEL: the networks and their handle in ComfyUI's memory management."""
+    """DIFFLORA_MODEL: the networks, managed by ComfyUI."""
 
     difflora: DiffLoRA
+    """The networks."""
     patcher: comfy.model_patcher.ModelPatcher
+    """Their handle in ComfyUI's memory management."""
     name: str
+    """File name of the checkpoint."""
 
     @classmethod
     def wrap(cls, difflora: DiffLoRA, name: str) -> "LoadedDiffLoRA":
-        """Put the networks under ComfyUI's care: it moves them to the device for use and away when asked."""
+        """Register the networks with ComfyUI's memory management, which loads and offloads them."""
         patcher = comfy.model_patcher.ModelPatcher(
-            # ComfyUI sets an attribute `device`, which is a property of ours: hence a plain module around it.
+            # ComfyUI sets an attribute `device`, a read-only property of DiffLoRA: hence a plain module around it.
             torch.nn.ModuleList([difflora]),
             load_device=comfy.model_management.get_torch_device(),
             offload_device=comfy.model_management.unet_offload_device(),
@@ -47,22 +48,22 @@ class LoadedDiffLoRA:
         return cls(difflora, patcher, name)
 
     def on_device(self) -> DiffLoRA:
-        """Bring the networks to the device and return them."""
-        # Plain torch layers have no hook to cast half-loaded weights, so it is all of them or none.
+        """Load the networks onto the device and return them."""
+        # Plain torch layers have no hook that casts partially loaded weights, so all of them are loaded.
         comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
         return self.difflora
 
 
 @dataclass(frozen=True)
 class FaceFeatures:
-    """DIFFLORA_FACE: one embedding per reference picture."""
+    """DIFFLORA_FACE: one embedding per reference image."""
 
     embeddings: Tensor
-    """(pictures, width), float32, raw as the recognizer gives them."""
+    """(images, width), float32, not normalized."""
     encoder: str
     """Name of the recognizer's model pack; embeddings of two packs are not interchangeable."""
     references: str
-    """Fingerprint of the pictures, which ends up in the LoRA's metadata."""
+    """Fingerprint of the images, for the LoRA's metadata."""
 
 
 @dataclass(frozen=True)
@@ -72,39 +73,30 @@ class MixedFeatures:
     condition: Tensor
     """(1, width)."""
     checkpoint: str
-    """Name of the DiffLoRA checkpoint that mixed them; another one's diffusion would not understand them."""
+    """File name of the DiffLoRA checkpoint that mixed them; they mean nothing to another one."""
     references: str
-    """Fingerprint of the pictures it describes."""
+    """Fingerprint of the reference images, for the LoRA's metadata."""
 
 
 @dataclass(frozen=True)
 class LoRALatent:
-    """DIFFLORA_LATENT: points in the latent space of one checkpoint."""
+    """DIFFLORA_LATENT: LoRA latents of one checkpoint."""
 
     latents: Tensor
     """(candidates, tokens, width)."""
     checkpoint: str
-    """Name of the DiffLoRA checkpoint; another one decodes them to something else."""
+    """File name of the DiffLoRA checkpoint; they mean something else to another one."""
     made_by: tuple[Mapping[str, Any], ...]
-    """What made each candidate."""
-
-
-class MadeLoRA(dict[str, Tensor]):
-    """LORA_MODEL, ComfyUI's own dict of tensors, that still knows its layout and what made it."""
-
-    def __init__(self, flat: Tensor, layout: LoRALayout, made_by: Mapping[str, Any]) -> None:
-        """flat: (numel,)."""
-        super().__init__(lora_state_dict(flat, layout, format="kohya"))
-        self.layout, self.made_by = layout, made_by
+    """How each candidate was made, for the LoRA's metadata."""
 
 
 def fingerprint(tensor: Tensor) -> str:
-    """A short hash of a tensor's numbers: 16 hexadecimal digits."""
+    """Hash a tensor's values: 16 hexadecimal digits."""
     return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
 def to_intermediate(tensor: Tensor) -> Tensor:
-    """Move a result to where ComfyUI keeps what passes between nodes."""
+    """Move a result to the device on which ComfyUI keeps values between nodes."""
     return tensor.to(comfy.model_management.intermediate_device())
 
 

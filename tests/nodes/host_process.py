@@ -1,4 +1,4 @@
-"""For the tests' own processes: ComfyUI's modules as its server has them, and the pack as ComfyUI loads it.
+"""For processes that tests start: ComfyUI's modules as in its server, and the pack as ComfyUI loads it.
 
 Imported by scripts that are started with HOST BASE; importing it makes ComfyUI importable.
 """
@@ -11,7 +11,7 @@ from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
 NAME = "/some/custom_nodes/ComfyUI-DiffLoRA_x_1"
-"""ComfyUI names the package after its path; what is inside must not mind."""
+"""ComfyUI names the package after its path; nothing inside may depend on it."""
 
 host, base = sys.argv[1:]
 sys.argv = [sys.argv[0]]
@@ -21,12 +21,12 @@ from comfy.cli_args import args  # noqa: E402
 
 args.cpu, args.base_directory = True, base
 
-for name in ("utils.extra_config", "nodes", "server"):  # in the server's own order: its module `nodes` is there first
+for name in ("utils.extra_config", "nodes", "server"):  # in the server's own order: its module `nodes` comes first
     importlib.import_module(name)
 
 
 def load_pack() -> ModuleType:
-    """Run the pack's __init__.py under the name that ComfyUI would give it."""
+    """Run the pack's __init__.py under the name that ComfyUI gives it."""
     spec = importlib.util.spec_from_file_location(NAME, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
     assert spec is not None
     assert spec.loader is not None
@@ -37,5 +37,5 @@ def load_pack() -> ModuleType:
 
 
 def module(name: str) -> ModuleType:
-    """One of the pack's own modules, such as nodes.sockets, once the pack has imported it."""
+    """Return one of the pack's modules, for example nodes.sockets, after the pack has imported it."""
     return sys.modules[f"{NAME}.{name}"]

@@ -1,4 +1,4 @@
-"""Run by a test as a process of its own: load the pack as ComfyUI does and print what that brought along, as JSON."""
+"""Run by a test in its own process: load the pack as ComfyUI does and print what that imported and did, as JSON."""
 
 import asyncio
 import json
@@ -14,31 +14,31 @@ pack = load_pack()
 
 
 async def schemas() -> list[str]:
-    """Ids of the nodes; building a schema checks it."""
+    """Return the ids of the nodes; building a schema validates it."""
     extension = await pack.comfy_entrypoint()
     return [node.GET_SCHEMA().node_id for node in await extension.get_node_list()]
 
 
 def memory() -> dict[str, bool]:
-    """Whether the networks are known to ComfyUI's memory management, leave when asked, and come back as they were."""
+    """Check that ComfyUI's memory management knows the networks, unloads them, and loads them again unchanged."""
     sockets, core = (module(name) for name in ("nodes.sockets", "difflora_core.model"))
     management = sys.modules["comfy.model_management"]
     loaded = sockets.LoadedDiffLoRA.wrap(core.DiffLoRA.load(CHECKPOINT), "miniature.safetensors")
     dit = loaded.difflora.config.dit
     latent = torch.ones(1, dit.tokens, dit.latent_width)
 
-    def known() -> bool:
+    def is_loaded() -> bool:
         return any(entry.model is loaded.patcher for entry in management.current_loaded_models)
 
     first = loaded.on_device().decode(latent)
-    while_used = known()
+    while_used = is_loaded()
     management.unload_all_models()
-    after = known()
-    return {"known": while_used, "left": not after, "same": torch.equal(first, loaded.on_device().decode(latent))}
+    after = is_loaded()
+    return {"loaded": while_used, "unloaded": not after, "same": torch.equal(first, loaded.on_device().decode(latent))}
 
 
 def without_insightface() -> str:
-    """What Load Face Analysis says where insightface is missing."""
+    """Return the error of Load Face Analysis if insightface is missing."""
     sys.modules["insightface"] = None  # type: ignore[assignment]
     try:
         module("nodes.load_face_analysis").load_face_analysis(
@@ -52,12 +52,12 @@ def without_insightface() -> str:
 
 
 def two_runtimes() -> list[str]:
-    """What is logged when onnxruntime and onnxruntime-gpu are both installed and CUDA is not there, asked twice."""
+    """Return what is logged if onnxruntime and onnxruntime-gpu are both installed and CUDA is missing, in two calls."""
     face_analysis = module("nodes.load_face_analysis")
-    said: list[str] = []
-    face_analysis.logging = types.SimpleNamespace(warning=said.append)
+    logged: list[str] = []
+    face_analysis.logging = types.SimpleNamespace(warning=logged.append)
     face_analysis._installed = lambda _: True
-    return [*(str(face_analysis.providers()) for _ in range(2)), *said]
+    return [*(str(face_analysis.providers()) for _ in range(2)), *logged]
 
 
 found = {

@@ -1,8 +1,8 @@
-"""Run by a test as a process of its own: what Apply LoRA says to a full-size SDXL LoRA on full-size models, as JSON.
+"""Run by a test in its own process: what Apply LoRA does with a full-size SDXL LoRA on full-size models, as JSON.
 
     python other_models.py HOST BASE
 
-The models are built without weights, on torch's meta device, so that Flux fits any machine.
+The models are built without weights, on torch's meta device, so that Flux fits into any machine's memory.
 """
 
 import asyncio
@@ -93,26 +93,26 @@ MODELS = {"SDXL": SDXL, "SDXLRefiner": REFINER, "SD15": SD15, "SD3": SD3, "Flux"
 
 
 def model(name: str) -> ModelPatcher:
-    """MODEL of a published architecture, in full size, without weights."""
+    """Build a MODEL of a published architecture, in full size, without weights."""
     config = getattr(comfy.supported_models, name)(dict(MODELS[name]))
     config.set_inference_dtype(torch.float16, None)
     device = torch.device("meta")
     return ModelPatcher(config.get_model({}, device=device), load_device=device, offload_device=device)
 
 
-def answer(name: str, strict: bool) -> str:
-    """How many modules are patched, or why none is."""
+def apply_result(name: str, strict: bool) -> str:
+    """Return how many modules are patched, or the error."""
     try:
-        patches, modules = apply.fitting_patches(model(name), lora, strict=strict)
+        patches, modules = apply_lora.fitting_patches(model(name), lora, strict=strict)
     except ValueError as error:
         return str(error)
     return f"{len(patches)}/{modules}"
 
 
 asyncio.run(load_pack().comfy_entrypoint())
-apply, layouts, files = (
+apply_lora, layouts, files = (
     module(name) for name in ("nodes.apply_lora", "difflora_core.lora.layout", "difflora_core.lora.file_formats")
 )
-layout = layouts.LoRALayout.sdxl(4)
+layout = layouts.LoRALayout.from_config(None, 4)
 lora = files.lora_state_dict(torch.ones(layout.numel), layout)
-print(json.dumps({f"{name} {strict}": answer(name, strict) for name in MODELS for strict in (True, False)}))  # noqa: T201
+print(json.dumps({f"{name} {strict}": apply_result(name, strict) for name in MODELS for strict in (True, False)}))  # noqa: T201

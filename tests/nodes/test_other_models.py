@@ -1,4 +1,4 @@
-"""A LoRA for SDXL, in full size, on models of full size: SDXL takes all of it, no other model takes any."""
+"""A full-size LoRA for SDXL on full-size models: SDXL gets all of its modules, other models are errors."""
 
 import json
 import subprocess
@@ -11,8 +11,8 @@ from miniature.comfyui.host import find_host
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What Apply LoRA said, by model and strictness."""
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What Apply LoRA returned or raised, by model and strictness."""
     script, base = Path(__file__).with_name("other_models.py"), tmp_path_factory.mktemp("base")
     command = [sys.executable, str(script), str(find_host()), str(base)]
     done = subprocess.run(command, cwd=base, capture_output=True, text=True, check=False)
@@ -20,23 +20,23 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_sdxl_takes_every_module(answers: dict[str, str]) -> None:
-    assert answers["SDXL True"] == answers["SDXL False"] == "560/560"
+def test_every_module_of_sdxl_is_patched(results: dict[str, str]) -> None:
+    assert results["SDXL True"] == results["SDXL False"] == "560/560"
 
 
-@pytest.mark.parametrize(("model", "lacking"), [("SDXLRefiner", 384), ("SD15", 496), ("SD3", 560), ("Flux", 560)])
-def test_others_refuse_with_count_and_first_name(answers: dict[str, str], model: str, lacking: int) -> None:
-    message = answers[f"{model} True"]
-    assert f"which ComfyUI calls {model}: it lacks {lacking} of the LoRA's 560 modules" in message
-    assert "the first of them lora_unet_down_blocks_" in message
+@pytest.mark.parametrize(("model", "missing"), [("SDXLRefiner", 384), ("SD15", 496), ("SD3", 560), ("Flux", 560)])
+def test_other_models_are_errors_with_count_and_first_module(results: dict[str, str], model: str, missing: int) -> None:
+    message = results[f"{model} True"]
+    assert f"(ComfyUI's class {model}): the model lacks {missing} of the LoRA's 560 modules" in message
+    assert "first lora_unet_down_blocks_" in message
 
 
 @pytest.mark.parametrize("model", ["SDXLRefiner", "SD15"])
-def test_modules_of_the_same_name_and_another_size_are_not_patched(answers: dict[str, str], model: str) -> None:
-    """Names overlap between U-Nets, so that `strict` off would otherwise patch some and silently skip the others."""
-    assert "do not make the model's weight" in answers[f"{model} False"]
+def test_modules_of_the_same_name_but_another_size_are_not_patched(results: dict[str, str], model: str) -> None:
+    """Names overlap between U-Nets: without a check of sizes, `strict` off would patch some and skip others."""
+    assert "do not fit the model's weight" in results[f"{model} False"]
 
 
 @pytest.mark.parametrize("model", ["SD3", "Flux"])
-def test_nothing_to_patch_is_an_error_even_when_not_strict(answers: dict[str, str], model: str) -> None:
-    assert "it lacks 560" in answers[f"{model} False"]
+def test_nothing_to_patch_is_an_error_even_when_not_strict(results: dict[str, str], model: str) -> None:
+    assert "the model lacks 560" in results[f"{model} False"]
