@@ -15,6 +15,7 @@ import argparse
 import json
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import cache
 from multiprocessing import get_context
 from statistics import median
@@ -23,12 +24,11 @@ import torch
 import torch.nn.functional as F
 from peft import LoraConfig
 
-from miniature.base_model.model import BaseModel, Condition, Tokenizer, noise_scheduler
-from miniature.comfyui.host import find_host
-from miniature.personal.teachers import layout, teacher_scene, train_teachers
-from miniature.world.people import caption
-from training.base_model.diffusion_loss import loss_target
-from training.dreambooth.train import DreamBoothConfig
+from miniature.base_model.config import lora_layout
+from miniature.base_model.model import TextCondition, TinySDXL, Tokenizer, noise_scheduler
+from miniature.comfyui.host import find_tokenizer
+from miniature.personal.teachers import CONFIG, train_teachers
+from miniature.world.scenes import caption, teacher_scene
 
 ROWS, PICTURES = 4, 16
 PEFT = 0
@@ -36,9 +36,9 @@ PEFT = 0
 
 
 @cache
-def frozen_base() -> tuple[BaseModel, Tokenizer]:
+def frozen_base() -> tuple[TinySDXL, Tokenizer]:
     """A process's base model and tokenizer."""
-    return BaseModel().eval().requires_grad_(False), Tokenizer(find_host() / "comfy" / "sd1_tokenizer")
+    return TinySDXL().eval().requires_grad_(False), Tokenizer(find_tokenizer())
 
 
 def ours(people: int, steps: int) -> float:
@@ -46,15 +46,15 @@ def ours(people: int, steps: int) -> float:
     base, tokenizer = frozen_base()
     latents = torch.randn(people, PICTURES, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     start = time.perf_counter()
-    train_teachers(base, tokenizer, latents, DreamBoothConfig(steps=steps, rows=ROWS))
+    train_teachers(base, tokenizer, latents, replace(CONFIG, steps=steps, images_per_person=ROWS))
     return (time.perf_counter() - start) / steps / people
 
 
 def with_peft(steps: int) -> float:
     """Wall seconds of one optimizer step of one person's LoRA with PEFT's layers in a frozen diffusers U-Net."""
     tokenizer = frozen_base()[1]
-    base = BaseModel().requires_grad_(False)
-    names = [module.name for module in layout().modules]
+    base = TinySDXL().requires_grad_(False)
+    names = [module.name for module in lora_layout().modules]
     base.unet.add_adapter(LoraConfig(r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=names))
     factors = [parameter for parameter in base.unet.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(factors, lr=1e-4)
@@ -69,8 +69,8 @@ def with_peft(steps: int) -> float:
         clean, noise = latents[picks], torch.randn(ROWS, 4, 16, 16, generator=dice)
         timesteps = torch.randint(0, 1000, (ROWS,), generator=dice)
         noisy = scheduler.add_noise(clean, noise, timesteps)
-        output = base.predict(noisy, timesteps, Condition(text.context[picks], text.pooled[picks]))
-        F.mse_loss(output, loss_target(scheduler, clean, noise, timesteps)).backward()
+        output = base.predict(noisy, timesteps, TextCondition(text.context[picks], text.pooled[picks]))
+        F.mse_loss(output, scheduler.get_velocity(clean, noise, timesteps)).backward()
         torch.nn.utils.clip_grad_norm_(factors, 1.0)
         optimizer.step()
         optimizer.zero_grad()

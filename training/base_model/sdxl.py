@@ -1,6 +1,9 @@
-"""The frozen base model, SDXL as a diffusers folder: text, pictures ↔ latents, one training step's prediction."""
+"""SDXL as the frozen base model: diffusers' pipeline behind `interface.BaseModel`.
 
-import json
+What is particular to SDXL stands here: two text encoders, time ids, the autoencoder's scale and precision. The
+miniature's base model is a folder of the same kind and goes through the same code.
+"""
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +16,14 @@ from torch import Tensor, nn
 
 from difflora_core.lora.file_formats import save_lora
 from difflora_core.lora.layout import LoRALayout
+from difflora_core.seeds import generator_for
 
-PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
-WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from .interface import TextEmbeddings
+from .sdxl_folder import NETWORKS, check_folder
+
+LATENT_CHANNELS = 4
+PIXELS_PER_LATENT = 8
+"""Pixels of a side that one place of a latent stands for."""
 
 
 @dataclass
@@ -24,66 +31,79 @@ class SDXLBase:
     """diffusers' SDXL pipeline, frozen. The autoencoder stays in float32: SDXL's own overflows in half precision."""
 
     pipeline: Any
+    """diffusers' StableDiffusionXLPipeline."""
     device: torch.device
+    """Where it computes."""
     dtype: torch.dtype
+    """Of the U-Net and the text encoders."""
 
     @classmethod
     def open(cls, folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Self:
-        """Load a diffusers folder; nothing is downloaded and only safetensors is read. dtype: of U-Net and text.
+        """Load a diffusers folder; nothing is downloaded and only safetensors is read.
+
+        Args:
+            folder: With model_index.json.
+            device: As torch names it.
+            dtype: Of the U-Net and the text encoders.
 
         Raises:
-            FileNotFoundError: there is no such folder.
-            ValueError: it is no SDXL, or a part is missing or unreadable.
+            FileNotFoundError: There is no such folder.
+            ValueError: It is not SDXL's, or a part is missing or unreadable.
         """
         from diffusers import StableDiffusionXLPipeline
 
         folder = Path(folder)
         check_folder(folder)
-        # The published folder holds every part twice; fp16 files alone are read as such
-        plain = any(".fp16" not in path.name for path in (folder / "unet").glob("*.safetensors"))
+        # The published folder holds every network twice; a folder with fp16 files alone is read as such
+        full_precision = any(".fp16" not in path.name for path in (folder / "unet").glob("*.safetensors"))
         try:
             pipeline = StableDiffusionXLPipeline.from_pretrained(
                 folder,
                 local_files_only=True,
                 use_safetensors=True,
                 dtype={"vae": torch.float32, "default": dtype},
-                variant=None if plain else "fp16",
+                variant=None if full_precision else "fp16",
                 add_watermarker=False,
             )
         except Exception as error:  # diffusers, transformers and safetensors each raise their own
             raise ValueError(f"{folder} cannot be loaded as SDXL ({type(error).__name__}: {error})") from error
         pipeline.set_progress_bar_config(disable=True)
-        for part in WEIGHTS:
-            getattr(pipeline, part).requires_grad_(False).eval()
+        for name in NETWORKS:
+            getattr(pipeline, name).requires_grad_(False).eval()
         return cls(pipeline.to(device), torch.device(device), dtype)
 
     @property
     def unet(self) -> nn.Module:
+        """The U-Net."""
         return self.pipeline.unet
 
     def scheduler(self) -> Any:
-        """The noise schedule that the model was trained with, as diffusers' DDPMScheduler."""
+        """Return the noise schedule that the model was trained with, as diffusers' DDPMScheduler."""
         from diffusers import DDPMScheduler
 
         return DDPMScheduler.from_config(self.pipeline.scheduler.config)
 
     def layout(self, rank: int, feed_forward: bool) -> LoRALayout:
-        """The layout of LoRAs for this U-Net."""
-        return LoRALayout.from_unet(self.unet, rank, feed_forward)
+        """Return the layout of LoRAs for this U-Net."""
+        return LoRALayout.from_network(self.unet, rank, feed_forward)
+
+    def latent_shape(self, size: int) -> tuple[int, int, int]:
+        """Return (channels, height, width) of the latent of a square image of `size` pixels."""
+        return LATENT_CHANNELS, size // PIXELS_PER_LATENT, size // PIXELS_PER_LATENT
 
     @torch.no_grad()
-    def encode_text(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Captions → context (n, 77, width) and pooled (n, width of the second encoder)."""
+    def encode_text(self, captions: Sequence[str]) -> TextEmbeddings:
+        """Encode captions: context (n, 77, width of both encoders) and pooled (n, width of the second encoder)."""
         context, _, pooled, _ = self.pipeline.encode_prompt(
             list(captions), device=self.device, do_classifier_free_guidance=False
         )
-        return context, pooled
+        return {"context": context, "pooled": pooled}
 
     @torch.no_grad()
-    def encode_pictures(self, pixels: Tensor) -> Tensor:
-        """Pictures (n, 3, h, w) in [0, 1] → latents (n, 4, h/8, w/8) float32, times the scaling factor.
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Encode images (n, 3, h, w) in [0, 1] into latents (n, 4, h/8, w/8) float32, times the scaling factor.
 
-        Of a variational autoencoder it takes the mean, not a sample: the cache is the same in every run.
+        Of a variational autoencoder it takes the mean, not a sample: latents are the same in every run.
         """
         vae = self.pipeline.vae
         encoded = vae.encode(2.0 * pixels.to(self.device, torch.float32) - 1.0)
@@ -92,48 +112,54 @@ class SDXLBase:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (n, 4, h, w), scaled → pictures (n, 3, 8h, 8w) float32 in [0, 1]."""
+        """Decode scaled latents (n, 4, h, w) into images (n, 3, 8h, 8w) float32 in [0, 1]."""
         vae = self.pipeline.vae
-        pictures = vae.decode(latents.to(self.device, torch.float32) / vae.config.scaling_factor).sample
-        return (pictures / 2.0 + 0.5).clamp(0.0, 1.0)
+        images = vae.decode(latents.to(self.device, torch.float32) / vae.config.scaling_factor).sample
+        return (images / 2.0 + 0.5).clamp(0.0, 1.0)
 
-    def predict(self, noisy: Tensor, timesteps: Tensor, context: Tensor, pooled: Tensor, size: int) -> Tensor:
-        """The U-Net's output (n, 4, h, w) float32 for a training step on uncropped square pictures of `size` pixels.
+    def predict(self, noisy: Tensor, timesteps: Tensor, texts: TextEmbeddings, size: int) -> Tensor:
+        """Run the U-Net for a training step on uncropped square images; see `interface.BaseModel.predict`.
 
-        noisy: (n, 4, h, w). timesteps: int64 (n,). context, pooled: as `encode_text` gives them.
+        Args:
+            noisy: Noisy latents (n, 4, h, w).
+            timesteps: int64 (n,).
+            texts: Of `encode_text`, n captions.
+            size: Pixels of a side, from which SDXL's time ids are made.
+
+        Returns:
+            The prediction (n, 4, h, w) float32.
         """
         time_ids = torch.tensor([[size, size, 0, 0, size, size]], device=self.device, dtype=self.dtype)
-        added = {"text_embeds": pooled.to(self.dtype), "time_ids": time_ids.expand(len(noisy), -1)}
-        output = self.unet(noisy.to(self.dtype), timesteps, context.to(self.dtype), added_cond_kwargs=added).sample
-        return output.float()
+        added = {"text_embeds": texts["pooled"].to(self.dtype), "time_ids": time_ids.expand(len(noisy), -1)}
+        context = texts["context"].to(self.dtype)
+        return self.unet(noisy.to(self.dtype), timesteps, context, added_cond_kwargs=added).sample.float()
 
     @torch.no_grad()
     def generate(
         self, captions: Sequence[str], size: int, steps: int, guidance: float, seed: int, batch: int = 4
     ) -> Tensor:
-        """Pictures (n, 3, size, size) float32 in [0, 1] by the pipeline's own sampler.
+        """Generate images (n, 3, size, size) float32 in [0, 1] by the pipeline's own sampler.
 
-        Picture i starts from noise that depends on `seed` and i alone, whatever the batch.
+        Image i starts from noise that depends on `seed` and i alone, whatever the batch.
         """
-        pictures = []
-        for at in range(0, len(captions), batch):
-            chunk = list(captions[at : at + batch])
-            dice = [torch.Generator().manual_seed(1_000_003 * seed + at + i) for i in range(len(chunk))]
+        images = []
+        for start in range(0, len(captions), batch):
+            chunk = list(captions[start : start + batch])
             latents = self.pipeline(
                 chunk,
                 height=size,
                 width=size,
                 num_inference_steps=steps,
                 guidance_scale=guidance,
-                generator=dice,
+                generator=[generator_for(seed, "generate", start + i) for i in range(len(chunk))],
                 output_type="latent",  # decoded here: the pipeline would decode in the U-Net's precision
             ).images
-            pictures.append(self.decode(latents).cpu())
-        return torch.cat(pictures)
+            images.append(self.decode(latents).cpu())
+        return torch.cat(images)
 
     @contextmanager
-    def working_unet(self) -> Iterator[None]:
-        """While open, the U-Net is on its device; afterwards the whole pipeline waits in the host's memory."""
+    def unet_on_device(self) -> Iterator[None]:
+        """While open, the U-Net is on its device; afterwards the whole pipeline waits in host memory."""
         try:
             self.unet.to(self.device)
             yield
@@ -141,10 +167,11 @@ class SDXLBase:
             self.pipeline.to("cpu")
 
     @contextmanager
-    def lora(self, flat: Tensor, layout: LoRALayout) -> Iterator[None]:
+    def loaded_lora(self, flat: Tensor, layout: LoRALayout) -> Iterator[None]:
         """While open, the U-Net holds a LoRA (numel,) that went through a PEFT file and diffusers' own loader.
 
-        Raises ValueError if the loader leaves a module out.
+        Raises:
+            ValueError: The loader left a module out.
         """
         try:
             with TemporaryDirectory(prefix="lora-") as folder:
@@ -156,36 +183,3 @@ class SDXLBase:
             yield
         finally:
             self.pipeline.unload_lora_weights()
-
-
-def check_folder(folder: Path) -> None:
-    """Raise unless a folder says that it is SDXL and has all its parts; weights are not looked at."""
-    if not folder.is_dir():
-        if folder.exists():
-            raise ValueError(f"{folder} is a file; the base model is read from a diffusers folder (model_index.json)")
-        raise FileNotFoundError(f"there is no folder {folder}; `base` names SDXL as a diffusers folder")
-    index = _json(folder / "model_index.json")
-    if not str(index.get("_class_name")).startswith("StableDiffusionXL"):
-        found = index.get("_class_name", "no pipeline's name")
-        raise ValueError(f"{folder} is no SDXL: model_index.json names {found}, expected StableDiffusionXLPipeline")
-    if missing := [part for part in PARTS if not (folder / part).is_dir()]:
-        raise ValueError(f"{folder} lacks {', '.join(missing)}; expected the folders {', '.join(PARTS)}")
-    for part in WEIGHTS:
-        if not any((folder / part).glob("*.safetensors")):
-            raise ValueError(f"{folder / part} holds no safetensors; pickled weights are not read, convert them")
-    unet = _json(folder / "unet" / "config.json")
-    for field, expected in (("addition_embed_type", "text_time"), ("in_channels", 4)):
-        if unet.get(field) != expected:
-            raise ValueError(f"{folder} is no SDXL base: its U-Net's {field} is {unet.get(field)!r}, not {expected!r}")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; the base model is read from a diffusers folder")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds a {type(values).__name__}, expected settings by name")
-    return values

@@ -1,16 +1,13 @@
-"""DreamBooth LoRAs for many people at once: one frozen base model, each sample with its own A_i and B_i.
+"""DreamBooth LoRAs for many people at once: one frozen base model, a LoRA per person.
 
-A batch holds `people × rows` samples. The frozen layers see one large batch; every target layer adds the sample's own
-low-rank branch with two batched matrix products. So K people cost one base pass and give the LoRAs that each would get
-alone (tested). All people start from the same factors and may share noise, timesteps and captions: what then differs
-between two LoRAs is the person, not the dice.
+A batch holds `people × images_per_person` samples. The frozen layers process one large batch; every target layer adds
+each person's own low-rank branch with two batched matrix products. K people therefore cost one pass through the base
+model and get the LoRAs that each would get alone (tested). All people start from the same factors and may share noise,
+timesteps and captions: two LoRAs then differ by the person and not by chance.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,28 +15,19 @@ from torch import Tensor, nn
 
 from difflora_core.lora.layout import LoRALayout
 from training.base_model.batched_loras import stacked_loras
+from training.engine.schedules import cosine_decay, linear_warmup
+
+from .config import DreamBoothConfig
 
 START_SEED = 2408
+"""Of the shared start; never derived anew, since stores of LoRAs that were trained from it exist."""
 
-
-@dataclass(frozen=True)
-class DreamBoothConfig:
-    """steps: optimizer steps. rows: pictures of each person per step. learning_rate: AdamW's peak, cosine to zero after
-    `warmup` steps. seed: of noise, timesteps and picture choice. weight_decay: AdamW's. gradient_checkpointing: forget
-    the U-Net's activations and compute them again in the backward pass, which saves memory and costs time.
-    """
-
-    steps: int = 80
-    rows: int = 4
-    learning_rate: float = 1.0e-2
-    warmup: int = 5
-    seed: int = 0
-    weight_decay: float = 0.0
-    gradient_checkpointing: bool = False
+PeopleLoss = Callable[[int], Tensor]
+"""step → each person's mean loss (people,), through a U-Net on which the people's LoRAs are mounted."""
 
 
 def initial_lora(layout: LoRALayout, generator: torch.Generator) -> Tensor:
-    """The shared start (numel,): down uniform in ±1/√in as PEFT does, up zero, so that ΔW = 0."""
+    """Draw a LoRA (numel,) with ΔW = 0: down uniform in ±1/√in as in PEFT, up zero."""
     factors = {}
     for module in layout.modules:
         down = torch.rand(layout.rank, module.in_features, generator=generator) * 2 - 1
@@ -48,11 +36,8 @@ def initial_lora(layout: LoRALayout, generator: torch.Generator) -> Tensor:
 
 
 def shared_start(layout: LoRALayout) -> Tensor:
-    """The one start (numel,) of all teachers of a layout, whatever else is chosen: stores made apart can be joined."""
+    """Return the one start (numel,) of all teachers of a layout: stores that were made separately can be joined."""
     return initial_lora(layout, torch.Generator().manual_seed(START_SEED))
-
-
-PersonLoss = Callable[[int, torch.Generator], Tensor]
 
 
 def train_loras(
@@ -60,39 +45,55 @@ def train_loras(
     layout: LoRALayout,
     start: Tensor,
     people: int,
-    loss: PersonLoss,
+    loss: PeopleLoss,
     config: DreamBoothConfig,
     on_step: Callable[[int], None] | None = None,
-) -> Tensor:
-    """LoRAs of `people` people, trained together from the shared `start` (numel,): (people, numel) float32.
+) -> tuple[Tensor, Tensor]:
+    """Train the LoRAs of several people together.
 
-    loss(step, generator) → (people,): each person's mean loss, computed through `unet` on a batch ordered by person.
-    The generator's seed depends on config.seed and the step alone. The people's losses are summed, so a person's
-    gradient, and with Adam its whole path, doesn't depend on who else is in the batch.
+    The people's losses are summed, so a person's gradient, and with Adam the person's whole training, does not depend
+    on who else is in the batch.
+
+    Args:
+        unet: The frozen network.
+        layout: Of the LoRAs.
+        start: LoRA (numel,) from which all people start.
+        people: How many there are.
+        loss: Each person's loss, through `unet` on a batch ordered by person.
+        config: Steps and optimizer; what the loss consists of is the loss's matter.
+        on_step: Called after each step with the number of steps done.
+
+    Returns:
+        LoRAs (people, numel) float32, and each person's loss (people,) in the last step.
     """
     flat = nn.Parameter(start.float().repeat(people, 1))
     optimizer = torch.optim.AdamW(
         [flat], lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
     )
+    losses = torch.full((people,), torch.nan)
     with checkpointed(unet, config.gradient_checkpointing):
         for step in range(config.steps):
-            rate = config.learning_rate * _rate(step, config)
+            factor = linear_warmup(step, config.warmup) * cosine_decay(step / config.steps)
             for group in optimizer.param_groups:
-                group["lr"] = rate
-            generator = torch.Generator().manual_seed(1_000_003 * config.seed + step)
+                group["lr"] = config.learning_rate * factor
             optimizer.zero_grad(set_to_none=True)
             with stacked_loras(unet, layout, flat):
-                loss(step, generator).sum().backward()
+                losses = loss(step)
+                losses.sum().backward()
             optimizer.step()
             if on_step:
                 on_step(step + 1)
-    return flat.detach()
+    return flat.detach(), losses.detach()
 
 
 @contextmanager
-def checkpointed(unet: Any, wanted: bool) -> Iterator[None]:
-    """While open, a diffusers U-Net computes its activations again in the backward pass instead of keeping them."""
-    if not wanted:
+def checkpointed(unet: Any, enabled: bool) -> Iterator[None]:
+    """While open, a diffusers U-Net computes its activations again in the backward pass instead of keeping them.
+
+    Raises:
+        ValueError: The network has no gradient checkpointing.
+    """
+    if not enabled:
         yield
         return
     if not hasattr(unet, "enable_gradient_checkpointing"):
@@ -102,8 +103,3 @@ def checkpointed(unet: Any, wanted: bool) -> Iterator[None]:
         yield
     finally:
         unet.disable_gradient_checkpointing()
-
-
-def _rate(step: int, config: DreamBoothConfig) -> float:
-    warm = min(1.0, (step + 1) / max(1, config.warmup))
-    return warm * 0.5 * (1.0 + float(torch.cos(torch.tensor(torch.pi * step / config.steps))))

@@ -1,8 +1,21 @@
-"""The LoRA weight pipeline: from a folder of faces to a store of thousands of LoRAs.
+"""The LoRA dataset: from a folder of faces to a store of thousands of LoRAs.
 
     collect → generate → filter → preprocess → dreambooth → pack → verify
 
-Every stage reads what the stage before left in the workspace and does one item (a person, or a group of people that are
-trained together) after another. An item's manifest entry is written last, so that a killed stage loses the item in hand
+Every stage reads what the stage before it left in the workspace, and processes one item (a person, or a group of people
+that are trained together) after another. An item's record is written last: a killed stage loses the item in progress
 and nothing else. `python -m training dataset <stage> --config FILE` runs them.
+
+command: the command line
+config: the settings of all stages
+configured_base: the base model that the settings name
+cost: what a run will take
+manifest: what a stage has done
+item_names: item names that are safe as file names
+stage: what a stage is, and how one process runs it
+stage_registry: the stages by name
+cluster: a stage on many workers
+images: image sources and face measurements
+photomaker: PhotoMaker, which generates varied images of one person
+stages: one module per stage
 """

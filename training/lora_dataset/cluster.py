@@ -1,7 +1,7 @@
 """A stage on many workers: Ray tasks with retries, the same manifests.
 
-Workers are actors that load their models once. One that dies is replaced, and the item it had in hand is given out
-again; an item whose record is written is never given out. On one machine without `--ray` nothing of this is needed.
+Workers are actors that load their models once. One that dies is replaced, and its item is processed again; an item
+whose record is written is never processed again. On one machine without `--ray` none of this is needed.
 """
 
 import os
@@ -11,22 +11,26 @@ from typing import Any
 
 from .config import DatasetConfig
 from .manifest import Record
-from .stage import Stage, attempt, collect_records, waiting
+from .stage import Stage, attempt, collect_records, unsettled_items
 
 RETRIES = 3
-"""How often an item is given out again after its worker died: an item that kills workers ends as failed."""
+"""How often an item is tried again after its worker died; then it is recorded as failed."""
 
 
 def connect(address: str | None, workers: int) -> Any:
-    """Ray's module, connected: address of a cluster ("auto" finds it), None for so many workers on this machine.
+    """Connect to a cluster and return the module `ray`.
+
+    Args:
+        address: Of the cluster; "auto" finds it, None starts one on this machine.
+        workers: CPUs of the one on this machine.
 
     Raises:
-        ImportError: ray is not installed.
+        ImportError: Ray is not installed.
     """
     try:
         import ray
     except ImportError as error:
-        raise ImportError(f"{error}. Many workers need Ray: python -m pip install ray (extra `cluster`)") from error
+        raise ImportError(f"{error}. Several workers need Ray: python -m pip install ray (extra `cluster`)") from error
     if not ray.is_initialized():
         # Every machine needs this code and the workspace at the same paths, for instance on a shared disk
         paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
@@ -36,11 +40,11 @@ def connect(address: str | None, workers: int) -> Any:
 
 
 def run_on_cluster(stage: Stage, config: DatasetConfig, workers: int, address: str | None = None) -> None:
-    """Do what is left of a stage on `workers` workers."""
+    """Process a stage's unsettled items on several workers."""
     ray = connect(address, workers)
-    left = waiting(stage, config)
+    left = unsettled_items(stage, config)
     if left:
-        pool = Pool(ray, stage, config, min(workers, len(left)))
+        pool = WorkerPool(ray, stage, config, min(workers, len(left)))
         try:
             collect_records(stage, config, left, pool.records(left))
         finally:
@@ -48,15 +52,15 @@ def run_on_cluster(stage: Stage, config: DatasetConfig, workers: int, address: s
     stage.finish(config)
 
 
-class Pool:
-    """Actors, and the items they have in hand."""
+class WorkerPool:
+    """Workers, and the items that they process."""
 
     def __init__(self, ray: Any, stage: Stage, config: DatasetConfig, workers: int) -> None:
         self.ray, self.stage, self.config = ray, stage, config
-        self.actors = [self._hire() for _ in range(workers)]
+        self.actors = [self._start_worker() for _ in range(workers)]
 
     def records(self, items: Sequence[str]) -> Iterator[Record]:
-        """Each item's record, in the order in which they are done."""
+        """Yield each item's record in the order in which they are finished."""
         waiting = list(reversed(items))
         tries = dict.fromkeys(items, 0)
         idle = list(self.actors)
@@ -65,7 +69,7 @@ class Pool:
             while idle and waiting:
                 actor, item = idle.pop(), waiting.pop()
                 tries[item] += 1
-                busy[actor.do.remote(item)] = (actor, item)
+                busy[actor.process.remote(item)] = (actor, item)
             (ready, *_), _ = self.ray.wait(list(busy), num_returns=1)
             actor, item = busy.pop(ready)
             try:
@@ -79,32 +83,32 @@ class Pool:
                     yield Record(item, "failed", f"its worker died {tries[item]} times: {error}")
 
     def close(self) -> None:
-        """Let the workers go."""
+        """Stop the workers."""
         for actor in self.actors:
             self.ray.kill(actor)
 
-    def _hire(self) -> Any:
+    def _start_worker(self) -> Any:
         resources = {"num_gpus": 1} if self.stage.gpu and self._has_gpus() else {"num_cpus": 1}
-        return self.ray.remote(Hand).options(**resources, max_restarts=0).remote(self.stage, self.config)
+        return self.ray.remote(ClusterWorker).options(**resources, max_restarts=0).remote(self.stage, self.config)
 
     def _replace(self, actor: Any) -> Any:
         self.actors.remove(actor)
-        self.actors.append(self._hire())
+        self.actors.append(self._start_worker())
         return self.actors[-1]
 
     def _has_gpus(self) -> bool:
         return self.ray.cluster_resources().get("GPU", 0) > 0
 
 
-class Hand:
-    """One worker; its models are loaded with the first item."""
+class ClusterWorker:
+    """One worker; it loads its models with the first item."""
 
     def __init__(self, stage: Stage, config: DatasetConfig) -> None:
         self.stage, self.config = stage, config
         self.worker: Any = None
 
-    def do(self, item: str) -> Record:
-        """One item's record."""
+    def process(self, item: str) -> Record:
+        """Process one item and return its record."""
         import torch
 
         if self.worker is None:

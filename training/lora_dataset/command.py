@@ -1,4 +1,4 @@
-"""`python -m training dataset`: run stages, tell how far they are, say what they will cost."""
+"""`python -m training dataset`: run stages, print their progress or what they will cost."""
 
 import argparse
 from pathlib import Path
@@ -13,14 +13,14 @@ from .stage_registry import ORDER, load_stage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the command's arguments."""
     parser.add_argument(
         "stage",
         choices=[*ORDER, "all", "status", "import"],
-        help="a stage, all of them in order, how far they are, or import LoRA files",
+        help="a stage, all stages in order, the progress of all stages, or the import of LoRA files",
     )
     parser.add_argument("--config", type=Path, required=True, help="a YAML file, see training/configs/")
-    parser.add_argument("--dry-run", action="store_true", help="only print what is to be done and what it will cost")
+    parser.add_argument("--dry-run", action="store_true", help="only print what a run would do and what it would cost")
     parser.add_argument(
         "--ray",
         nargs="?",
@@ -29,17 +29,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="use a Ray cluster (without an address: the one this machine belongs to)",
     )
     parser.add_argument("--workers", type=int, default=0, help="default: one for each GPU, else one")
-    files = parser.add_argument_group("import", "existing LoRA files into the same store")
-    files.add_argument("--from", type=Path, dest="folder", metavar="FOLDER", help="looked through with its subfolders")
-    files.add_argument("--approximate", action="store_true", help="a higher rank: keep the nearest of the store's rank")
-    files.add_argument("--leave-out-text-encoder", action="store_true", help="import the U-Net's part alone")
-    files.add_argument("--leave-out-other-layers", action="store_true", help="drop layers that the store doesn't have")
-    files.add_argument("--aligned", action="store_true", help="turn the factors towards the teachers' shared start")
+    files = parser.add_argument_group("import", "bring existing LoRA files into the same store")
+    files.add_argument("--from", type=Path, dest="folder", metavar="FOLDER", help="searched with its subfolders")
+    files.add_argument(
+        "--approximate", action="store_true", help="approximate LoRAs of higher rank by the store's rank"
+    )
+    files.add_argument("--leave-out-text-encoder", action="store_true", help="import only what changes the U-Net")
+    files.add_argument("--leave-out-other-layers", action="store_true", help="drop layers that the store does not have")
+    files.add_argument("--aligned", action="store_true", help="rotate the factors towards the teachers' shared start")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Run the command."""
     silence_library_logs()
     config = load_config(arguments.config)
     names = ORDER if arguments.stage in ("all", "status") else (arguments.stage,)
@@ -54,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(estimate(config, names))
     else:
         for name in names:
-            work(name, config, arguments.ray, arguments.workers)
+            run_one_stage(name, config, arguments.ray, arguments.workers)
             print(status(name, config))
 
 
@@ -71,8 +73,8 @@ def import_files(arguments: argparse.Namespace, config: DatasetConfig) -> None:
         print(status(name, config))
 
 
-def work(name: str, config: DatasetConfig, address: str | None, workers: int) -> None:
-    """Run one stage: here, on all GPUs of this machine, or on a cluster."""
+def run_one_stage(name: str, config: DatasetConfig, address: str | None, workers: int) -> None:
+    """Run one stage: in this process, on all GPUs of this machine, or on a cluster."""
     import torch
 
     stage = load_stage(name)
@@ -85,7 +87,7 @@ def work(name: str, config: DatasetConfig, address: str | None, workers: int) ->
 
 
 def status(name: str, config: DatasetConfig) -> str:
-    """One line: how many items of a stage are done, dropped, failed, and the first failure."""
+    """Return how many items of a stage are done, dropped and failed, and the first failure."""
     records = list(Manifest(config.stage(name)).records())
     count = {kind: sum(record.status == kind for record in records) for kind in ("done", "dropped", "failed")}
     line = f"{name:11s}" + "  ".join(f"{number} {kind}" for kind, number in count.items())

@@ -1,163 +1,183 @@
 """The pipeline's settings: one YAML file per set-up, read into the dataclasses below.
 
-Paths in a file are relative to the file's own folder. A key that no dataclass has is an error, not a comment.
+Paths in a file are relative to the file's own folder. An unknown key is an error.
 """
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from training.engine.settings import read_settings
+from training.dreambooth.config import DreamBoothConfig
+from training.engine.settings import SettingsPath, read_settings
 
 
 @dataclass(frozen=True)
 class FacesConfig:
-    """InsightFace's model pack: root/models/<pack>. provider: of onnxruntime, without `ExecutionProvider`."""
+    """The face models."""
 
     pack: str = "buffalo_l"
-    root: Path = Path("insightface")
+    """InsightFace's model pack."""
+    root: SettingsPath = Path("insightface")
+    """Folder of packs: the models are in root/models/<pack>."""
     provider: str = "CPU"
+    """onnxruntime's execution provider, without `ExecutionProvider`."""
 
 
 @dataclass(frozen=True)
 class CollectConfig:
-    """source: `pictures` (a folder, each picture a person), `people` (a folder per person) or `datasets` (Hugging Face,
-    a local path or a name in the local cache). path: where. label: with `datasets`, the column that names the person;
-    without it each row is a person. min_face: pixels of a face's shorter side. same_person: cosine from which two
-    entries are one person; action: what then happens to the second. same_picture: cosine from which two pictures of a
-    person count once. limit: of people, 0 for all.
-    """
+    """Stage collect: which images there are, and whose."""
 
-    source: Literal["pictures", "people", "datasets"] = "people"
+    source: Literal["images", "people", "datasets"] = "people"
+    """`images`: a folder, each image a person. `people`: a folder per person. `datasets`: Hugging Face datasets."""
     path: str = ""
-    image: str = "image"
-    label: str = ""
+    """The folder; with `datasets` a local path or a name in the local cache."""
+    image_column: str = "image"
+    """With `datasets`, the column that holds the image."""
+    person_column: str = ""
+    """With `datasets`, the column that names the person; empty: each row is a person."""
     min_face: int = 64
+    """Pixels of a face's shorter side."""
     same_person: float = 0.6
+    """Cosine from which two entries are one person."""
     action: Literal["merge", "drop"] = "merge"
-    same_picture: float = 0.995
-    max_pictures: int = 16
-    limit: int = 0
+    """What happens to the second of two entries that are one person."""
+    same_image: float = 0.995
+    """Cosine from which two images of a person count once."""
+    max_images: int = 16
+    """Per person, 0 for all."""
+    max_people: int = 0
+    """0 for all."""
 
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """PhotoMaker. enabled: off, the collected pictures themselves go on. file: the official v1 file layout. pictures:
-    per person. prompts, negative: files of lines, empty for the project's own. style_strength: percent of the steps
-    that run before the identity comes in (delayed merging). references: pictures of the person that are fused.
-    """
+    """Stage generate: PhotoMaker."""
 
     enabled: bool = True
-    file: Path = Path("photomaker-v1.bin")
-    pictures: int = 24
-    prompts: Path | None = None
-    negative: Path | None = None
+    """Off: the collected images themselves are passed on."""
+    file: SettingsPath = Path("photomaker-v1.bin")
+    """PhotoMaker v1 in the official layout."""
+    images: int = 24
+    """Per person."""
+    prompts: SettingsPath | None = None
+    """A file with a prompt per line; None for the project's own."""
+    negative: SettingsPath | None = None
+    """A file with the lines of the negative prompt; None for the project's own."""
     size: int = 1024
+    """Pixels of a side."""
     steps: int = 30
-    guidance: float = 5.0
+    """Of the sampler."""
+    guidance_scale: float = 5.0
+    """Of classifier-free guidance."""
     style_strength: int = 20
+    """Percentage of steps before the identity is merged in (delayed merging)."""
     references: int = 4
-    lcm_lora: Path | None = None
+    """Images of the person that are fused into the identity."""
+    lcm_lora: SettingsPath | None = None
+    """An LCM-LoRA for few steps."""
     batch: int = 4
+    """Images that are generated at once."""
     seed: int = 0
+    """Of the noise, the same for all people."""
 
 
 @dataclass(frozen=True)
 class FilterConfig:
-    """A picture is dropped if its face's shorter side has fewer than min_face pixels, if the face's sharpness (variance
-    of the Laplacian of the 112-pixel crop, in grey values of 0 to 255) is below min_sharpness, if its cosine with the
-    person is below min_similarity, if the head is turned by more than max_yaw or max_pitch degrees (estimated from five
-    landmarks), or if its cosine with a better picture is above same_picture. A person with fewer than min_pictures left
-    is dropped. several_faces: whether more than one face drops a picture.
-    """
+    """Stage filter: an image that fails one threshold is dropped."""
 
     min_face: int = 128
+    """Pixels of the face's shorter side."""
     min_sharpness: float = 40.0
+    """Variance of the Laplacian of the 112-pixel face crop, in gray levels of 0 to 255."""
     min_similarity: float = 0.35
+    """Cosine with the person's face embedding."""
     max_yaw: float = 50.0
+    """Degrees to either side, estimated from five landmarks."""
     max_pitch: float = 40.0
-    same_picture: float = 0.995
-    min_pictures: int = 8
+    """Degrees up or down, estimated from five landmarks."""
+    same_image: float = 0.995
+    """Cosine above which an image repeats another that is more similar to the person."""
+    min_images: int = 8
+    """A person with fewer images left is dropped."""
     several_faces: bool = True
+    """Whether an image with more than one face is dropped."""
 
 
 @dataclass(frozen=True)
 class PreprocessConfig:
-    """size: pixels of the square training picture. margin: of the crop around the face, in face sizes; 0 keeps the
-    picture's own center square. class_word: of captions. pictures: per person, the best first; 0 for all. held_out: of
-    them are kept from training, for verify to measure the loss on; 0 for none.
-    """
+    """Stage preprocess: latents and text embeddings."""
 
     size: int = 1024
+    """Pixels of the square training image."""
     margin: float = 0.0
+    """Of the crop around the face, in face sizes; 0 takes the image's center square."""
     class_word: str = "person"
-    pictures: int = 0
+    """Of captions."""
+    max_images: int = 0
+    """Per person, those most similar to the person first; 0 for all."""
     held_out: int = 2
+    """Of these images are kept from training, for verify and validation; 0 for none."""
     batch: int = 4
-
-
-@dataclass(frozen=True)
-class TeacherConfig:
-    """DreamBooth. rank, feed_forward: of the layout. people: trained together. rows: pictures of each per step.
-    shared_noise: one noise, timestep and caption sequence for all people. min_snr_gamma: 0 is off. prior_weight: of the
-    prior preservation loss, 0 is off. dtype: of the frozen network, the factors stay float32.
-    """
-
-    rank: int = 4
-    feed_forward: bool = False
-    people: int = 4
-    steps: int = 400
-    rows: int = 1
-    learning_rate: float = 1e-3
-    warmup: int = 20
-    seed: int = 0
-    shared_noise: bool = True
-    min_snr_gamma: float = 0.0
-    prior_weight: float = 0.0
-    dtype: Literal["fp32", "bf16"] = "bf16"
-    gradient_checkpointing: bool = True
+    """Images that are encoded at once."""
 
 
 @dataclass(frozen=True)
 class PackConfig:
-    """validation, test: shares of people, drawn by the hash of the name. canonical: store the canonical form of every
-    LoRA instead of the raw factors. shard: people per file.
-    """
+    """Stage pack: the store."""
 
     validation: float = 0.03
+    """Share of people, chosen by a hash of the name."""
     test: float = 0.03
+    """Share of people, chosen by a hash of the name."""
     canonical: bool = False
-    shard: int = 64
+    """Store the canonical form of every LoRA instead of the raw factors."""
+    people_per_shard: int = 64
+    """A shard is a file."""
 
 
 @dataclass(frozen=True)
 class VerifyConfig:
-    """people: how many teachers are looked at. pictures: drawn with each."""
+    """Stage verify: some teachers are tested in the base model."""
 
     people: int = 8
-    pictures: int = 4
+    """How many teachers are tested."""
+    images: int = 4
+    """Generated with each teacher, and without."""
     steps: int = 30
-    guidance: float = 5.0
+    """Of the sampler."""
+    guidance_scale: float = 5.0
+    """Of classifier-free guidance."""
     seed: int = 0
+    """Of the noise."""
 
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """All stages. workspace: the folder where everything lies. base: SDXL as a diffusers folder."""
+    """All stages."""
 
-    workspace: Path
-    base: Path
+    workspace: SettingsPath
+    """Folder of everything that stages write."""
+    base: SettingsPath
+    """The base model: SDXL as a diffusers folder."""
     faces: FacesConfig = field(default_factory=FacesConfig)
+    """The face models."""
     collect: CollectConfig = field(default_factory=CollectConfig)
+    """Stage collect."""
     generate: GenerateConfig = field(default_factory=GenerateConfig)
+    """Stage generate."""
     filter: FilterConfig = field(default_factory=FilterConfig)
+    """Stage filter."""
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
-    dreambooth: TeacherConfig = field(default_factory=TeacherConfig)
+    """Stage preprocess."""
+    dreambooth: DreamBoothConfig = field(default_factory=DreamBoothConfig)
+    """Stage dreambooth."""
     pack: PackConfig = field(default_factory=PackConfig)
+    """Stage pack."""
     verify: VerifyConfig = field(default_factory=VerifyConfig)
+    """Stage verify."""
 
     def stage(self, name: str) -> Path:
-        """Folder of a stage."""
+        """Return the folder of a stage."""
         return self.workspace / name
 
 
@@ -165,8 +185,8 @@ def load_config(path: str | Path) -> DatasetConfig:
     """Read a YAML file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no YAML, a key is unknown, or a value has another type than the field.
+        FileNotFoundError: There is no such file.
+        ValueError: It is not YAML, a key is unknown, or a value has another type than the field.
     """
     path = Path(path)
     config = read_settings(DatasetConfig, path)

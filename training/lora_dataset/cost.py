@@ -1,105 +1,88 @@
-"""What a run will cost: pictures, disk, hours, from a short measurement of the base model on this device."""
+"""What a run will cost: images, disk, hours, from a short measurement of the base model on this device."""
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
 import torch
 from torch import Tensor
 
-from training.base_model.sdxl import DTYPES, SDXLBase
-from training.dreambooth.train import DreamBoothConfig, shared_start, train_loras
+from training.base_model.interface import BaseModel, TextEmbeddings
+from training.dreambooth.train import shared_start, train_loras
+from training.engine.format import format_bytes
 
 from .config import DatasetConfig
+from .configured_base import open_configured_base
 from .manifest import Manifest
-from .stage import waiting
+from .stage import unsettled_items
 from .stage_registry import load_stage
 
 MEASURED_STEPS = 3
-PICTURE_BYTES_PER_PIXEL = 1.5
+BYTES_PER_PIXEL = 1.5
 """Of a PNG of a photograph, roughly; flat drawings take far less."""
+BYTES_PER_WEIGHT = 4
+"""LoRAs are stored in float32."""
+BYTES_PER_LATENT_VALUE = 2
+"""Latents are stored in float16."""
 
 
 @dataclass(frozen=True)
-class Speed:
-    """Seconds on the measured device. picture_step: one picture, one denoising step without guidance. teacher_step: one
-    optimizer step of a whole group of people.
-    """
+class Measurement:
+    """What was measured of the base model on one device."""
 
-    picture_step: float
-    teacher_step: float
+    seconds_per_image_step: float
+    """One image, one denoising step without guidance."""
+    seconds_per_training_step: float
+    """One optimizer step of a whole group of people."""
+    lora_weights: int
+    """Weights of a LoRA."""
+    latent_values: int
+    """Values of a training image's latent."""
 
 
-def measure(config: DatasetConfig, device: str) -> tuple[Speed, int]:
-    """A few steps at the configured sizes with random numbers, and how many numbers a LoRA has."""
-    settings = config.dreambooth
-    base = SDXLBase.open(config.base, device, DTYPES[settings.dtype])
-    layout = base.layout(settings.rank, settings.feed_forward)
-    context, pooled = base.encode_text(["a portrait of a person"])
-
-    def predict(rows: int, size: int) -> Tensor:
-        noisy = torch.zeros(rows, 4, size // 8, size // 8, device=base.device, dtype=base.dtype)
-        times = torch.full((rows,), 500, device=base.device)
-        return base.predict(noisy, times, context.expand(rows, -1, -1), pooled.expand(rows, -1), size)
-
+def measure(config: DatasetConfig, device: str) -> Measurement:
+    """Run a few steps at the configured sizes on zeros."""
+    base = open_configured_base(config, device)
+    texts = base.encode_text(["a portrait of a person"])
+    size = config.preprocess.size
     with torch.no_grad():
-        picture = _seconds(
-            lambda: predict(1, config.generate.size if config.generate.enabled else config.preprocess.size)
+        seconds_per_image_step = _median_seconds(
+            lambda: _predict(base, texts, 1, config.generate.size if config.generate.enabled else size)
         )
-    ticks = []
-
-    def loss(step: int, generator: torch.Generator) -> Tensor:
-        return predict(settings.people * settings.rows, config.preprocess.size).float().square().mean()[None]
-
-    start = shared_start(layout).to(base.device)
-    short = DreamBoothConfig(steps=MEASURED_STEPS + 1, rows=settings.rows)
-    train_loras(base.unet, layout, start, settings.people, loss, short, lambda _: ticks.append(time.monotonic()))
-    steps = [after - before for before, after in pairwise(ticks)]
-    return Speed(picture, median(steps)), layout.numel
+    layout = base.layout(config.dreambooth.rank, config.dreambooth.feed_forward)
+    return Measurement(
+        seconds_per_image_step,
+        _seconds_per_training_step(config, base, texts),
+        layout.numel,
+        torch.Size(base.latent_shape(size)).numel(),
+    )
 
 
-def estimate(config: DatasetConfig, names: Sequence[str]) -> str:
-    """The cost of what is left of the named stages, a line each."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    speed, numel = measure(config, device)
-    collected = Manifest(config.stage("collect"))
-    people = len(collected.done()) or len(load_stage("collect").items(config))
-    lines = [f"{people} people, measured on {device}:"]
-    for name in names:
-        todo = len(waiting(load_stage(name), config)) if (config.workspace / name).exists() else people
-        lines.append(f"  {name:11s}" + _cost(name, config, todo, people, speed, numel))
-    return "\n".join(lines)
+def _predict(base: BaseModel, texts: TextEmbeddings, batch: int, size: int) -> Tensor:
+    noisy = torch.zeros(batch, *base.latent_shape(size), device=base.device, dtype=base.dtype)
+    timesteps = torch.full((batch,), 500, device=base.device)
+    rows = {name: row.expand(batch, *row.shape[1:]) for name, row in texts.items()}
+    return base.predict(noisy, timesteps, rows, size)
 
 
-def _cost(name: str, config: DatasetConfig, todo: int, people: int, speed: Speed, numel: int) -> str:
-    generate, teachers = config.generate, config.dreambooth
-    if name == "generate" and generate.enabled:
-        pictures = todo * generate.pictures
-        passes = 2 if generate.guidance > 1 else 1
-        hours = pictures * generate.steps * passes * speed.picture_step / 3600
-        disk = pictures * generate.size**2 * PICTURE_BYTES_PER_PIXEL
-        return f"{pictures} pictures, {_bytes(disk)}, {hours:.2f} h"
-    if name == "preprocess":
-        each = generate.pictures if generate.enabled else config.collect.max_pictures
-        return (
-            f"at most {todo * each} pictures, {_bytes(todo * each * 8 * (config.preprocess.size // 8) ** 2)} of latents"
-        )
-    if name == "dreambooth":
-        groups = todo if (config.workspace / name).exists() else -(-people // teachers.people)
-        hours = groups * teachers.steps * speed.teacher_step / 3600
-        rate = 3600 * teachers.people / (teachers.steps * speed.teacher_step)
-        return (
-            f"{groups} groups of {teachers.people}, {_bytes(4 * numel * people)}, {hours:.2f} h ({rate:.0f} people/h)"
-        )
-    if name == "pack":
-        return f"{people} LoRAs of {numel:,} numbers, {_bytes(4 * numel * people)}"
-    return f"{min(todo, config.verify.people) if name == 'verify' else todo} items"
+def _seconds_per_training_step(config: DatasetConfig, base: BaseModel, texts: TextEmbeddings) -> float:
+    settings = config.dreambooth
+    batch = settings.people * settings.images_per_person
+
+    def loss(_: int) -> Tensor:
+        return _predict(base, texts, batch, config.preprocess.size).float().square().mean()[None]
+
+    layout = base.layout(settings.rank, settings.feed_forward)
+    start, ends = shared_start(layout).to(base.device), []
+    short = replace(settings, steps=MEASURED_STEPS + 1)
+    train_loras(base.unet, layout, start, settings.people, loss, short, lambda _: ends.append(time.monotonic()))
+    return median(after - before for before, after in pairwise(ends))
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    """Median of a few runs after one that warms up."""
+def _median_seconds(run: Callable[[], object]) -> float:
+    """Time a few runs after one that warms up."""
     times = []
     for _ in range(MEASURED_STEPS + 1):
         start = time.monotonic()
@@ -110,9 +93,49 @@ def _seconds(run: Callable[[], object]) -> float:
     return median(times[1:])
 
 
-def _bytes(count: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
+def estimate(config: DatasetConfig, names: Sequence[str]) -> str:
+    """Return the cost of the unfinished part of the named stages, a line each."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    measured = measure(config, device)
+    people = len(Manifest(config.stage("collect")).done()) or len(load_stage("collect").items(config))
+    lines = [f"{people} people, measured on {device}:"]
+    for name in names:
+        begun = (config.workspace / name).exists()
+        items = len(unsettled_items(load_stage(name), config)) if begun else None
+        lines.append(f"  {name:11s}" + _stage_cost(name, config, items, people, measured))
+    return "\n".join(lines)
+
+
+def _stage_cost(name: str, config: DatasetConfig, items: int | None, people: int, measured: Measurement) -> str:
+    """Return the cost of one stage. items: its unfinished items, None before its first run."""
+    todo = people if items is None else items
+    lora_bytes = BYTES_PER_WEIGHT * measured.lora_weights * people
+    if name == "generate" and config.generate.enabled:
+        return _generate_cost(config, todo, measured)
+    if name == "preprocess":
+        images = todo * (config.generate.images if config.generate.enabled else config.collect.max_images)
+        latents = format_bytes(images * BYTES_PER_LATENT_VALUE * measured.latent_values)
+        return f"at most {images} images, {latents} of latents"
+    if name == "dreambooth":
+        groups = -(-people // config.dreambooth.people) if items is None else items
+        return _dreambooth_cost(config, groups, lora_bytes, measured)
+    if name == "pack":
+        return f"{people} LoRAs of {measured.lora_weights:,} weights, {format_bytes(lora_bytes)}"
+    return f"{min(todo, config.verify.people) if name == 'verify' else todo} items"
+
+
+def _generate_cost(config: DatasetConfig, people: int, measured: Measurement) -> str:
+    settings = config.generate
+    images = people * settings.images
+    passes = 2 if settings.guidance_scale > 1 else 1
+    hours = images * settings.steps * passes * measured.seconds_per_image_step / 3600
+    return f"{images} images, {format_bytes(images * settings.size**2 * BYTES_PER_PIXEL)}, {hours:.2f} h"
+
+
+def _dreambooth_cost(config: DatasetConfig, groups: int, lora_bytes: float, measured: Measurement) -> str:
+    settings = config.dreambooth
+    group_hours = settings.steps * measured.seconds_per_training_step / 3600
+    return (
+        f"{groups} groups of {settings.people}, {format_bytes(lora_bytes)}, {groups * group_hours:.2f} h "
+        f"({settings.people / group_hours:.0f} people/h)"
+    )

@@ -5,20 +5,22 @@ import re
 import unicodedata
 
 MAX_READABLE_LENGTH = 40  # characters of the readable part
-HASH = 12  # hexadecimal digits, 48 bits: among 100,000 people with one readable part, a clash has a chance of 2e-5
-CLEAN = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
-HASHED = re.compile(rf".*-[0-9a-f]{{{HASH}}}")
+HASH_DIGITS = (
+    12  # hexadecimal digits, 48 bits: among 100,000 people with one readable part, a clash has a chance of 2e-5
+)
+PLAIN = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
+HASHED = re.compile(rf".*-[0-9a-f]{{{HASH_DIGITS}}}")
 RESERVED = re.compile(r"con|prn|aux|nul|com\d|lpt\d")  # Windows, with any ending
 
 
 def item_name(key: str, readable: str | None = None) -> str:
-    """A name for `key` that depends on the key alone, so that it is the same in every run, whoever else is there.
+    """Make a name for `key` that depends on the key alone, so that it is the same in every run, whoever else is there.
 
     A key that is a plain lower-case file name is its own name. Any other becomes a readable part (made from `readable`,
     else from the key; "person" if nothing is left of it) and a hash of the key: "Ann B" and "ann_b" stay two.
     """
     plain = (
-        CLEAN.fullmatch(key)
+        PLAIN.fullmatch(key)
         and len(key) <= MAX_READABLE_LENGTH
         and not HASHED.fullmatch(key)
         and not RESERVED.fullmatch(key)
@@ -27,5 +29,5 @@ def item_name(key: str, readable: str | None = None) -> str:
         return key
     text = unicodedata.normalize("NFKD", key if readable is None else readable)
     slug = re.sub(r"[^a-z0-9]+", "-", text.encode("ascii", "ignore").decode().lower()).strip("-")
-    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:HASH]
+    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:HASH_DIGITS]
     return f"{slug[:MAX_READABLE_LENGTH].strip('-') or 'person'}-{digest}"

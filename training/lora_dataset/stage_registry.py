@@ -1,4 +1,4 @@
-"""The stages by name, in order. A stage's module is imported when it is asked for: each brings heavy libraries."""
+"""The stages by name, in order. A stage's module is imported when the stage is loaded: each brings heavy libraries."""
 
 from importlib import import_module
 
@@ -18,10 +18,10 @@ ORDER = tuple(MODULES)
 
 
 def load_stage(name: str) -> Stage:
-    """The stage of this name.
+    """Load the stage of this name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: There is none.
     """
     if name not in ORDER:
         raise ValueError(f"there is no stage {name!r}; there are {', '.join(ORDER)}")

@@ -1,1 +1,6 @@
-"""Images of people: where they come from, and what is measured of their faces."""
+"""Images of people.
+
+sources: where they come from
+faces: what is measured of a face
+reference_crops: which images PhotoMaker gets, and how they are cropped
+"""

@@ -1,4 +1,4 @@
-"""What the pipeline measures of a face: embedding, size, sharpness, pose; and which of many embeddings are one."""
+"""What the pipeline measures of a face: embedding, size, sharpness, pose; and which of many faces are one person."""
 
 import io
 import math
@@ -6,28 +6,35 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
-from difflora_core.encoders import EncodedFace, FaceEncoder
+from difflora_core.denoiser.mif import mean_embedding
+from difflora_core.encoders.face_encoder import EncodedFace, FaceEncoder
 from difflora_core.files import replacing
 from training.lora_dataset.config import DatasetConfig, FacesConfig
 
-# A mean head, in distances between the eyes: where the nose tip is on the way from the eyes down to the mouth and how
-# far the mouth is (both of the five-point template that ArcFace's crops are aligned to), how far the tip stands out of
-# the plane of eyes and mouth (about 35 of 63 millimeters).
 NOSE_DOWN, MOUTH, NOSE_OUT = 0.5, 1.15, 0.55
+"""A mean head, in distances between the eyes. NOSE_DOWN: the nose tip's position on the way from eyes to mouth. MOUTH:
+distance of the mouth (both from the five-point template to which ArcFace's crops are aligned). NOSE_OUT: distance of
+the tip from the plane of eyes and mouth (about 35 of 63 millimeters)."""
 
 
 def open_faces(config: FacesConfig) -> FaceEncoder:
-    """The face encoder of a configuration. Raises FileNotFoundError if the pack is not there."""
+    """Load the face encoder of a configuration.
+
+    Raises:
+        FileNotFoundError: The pack does not exist.
+    """
     return FaceEncoder.open(config.pack, config.root, (f"{config.provider}ExecutionProvider",))
 
 
 def person_embedding(config: DatasetConfig, person: str) -> np.ndarray:
-    """The unit-length mean embedding (width,) that collect left of a person.
+    """Read the unit-length mean embedding (width,) that collect wrote of a person.
 
-    Raises FileNotFoundError if there is none.
+    Raises:
+        FileNotFoundError: There is none.
     """
     path = config.stage("collect") / person / "face.npy"
     if not path.is_file():
@@ -35,40 +42,44 @@ def person_embedding(config: DatasetConfig, person: str) -> np.ndarray:
     return np.load(path, allow_pickle=False)
 
 
-def largest_face(encoder: FaceEncoder, picture: Image.Image, name: str) -> EncodedFace:
-    """The largest face of an RGB picture. Raises NoFaceError, a ValueError, naming the picture."""
-    return encoder.largest(np.asarray(picture), name)
+def largest_face(encoder: FaceEncoder, image: Image.Image, name: str) -> EncodedFace:
+    """Find the largest face of an RGB image.
+
+    Raises:
+        NoFaceError: There is none; a ValueError that names the image.
+    """
+    return encoder.find(np.asarray(image), name)
 
 
 def unit(embeddings: np.ndarray) -> np.ndarray:
-    """Embeddings (…, width) scaled to length one, float32; zeros stay zeros."""
+    """Scale embeddings (…, width) to length one, float32; zeros stay zeros."""
     length = np.linalg.norm(embeddings, axis=-1, keepdims=True)
     return (embeddings / np.maximum(length, 1e-12)).astype(np.float32)
 
 
 def face_side(face: EncodedFace) -> float:
-    """The shorter side of the chosen face's box in pixels."""
+    """Return the shorter side of the chosen face's box in pixels."""
     x1, y1, x2, y2 = face.boxes[face.chosen, :4].tolist()
     return min(x2 - x1, y2 - y1)
 
 
 def sharpness(crop: Tensor) -> float:
-    """Variance of the Laplacian of an aligned face (112, 112, 3) in [0, 1], taken in grey values of 0 to 255.
+    """Return the variance of the Laplacian of an aligned face (112, 112, 3) in [0, 1], in gray levels of 0 to 255.
 
-    A face that was smaller than the crop is blurred by the enlargement, and counts as such.
+    A face that was smaller than the crop is blurred by the enlargement, and counts as blurred.
     """
     import cv2
 
-    grey = cv2.cvtColor((255.0 * crop).round().byte().numpy(), cv2.COLOR_RGB2GRAY)
-    return float(cv2.Laplacian(grey, cv2.CV_64F).var())
+    gray = cv2.cvtColor((255.0 * crop).round().byte().numpy(), cv2.COLOR_RGB2GRAY)
+    return float(cv2.Laplacian(gray, cv2.CV_64F).var())
 
 
 def head_pose(landmarks: Tensor) -> tuple[float, float]:
-    """An estimate of yaw and pitch in degrees from five landmarks (5, 2) in pixels.
+    """Estimate yaw and pitch in degrees from five landmarks (5, 2) in pixels.
 
-    It takes every head for a mean one in parallel projection, so a long nose or an open mouth is some degrees of error:
-    good enough to find profiles, not to measure a pose. Yaw is positive where the nose points to the right side of the
-    picture, pitch where it points down. Roll is taken out. A head that is turned out of sight gives ±90.
+    It takes every head for a mean one in parallel projection, so a long nose or an open mouth means some degrees of
+    error: good enough to find profiles, not to measure a pose. Yaw is positive where the nose points to the right side
+    of the image, pitch where it points down. Roll is removed. A head that is turned out of sight gives ±90.
     """
     left, right, nose, *corners = landmarks.double().numpy()
     eyes, mouth = (left + right) / 2, (corners[0] + corners[1]) / 2
@@ -87,11 +98,19 @@ def head_pose(landmarks: Tensor) -> tuple[float, float]:
     return math.degrees(yaw), math.degrees(pitch)
 
 
-def first_of_each(embeddings: np.ndarray, threshold: float, block: int = 2048) -> list[tuple[int, float]]:
-    """For each row of unit-length embeddings (n, width), in order: which earlier row it repeats, and their cosine.
+def assign_duplicates(embeddings: np.ndarray, threshold: float, block: int = 2048) -> list[tuple[int, float]]:
+    """Assign each face to the first entry of the same person.
 
-    A row whose cosine with no earlier first one reaches the threshold is a first one itself and gets (its own index,
-    1). Otherwise it belongs to the closest of them. Memory grows with block², not with n².
+    A row whose cosine with no earlier person's first row reaches the threshold is a new person's first row. Any other
+    belongs to the closest first row. Memory grows with block², not with n².
+
+    Args:
+        embeddings: Unit-length (n, width), in order.
+        threshold: Cosine from which two faces are one person.
+        block: Rows that are compared at once.
+
+    Returns:
+        For each row its first row and their cosine; a first row has itself and 1.
     """
     found: list[tuple[int, float]] = []
     firsts: list[int] = []
@@ -120,13 +139,13 @@ def first_of_each(embeddings: np.ndarray, threshold: float, block: int = 2048) -
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
-    """Write a .npy file so that at any moment it is absent, the old one or the whole new one."""
+    """Write a .npy file, whole or not at all."""
     content = io.BytesIO()
-    np.save(content, array, allow_pickle=False)  # into memory: numpy's own error of a full disk does not say so
+    np.save(content, array, allow_pickle=False)  # into memory: numpy's own error does not say that the disk is full
     with replacing(path) as partial:
         partial.write_bytes(content.getvalue())
 
 
 def mean_face(embeddings: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Unit-length mean (width,) of unit-length embeddings (n, width)."""
-    return unit(np.mean(np.asarray(embeddings), axis=0))
+    """Return the unit-length mean (width,) of unit-length embeddings (n, width)."""
+    return mean_embedding(torch.from_numpy(np.asarray(embeddings)))[0].numpy()

@@ -1,4 +1,4 @@
-"""Where pictures come from: folders, and Hugging Face `datasets` on this disk. Nothing is downloaded."""
+"""Where images come from: folders, and Hugging Face `datasets` on this disk. Nothing is downloaded."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from difflora_core.images import SUFFIXES, printable, read_picture
+from difflora_core.images import SUFFIXES, printable, read_image
 from training.lora_dataset.config import CollectConfig
 from training.lora_dataset.item_names import item_name
 
@@ -17,41 +17,53 @@ MAX_CAPTION_BYTES = 4000  # bytes that are read of a sidecar file
 
 
 class Source(Protocol):
-    """One picture that has not been read yet. name: for people to read."""
+    """One image that has not been read yet."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What messages call it."""
 
     def read(self) -> Image.Image:
-        """The picture in RGB. Raises ValueError that names it and what is wrong."""
+        """Read the image in RGB.
+
+        Raises:
+            ValueError: It cannot be read; the message names it and the reason.
+        """
 
     def caption(self) -> str:
-        """What the source says about the picture, "" for nothing."""
+        """Return what the source says about the image, "" for nothing."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A candidate person: the item's name, what it is called at the source, and its pictures in order."""
+    """A candidate person."""
 
     item: str
+    """The item's name."""
     origin: str
+    """What it is called at the source."""
     sources: tuple[Source, ...]
+    """Its images in order."""
 
 
 @dataclass(frozen=True)
 class FileSource:
-    """A picture file; its caption is in photo.txt or photo.jpg.txt beside photo.jpg."""
+    """An image file; its caption is in photo.txt or photo.jpg.txt beside photo.jpg."""
 
     path: Path
+    """Of the image."""
 
     @property
     def name(self) -> str:
+        """Return the path."""
         return printable(str(self.path))
 
     def read(self) -> Image.Image:
-        return read_picture(self.path)
+        """Read the image in RGB."""
+        return read_image(self.path)
 
     def caption(self) -> str:
+        """Read the caption beside the image, "" for none."""
         for path in (self.path.with_suffix(".txt"), self.path.with_name(f"{self.path.name}.txt")):
             if path.is_file():
                 with path.open("rb") as file:
@@ -62,53 +74,61 @@ class FileSource:
 
 @dataclass(frozen=True)
 class RowSource:
-    """A row of a data set whose picture column is not decoded by `datasets`."""
+    """A row of a data set whose image column is not decoded by `datasets`."""
 
     rows: Any
+    """The data set, with this column only."""
     number: int
+    """Of the row."""
     column: str
+    """The image column."""
 
     @property
     def name(self) -> str:
+        """Return the row's number."""
         return f"row {self.number}"
 
     def read(self) -> Image.Image:
+        """Decode the image in RGB."""
         value = self.rows[self.number][self.column]
         if isinstance(value, Mapping):  # an undecoded `datasets.Image`
             value = value.get("bytes") or value.get("path")
         if isinstance(value, bytes):
-            return read_picture(value, self.name)
+            return read_image(value, self.name)
         if isinstance(value, str):
-            return read_picture(value, f"{self.name} ({value})")
-        raise ValueError(f"{self.name} has no picture in column {self.column!r}")
+            return read_image(value, f"{self.name} ({value})")
+        raise ValueError(f"{self.name} has no image in column {self.column!r}")
 
     def caption(self) -> str:
+        """Return "": captions of data sets are not read."""
         return ""
 
 
 def entries(config: CollectConfig) -> list[Entry]:
-    """All candidate people, by what they are called at the source; the first `limit` of them.
+    """Return the candidate people, sorted by what they are called at the source; the first `max_people` of them.
 
-    Raises FileNotFoundError if the path is not there, ValueError if nothing in it can be a person's picture,
-    ImportError if `datasets` is needed and missing.
+    Raises:
+        FileNotFoundError: The path does not exist.
+        ValueError: Nothing in it can be a person's image.
+        ImportError: `datasets` is needed and missing.
     """
     if not config.path:
-        raise ValueError("collect.path is empty: name the folder or the data set with the pictures")
-    find = {"pictures": _pictures, "people": _people, "datasets": _rows}[config.source]
+        raise ValueError("collect.path is empty: name the folder or the data set with the images")
+    find = {"images": _images, "people": _people, "datasets": _rows}[config.source]
     found = find(config)
-    return found[: config.limit] if config.limit > 0 else found
+    return found[: config.max_people] if config.max_people > 0 else found
 
 
 def _folder(config: CollectConfig) -> Path:
     folder = Path(config.path).expanduser()
     if not folder.is_dir():
-        there = "is a file" if folder.exists() else "is not there"
-        raise FileNotFoundError(f"collect.path: {folder} {there}, expected a folder of pictures")
+        problem = "is a file" if folder.exists() else "does not exist"
+        raise FileNotFoundError(f"collect.path: {folder} {problem}, expected a folder of images")
     return folder
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Picture files below a folder, sorted; hidden ones (thumbnails, `._photo.jpg`) are left out."""
+    """Image files below a folder, sorted, without hidden ones (thumbnails, `._photo.jpg`)."""
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
@@ -116,14 +136,14 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
-def _pictures(config: CollectConfig) -> list[Entry]:
+def _images(config: CollectConfig) -> list[Entry]:
     folder = _folder(config)
     found = [
         Entry(item_name(path.relative_to(folder).as_posix(), path.stem), printable(str(path)), (FileSource(path),))
         for path in _files(folder)
     ]
     if not found:
-        raise ValueError(f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+        raise ValueError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
     return found
 
 
@@ -132,43 +152,45 @@ def _people(config: CollectConfig) -> list[Entry]:
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not names:
         loose = sum(1 for _ in _files(folder))
-        hint = f"; it holds {loose} pictures: if each is a person, set collect.source: pictures" if loose else ""
+        hint = f"; it holds {loose} images: if each is a person, set collect.source: images" if loose else ""
         raise ValueError(f"{folder} holds no folders, expected one per person{hint}")
     found = [
         Entry(item_name(name), printable(name), tuple(FileSource(path) for path in _files(folder / name)))
         for name in names
     ]
     if not any(entry.sources for entry in found):
-        raise ValueError(
-            f"{folder} holds {len(found)} folders and in them not one picture ({', '.join(sorted(SUFFIXES))})"
-        )
+        raise ValueError(f"{folder} holds {len(found)} folders without any image ({', '.join(sorted(SUFFIXES))})")
     return found
 
 
 def _rows(config: CollectConfig) -> list[Entry]:
     data = _open(config.path)
-    for column in filter(None, (config.image, config.label)):
+    for column in filter(None, (config.image_column, config.person_column)):
         if column not in data.column_names:
             raise ValueError(f"{config.path} has no column {column!r}, only {', '.join(data.column_names)}")
     if len(data) == 0:
         raise ValueError(f"{config.path} holds no rows")
     people: dict[str, list[int]] = {}
-    if config.label:
-        for number, label in enumerate(_labels(data, config.label)):
-            # A row without a label is a person of its own. No label of a person begins with a line break.
+    if config.person_column:
+        for number, label in enumerate(_labels(data, config.person_column)):
+            # A row without a label is a person of its own. No label of a person begins with a line break
             people.setdefault(f"\nrow {number}" if label is None else label, []).append(number)
     else:
         people = {f"row-{number:08d}": [number] for number in range(len(data))}
-    pictures = _undecoded(data, config.image)
-    # In the order of first rows, not of labels: a limit takes the first ones.
+    images = _undecoded(data, config.image_column)
+    # In the order of first rows, not of labels: `max_people` takes the first ones
     return [
-        Entry(item_name(label), printable(label.strip()), tuple(RowSource(pictures, n, config.image) for n in numbers))
+        Entry(
+            item_name(label),
+            printable(label.strip()),
+            tuple(RowSource(images, n, config.image_column) for n in numbers),
+        )
         for label, numbers in people.items()
     ]
 
 
 def _labels(data: Any, column: str) -> Iterator[str | None]:
-    """Each row's label as text; None where there is none."""
+    """Yield each row's label as text; None where there is none."""
     feature = data.features[column]
     for value in data.select_columns([column])[:][column]:
         if value is None or value == "":
@@ -180,7 +202,7 @@ def _labels(data: Any, column: str) -> Iterator[str | None]:
 
 
 def _undecoded(data: Any, column: str) -> Any:
-    """The picture column as it is stored: our reader says more than a decoder's exception, and has a limit."""
+    """Return the image column as it is stored: our reader says more than a decoder's exception, and limits the size."""
     import datasets
 
     data = data.select_columns([column])
@@ -191,7 +213,7 @@ def _undecoded(data: Any, column: str) -> Any:
 
 @contextmanager
 def _offline(settings: Any) -> Iterator[None]:
-    """While open, `datasets` asks no server. Its environment variable would have to be set before its first import."""
+    """While open, `datasets` uses no network. Its environment variable works only before its first import."""
     before = settings.HF_HUB_OFFLINE
     settings.HF_HUB_OFFLINE = True
     try:
@@ -201,7 +223,7 @@ def _offline(settings: Any) -> Iterator[None]:
 
 
 def _open(path: str) -> Any:
-    """All splits of a data set as one table: a folder of `save_to_disk`, a folder of files, or a name in the cache."""
+    """Open all splits of a data set as one table: a folder of `save_to_disk` or of files, or a name in the cache."""
     try:
         import datasets
     except ImportError as error:
@@ -213,7 +235,7 @@ def _open(path: str) -> Any:
         else:
             with _offline(datasets.config):
                 data = datasets.load_dataset(str(folder) if folder.exists() else path)
-    except Exception as error:  # of any of its readers; a session must not end with a stack of theirs
+    except Exception as error:  # each of its readers raises its own
         raise ValueError(
             f"`datasets` cannot open {path} without the network: {printable(str(error))}. Expected a folder written by "
             "save_to_disk, a folder of data files, or a name in the local cache"

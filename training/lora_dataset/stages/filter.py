@@ -1,19 +1,20 @@
-"""Stage 3, filter: pictures that would teach the wrong thing are dropped, each with its reasons.
+"""Stage filter: images that would teach the wrong thing are dropped, each with its reasons.
 
-filter/<person>.json      facts: kept (best first) and dropped, both with what was measured; reasons of the dropped
-filter/histograms.png     what was measured of all pictures, and where the thresholds are
+filter/<person>.json      facts: kept (most similar first) and dropped, both with measurements; reasons of the dropped
+filter/histograms.png     the measurements of all images, with the thresholds
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from difflora_core.encoders import FaceEncoder, NoFaceError
-from difflora_core.images import read_picture
+from difflora_core.encoders.face_encoder import FaceEncoder, NoFaceError
+from difflora_core.images import read_image
+from training.engine.charts import Histogram, draw_histograms
 from training.lora_dataset.config import DatasetConfig, FilterConfig
 from training.lora_dataset.images.faces import (
     face_side,
@@ -24,163 +25,186 @@ from training.lora_dataset.images.faces import (
     sharpness,
     unit,
 )
-from training.lora_dataset.images.histograms import Histogram, draw_histograms
 from training.lora_dataset.manifest import Manifest, Record
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What is known of a picture's largest face.
-
-    faces: how many there are. side: of its box, the shorter one, in pixels. sharpness: see `faces.sharpness`.
-    similarity: cosine with the person. yaw, pitch: degrees, see `faces.head_pose`.
-    """
+class FaceMeasurements:
+    """What is measured of an image's largest face."""
 
     faces: int
+    """How many there are in the image."""
     side: float
+    """The shorter side of the face's box in pixels."""
     sharpness: float
+    """See `faces.sharpness`."""
     similarity: float
+    """Cosine with the person."""
     yaw: float
+    """Degrees, see `faces.head_pose`."""
     pitch: float
+    """Degrees, see `faces.head_pose`."""
 
 
 class Filter:
-    """The stage."""
+    """The stage. An item is a person."""
 
     name = "filter"
     gpu = False
 
     def items(self, config: DatasetConfig) -> Sequence[str]:
-        """The people of whom there are pictures. Raises ValueError if generate has left none."""
+        """Return the people of whom there are images.
+
+        Raises:
+            ValueError: There are none.
+        """
         people = Manifest(config.stage("generate")).done()
         if not people:
-            raise ValueError(f"{config.stage('generate')} has nobody's pictures: run the stage `generate` first")
+            raise ValueError(f"{config.stage('generate')} has nobody's images: run the stage `generate` first")
         return people
 
     def worker(self, config: DatasetConfig, device: str) -> Callable[[str], Record]:
-        """What judges one person's pictures. device is not used: `faces.provider` says where the face models run."""
+        """Load the face models. device is not used: `faces.provider` says where they run."""
         encoder = open_faces(config.faces)
-        return lambda item: _judge(item, config, encoder)
+        return lambda item: _filter(item, config, encoder)
 
     def finish(self, config: DatasetConfig) -> None:
         """Draw the histograms."""
-        pictures = [
+        images = [
             entry
             for record in Manifest(config.stage(self.name)).records()
             for group in ("kept", "dropped")
             for entry in record.facts.get(group, ())
             if "similarity" in entry
         ]
-        draw_histograms(_histograms(pictures, config.filter), config.stage(self.name) / "histograms.png")
+        draw_histograms(config.stage(self.name) / "histograms.png", _histograms(images, config.filter))
 
 
 FILTER = Filter()
 
 
-def _judge(item: str, config: DatasetConfig, encoder: FaceEncoder) -> Record:
-    """One person's record."""
+@dataclass
+class _Outcome:
+    """One person's images so far."""
+
+    passed: list[tuple[dict[str, Any], np.ndarray]] = field(default_factory=list)
+    """Entries and unit-length embeddings of images that pass every threshold."""
+    dropped: list[dict[str, Any]] = field(default_factory=list)
+    """Entries with reasons."""
+
+
+def _filter(item: str, config: DatasetConfig, encoder: FaceEncoder) -> Record:
+    """Filter one person's images."""
     generated = Manifest(config.stage("generate")).read(item)
     if generated is None:
         raise FileNotFoundError(f"generate has no record of {item}: run the stage `generate` first")
-    person = person_embedding(config, item)
-    settings = config.filter
-    passed: list[tuple[dict[str, Any], np.ndarray]] = []
-    dropped: list[dict[str, Any]] = []
-    for picture in generated.facts["pictures"]:
-        entry = {"file": picture["file"], "caption": picture["caption"]}
-        try:
-            measured, embedding = measure(config.workspace / picture["file"], person, encoder)
-        except NoFaceError:
-            dropped.append(entry | {"reason": "no face was found", "kind": "no face"})
-            continue
-        except ValueError as error:
-            dropped.append(entry | {"reason": str(error), "kind": "unreadable"})
-            continue
-        entry |= asdict(measured)
-        if objections := object_to(measured, settings):
-            dropped.append(entry | {"reason": "; ".join(objections.values()), "kind": next(iter(objections))})
-        else:
-            passed.append((entry, embedding))
-    kept = _without_repetitions(passed, settings.same_picture, dropped)
-    facts = {"kept": kept, "dropped": dropped}
-    total = len(generated.facts["pictures"])
-    if len(kept) < settings.min_pictures:
-        kinds = Counter(str(entry["kind"]) for entry in dropped).most_common()
-        why = ", ".join(f"{count} × {kind}" for kind, count in kinds) or "none was dropped"
-        reason = f"{len(kept)} of {total} pictures are left, at least {settings.min_pictures} are needed: {why}"
-        return Record(item, "dropped", reason, facts)
-    return Record(item, facts=facts)
+    person, settings, outcome = person_embedding(config, item), config.filter, _Outcome()
+    for image in generated.facts["images"]:
+        _filter_image(image, person, config, encoder, outcome)
+    kept = _drop_repetitions(outcome, settings.same_image)
+    facts = {"kept": kept, "dropped": outcome.dropped}
+    if len(kept) >= settings.min_images:
+        return Record(item, facts=facts)
+    kinds = Counter(str(entry["kind"]) for entry in outcome.dropped).most_common()
+    why = ", ".join(f"{count} × {kind}" for kind, count in kinds) or "none was dropped"
+    total = len(generated.facts["images"])
+    reason = f"{len(kept)} of {total} images are left, at least {settings.min_images} are needed: {why}"
+    return Record(item, "dropped", reason, facts)
 
 
-def measure(path: Path, person: np.ndarray, encoder: FaceEncoder) -> tuple[Measured, np.ndarray]:
-    """A picture's largest face, and its unit-length embedding (width,). person: unit-length embedding (width,).
+def _filter_image(
+    image: Mapping[str, Any], person: np.ndarray, config: DatasetConfig, encoder: FaceEncoder, outcome: _Outcome
+) -> None:
+    """Measure one image and add it to the outcome."""
+    entry = {"file": image["file"], "caption": image["caption"]}
+    try:
+        measured, embedding = measure_face(config.workspace / image["file"], person, encoder)
+    except NoFaceError:
+        outcome.dropped.append(entry | {"reason": "no face was found", "kind": "no face"})
+        return
+    except ValueError as error:
+        outcome.dropped.append(entry | {"reason": str(error), "kind": "unreadable"})
+        return
+    entry |= asdict(measured)
+    if failed := failed_thresholds(measured, config.filter):
+        outcome.dropped.append(entry | {"reason": "; ".join(failed.values()), "kind": next(iter(failed))})
+    else:
+        outcome.passed.append((entry, embedding))
 
-    Raises NoFaceError if there is none, ValueError if the picture cannot be read, RuntimeError if the person's
-    embedding is of another face model.
+
+def measure_face(path: Path, person: np.ndarray, encoder: FaceEncoder) -> tuple[FaceMeasurements, np.ndarray]:
+    """Measure an image's largest face.
+
+    Args:
+        path: Of the image.
+        person: Unit-length embedding (width,) of the person.
+        encoder: Of faces.
+
+    Returns:
+        The measurements, and the face's unit-length embedding (width,).
+
+    Raises:
+        NoFaceError: There is no face.
+        ValueError: The image cannot be read.
+        RuntimeError: The person's embedding is of another face model.
     """
-    face = largest_face(encoder, read_picture(path), str(path))
+    face = largest_face(encoder, read_image(path), str(path))
     embedding = unit(face.embedding.numpy())
     if embedding.shape != person.shape:
         raise RuntimeError(
-            f"the person's embedding has {len(person)} numbers, this face model's {len(embedding)}: `faces.pack` was "
+            f"the person's embedding is {len(person)} wide, this face model's {len(embedding)}: `faces.pack` was "
             "changed after collect"
         )
     assert face.landmarks is not None
     yaw, pitch = head_pose(face.landmarks)
     similarity = float(embedding @ person)
-    return Measured(len(face.boxes), face_side(face), sharpness(face.crop), similarity, yaw, pitch), embedding
+    return FaceMeasurements(len(face.boxes), face_side(face), sharpness(face.crop), similarity, yaw, pitch), embedding
 
 
-def object_to(picture: Measured, settings: FilterConfig) -> dict[str, str]:
-    """Everything against a picture: a reason per kind, empty for a good one."""
+def failed_thresholds(image: FaceMeasurements, settings: FilterConfig) -> dict[str, str]:
+    """Return every threshold that an image fails: a reason per kind, none for a good image."""
     found = {}
-    if settings.several_faces and picture.faces > 1:
-        found["several faces"] = f"{picture.faces} faces"
-    if picture.side < settings.min_face:
-        found["small face"] = f"face of {picture.side:.0f} pixels, below {settings.min_face}"
-    if picture.sharpness < settings.min_sharpness:
-        found["blurred"] = f"sharpness {picture.sharpness:.0f}, below {settings.min_sharpness:g}"
-    if picture.similarity < settings.min_similarity:
-        found["unlike the person"] = f"similarity {picture.similarity:.2f}, below {settings.min_similarity:g}"
-    if abs(picture.yaw) > settings.max_yaw:
-        found["turned"] = f"turned by {picture.yaw:+.0f}°, more than {settings.max_yaw:g}"
-    if abs(picture.pitch) > settings.max_pitch:
-        found["nodding"] = f"nodding by {picture.pitch:+.0f}°, more than {settings.max_pitch:g}"
+    if settings.several_faces and image.faces > 1:
+        found["several faces"] = f"{image.faces} faces"
+    if image.side < settings.min_face:
+        found["small face"] = f"face of {image.side:.0f} pixels, below {settings.min_face}"
+    if image.sharpness < settings.min_sharpness:
+        found["blurred"] = f"sharpness {image.sharpness:.0f}, below {settings.min_sharpness:g}"
+    if image.similarity < settings.min_similarity:
+        found["unlike the person"] = f"similarity {image.similarity:.2f}, below {settings.min_similarity:g}"
+    if abs(image.yaw) > settings.max_yaw:
+        found["turned"] = f"yaw {image.yaw:+.0f}°, more than {settings.max_yaw:g}"
+    if abs(image.pitch) > settings.max_pitch:
+        found["nodding"] = f"pitch {image.pitch:+.0f}°, more than {settings.max_pitch:g}"
     return found
 
 
-def _without_repetitions(
-    passed: Sequence[tuple[dict[str, Any], np.ndarray]], threshold: float, dropped: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """The pictures that are left, the most similar to the person first; near-duplicates of these go to `dropped`."""
+def _drop_repetitions(outcome: _Outcome, threshold: float) -> list[dict[str, Any]]:
+    """Return the images that are kept, the most similar to the person first; near-duplicates of these are dropped."""
     kept: list[dict[str, Any]] = []
     faces: list[np.ndarray] = []
-    for entry, embedding in sorted(passed, key=lambda pair: -pair[0]["similarity"]):
+    for entry, embedding in sorted(outcome.passed, key=lambda pair: -pair[0]["similarity"]):
         cosines = np.stack(faces) @ embedding if faces else np.zeros(1, np.float32)
         row = int(cosines.argmax())
         if cosines[row] > threshold:
             reason = f"near-duplicate of {kept[row]['file']} (cosine {cosines[row]:.3f})"
-            dropped.append(entry | {"reason": reason, "kind": "near-duplicate"})
+            outcome.dropped.append(entry | {"reason": reason, "kind": "near-duplicate"})
         else:
             kept.append(entry)
             faces.append(embedding)
     return kept
 
 
-def _histograms(pictures: Sequence[Mapping[str, Any]], settings: FilterConfig) -> list[Histogram]:
+def _histograms(images: Sequence[Mapping[str, Any]], settings: FilterConfig) -> list[Histogram]:
     def values(name: str) -> list[float]:
-        return [abs(float(entry[name])) for entry in pictures]
+        return [float(entry[name]) for entry in images]
 
+    yaw, pitch = ([abs(value) for value in values(name)] for name in ("yaw", "pitch"))
     return [
-        Histogram("face, pixels of the shorter side", values("side"), settings.min_face, "least"),
-        Histogram("sharpness, variance of the Laplacian", values("sharpness"), settings.min_sharpness, "least"),
-        Histogram(
-            "cosine with the person",
-            [float(entry["similarity"]) for entry in pictures],
-            settings.min_similarity,
-            "least",
-        ),
-        Histogram("yaw, degrees to either side", values("yaw"), settings.max_yaw, "most"),
-        Histogram("pitch, degrees up or down", values("pitch"), settings.max_pitch, "most"),
-        Histogram("faces in the picture", values("faces"), 1 if settings.several_faces else None, "most"),
+        Histogram("face, pixels of the shorter side", values("side"), minimum=settings.min_face),
+        Histogram("sharpness, variance of the Laplacian", values("sharpness"), minimum=settings.min_sharpness),
+        Histogram("cosine with the person", values("similarity"), minimum=settings.min_similarity),
+        Histogram("yaw, degrees to either side", yaw, maximum=settings.max_yaw),
+        Histogram("pitch, degrees up or down", pitch, maximum=settings.max_pitch),
+        Histogram("faces in the image", values("faces"), maximum=1 if settings.several_faces else None),
     ]

@@ -1,28 +1,41 @@
 """Stage dreambooth: a LoRA per person, many people in one batch over one frozen U-Net.
 
-dreambooth/<group>.safetensors      loras (people, numel) float32, loss (people,); metadata: who they are
+dreambooth/<group>.safetensors      loras (people, numel) float32, loss (people,); metadata: whose they are
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from difflora_core.files import write_tensors
 from difflora_core.lora.layout import LoRALayout
-from training.base_model.diffusion_loss import DenoisingLoss, Objective, PersonImages
-from training.base_model.sdxl import DTYPES, SDXLBase
-from training.dreambooth.train import DreamBoothConfig, shared_start, train_loras
-from training.lora_dataset.config import DatasetConfig, TeacherConfig
+from training.base_model.diffusion_loss import DiffusionLoss, predictor
+from training.base_model.interface import BaseModel
+from training.base_model.person_images import PersonImages
+from training.dreambooth.train import shared_start, train_loras
+from training.lora_dataset.config import DatasetConfig
+from training.lora_dataset.configured_base import open_configured_base
 from training.lora_dataset.manifest import Manifest, Record
 from training.lora_dataset.stage import Worker
 
-from .preprocess import Prepared, keep_text, read_prepared, read_texts
+from .preprocess import PreparedImages, ensure_text, read_prepared, read_texts
 
-PRIOR_PICTURES, PRIOR_STEPS, PRIOR_GUIDANCE = 8, 30, 5.0
-"""Of prior preservation: pictures that the base model draws of the class word alone; our choice."""
+PRIOR_IMAGES, PRIOR_STEPS, PRIOR_GUIDANCE_SCALE = 8, 30, 5.0
+"""Of prior preservation: images that the base model generates of the class word alone; our choice."""
+
+
+@dataclass(frozen=True)
+class ClassImages:
+    """Images of prior preservation, with one caption."""
+
+    latents: Tensor
+    """Scaled latents (n, channels, h, w)."""
+    caption: str
+    """Of all of them."""
 
 
 class DreamBooth:
@@ -32,53 +45,25 @@ class DreamBooth:
     gpu = True
 
     def items(self, config: DatasetConfig) -> Sequence[str]:
-        """Groups that are done, and the others."""
+        """Return the groups, done or not."""
         return list(groups(config))
 
     def worker(self, config: DatasetConfig, device: str) -> Worker:
-        """Loads the base model."""
-        settings = config.dreambooth
-        base = SDXLBase.open(config.base, device, DTYPES[settings.dtype])
-        layout = base.layout(settings.rank, settings.feed_forward)
-        start = shared_start(layout).to(base.device)
-        prior = prior_pictures(config, base) if settings.prior_weight else None
-        everyone = groups(config)
-
-        def work(item: str) -> Record:
-            albums, left_out = readable(config, everyone[item])
-            if not albums:
-                raise ValueError(next(iter(left_out.values())))
-            loras, losses = teach(config, base, layout, start, albums, prior)
-            good = loras.isfinite().all(1).tolist()
-            left_out |= {
-                name: "training ended in NaN; lower dreambooth.learning_rate"
-                for name, finite in zip(albums, good, strict=True)
-                if not finite
-            }
-            people = [name for name in albums if name not in left_out]
-            if not people:
-                raise ValueError(next(iter(left_out.values())))
-            loras, losses = loras[good].cpu().contiguous(), losses[good].cpu().contiguous()
-            provenance = {"settings": asdict(settings), "size": config.preprocess.size}
-            metadata = {"people": json.dumps(people), "provenance": json.dumps(provenance)}
-            write_tensors(config.stage(self.name) / f"{item}.safetensors", {"loras": loras, "loss": losses}, metadata)
-            facts = {"people": people, "left_out": left_out, "loss": [round(loss, 5) for loss in losses.tolist()]}
-            reason = "; ".join(f"without {name}: {why}" for name, why in left_out.items())
-            return Record(item, reason=reason, facts=facts)
-
-        return work
+        """Load the base model, and generate class images where the prior is preserved."""
+        teacher, people = Teacher.open(config, device), groups(config)
+        return lambda item: _train_group(teacher, item, people[item])
 
     def finish(self, config: DatasetConfig) -> None:
-        """Nothing: groups don't depend on each other."""
+        """Do nothing: groups don't depend on each other."""
 
 
 DREAMBOOTH = DreamBooth()
 
 
 def groups(config: DatasetConfig) -> dict[str, list[str]]:
-    """Who is trained together, by group. What is done stays as it is; people who are new make new groups.
+    """Return who is trained together, by group. Finished groups stay as they are; new people make new groups.
 
-    Whoever was left out of a group that is done, for a reason that its record tells, is not tried again.
+    A person who was left out of a finished group, for a reason in its record, is not tried again.
     """
     records = [record for record in Manifest(config.stage(DREAMBOOTH.name)).records() if record.status == "done"]
     done = {record.item: list(record.facts["people"]) for record in records}
@@ -86,81 +71,122 @@ def groups(config: DatasetConfig) -> dict[str, list[str]]:
     taken |= {person for record in records for person in record.facts.get("left_out", {})}
     left = [person for person in Manifest(config.stage("preprocess")).done() if person not in taken]
     size = config.dreambooth.people
-    fresh = [left[i : i + size] for i in range(0, len(left), size)]
-    return done | {people[0]: people for people in fresh}
+    new = [left[i : i + size] for i in range(0, len(left), size)]
+    return done | {people[0]: people for people in new}
 
 
-def readable(config: DatasetConfig, people: Sequence[str]) -> tuple[dict[str, Prepared], dict[str, str]]:
-    """Pictures to train on, by person, and why some people have none: one bad file must not cost a whole group."""
-    albums, left_out = {}, {}
+def _train_group(teacher: "Teacher", item: str, people: Sequence[str]) -> Record:
+    """Train one group and write its LoRAs.
+
+    Raises:
+        ValueError: Nobody's images can be read, or nobody's LoRA is finite.
+    """
+    config = teacher.config
+    images, left_out = read_training_images(config, people)
+    if not images:
+        raise ValueError(next(iter(left_out.values())))
+    loras, losses = teacher.train(images)
+    finite = loras.isfinite().all(1).cpu()
+    left_out |= {
+        name: "training ended in NaN; lower dreambooth.learning_rate"
+        for name, good in zip(images, finite.tolist(), strict=True)
+        if not good
+    }
+    trained = [name for name in images if name not in left_out]
+    if not trained:
+        raise ValueError(next(iter(left_out.values())))
+    tensors = {"loras": loras.cpu()[finite].contiguous(), "loss": losses.cpu()[finite].contiguous()}
+    provenance = {"settings": asdict(config.dreambooth), "size": config.preprocess.size}
+    metadata = {"people": json.dumps(trained), "provenance": json.dumps(provenance)}
+    write_tensors(config.stage(DREAMBOOTH.name) / f"{item}.safetensors", tensors, metadata)
+    reason = "; ".join(f"without {name}: {why}" for name, why in left_out.items())
+    loss = [round(value, 5) for value in tensors["loss"].tolist()]
+    return Record(item, reason=reason, facts={"people": trained, "left_out": left_out, "loss": loss})
+
+
+def read_training_images(
+    config: DatasetConfig, people: Sequence[str]
+) -> tuple[dict[str, PreparedImages], dict[str, str]]:
+    """Read the images to train on, by person, and why some people have none: one bad file must not cost a group."""
+    images, left_out = {}, {}
     for person in people:
         try:
-            albums[person] = read_prepared(config, person).split(config.preprocess.held_out)[0]
+            images[person] = read_prepared(config, person).split(config.preprocess.held_out)[0]
         except (ValueError, OSError, KeyError) as error:
             left_out[person] = f"{type(error).__name__}: {error}"
-    return albums, left_out
+    return images, left_out
 
 
-def teach(
-    config: DatasetConfig,
-    base: SDXLBase,
-    layout: LoRALayout,
-    start: Tensor,
-    people: Mapping[str, Prepared],
-    prior: tuple[Tensor, str] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """LoRAs (people, numel) and last losses (people,) from everybody's pictures. prior: latents, caption."""
-    settings: TeacherConfig = config.dreambooth
-    captions = sorted(
-        {caption for own in people.values() for caption in own.captions} | ({prior[1]} if prior else set())
-    )
-    rows = {caption: row for row, caption in enumerate(captions)}
-    context, pooled = (table.to(base.device, base.dtype) for table in read_texts(config, captions))
-    albums = [
-        PersonImages(
-            person,
-            own.latents.to(base.device),
-            torch.tensor([rows[caption] for caption in own.captions]),
-            torch.tensor(own.places),
-            own.of,
+@dataclass(frozen=True)
+class Teacher:
+    """What trains one group of people after another."""
+
+    config: DatasetConfig
+    """Of the pipeline."""
+    base: BaseModel
+    """The frozen base model."""
+    layout: LoRALayout
+    """Of the LoRAs."""
+    start: Tensor
+    """LoRA (numel,) from which all people start."""
+    prior: ClassImages | None
+    """For prior preservation."""
+
+    @classmethod
+    def open(cls, config: DatasetConfig, device: str) -> Self:
+        """Load the base model, and generate the class images that the settings ask for."""
+        return cls.on(config, open_configured_base(config, device))
+
+    @classmethod
+    def on(cls, config: DatasetConfig, base: BaseModel) -> Self:
+        """Make a teacher on a base model that is loaded."""
+        layout = base.layout(config.dreambooth.rank, config.dreambooth.feed_forward)
+        prior = generate_class_images(config, base) if config.dreambooth.prior_weight else None
+        return cls(config, base, layout, shared_start(layout).to(base.device), prior)
+
+    def train(self, people: Mapping[str, PreparedImages]) -> tuple[Tensor, Tensor]:
+        """Train LoRAs (people, numel) on people's images; they and the last losses (people,) are returned."""
+        settings = self.config.dreambooth
+        captions = {caption for own in people.values() for caption in own.captions}
+        if self.prior:
+            captions.add(self.prior.caption)
+        rows = {caption: row for row, caption in enumerate(sorted(captions))}
+        predict = predictor(self.base, read_texts(self.config, list(rows)), self.config.preprocess.size)
+        loss = DiffusionLoss(
+            predict,
+            self.base.scheduler(),
+            [self._person_images(name, own, rows) for name, own in people.items()],
+            settings.images_per_person,
+            settings.seed,
+            settings.shared_noise,
+            settings.min_snr_gamma,
+            settings.prior_weight,
+            self._class_images(rows),
         )
-        for person, own in people.items()
-    ]
-    class_pictures = None
-    if prior:
-        texts = torch.full((len(prior[0]),), rows[prior[1]])
-        class_pictures = PersonImages.whole("prior", prior[0].to(base.device), texts)
+        return train_loras(self.base.unet, self.layout, self.start, len(people), loss, settings)
 
-    def predict(noisy: Tensor, timesteps: Tensor, texts: Tensor) -> Tensor:
-        return base.predict(noisy, timesteps, context[texts], pooled[texts], config.preprocess.size)
+    def _person_images(self, name: str, own: PreparedImages, rows: Mapping[str, int]) -> PersonImages:
+        text_rows = torch.tensor([rows[caption] for caption in own.captions])
+        latents = own.latents.to(self.base.device)
+        return PersonImages(name, latents, text_rows, torch.tensor(own.positions), own.prompt_count)
 
-    loss = DenoisingLoss(
-        predict,
-        base.scheduler(),
-        albums,
-        settings.rows,
-        settings.seed,
-        Objective(settings.shared_noise, settings.min_snr_gamma, settings.prior_weight),
-        class_pictures,
-    )
-    training = DreamBoothConfig(
-        steps=settings.steps,
-        rows=settings.rows,
-        learning_rate=settings.learning_rate,
-        warmup=settings.warmup,
-        seed=settings.seed,
-        gradient_checkpointing=settings.gradient_checkpointing,
-    )
-    loras = train_loras(base.unet, layout, start, len(people), loss, training)
-    return loras, loss.history[-1]
+    def _class_images(self, rows: Mapping[str, int]) -> PersonImages | None:
+        if self.prior is None:
+            return None
+        text_rows = torch.full((len(self.prior.latents),), rows[self.prior.caption])
+        return PersonImages.complete("class", self.prior.latents.to(self.base.device), text_rows)
 
 
-def prior_pictures(config: DatasetConfig, base: SDXLBase) -> tuple[Tensor, str]:
-    """Latents of pictures of the class word alone, drawn by the base model, and their caption."""
+def generate_class_images(config: DatasetConfig, base: BaseModel) -> ClassImages:
+    """Generate images of the class word alone with the base model."""
     caption = f"a portrait of a {config.preprocess.class_word}"
-    keep_text(config, base, caption)
-    size = config.preprocess.size
-    pictures = base.generate(
-        [caption] * PRIOR_PICTURES, size, PRIOR_STEPS, PRIOR_GUIDANCE, config.dreambooth.seed, config.preprocess.batch
+    ensure_text(config, base, caption)
+    images = base.generate(
+        [caption] * PRIOR_IMAGES,
+        config.preprocess.size,
+        PRIOR_STEPS,
+        PRIOR_GUIDANCE_SCALE,
+        config.dreambooth.seed,
+        config.preprocess.batch,
     )
-    return base.encode_pictures(pictures), caption
+    return ClassImages(base.encode_images(images), caption)

@@ -1,0 +1,61 @@
+"""The diffusion loss of many people: noise that all share or that is each person's own, weights, a prior."""
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from tests.training.tiny_world import base_model, person_images, predict_with
+from training.base_model.diffusion_loss import DiffusionLoss
+
+ANN, BEN = (
+    person_images(name, torch.tensor(color))
+    for name, color in (("ann", [2.0, 0.0, -1.0, 0.5]), ("ben", [-1.0, 1.0, 0.0, 2.0]))
+)
+
+
+def loss(people, prediction_type="epsilon", **options) -> DiffusionLoss:
+    scheduler = DDPMScheduler(prediction_type=prediction_type)
+    return DiffusionLoss(predict_with(base_model()), scheduler, people, 2, **options)
+
+
+def drawn(people, **options):
+    """Noise and timesteps of a step, by person and sample."""
+    _, noise, timesteps, _ = loss(people, **options)._draw_batch(3)
+    return noise.unflatten(0, (len(people), -1)), timesteps.unflatten(0, (len(people), -1))
+
+
+def test_shared_noise_is_the_same_for_all_people():
+    noise, timesteps = drawn([ANN, BEN])
+    assert torch.equal(noise[0], noise[1])
+    assert torch.equal(timesteps[0], timesteps[1])
+
+
+def test_noise_of_their_own_differs_and_does_not_depend_on_the_others():
+    together, alone = (drawn(people, shared_noise=False)[0] for people in ([ANN, BEN], [BEN]))
+    assert not torch.equal(together[0], together[1])
+    assert torch.equal(together[1], alone[0])
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_min_snr_never_raises_the_loss_and_lowers_it_somewhere(prediction_type):
+    plain, weighted = (
+        torch.cat([loss([ANN], prediction_type, min_snr_gamma=gamma)(step) for step in range(8)]) for gamma in (0, 1.0)
+    )
+    assert (weighted <= plain).all()
+    assert (weighted < 0.9 * plain).any()
+
+
+def test_the_prior_adds_its_weighted_loss():
+    prior = person_images("class", torch.zeros(4))
+    plain, half, whole = (loss([ANN, BEN], prior_weight=weight, prior=prior)(0) for weight in (0.0, 0.5, 1.0))
+    assert (whole > plain).all()
+    torch.testing.assert_close(half - plain, 0.5 * (whole - plain))
+
+
+def test_a_prior_without_images_is_refused():
+    with pytest.raises(ValueError, match="needs class images"):
+        loss([ANN], prior_weight=1.0)
+
+
+def test_another_seed_is_another_draw():
+    assert not torch.equal(loss([ANN])(0), loss([ANN], seed=1)(0))

@@ -1,0 +1,70 @@
+"""The diffusion loss of given LoRAs on people's own images.
+
+A LoRA whose weights are near its teacher's need not make the same image, and a teacher is only one of many LoRAs that
+make it. A network that predicts LoRAs can therefore also be trained end to end through the frozen base model: LoRA →
+U-Net → diffusion loss on images of that person. It needs no teacher, only images. HyperDreamBooth (arXiv 2307.06949)
+and HyperLoRA (arXiv 2503.16944) train in this way; for DiffLoRA it is our addition.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from difflora_core.lora.layout import LoRALayout
+
+from .batched_loras import stacked_loras
+from .diffusion_loss import DiffusionLoss, Predict
+from .person_images import PersonImages
+
+
+class LoRADiffusionLoss:
+    """Mean diffusion loss of people's images, each person's with a LoRA of their own, in one batch.
+
+    The LoRAs keep their gradient; the base model is frozen and unchanged afterwards. Each person has noise of their
+    own, since no LoRA is compared with another's here: noise, timesteps and images depend on the seed, the step and
+    the person's name.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        layout: LoRALayout,
+        predict: Predict,
+        scheduler: Any,
+        images_per_person: int = 4,
+        seed: int = 0,
+    ) -> None:
+        """Store what a step needs.
+
+        Args:
+            unet: The frozen network.
+            layout: Of the LoRAs.
+            predict: Through `unet`, see `diffusion_loss.Predict`.
+            scheduler: The base model's noise schedule, diffusers' DDPMScheduler.
+            images_per_person: Images of each person in a batch.
+            seed: Of images, timesteps and noise.
+        """
+        self.unet, self.layout, self.predict, self.scheduler = unet, layout, predict, scheduler
+        self.images_per_person, self.seed = images_per_person, seed
+
+    @property
+    def device(self) -> torch.device:
+        """The base model's device."""
+        return next(self.unet.parameters()).device
+
+    def __call__(self, loras: Tensor, people: Sequence[PersonImages], step: int) -> Tensor:
+        """Return each person's loss (people,) with their LoRA of `loras` (people, numel).
+
+        Raises:
+            ValueError: The numbers of LoRAs and people differ, or the LoRAs have another layout.
+        """
+        self.layout.check(loras)
+        if len(loras) != len(people):
+            raise ValueError(f"Each LoRA needs one person's images, found {len(loras)} LoRAs and {len(people)} people.")
+        here = [replace(person, latents=person.latents.to(self.device)) for person in people]
+        loss = DiffusionLoss(self.predict, self.scheduler, here, self.images_per_person, self.seed, shared_noise=False)
+        with stacked_loras(self.unet, self.layout, loras):
+            return loss(step)

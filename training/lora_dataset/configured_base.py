@@ -1,0 +1,32 @@
+"""The base model that a configuration names. Another kind of base model is chosen here, and nowhere else."""
+
+from difflora_core.lora.layout import LoRALayout
+from training.base_model.interface import DTYPES, BaseModel
+from training.base_model.sdxl import SDXLBase
+from training.base_model.sdxl_folder import folder_fingerprint, folder_layout
+
+from .config import DatasetConfig
+
+
+def open_configured_base(config: DatasetConfig, device: str) -> BaseModel:
+    """Load the base model.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: The folder holds another model.
+    """
+    return SDXLBase.open(config.base, device, DTYPES[config.dreambooth.dtype])
+
+
+def configured_layout(config: DatasetConfig) -> LoRALayout:
+    """Return the layout of the configured teachers, from the base model's configuration alone.
+
+    Raises:
+        FileNotFoundError: The base model has no configuration of a U-Net.
+    """
+    return folder_layout(config.base, config.dreambooth.rank, config.dreambooth.feed_forward)
+
+
+def configured_fingerprint(config: DatasetConfig) -> dict[str, str]:
+    """Return the base model's name and a hash by which fine-tuned models differ."""
+    return folder_fingerprint(config.base)
