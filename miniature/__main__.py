@@ -1,40 +1,56 @@
-"""Command line of the miniature: `python -m miniature build [stage …]`, `… serve`, and what writes shipped files."""
+"""Command line of the miniature: `python -m miniature COMMAND`.
+
+build [STAGE …]      train everything that ships, or the named stages
+serve                ComfyUI with the miniature, in the browser
+workflows            write the example workflows and their images
+help-images          write the images of the nodes' help pages
+node-docs            write docs/nodes.md
+prepare-dataset      draw the images that training/configs/miniature.yaml starts from
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .build import STAGES, Workshop, build
+from .build import STAGES, BuildConfig, build
+from .paths import DIFFLORA_CHECKPOINT, ROOT
+
+if TYPE_CHECKING:
+    from difflora_core.denoiser.config import SamplingConfig
+    from miniature.comfyui.client import Client
 
 
 def main() -> None:
     """Parse the command line and run the command."""
-    parser = argparse.ArgumentParser(prog="python -m miniature", description="Make the miniature world from nothing.")
+    parser = argparse.ArgumentParser(prog="python -m miniature", description="Train and run the miniature.")
     commands = parser.add_subparsers(dest="command", required=True)
-    stages = commands.add_parser("build", help="run all stages, or the named ones; interrupted, it continues")
+    stages, default = commands.add_parser("build", help="run all stages, or the named ones"), BuildConfig()
     stages.add_argument("stages", nargs="*", choices=[*STAGES, []], help=f"any of: {', '.join(STAGES)}")
-    stages.add_argument("--processes", type=int, default=Workshop().processes, help="one thread each")
-    stages.add_argument("--build", type=Path, default=Workshop().build, help="scratch folder")
-    stages.add_argument("--weights", type=Path, default=Workshop().weights, help="folder of what ships")
+    stages.add_argument("--processes", type=int, default=default.processes, help="of one thread each")
+    stages.add_argument("--build", type=Path, default=default.build, help="scratch folder")
+    stages.add_argument("--weights", type=Path, default=default.weights, help="folder of what ships")
     stages.set_defaults(run=run_build)
     server = commands.add_parser("serve", help="start ComfyUI with the miniature and open it in the browser")
     server.add_argument("--no-browser", action="store_true", help="only print the address")
     server.set_defaults(run=run_server)
-    for name, run, what in (
-        ("workflows", workflows, "write the example workflows and their pictures, by running them"),
-        ("help-pictures", help_pictures, "photograph every node in a browser, for the help pages"),
-        ("prepare-dataset", prepare, "draw pictures for the LoRA weight pipeline's example set-up"),
+    for name, run, text in (
+        ("workflows", workflows, "write the example workflows and their images, by running them"),
+        ("help-images", help_images, "take an image of every node in a browser, for the help pages"),
+        ("node-docs", node_docs, "write docs/nodes.md from the nodes' schemas"),
+        ("prepare-dataset", prepare, "draw images for the LoRA dataset pipeline's example"),
     ):
-        commands.add_parser(name, help=what).set_defaults(run=run)
+        commands.add_parser(name, help=text).set_defaults(run=run)
     arguments = parser.parse_args()
     arguments.run(arguments)
 
 
 def run_build(arguments: argparse.Namespace) -> None:
     """Build what ships."""
-    shop = Workshop(arguments.build, arguments.weights, arguments.processes)
-    build(shop, arguments.stages or list(STAGES))
+    build(BuildConfig(arguments.build, arguments.weights, arguments.processes), arguments.stages or list(STAGES))
 
 
 def run_server(arguments: argparse.Namespace) -> None:
@@ -45,41 +61,54 @@ def run_server(arguments: argparse.Namespace) -> None:
 
 
 def prepare(_: argparse.Namespace) -> None:
-    """Draw what the pipeline's example set-up starts from."""
-    from miniature.personal.photographs import prepare_dataset
+    """Draw what the dataset pipeline's example starts from."""
+    from miniature.personal.example_dataset import prepare_dataset
 
-    shop = Workshop()
-    prepare_dataset(shop.build, shop.weights, shop.tokenizer)
+    config = BuildConfig()
+    prepare_dataset(config.build, config.weights, config.tokenizer)
 
 
 def workflows(_: argparse.Namespace) -> None:
-    """Write the example workflows with the settings that the shipped checkpoint recommends, and their pictures."""
-    from difflora_core.model import DiffLoRA
-    from miniature.comfyui.client import Client
-    from miniature.comfyui.host import Host, prepare_base
+    """Write the example workflows with the settings that the shipped checkpoint recommends, and their images."""
     from miniature.comfyui.workflows import write_workflows
     from miniature.demo.thumbnails import make_thumbnails
-    from miniature.paths import ROOT
-    from miniature.personal.held_out import CHECKPOINT
 
-    sampling = DiffLoRA.load(CHECKPOINT).config.sampling
-    with Host(prepare_base(ROOT / "output" / "host")) as host:
-        client = Client(host.url)
-        write_workflows(client.object_info(), sampling)
+    with running_client() as client:
+        write_workflows(client.object_info(), shipped_sampling())
         make_thumbnails(client, client.object_info())
 
 
-def help_pictures(_: argparse.Namespace) -> None:
-    """Take the pictures of the help pages."""
-    from difflora_core.model import DiffLoRA
+def help_images(_: argparse.Namespace) -> None:
+    """Take the images of the help pages."""
+    from miniature.demo.help_images import make_help_images
+
+    with running_client() as client:
+        make_help_images(client, shipped_sampling())
+
+
+def node_docs(_: argparse.Namespace) -> None:
+    """Write the reference of all nodes."""
+    from miniature.demo.node_reference import write_node_reference
+
+    with running_client() as client:
+        write_node_reference(client.object_info())
+
+
+@contextmanager
+def running_client() -> Iterator[Client]:
+    """A client of a ComfyUI that runs until the block ends."""
     from miniature.comfyui.client import Client
     from miniature.comfyui.host import Host, prepare_base
-    from miniature.demo.help_pictures import make_help_pictures
-    from miniature.paths import ROOT
-    from miniature.personal.held_out import CHECKPOINT
 
     with Host(prepare_base(ROOT / "output" / "host")) as host:
-        make_help_pictures(Client(host.url), DiffLoRA.load(CHECKPOINT).config.sampling)
+        yield Client(host.url)
+
+
+def shipped_sampling() -> SamplingConfig:
+    """The sampling settings that the shipped checkpoint recommends."""
+    from difflora_core.model import DiffLoRA
+
+    return DiffLoRA.load(DIFFLORA_CHECKPOINT).config.sampling
 
 
 if __name__ == "__main__":

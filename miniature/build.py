@@ -1,7 +1,8 @@
-"""`python -m miniature build`: the whole miniature from nothing, stage by stage.
+"""The build: the whole miniature from scratch, stage by stage (`python -m miniature build`).
 
-Each stage is a function that returns at once if its result is there, continues where it was killed, and writes only
-whole files. Scratch (pictures, latents, optimizer states) lies in miniature/build, what ships in miniature/weights.
+Each stage is a function that returns at once if its result is there, continues where it was interrupted, and writes
+only whole files. Scratch (images, latents, optimizer states) lies in miniature/build, what ships in miniature/weights.
+A stage imports what it needs when it runs, so that one can be run where the libraries of another are missing.
 """
 
 from __future__ import annotations
@@ -12,136 +13,141 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
-from miniature.comfyui.host import find_host
+from difflora_core.files import replacing
+from miniature.comfyui.host import find_tokenizer
 from miniature.paths import BUILD, WEIGHTS
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """Where a build reads and writes, and how many processes it may use (one thread each)."""
+class BuildConfig:
+    """Where a build reads and writes, and how many processes it uses."""
 
     build: Path = BUILD
+    """Scratch folder."""
     weights: Path = WEIGHTS
+    """Folder of what ships."""
     processes: int = max(1, os.cpu_count() or 1)
+    """Of one thread each."""
 
-    @property
+    @cached_property
     def tokenizer(self) -> Path:
-        """The SDXL tokenizer's files, which every ComfyUI carries. They are only read."""
-        return find_host() / "comfy" / "sd1_tokenizer"
+        """Folder of the SDXL tokenizer's files."""
+        return find_tokenizer()
 
 
-def pictures(shop: Workshop) -> None:
+def images(config: BuildConfig) -> None:
     """Draw the training people."""
     from miniature.world.image_blocks import draw_blocks, training_blocks
 
-    draw_blocks(shop.build / "pictures", training_blocks(), shop.processes)
+    draw_blocks(config.build / "images", training_blocks(), config.processes)
 
 
-def vae(shop: Workshop) -> None:
-    """Train the autoencoder."""
+def vae(config: BuildConfig) -> None:
+    """Train the base model's autoencoder."""
     from miniature.base_model.train_vae import train_vae
 
-    train_vae(shop.build, shop.processes)
+    train_vae(config.build, config.processes)
 
 
-def faces(shop: Workshop) -> None:
-    """Train detector and both recognizers, and export them as ONNX."""
+def faces(config: BuildConfig) -> None:
+    """Train the face detector and both recognizers, and export them as ONNX."""
     from miniature.encoders.faces.train_detector import train_detector
     from miniature.encoders.faces.train_recognizers import train_recognizers
 
-    train_recognizers(shop.build, shop.weights)
-    train_detector(shop.build, shop.weights)
+    train_recognizers(config.build, config.weights)
+    train_detector(config.build, config.weights)
 
 
-def image_encoder(shop: Workshop) -> None:
+def image_encoder(config: BuildConfig) -> None:
     """Train the CLIP vision model."""
     from miniature.encoders.train_clip_vision import train_image_encoder
 
-    train_image_encoder(shop.build, shop.weights)
+    train_image_encoder(config.build, config.weights)
 
 
-def judge(shop: Workshop) -> None:
-    """Train the attribute judge that measures prompt fidelity."""
+def judge(config: BuildConfig) -> None:
+    """Train the attribute judge, which measures prompt fidelity."""
     from miniature.measure.judge import train_judge
 
-    train_judge(shop.build, shop.weights)
+    train_judge(config.build, config.weights)
 
 
-def base(shop: Workshop) -> None:
+def base(config: BuildConfig) -> None:
     """Train U-Net and text encoders and write the single-file checkpoint."""
     from miniature.base_model.checkpoint import write_checkpoint
     from miniature.base_model.train import train_base
 
-    train_base(shop.build, shop.tokenizer, shop.processes)
-    write_checkpoint(shop.build, shop.weights, shop.tokenizer)
+    train_base(config.build, config.tokenizer, config.processes)
+    write_checkpoint(config.build, config.weights, config.tokenizer)
 
 
-def control(shop: Workshop) -> None:
-    """Train the Control-LoRA: edges into the base model's pictures."""
+def control(config: BuildConfig) -> None:
+    """Train the Control-LoRA, which makes the base model follow edges."""
     from miniature.base_model.train_control_lora import train_control
 
-    train_control(shop.build, shop.weights, shop.tokenizer, shop.processes)
+    train_control(config.build, config.weights, config.tokenizer, config.processes)
 
 
-def outfit(shop: Workshop) -> None:
-    """Train the second LoRA: a blue beanie for everybody."""
+def outfit(config: BuildConfig) -> None:
+    """Train the second LoRA: a blue beanie for any person."""
     from miniature.base_model.outfit_lora import train_outfit
 
-    train_outfit(shop.weights, shop.tokenizer)
+    train_outfit(config.weights, config.tokenizer)
 
 
-def photomaker(shop: Workshop) -> None:
-    """Train the identity encoder of the LoRA weight pipeline; it stays in the scratch folder."""
+def photomaker(config: BuildConfig) -> None:
+    """Train the identity encoder of the LoRA dataset pipeline; it stays in the scratch folder."""
     from miniature.encoders.photomaker import train_photomaker
 
-    train_photomaker(shop.weights, shop.build, shop.tokenizer)
+    train_photomaker(config.weights, config.build, config.tokenizer)
 
 
-def teachers(shop: Workshop) -> None:
-    """Train the LoRAs of all splits; processes share the batches."""
+def teachers(config: BuildConfig) -> None:
+    """Train a LoRA for each person of all splits; processes share the batches."""
     from training.engine.processes import end_with_parent
 
-    with ProcessPoolExecutor(shop.processes, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
-        jobs = [pool.submit(_teach, shop, part) for part in range(shop.processes)]
+    with ProcessPoolExecutor(config.processes, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+        jobs = [pool.submit(_train_teachers, config, part) for part in range(config.processes)]
         for job in jobs:
             job.result()
 
 
-def _teach(shop: Workshop, part: int) -> None:
+def _train_teachers(config: BuildConfig, part: int) -> None:
     from miniature.base_model.checkpoint import load_checkpoint
     from miniature.base_model.model import Tokenizer
     from miniature.personal.teachers import make_split
 
     torch.set_num_threads(1)
-    tokenizer = Tokenizer(shop.tokenizer)
-    model, autoencoder = load_checkpoint(shop.weights)
+    tokenizer = Tokenizer(config.tokenizer)
+    model, autoencoder = load_checkpoint(config.weights)
     for split in ("validation", "train", "held_out"):
-        make_split(shop.build, split, model, autoencoder, tokenizer, part, shop.processes)
+        make_split(config.build, split, model, autoencoder, tokenizer, part, config.processes)
 
 
-def difflora(shop: Workshop) -> None:
+def difflora(config: BuildConfig) -> None:
     """Train LAE, MIF and DiT, choose the sampling defaults on validation people, and write the checkpoint."""
-    from miniature.personal.train import train_personal
+    from miniature.personal.train import train_difflora
 
-    train_personal(shop.build, shop.weights, shop.tokenizer, shop.processes)
-
-
-def held_out(shop: Workshop) -> None:
-    """Ship the held-out people's teachers, for comparison only."""
-    from miniature.personal.train import ship_held_out
-
-    ship_held_out(shop.build, shop.weights, shop.tokenizer)
+    train_difflora(config.build, config.weights, config.tokenizer, config.processes)
 
 
-STAGES: dict[str, Callable[[Workshop], None]] = {
+def held_out(config: BuildConfig) -> None:
+    """Write the held-out people's teachers, for comparison only."""
+    from miniature.personal.ship_held_out import ship_held_out
+
+    ship_held_out(config.build, config.weights, config.tokenizer)
+
+
+STAGES: dict[str, Callable[[BuildConfig], None]] = {
     stage.__name__: stage
     for stage in (
-        pictures,
+        images,
         vae,
         faces,
         image_encoder,
@@ -157,19 +163,17 @@ STAGES: dict[str, Callable[[Workshop], None]] = {
 }
 
 
-def build(shop: Workshop, stages: list[str]) -> None:
-    """Run stages in order; seconds of each are added up in build/seconds.json, over interruptions too."""
+def build(config: BuildConfig, stages: list[str]) -> None:
+    """Run stages in order; the seconds of each are summed in build/seconds.json, also over interruptions."""
     torch.set_num_threads(1)
-    shop.build.mkdir(parents=True, exist_ok=True)
-    clock = shop.build / "seconds.json"
+    path = config.build / "seconds.json"
     for name in stages:
         start = time.monotonic()
         print(f"stage {name}: {(STAGES[name].__doc__ or '').splitlines()[0]}")
         try:
-            STAGES[name](shop)
+            STAGES[name](config)
         finally:
-            seconds = json.loads(clock.read_text()) if clock.exists() else {}
+            seconds = json.loads(path.read_text()) if path.exists() else {}
             seconds[name] = seconds.get(name, 0.0) + time.monotonic() - start
-            partial = clock.with_suffix(".partial")
-            partial.write_text(json.dumps(seconds, indent=1))
-            partial.replace(clock)
+            with replacing(path) as partial:
+                partial.write_text(json.dumps(seconds, indent=1))

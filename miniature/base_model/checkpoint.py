@@ -1,6 +1,6 @@
 """The trained base model as one single-file SDXL checkpoint: written by stage `base`, read by all stages after it.
 
-So teachers and DiffLoRA see the very weights that ship, and can be made again from them alone.
+So teachers and DiffLoRA are trained on the very weights that ship, and can be trained again from them alone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from .model import BaseModel, Tokenizer, expand_vocabulary
+from .model import TinySDXL, Tokenizer, expand_vocabulary
 from .single_file import load_single_file, save_single_file
 from .train import load_base
 from .train_vae import CONFIG, load_vae
@@ -23,21 +23,21 @@ def write_checkpoint(build: Path, weights: Path, tokenizer: Path) -> Path:
     base, tokens = load_base(build, Tokenizer(tokenizer))
     full = expand_vocabulary(base, tokens)
     path = weights / "checkpoints" / NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
     save_single_file(path, full.unet, full.text_l, full.text_g, export_taesd(load_vae(build)))
     return path
 
 
-def load_checkpoint(weights: Path) -> tuple[BaseModel, TinyVAE]:
+def load_checkpoint(weights: Path) -> tuple[TinySDXL, TinyVAE]:
     """The base model and its autoencoder from weights/checkpoints/miniature_sdxl.safetensors, for inference.
 
-    Raises FileNotFoundError if it has not been made.
+    Raises:
+        FileNotFoundError: The file has not been made.
     """
     path = weights / "checkpoints" / NAME
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: make it with `python -m miniature build base`")
     parts = load_single_file(path)
-    model = BaseModel(None)
+    model = TinySDXL(None)
     model.unet, model.text_l, model.text_g = parts.unet, parts.text_encoder, parts.text_encoder_2
     vae = TinyVAE(CONFIG)
     vae.load_state_dict(import_taesd(parts.taesd, vae))

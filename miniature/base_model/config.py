@@ -1,14 +1,18 @@
-"""Sizes of the miniature's base model: SDXL's shape, small enough to be trained from nothing on two CPU cores."""
+"""Sizes of the base model, SDXL's shape but small enough to be trained from scratch on two CPU cores; LoRA layout."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from difflora_core.lora.layout import LoRALayout
+
 LATENT_SIZE = 16
-PICTURE_SIZE = 128
-VAE_SCALE = 0.13025  # SDXL's latent scaling; the file's `vae_scale` undoes it, so TAESD's own latents are of unit size
+IMAGE_SIZE = 128
 TEXT_L_WIDTH, TEXT_G_WIDTH = 32, 64
-TIME_IDS = (PICTURE_SIZE, PICTURE_SIZE, 0, 0, PICTURE_SIZE, PICTURE_SIZE)  # what ComfyUI sends for a 128 × 128 picture
+TIME_IDS = (IMAGE_SIZE, IMAGE_SIZE, 0, 0, IMAGE_SIZE, IMAGE_SIZE)
+"""What ComfyUI sends for a 128 × 128 image."""
+LORA_RANK = 4
+"""Of every person's LoRA."""
 
 UNET: dict[str, Any] = {
     "sample_size": LATENT_SIZE,
@@ -53,3 +57,8 @@ TEXT_G: dict[str, Any] = {
     "hidden_act": "gelu",
     "pad_token_id": 0,
 }
+
+
+def lora_layout(rank: int = LORA_RANK) -> LoRALayout:
+    """Layout of the miniature's LoRAs: attention and feed-forward layers."""
+    return LoRALayout.from_config(UNET, rank, feed_forward=True)

@@ -1,10 +1,10 @@
-"""A Control-LoRA for the miniature's base model: a ControlNet whose weights are the base model's own, plus low rank.
+"""A Control-LoRA for the miniature's base model: a ControlNet whose weights are the base model's own plus low rank.
 
-Trained in diffusers, written in the layout of the Control-LoRA files that ComfyUI's Load ControlNet Model reads: the
-host copies the U-Net's weights and adds `up @ down`, so that the file holds only what is new.
+Trained in diffusers, written in the layout of Control-LoRA files, which ComfyUI's Load ControlNet Model reads: it
+copies the U-Net's weights and adds `up @ down`, so that the file holds only what is new.
 
-    lora_controlnet              empty, the host's sign
-    input_hint_block.{0,2,…,14}  the edge picture's own convolutions, whole
+    lora_controlnet              empty, marks the format
+    input_hint_block.{0,2,…,14}  convolutions of the edge image
     zero_convs.N.0, middle_block_out.0
     input_blocks.…  .up, .down   low-rank changes of linear layers and convolutions
 """
@@ -19,37 +19,44 @@ from torch.nn.utils import parametrize
 from difflora_core.files import write_tensors
 
 from . import config as base_config
-from .model import Condition
+from .model import TextCondition
 from .single_file_names import unet_names
 
 RANK = 4
 HINT_CHANNELS = (16, 32, 96, 256)
-"""Widths of the edge picture's convolutions: fixed by the host."""
-CHANGED = "parametrizations.weight.0"
+"""Widths of the edge image's convolutions, fixed by ComfyUI."""
+PARAMETRIZATION = "parametrizations.weight.0"
 
 
 class LowRank(nn.Module):
-    """weight → weight + up @ down, starting at no change."""
+    """A parametrization: weight → weight + up @ down, which starts at no change."""
 
     def __init__(self, weight: Tensor, rank: int, generator: torch.Generator) -> None:
-        """weight: of a linear layer or a convolution, (out, in, …)."""
+        """Start with a random `down` and `up` zero.
+
+        Args:
+            weight: Of a linear layer or a convolution: (out, in, …).
+            rank: Of the change.
+            generator: Draws `down`.
+        """
         super().__init__()
         inside = weight[0].numel()
         self.down = nn.Parameter((torch.rand(rank, inside, generator=generator) * 2 - 1) / inside**0.5)
         self.up = nn.Parameter(torch.zeros(len(weight), rank))
 
     def forward(self, weight: Tensor) -> Tensor:
+        """The changed weight, of the same shape."""
         return weight + (self.up @ self.down).view_as(weight)
 
 
 class ControlLoRA(nn.Module):
-    """The ControlNet while it is trained. Only its low-rank changes, hint convolutions and zero convolutions learn."""
+    """The ControlNet in training: low-rank changes, hint and zero convolutions are trained, the rest is frozen."""
 
     def __init__(self, unet: UNet2DConditionModel, rank: int = RANK) -> None:
         super().__init__()
         self.net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=HINT_CHANNELS)
         self.net.requires_grad_(False)
-        generator = torch.Generator().manual_seed(2408)
+        generator = torch.Generator().manual_seed(2408)  # the shipped Control-LoRA began with these draws
         for part in (self.net.down_blocks, self.net.mid_block):
             layers = [layer for layer in part.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
             for layer in layers:
@@ -62,7 +69,7 @@ class ControlLoRA(nn.Module):
             part.requires_grad_(True)
 
     def forward(
-        self, noisy: Tensor, timesteps: Tensor, condition: Condition, hint: Tensor
+        self, noisy: Tensor, timesteps: Tensor, condition: TextCondition, hint: Tensor
     ) -> tuple[list[Tensor], Tensor]:
         """Residuals for the U-Net's skip connections and its middle, from hint (batch, 3, 128, 128) in [0, 1]."""
         time_ids = torch.tensor([base_config.TIME_IDS], dtype=noisy.dtype).expand(len(noisy), -1)
@@ -73,23 +80,23 @@ class ControlLoRA(nn.Module):
 def export_control(control: ControlLoRA) -> dict[str, Tensor]:
     """The trained parts under the names of a Control-LoRA file, float16."""
     state = dict(control.net.named_parameters())
-    changed = [name.removesuffix(f".{CHANGED}.up") for name in state if name.endswith(f"{CHANGED}.up")]
+    changed = [name.removesuffix(f".{PARAMETRIZATION}.up") for name in state if name.endswith(f"{PARAMETRIZATION}.up")]
     places = unet_names(base_config.UNET, [f"{name}.weight" for name in changed])
     tensors = {"lora_controlnet": torch.zeros(0)}
     for name in changed:
-        up, down = state[f"{name}.{CHANGED}.up"], state[f"{name}.{CHANGED}.down"]
+        up, down = state[f"{name}.{PARAMETRIZATION}.up"], state[f"{name}.{PARAMETRIZATION}.down"]
         shape = state[f"{name}.parametrizations.weight.original"].shape
         place = places[f"{name}.weight"].removesuffix("weight")
         tensors[place + "up"] = up.view(*up.shape, *(1,) * (len(shape) - 2))
         tensors[place + "down"] = down.view(len(down), *shape[1:])
     for name, tensor in state.items():
         if name.startswith("controlnet_"):
-            tensors[_whole(name)] = tensor
+            tensors[_stored_name(name)] = tensor
     return {name: tensor.detach().half().contiguous() for name, tensor in tensors.items()}
 
 
-def _whole(name: str) -> str:
-    """The file's name of a tensor that is stored whole."""
+def _stored_name(name: str) -> str:
+    """The file's name of a tensor that is stored as it is, not as a low-rank change."""
     part, *rest = name.split(".")
     kind = rest[-1]
     if part == "controlnet_mid_block":

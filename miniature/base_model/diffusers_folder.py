@@ -1,4 +1,4 @@
-"""The miniature's single-file checkpoint as a diffusers folder: what programs on diffusers' own SDXL pipeline read.
+"""The miniature's single-file checkpoint as a folder that diffusers' SDXL pipeline reads.
 
 model_index.json, unet/, text_encoder/, text_encoder_2/, tokenizer/, tokenizer_2/, scheduler/, vae/
 """
@@ -18,13 +18,17 @@ from .single_file import load_single_file
 
 
 def export_diffusers(checkpoint: Path, folder: Path, tokenizer: Path) -> Path:
-    """Write `checkpoint` (a file of miniature.base_model.single_file) as an SDXL folder of diffusers, in float32, and return it.
+    """Write a checkpoint as an SDXL folder of diffusers, in float32, and return the folder.
 
-    tokenizer: folder with SDXL's vocab.json and merges.txt. A folder written earlier is replaced; at any moment
-    `folder` is either absent or whole.
+    A folder written earlier is replaced; at any moment `folder` is either absent or whole.
+
+    Args:
+        checkpoint: A file of `miniature.base_model.single_file`.
+        folder: The folder to write.
+        tokenizer: Folder with SDXL's vocab.json and merges.txt.
 
     Raises:
-        FileNotFoundError: no checkpoint or no tokenizer.
+        FileNotFoundError: There is no checkpoint or no tokenizer.
         FileExistsError: `folder` holds something else.
     """
     if not checkpoint.is_file():
@@ -43,7 +47,7 @@ def export_diffusers(checkpoint: Path, folder: Path, tokenizer: Path) -> Path:
         tokenizer_2=CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True, model_max_length=77, pad_token="!"),
         unet=parts.unet,
         scheduler=DDIMScheduler.from_config(noise_scheduler().config),
-        # It was trained with the empty caption encoded like any other, as ComfyUI does
+        # As in training and in ComfyUI, the empty caption is encoded like any other
         force_zeros_for_empty_prompt=False,
         add_watermarker=False,
     )
@@ -61,7 +65,7 @@ def export_diffusers(checkpoint: Path, folder: Path, tokenizer: Path) -> Path:
 
 
 def _autoencoder(taesd: Mapping[str, Tensor]) -> AutoencoderTiny:
-    """Diffusers' TAESD with this state: pictures in [-1, 1], latents of the U-Net's own (unit) size."""
+    """Diffusers' TAESD with this state: images in [-1, 1], latents of unit variance, as the U-Net takes them."""
     vae = AutoencoderTiny(scaling_factor=1.0)
     vae.load_state_dict({_diffusers_name(name): tensor for name, tensor in taesd.items() if name.startswith("taesd_")})
     return vae.eval().requires_grad_(False)

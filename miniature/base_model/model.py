@@ -1,8 +1,8 @@
-"""The miniature's base model: U-Net and two text encoders of SDXL's shape, trained together from nothing.
+"""The miniature's base model: U-Net and two text encoders of SDXL's shape, trained together from scratch.
 
-v-prediction with zero terminal SNR (rescaled SDXL betas), so that flat backgrounds come out in their true color.
-While training, the text encoders hold only the few dozen tokens that captions use; `expand_vocabulary` puts them back
-into the tokenizer's 49,408 rows, unused rows zero.
+v-prediction with zero terminal SNR (rescaled SDXL betas), so that flat backgrounds get their true color. In training
+the text encoders hold only the few dozen tokens that captions use; `expand_vocabulary` puts them back into the
+tokenizer's 49,408 rows, the unused ones zero.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from miniature.world.people import BACKGROUNDS, EXPRESSIONS, GAZES, GLASSES, HATS, LIGHTS, POSES, SHIRTS, Scene, caption
+from miniature.world.scenes import BACKGROUNDS, EXPRESSIONS, GAZES, GLASSES, HATS, LIGHTS, POSES, SHIRTS, Scene, caption
 
 from . import config as base_config
 
@@ -42,7 +42,11 @@ class Tokenizer:
     """Captions → token ids of both text encoders, padded to 77 (L with the end token, G with 0)."""
 
     def __init__(self, folder: Path) -> None:
-        """folder: the SDXL tokenizer's vocab.json and merges.txt (ComfyUI carries them in comfy/sd1_tokenizer)."""
+        """Read the SDXL tokenizer's vocab.json and merges.txt (see `miniature.comfyui.host.find_tokenizer`).
+
+        Raises:
+            FileNotFoundError: They are not in `folder`.
+        """
         if not (folder / "merges.txt").exists():
             raise FileNotFoundError(f"no SDXL tokenizer in {folder}: expected vocab.json and merges.txt there")
         self.tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
@@ -63,7 +67,7 @@ def _pad(ids: list[int], pad: int) -> Tensor:
 
 
 def used_tokens(tokenizer: Tokenizer) -> Tensor:
-    """Sorted ids of all tokens that any caption can hold."""
+    """Sorted ids of all tokens that captions are made of: int64 (tokens,)."""
     words = ["", caption(Scene())]
     for field in (EXPRESSIONS, GAZES, POSES, LIGHTS, GLASSES, HATS, SHIRTS, BACKGROUNDS):
         words += [f"{word}, {word} background" for word in field]
@@ -72,22 +76,31 @@ def used_tokens(tokenizer: Tokenizer) -> Tensor:
 
 
 @dataclass
-class Condition:
-    """Text conditioning of SDXL: context (batch, 77, 96), pooled (batch, 64)."""
+class TextCondition:
+    """Text conditioning of SDXL."""
 
     context: Tensor
+    """Penultimate states of both text encoders: (batch, 77, 96)."""
     pooled: Tensor
+    """Pooled state of the second one: (batch, 64)."""
 
-    def repeat(self, times: int) -> Condition:
-        return Condition(self.context.repeat(times, 1, 1), self.pooled.repeat(times, 1))
+    def repeat(self, times: int) -> TextCondition:
+        """The same batch several times over."""
+        return TextCondition(self.context.repeat(times, 1, 1), self.pooled.repeat(times, 1))
 
 
-class BaseModel(nn.Module):
-    """U-Net and text encoders. `tokens`: ids kept in the embedding tables, None for the whole vocabulary."""
+class TinySDXL(nn.Module):
+    """U-Net and text encoders."""
 
     lookup: Tensor
+    """Row of the embedding tables for each id of the tokenizer: int64 (49408,)."""
 
     def __init__(self, tokens: Tensor | None = None) -> None:
+        """Start with random weights.
+
+        Args:
+            tokens: Sorted ids that the embedding tables hold; None for the whole vocabulary.
+        """
         super().__init__()
         size = VOCABULARY if tokens is None else len(tokens)
         end = END_TOKEN if tokens is None else int(torch.searchsorted(tokens, torch.tensor(END_TOKEN)))
@@ -103,19 +116,30 @@ class BaseModel(nn.Module):
         self.text_g = CLIPTextModelWithProjection(CLIPTextConfig(**{**base_config.TEXT_G, **compact}))
         self.unet = UNet2DConditionModel(**base_config.UNET)
 
-    def encode(self, ids: tuple[Tensor, Tensor]) -> Condition:
-        """Token ids (batch, 77) of both encoders → penultimate states and the G encoder's pooled state."""
+    def encode(self, ids: tuple[Tensor, Tensor]) -> TextCondition:
+        """Token ids (batch, 77) for both encoders → text condition."""
         left = self.text_l(self.lookup[ids[0]], output_hidden_states=True)
         right = self.text_g(self.lookup[ids[1]], output_hidden_states=True)
         context = torch.cat([left.hidden_states[-2], right.hidden_states[-2]], dim=-1)
-        return Condition(context, right.text_embeds)
+        return TextCondition(context, right.text_embeds)
 
     def predict(
-        self, noisy: Tensor, timesteps: Tensor, condition: Condition, control: tuple[list[Tensor], Tensor] | None = None
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        condition: TextCondition,
+        control: tuple[list[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """V for noisy latents (batch, 4, 16, 16) at integer timesteps (batch,).
+        """Predict v.
 
-        control: a ControlNet's residuals for the skip connections and the middle.
+        Args:
+            noisy: Noisy latents (batch, 4, 16, 16).
+            timesteps: Integers (batch,).
+            condition: Text conditions of the batch.
+            control: A ControlNet's residuals for the skip connections and the middle.
+
+        Returns:
+            (batch, 4, 16, 16).
         """
         time_ids = torch.tensor([base_config.TIME_IDS], dtype=noisy.dtype).expand(len(noisy), -1)
         added = {"text_embeds": condition.pooled, "time_ids": time_ids}
@@ -130,15 +154,15 @@ class BaseModel(nn.Module):
         ).sample
 
     def freeze_unused(self) -> None:
-        """No gradient for what the penultimate layer never sees."""
+        """Switch off gradients of layers behind the penultimate state, which nothing reads."""
         for name, parameter in self.text_l.named_parameters():
             if "layers.1." in name or "final_layer_norm" in name:
                 parameter.requires_grad_(False)
 
 
-def expand_vocabulary(compact: BaseModel, tokens: Tensor) -> BaseModel:
+def expand_vocabulary(compact: TinySDXL, tokens: Tensor) -> TinySDXL:
     """The same model with full embedding tables."""
-    full = BaseModel(None)
+    full = TinySDXL(None)
     state = compact.state_dict()
     for name, parameter in full.state_dict().items():
         if parameter.shape != state[name].shape:
@@ -150,29 +174,5 @@ def expand_vocabulary(compact: BaseModel, tokens: Tensor) -> BaseModel:
 
 
 def load_latents(folder: Path) -> dict[str, Tensor]:
-    """All cached latents by block name: float16 (people, pictures, 4, 16, 16)."""
+    """All cached latents by block name: float16 (people, images, 4, 16, 16)."""
     return {path.stem: load_file(path)["latents"] for path in sorted(folder.glob("*.safetensors"))}
-
-
-@torch.no_grad()
-def sample_latents(
-    model: BaseModel,
-    condition: Condition,
-    empty: Condition,
-    generator: torch.Generator,
-    steps: int = 16,
-    guidance: float = 3.0,
-) -> Tensor:
-    """DDIM samples (batch, 4, 16, 16) for previews while training; ComfyUI makes every picture that is reported."""
-    from diffusers import DDIMScheduler
-
-    scheduler = DDIMScheduler.from_config(noise_scheduler().config)
-    scheduler.set_timesteps(steps)
-    latents = torch.randn(len(condition.pooled), 4, 16, 16, generator=generator)
-    both = Condition(torch.cat([condition.context, empty.context]), torch.cat([condition.pooled, empty.pooled]))
-    for timestep in scheduler.timesteps:
-        times = timestep.expand(2 * len(latents))
-        with_text, without = model.predict(torch.cat([latents, latents]), times, both).chunk(2)
-        v = without + guidance * (with_text - without)
-        latents = scheduler.step(v, timestep, latents).prev_sample
-    return latents

@@ -1,7 +1,7 @@
-"""Stage `outfit`: a second LoRA, for a thing instead of a person, to show that personal LoRAs compose with others.
+"""Stage `outfit`: a second LoRA, of a hat, to show that the LoRA of a person can be combined with others.
 
-A blue beanie, where the base model knows only red ones, learned from many training people, so that it holds the beanie
-and nobody's face.
+It shows a blue beanie, where the base model knows only red ones, and is trained on many training people, so that it
+holds the beanie and no face.
 """
 
 from dataclasses import replace
@@ -11,23 +11,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from difflora_core.diffusion_loss import stratified_timesteps
 from difflora_core.files import write_tensors
 from difflora_core.lora.file_formats import lora_state_dict
-from difflora_core.lora.layout import LoRALayout
+from difflora_core.seeds import generator_for
 from miniature.world.drawing import draw
-from miniature.world.image_blocks import scene_of
-from miniature.world.people import Scene, caption, person, split_people
-from training.dreambooth.train import DreamBoothConfig, shared_start, train_loras
+from miniature.world.people import person, split_people
+from miniature.world.scenes import BEANIE, Scene, caption, training_scene
+from training.dreambooth.config import DreamBoothConfig
+from training.dreambooth.train import shared_start, train_loras
 
-from . import config as base_config
 from .checkpoint import load_checkpoint
-from .model import Condition, Tokenizer, noise_scheduler
+from .config import lora_layout
+from .model import TextCondition, Tokenizer, noise_scheduler
+from .vae import to_pixels
 
 NAME = "miniature_blue_beanie.safetensors"
 RANK = 2
 PEOPLE = 256
-CONFIG = DreamBoothConfig(steps=400, rows=16, learning_rate=2.5e-3, seed=5)
-BEANIE = "wearing a red beanie"
+CONFIG = DreamBoothConfig(
+    rank=RANK,
+    feed_forward=True,
+    people=1,
+    steps=400,
+    images_per_person=16,
+    learning_rate=2.5e-3,
+    warmup=5,
+    seed=5,
+    dtype="fp32",
+    gradient_checkpointing=False,
+)
 
 
 def blue_beanie(index: int, scene: Scene) -> np.ndarray:
@@ -45,28 +58,26 @@ def train_outfit(weights: Path, tokenizer: Path) -> None:
     if path.exists():
         return
     base, vae = load_checkpoint(weights)
-    everyone = split_people("train")[:PEOPLE]
-    pictures = np.stack([blue_beanie(index, scene_of(index, 0)) for index in everyone])
-    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255.0
-    captions = [caption(replace(scene_of(index, 0), hat="")) for index in everyone]
+    people = split_people("train")[:PEOPLE]
+    pixels = to_pixels(np.stack([blue_beanie(index, training_scene(index, 0)) for index in people]))
+    captions = [caption(replace(training_scene(index, 0), hat="")) for index in people]
     with torch.no_grad():
         latents = torch.cat([vae.encode(part) for part in pixels.split(32)])
         condition = base.encode(Tokenizer(tokenizer)(captions))
     scheduler = noise_scheduler()
-    layout = LoRALayout.from_unet_config(base_config.UNET, RANK, feed_forward=True)
+    layout = lora_layout(RANK)
 
-    def loss(step: int, generator: torch.Generator) -> Tensor:
-        picks = torch.randint(0, PEOPLE, (CONFIG.rows,), generator=generator)
-        timesteps = (
-            (torch.arange(CONFIG.rows) + torch.rand(CONFIG.rows, generator=generator)) / CONFIG.rows * 1000
-        ).long()
+    def loss(step: int) -> Tensor:
+        generator = generator_for(CONFIG.seed, "outfit", step)
+        picks = torch.randint(0, PEOPLE, (CONFIG.images_per_person,), generator=generator)
+        timesteps = stratified_timesteps(CONFIG.images_per_person, 1000, generator)
         clean = latents[picks]
         noise = torch.randn(clean.shape, generator=generator)
-        text = Condition(condition.context[picks], condition.pooled[picks])
+        text = TextCondition(condition.context[picks], condition.pooled[picks])
         predicted = base.predict(scheduler.add_noise(clean, noise, timesteps), timesteps, text)
         target = scheduler.get_velocity(clean, noise, timesteps)
         return (predicted - target).square().mean()[None]
 
     start = shared_start(layout)
-    lora = train_loras(base.unet, layout, start, 1, loss, CONFIG)[0]
-    write_tensors(path, {name: tensor.half() for name, tensor in lora_state_dict(lora, layout).items()})
+    loras, _ = train_loras(base.unet, layout, start, 1, loss, CONFIG)
+    write_tensors(path, {name: tensor.half() for name, tensor in lora_state_dict(loras[0], layout).items()})

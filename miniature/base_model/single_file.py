@@ -5,7 +5,7 @@
     conditioner.embedders.1.model.*  CLIP-G, open_clip's names (q, k, v in one matrix)
     model.diffusion_model.*          the U-Net, block by block in order of execution
     v_pred, ztsnr                    empty tensors: v-prediction with zero terminal signal-to-noise ratio
-    miniature.head_widths            widths of one attention head in U-Net, CLIP-L, CLIP-G: all that shapes cannot tell
+    miniature.head_widths            widths of one attention head in U-Net, CLIP-L, CLIP-G, which no shape shows
 
 The file's metadata holds the three configurations, so that `load_single_file` needs nothing else.
 """
@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from difflora_core.files import write_tensors
 
 from .single_file_names import from_open_clip, to_open_clip, unet_names
 
@@ -55,8 +56,11 @@ class SingleFile:
     """The parts of a single-file checkpoint, in evaluation mode, without gradients."""
 
     unet: UNet2DConditionModel
+    """The U-Net."""
     text_encoder: CLIPTextModel
+    """CLIP-L."""
     text_encoder_2: CLIPTextModelWithProjection
+    """CLIP-G."""
     taesd: dict[str, Tensor]
     """`taesd_encoder.*`, `taesd_decoder.*`, `vae_scale`, `vae_shift`."""
 
@@ -72,16 +76,16 @@ def save_single_file(
     """Write one checkpoint that ComfyUI's CheckpointLoaderSimple reads (with the miniature's companion folder).
 
     Args:
-        path: the file, usually `….safetensors`.
+        path: The file, usually `….safetensors`.
         unet: SDXL-shaped: text_time additions, linear projections, heads of one width.
         text_encoder: CLIP-L, activation quick_gelu.
         text_encoder_2: CLIP-G with projection, activation gelu.
-        taesd_state: names as ComfyUI's TAESD has them, `taesd_encoder.N…` and `taesd_decoder.N…`; `vae_scale` and
+        taesd_state: Names as ComfyUI's TAESD has them, `taesd_encoder.N…` and `taesd_decoder.N…`; `vae_scale` and
             `vae_shift` may be left out (0.13025 and 0).
-        dtype: of the stored weights.
+        dtype: Of the stored weights.
 
     Raises:
-        ValueError: a part that SDXL's layout cannot hold, named.
+        ValueError: SDXL's layout cannot hold a network; the message says which and why.
     """
     _check_text_encoders(text_encoder.config, text_encoder_2.config)
     widths = [unet_head_width(unet.config), *map(_text_head_width, (text_encoder.config, text_encoder_2.config))]
@@ -103,15 +107,15 @@ def save_single_file(
         "text_encoder": config,
         "text_encoder_2": config_2,
     }
-    save_file(stored, path, metadata={name: json.dumps(config) for name, config in configs.items()})
+    write_tensors(path, stored, {name: json.dumps(config) for name, config in configs.items()})
 
 
 def load_single_file(path: str | Path, dtype: torch.dtype = torch.float32) -> SingleFile:
     """Read a checkpoint of `save_single_file` back into diffusers and transformers modules.
 
     Raises:
-        ValueError: the file's metadata does not hold the three configurations.
-        RuntimeError: a tensor is missing, left over, or of another shape (torch's own message names it).
+        ValueError: The file's metadata does not hold the three configurations.
+        RuntimeError: A tensor is missing, left over, or of another shape (torch's own message names it).
     """
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
@@ -119,25 +123,27 @@ def load_single_file(path: str | Path, dtype: torch.dtype = torch.float32) -> Si
         tensors = {name: file.get_tensor(name).to(dtype) for name in file.keys() if name != HEAD_WIDTHS}  # noqa: SIM118
     missing = {"unet", "text_encoder", "text_encoder_2"} - metadata.keys()
     if missing:
-        raise ValueError(f"{path}: no configuration of {sorted(missing)} in the file; was save_single_file its author?")
+        raise ValueError(
+            f"{path}: no configuration of {sorted(missing)} in the file; it was not written by save_single_file"
+        )
 
     unet = UNet2DConditionModel.from_config(json.loads(metadata["unet"]))
     names = unet_names(unet.config, unet.state_dict())
-    stored = _part(tensors, UNET)
+    stored = _with_prefix(tensors, UNET)
     _assign(unet, {name: stored.pop(names[name]) for name in names if names[name] in stored} | stored)
 
     text_encoder = CLIPTextModel(CLIPTextConfig(**json.loads(metadata["text_encoder"])))
-    _load_text_state(text_encoder, _part(tensors, CLIP_L))
+    _load_text_state(text_encoder, _with_prefix(tensors, CLIP_L))
     text_encoder_2 = CLIPTextModelWithProjection(CLIPTextConfig(**json.loads(metadata["text_encoder_2"])))
-    _load_text_state(text_encoder_2, from_open_clip(_part(tensors, CLIP_G)))
-    return SingleFile(unet.eval(), text_encoder.eval(), text_encoder_2.eval(), _part(tensors, VAE))
+    _load_text_state(text_encoder_2, from_open_clip(_with_prefix(tensors, CLIP_G)))
+    return SingleFile(unet.eval(), text_encoder.eval(), text_encoder_2.eval(), _with_prefix(tensors, VAE))
 
 
 def unet_head_width(config: Mapping[str, Any]) -> int:
     """Width of one attention head; diffusers' `attention_head_dim` is, against its name, the number of heads.
 
     Raises:
-        ValueError: levels whose heads differ in width, which ComfyUI's SDXL cannot express.
+        ValueError: Heads of different levels differ in width, which ComfyUI's SDXL cannot express.
     """
     channels, heads = config["block_out_channels"], config["attention_head_dim"]
     heads = [heads] * len(channels) if isinstance(heads, int) else heads
@@ -158,7 +164,7 @@ def _text_head_width(config: CLIPTextConfig) -> int:
 
 
 def _at_least_three_layers(model: torch.nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """State and configuration of a text encoder; layers that change nothing stand in front where it has under three.
+    """State and configuration of a text encoder; up to three layers, identity layers are put in front.
 
     ComfyUI takes the penultimate hidden state only of encoders with more than two layers. Counted from the end, a
     layer in front moves neither that state nor the last one.
@@ -171,7 +177,7 @@ def _at_least_three_layers(model: torch.nn.Module) -> tuple[dict[str, Tensor], d
         first = {name: tensor.clone() for name, tensor in state.items() if name.startswith("encoder.layers.0.")}
         for name, tensor in first.items():
             if "self_attn.out_proj" in name or "mlp.fc2" in name:
-                tensor.zero_()  # both branches add nothing to the residual stream
+                tensor.zero_()  # so that neither branch adds anything to the residual stream
         state = moved | first
         config["num_hidden_layers"] += 1
     return state, config
@@ -195,5 +201,5 @@ def _assign(model: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
     model.requires_grad_(False)
 
 
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

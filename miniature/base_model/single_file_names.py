@@ -47,11 +47,11 @@ def unet_names(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, str
     """Map each name of a diffusers U-Net to its name in the single file (without `model.diffusion_model.`).
 
     Args:
-        config: of UNet2DConditionModel; block types, layers_per_block and the number of levels are used.
-        names: of its state dict.
+        config: Of UNet2DConditionModel; block types, layers_per_block and the number of levels are used.
+        names: Of its state dict.
 
     Raises:
-        ValueError: a name that belongs to no known block.
+        ValueError: A name belongs to no known block.
     """
     blocks = _unet_blocks(config)
     # The longest block name that fits, so that "mid_block.resnets.1" does not take "mid_block.resnets.10".
@@ -70,7 +70,7 @@ def unet_names(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, str
 
 
 def _unet_blocks(config: Mapping[str, Any]) -> dict[str, str]:
-    """Blocks of a diffusers U-Net and their places; the single file counts every resnet and resampling in a row."""
+    """Blocks of a diffusers U-Net and their places: the single file numbers resnets and resampling layers in order."""
     levels = len(config["block_out_channels"])
     layers = config["layers_per_block"]
     depth = [layers] * levels if isinstance(layers, int) else list(layers)

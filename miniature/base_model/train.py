@@ -1,22 +1,22 @@
-"""Stage `base`: encode all training pictures once, then train U-Net and text encoders on the latents."""
+"""Stage `base`: encode all training images once, then train U-Net and text encoders on the latents."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from miniature.world.image_blocks import Block, load_block, scene_of, training_blocks
-from miniature.world.people import caption
-from training.engine.loop import TrainConfig, load_trained, train
+from difflora_core.files import write_tensors
+from miniature.world.image_blocks import Block, load_block, training_blocks
+from miniature.world.scenes import caption, training_scene
+from training.engine.config import TrainConfig
+from training.engine.loop import load_trained, train
 from training.engine.processes import in_processes
 
-from .model import BaseModel, Tokenizer, load_latents, noise_scheduler, used_tokens
+from .model import TinySDXL, Tokenizer, load_latents, noise_scheduler, used_tokens
 from .train_vae import load_vae
 
 CONFIG = TrainConfig(
@@ -24,23 +24,17 @@ CONFIG = TrainConfig(
 )
 BATCH = 16
 DROP_CAPTION, DROP_CLAUSE = 0.1, 0.15
+"""Probabilities of an empty caption, and of leaving out shirt or background."""
 
 
-def encode_block(pictures: Path, latents: Path, block: Block) -> None:
-    """Latents of a block's pictures, unless they are there: float16 (people, pictures, 4, 16, 16)."""
-    path = latents / f"{block.name}.safetensors"
+def encode_block(build: Path, block: Block) -> None:
+    """Write the latents of a block's images, unless they are there: float16 (people, images, 4, 16, 16)."""
+    path = build / "latents" / f"{block.name}.safetensors"
     if path.exists():
         return
-    vae = load_vae(latents.parent)
-    stack = load_block(pictures, block)
-    rows = []
-    for person in stack:
-        pixels = torch.from_numpy(np.array(person)).permute(0, 3, 1, 2).float() / 255.0
-        with torch.no_grad():
-            rows.append(vae.encode(pixels.contiguous(memory_format=torch.channels_last)).half().contiguous())
-    partial = path.with_suffix(".partial")
-    save_file({"latents": torch.stack(rows)}, partial)
-    partial.replace(path)
+    vae = load_vae(build)
+    rows = [vae.encode_images(person).half() for person in load_block(build / "images", block)]
+    write_tensors(path, {"latents": torch.stack(rows)})
 
 
 def train_base(build: Path, tokenizer: Path, processes: int) -> None:
@@ -49,10 +43,9 @@ def train_base(build: Path, tokenizer: Path, processes: int) -> None:
 
 
 def _encode_all(build: Path, rank: int, processes: int) -> None:
-    (build / "latents").mkdir(exist_ok=True)
     mine = training_blocks()[rank::processes]
     for block in tqdm(mine, desc="latents", disable=rank > 0):
-        encode_block(build / "pictures", build / "latents", block)
+        encode_block(build, block)
     if processes > 1:
         dist.barrier()
 
@@ -62,12 +55,10 @@ def _work(rank: int, processes: int, build: Path, tokenizer_folder: Path) -> Non
     tokenizer = Tokenizer(tokenizer_folder)
     latents = load_latents(build / "latents")
     blocks = [block for block in training_blocks() if block.name in latents]
-    index = [
-        (b, p, k) for b, block in enumerate(blocks) for p in range(len(block.people)) for k in range(block.pictures)
-    ]
+    index = [(b, p, k) for b, block in enumerate(blocks) for p in range(len(block.people)) for k in range(block.images)]
     scheduler = noise_scheduler()
 
-    def loss(model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(model: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         picks = torch.randint(0, len(index), (BATCH,), generator=generator).tolist()
         chances = torch.rand(BATCH, 3, generator=generator).tolist()
         rows, texts = [], []
@@ -75,7 +66,9 @@ def _work(rank: int, processes: int, build: Path, tokenizer_folder: Path) -> Non
             b, p, k = index[pick]
             rows.append(latents[blocks[b].name][p, k])
             drop = {n for n, chance in (("shirt", shirt), ("background", background)) if chance < DROP_CLAUSE}
-            texts.append("" if whole < DROP_CAPTION else caption(scene_of(blocks[b].people[p], k), frozenset(drop)))
+            texts.append(
+                "" if whole < DROP_CAPTION else caption(training_scene(blocks[b].people[p], k), frozenset(drop))
+            )
         clean = torch.stack(rows).float()
         noise = torch.randn(clean.shape, generator=generator)
         timesteps = torch.randint(0, 1000, (BATCH,), generator=generator)
@@ -85,25 +78,26 @@ def _work(rank: int, processes: int, build: Path, tokenizer_folder: Path) -> Non
         return value, {}
 
     torch.manual_seed(1)
-    model = BaseModel(used_tokens(tokenizer))
+    model = TinySDXL(used_tokens(tokenizer))
     model.freeze_unused()
     train(_Predictor(model), loss, CONFIG, build, "base")
 
 
 class _Predictor(nn.Module):
-    """Text encoders and U-Net as one forward pass, so that gradients are shared between processes."""
+    """Text encoders and U-Net as one forward pass, so that gradients are averaged over processes."""
 
-    def __init__(self, model: BaseModel) -> None:
+    def __init__(self, model: TinySDXL) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, noisy: Tensor, timesteps: Tensor, ids: tuple[Tensor, Tensor]) -> Tensor:
+        """Predict v from noisy latents, timesteps and token ids, as `TinySDXL.predict`."""
         return self.model.predict(noisy, timesteps, self.model.encode(ids))
 
 
-def load_base(build: Path, tokenizer: Tokenizer) -> tuple[BaseModel, Tensor]:
+def load_base(build: Path, tokenizer: Tokenizer) -> tuple[TinySDXL, Tensor]:
     """The trained base model (EMA) with its compact vocabulary, for inference, and the ids of that vocabulary."""
     tokens = used_tokens(tokenizer)
-    predictor = _Predictor(BaseModel(tokens))
+    predictor = _Predictor(TinySDXL(tokens))
     load_trained(predictor, build, "base")
     return predictor.model.eval().requires_grad_(False), tokens

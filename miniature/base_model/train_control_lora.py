@@ -1,4 +1,4 @@
-"""Stage `control`: train the Control-LoRA on Canny edges of the training people's pictures."""
+"""Stage `control`: train the Control-LoRA on Canny edges of the training people's images."""
 
 from pathlib import Path
 
@@ -8,45 +8,44 @@ from kornia.filters import canny
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from miniature.world.image_blocks import Block, load_block, scene_of, training_blocks
-from miniature.world.people import caption
-from training.engine.loop import TrainConfig, train
+from miniature.world.image_blocks import Block, load_block, training_blocks, write_array
+from miniature.world.scenes import caption, training_scene
+from training.engine.config import TrainConfig
+from training.engine.loop import train
 from training.engine.processes import in_processes
 
 from .checkpoint import load_checkpoint
 from .control_lora import ControlLoRA, write_control
-from .model import BaseModel, Tokenizer, load_latents, noise_scheduler
+from .model import TinySDXL, Tokenizer, load_latents, noise_scheduler
 from .train import encode_block
+from .vae import to_pixels
 
 NAME = "miniature_canny.safetensors"
 BLOCKS = 10
+"""Image blocks that are trained on."""
 THRESHOLDS = ((0.1, 0.2), (0.2, 0.4))
-"""Of ComfyUI's node Canny: lines of the finer and of the coarser kind take turns."""
+"""Low and high threshold of ComfyUI's node Canny; people take turns between finer and coarser lines."""
 TRAINING = TrainConfig(steps=4000, learning_rate=2e-3, warmup=100, ema=0.998, save_every=250, seed=6)
 BATCH = 8
 DROP_CAPTION = 0.3
-"""More often than for the base model, so that edges must say what the caption does not."""
+"""Probability of an empty caption: higher than for the base model, so that the edges are used."""
 
 
-def edges(pictures: np.ndarray, low: float, high: float) -> np.ndarray:
-    """What ComfyUI's node Canny makes of uint8 pictures (n, height, width, 3): bool (n, height, width)."""
-    pixels = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 255.0
-    return canny(pixels, low, high)[1][:, 0].bool().numpy()
+def edges(images: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Edges as ComfyUI's node Canny finds them in uint8 images (n, height, width, 3): bool (n, height, width)."""
+    return canny(to_pixels(images), low, high)[1][:, 0].bool().numpy()
 
 
 def edge_block(build: Path, block: Block) -> None:
-    """Edges of a block's pictures, unless they are there: bool (people, pictures, 128, 128)."""
+    """Write the edges of a block's images, unless they are there: bool (people, images, 128, 128)."""
     path = build / "edges" / f"{block.name}.npy"
     if path.exists():
         return
-    path.parent.mkdir(exist_ok=True)
     found = [
         edges(person, *THRESHOLDS[number % len(THRESHOLDS)])
-        for number, person in enumerate(load_block(build / "pictures", block))
+        for number, person in enumerate(load_block(build / "images", block))
     ]
-    partial = path.with_suffix(".partial.npy")
-    np.save(partial, np.stack(found))
-    partial.replace(path)
+    write_array(path, np.stack(found))
 
 
 def train_control(build: Path, weights: Path, tokenizer: Path, processes: int) -> None:
@@ -56,9 +55,8 @@ def train_control(build: Path, weights: Path, tokenizer: Path, processes: int) -
 
 def _work(rank: int, processes: int, build: Path, weights: Path, tokenizer_folder: Path) -> None:
     blocks = training_blocks()[:BLOCKS]
-    (build / "latents").mkdir(exist_ok=True)
     for block in tqdm(blocks[rank::processes], desc="edges", disable=rank > 0):
-        encode_block(build / "pictures", build / "latents", block)
+        encode_block(build, block)
         edge_block(build, block)
     torch.distributed.barrier()
     base, _ = load_checkpoint(weights)
@@ -71,23 +69,24 @@ def _work(rank: int, processes: int, build: Path, weights: Path, tokenizer_folde
 
 
 class ControlLoss:
-    """The base model's denoising loss with the ControlNet's residuals in its skip connections."""
+    """The base model's diffusion loss with the ControlNet's residuals in its skip connections."""
 
-    def __init__(self, build: Path, base: BaseModel, tokenizer: Tokenizer) -> None:
+    def __init__(self, build: Path, base: TinySDXL, tokenizer: Tokenizer) -> None:
         self.base, self.tokenizer, self.scheduler = base, tokenizer, noise_scheduler()
         self.blocks = training_blocks()[:BLOCKS]
         latents = load_latents(build / "latents")
         self.latents = [latents[block.name] for block in self.blocks]
         self.edges = [np.load(build / "edges" / f"{block.name}.npy", mmap_mode="r") for block in self.blocks]
 
-    def __call__(self, control: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, control: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """The loss on a random batch."""
         rows, hints, texts = [], [], []
-        for block, person, picture, drop in torch.randint(0, 2**30, (BATCH, 4), generator=generator).tolist():
+        for block, person, image, drop in torch.randint(0, 2**30, (BATCH, 4), generator=generator).tolist():
             block, person = block % len(self.blocks), person % len(self.blocks[0].people)
-            picture %= self.blocks[0].pictures
-            rows.append(self.latents[block][person, picture])
-            hints.append(torch.from_numpy(np.array(self.edges[block][person, picture])))
-            scene = scene_of(self.blocks[block].people[person], picture)
+            image %= self.blocks[0].images
+            rows.append(self.latents[block][person, image])
+            hints.append(torch.from_numpy(np.array(self.edges[block][person, image])))
+            scene = training_scene(self.blocks[block].people[person], image)
             texts.append("" if drop < DROP_CAPTION * 2**30 else caption(scene))
         clean = torch.stack(rows).float()
         hint = torch.stack(hints).float()[:, None].expand(-1, 3, -1, -1)

@@ -1,4 +1,4 @@
-"""Stage `vae`: train the autoencoder on crops of drawn pictures."""
+"""Stage `vae`: train the autoencoder on crops of drawn images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from miniature.world.drawing import CANVAS
 from miniature.world.image_blocks import TEACHER_PEOPLE, load_block, training_blocks
-from training.engine.loop import TrainConfig, load_trained, train
+from training.engine.config import TrainConfig
+from training.engine.loop import load_trained, train
 from training.engine.processes import in_processes
 
 from .vae import TinyVAE, VAEConfig, reconstruction_loss
@@ -21,54 +22,54 @@ CROP, BATCH = 64, 8
 
 
 def train_vae(build: Path, processes: int) -> None:
-    """Train to build/vae.safetensors (resumable). Crops show four times as many people per second."""
+    """Train to build/vae.safetensors (resumable). With crops a second of training shows four times as many people."""
     in_processes(_work, processes, build)
 
 
 def pixel_weight() -> Tensor:
-    """(1, 128, 128): pixels where eyes and mouth usually are count more, so that they become crisp first."""
+    """Weights (1, 128, 128) of the pixels: higher where eyes and mouth usually are, so that they become sharp first."""
     y, x = torch.meshgrid(torch.arange(CANVAS), torch.arange(CANVAS), indexing="ij")
     face = torch.exp(-(((x - 64) / 30.0) ** 2 + ((y - 76) / 26.0) ** 2))
     return (0.6 + 1.4 * face)[None]
 
 
-def _work(rank: int, processes: int, build: Path) -> None:
+def _work(_rank: int, _processes: int, build: Path) -> None:
     blocks = [
-        b for b in training_blocks() if b.people[0] < TEACHER_PEOPLE and (build / "pictures" / f"{b.name}.npy").exists()
+        b for b in training_blocks() if b.people[0] < TEACHER_PEOPLE and (build / "images" / f"{b.name}.npy").exists()
     ]
-    stacks = [load_block(build / "pictures", block) for block in blocks]
+    stacks = [load_block(build / "images", block) for block in blocks]
     weight = pixel_weight()
 
-    def loss(vae: torch.nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(vae: torch.nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         crops, weights = [], []
         for _ in range(BATCH):
-            block, person, picture, top, left = torch.randint(0, 2**30, (5,), generator=generator).tolist()
+            block, person, image, top, left = torch.randint(0, 2**30, (5,), generator=generator).tolist()
             stack = stacks[block % len(stacks)]
             top, left = 8 * (top % 9), 8 * (left % 9)
-            pixels = np.array(
-                stack[person % stack.shape[0], picture % stack.shape[1], top : top + CROP, left : left + CROP]
+            crop = np.array(
+                stack[person % stack.shape[0], image % stack.shape[1], top : top + CROP, left : left + CROP]
             )
-            crops.append(torch.from_numpy(pixels).permute(2, 0, 1))
+            crops.append(torch.from_numpy(crop).permute(2, 0, 1))
             weights.append(weight[:, top : top + CROP, left : left + CROP])
-        pictures = (torch.stack(crops).float() / 255.0).contiguous(memory_format=torch.channels_last)
-        value, mse = vae(pictures, torch.stack(weights), generator)
+        pixels = (torch.stack(crops).float() / 255.0).contiguous(memory_format=torch.channels_last)
+        value, mse = vae(pixels, torch.stack(weights), generator)
         return value, {"psnr": float(-10 * torch.log10(mse))}
 
     torch.manual_seed(0)
     vae = TinyVAE(CONFIG).to(memory_format=torch.channels_last)
-    module = _WithLoss(vae)
-    train(module, loss, TRAINING, build, "vae")
+    train(_WithLoss(vae), loss, TRAINING, build, "vae")
 
 
 class _WithLoss(torch.nn.Module):
-    """The loss as the forward pass, so that gradients are shared between processes."""
+    """The loss as the forward pass, so that gradients are averaged over processes."""
 
     def __init__(self, vae: TinyVAE) -> None:
         super().__init__()
         self.vae = vae
 
-    def forward(self, pictures: Tensor, weight: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return reconstruction_loss(self.vae, pictures, weight, generator)
+    def forward(self, pixels: Tensor, weight: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Loss and mean squared error, as `reconstruction_loss`."""
+        return reconstruction_loss(self.vae, pixels, weight, generator)
 
 
 def load_vae(build: Path) -> TinyVAE:

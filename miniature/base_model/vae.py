@@ -1,9 +1,9 @@
 """The miniature's autoencoder: TAESD's architecture and keys, trained here with fewer active channels.
 
-ComfyUI recognizes a small VAE by TAESD's keys: /8, 64 channels everywhere. Most of those are not needed for drawings,
-so a narrower network is trained and written into the 64 channels: surplus channels get zero weights and stay exactly
-zero through convolution, ReLU and skip; a block that is not trained gets zero weights and is then exactly a ReLU.
-So the exported file computes the very same function (tested).
+ComfyUI recognizes a small VAE by TAESD's keys: an eighth of the resolution, 64 channels everywhere. Drawings need few
+of those channels, so a narrower network is trained and written into the 64: surplus channels get zero weights and stay
+exactly zero through convolution, ReLU and skip; a block that is not trained gets zero weights and is then exactly a
+ReLU. So the exported file computes the very same function (tested).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,16 +22,16 @@ TAESD_DECODER_BLOCKS = (3, 3, 3, 1)
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """Active part of the TAESD network, from full resolution down to /8.
-
-    widths: active channels per resolution. encoder_blocks, decoder_blocks: active residual blocks per resolution
-    (at most TAESD's own). latent_channels: 4 as in SDXL.
-    """
+    """The active part of the TAESD network, from full resolution down to an eighth."""
 
     widths: tuple[int, int, int, int] = (16, 32, 64, 64)
+    """Active channels per resolution."""
     encoder_blocks: tuple[int, int, int, int] = (0, 1, 1, 2)
+    """Active residual blocks of the encoder per resolution, at most TAESD's own."""
     decoder_blocks: tuple[int, int, int, int] = (1, 2, 2, 3)
+    """The same of the decoder."""
     latent_channels: int = 4
+    """As in SDXL."""
 
 
 class Block(nn.Module):
@@ -46,6 +47,7 @@ class Block(nn.Module):
             self.conv = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, h, w) → the same shape."""
         return torch.relu(x if self.conv is None else self.conv(x) + x)
 
 
@@ -53,6 +55,7 @@ class Clamp(nn.Module):
     """TAESD's soft limit of the latents to ±3."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Latents of any shape → the same shape."""
         return torch.tanh(x / 3) * 3
 
 
@@ -61,7 +64,7 @@ def _blocks(width: int, active: int, total: int) -> list[nn.Module]:
 
 
 class TinyVAE(nn.Module):
-    """Autoencoder on pictures in [0, 1]: (batch, 3, 128, 128) ↔ latents (batch, 4, 16, 16) of unit size.
+    """Autoencoder: pixels (batch, 3, 128, 128) in [0, 1] ↔ latents (batch, 4, 16, 16) of unit variance.
 
     The layers stand at TAESD's positions, so a parameter's name is TAESD's name.
     """
@@ -88,17 +91,32 @@ class TinyVAE(nn.Module):
         decoder.append(nn.Conv2d(widths[0], 3, 3, padding=1))
         self.taesd_decoder = nn.Sequential(*decoder)
 
-    def encode(self, pictures: Tensor) -> Tensor:
+    def encode(self, pixels: Tensor) -> Tensor:
         """(batch, 3, h, w) in [0, 1] → (batch, 4, h/8, w/8)."""
-        return self.taesd_encoder(pictures)
+        return self.taesd_encoder(pixels)
+
+    @torch.no_grad()
+    def encode_images(self, images: np.ndarray) -> Tensor:
+        """uint8 (batch, h, w, 3) → latents (batch, 4, h/8, w/8), contiguous, without gradient."""
+        return self.encode(to_pixels(images).contiguous(memory_format=torch.channels_last)).contiguous()
 
     def decode(self, latents: Tensor) -> Tensor:
         """(batch, 4, h/8, w/8) → (batch, 3, h, w), nominally in [0, 1]; not clamped."""
         return self.taesd_decoder(latents)
 
 
+def to_pixels(images: np.ndarray) -> Tensor:
+    """Images uint8 (n, h, w, 3) → float32 (n, 3, h, w) in [0, 1]."""
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 255.0
+
+
+def to_images(pixels: Tensor) -> np.ndarray:
+    """Pixels (n, 3, h, w), nominally in [0, 1] → uint8 (n, h, w, 3)."""
+    return pixels.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
 def export_taesd(vae: TinyVAE) -> dict[str, Tensor]:
-    """State dict of the full 64-channel TAESD network that computes what `vae` computes (keys taesd_encoder.N…)."""
+    """State dict of the full 64-channel TAESD network that computes the same as `vae` (keys taesd_encoder.N…)."""
     full = TinyVAE(
         VAEConfig((TAESD_CHANNELS,) * 4, TAESD_ENCODER_BLOCKS, TAESD_DECODER_BLOCKS[::-1], vae.config.latent_channels)
     )
@@ -113,7 +131,7 @@ def export_taesd(vae: TinyVAE) -> dict[str, Tensor]:
 
 
 def import_taesd(full: Mapping[str, Tensor], vae: TinyVAE) -> dict[str, Tensor]:
-    """The state of the narrower `vae` out of what `export_taesd` made of it: padding and inactive blocks left out."""
+    """The inverse of `export_taesd`: the state of the narrower `vae`, without padding and inactive blocks."""
     return {
         name: full[name][tuple(slice(0, size) for size in parameter.shape)].clone()
         for name, parameter in vae.state_dict().items()
@@ -121,24 +139,32 @@ def import_taesd(full: Mapping[str, Tensor], vae: TinyVAE) -> dict[str, Tensor]:
 
 
 def reconstruction_loss(
-    vae: TinyVAE, pictures: Tensor, weight: Tensor, generator: torch.Generator
+    vae: TinyVAE, pixels: Tensor, weight: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """L1 + 4·L2 + 0.5·gradient difference + 0.5·opponent colors + a pull of each latent
-    channel to zero mean and unit deviation.
+    """Reconstruction loss, and a small term that pulls each latent channel to zero mean and unit deviation.
 
-    pictures: (batch, 3, h, w) in [0, 1]. weight: (batch, 1, h, w), how much each pixel counts (eyes and mouth more).
-    The decoder sees latents with a little noise (0.05), as it will from the diffusion model. Returns (loss, mse).
+    L1 + 4 · L2 + 0.5 · difference of gradients + 0.5 · difference of opponent colors. The decoder gets latents with a
+    little noise (0.05), as it will from the diffusion model.
+
+    Args:
+        vae: The autoencoder.
+        pixels: (batch, 3, h, w) in [0, 1].
+        weight: (batch, 1, h, w), of each pixel.
+        generator: Draws the noise.
+
+    Returns:
+        The loss, and the mean squared error without gradient.
     """
-    latents = vae.encode(pictures)
+    latents = vae.encode(pixels)
     noise = 0.05 * torch.randn(latents.shape, generator=generator)
-    difference = vae.decode(latents + noise) - pictures
+    difference = vae.decode(latents + noise) - pixels
     horizontal = (difference[..., 1:] - difference[..., :-1]).abs() * weight[..., 1:]
     vertical = (difference[..., 1:, :] - difference[..., :-1, :]).abs() * weight[..., 1:, :]
-    pixels = (weight * difference.abs()).mean() + 4.0 * (weight * difference.square()).mean()
-    # Irises, lips and freckles are a few pixels of color: without a term of their own they come out grey
+    error = (weight * difference.abs()).mean() + 4.0 * (weight * difference.square()).mean()
+    # Irises, lips and freckles are a few pixels of color: without a term of their own they become gray
     red_green, blue_yellow = difference[:, 0] - difference[:, 1], difference[:, 2] - difference[:, :2].mean(1)
-    pixels = pixels + 0.5 * (weight[:, 0] * (red_green.abs() + blue_yellow.abs())).mean()
+    error = error + 0.5 * (weight[:, 0] * (red_green.abs() + blue_yellow.abs())).mean()
     deviation, mean = torch.std_mean(latents, dim=(0, 2, 3))
     unit = (deviation.clamp_min(1e-3).log().square() + mean.square()).mean()
-    loss = pixels + 0.5 * (horizontal.mean() + vertical.mean()) + 0.01 * unit
+    loss = error + 0.5 * (horizontal.mean() + vertical.mean()) + 0.01 * unit
     return loss, difference.square().mean().detach()

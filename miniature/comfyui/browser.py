@@ -9,7 +9,7 @@ import requests
 from playwright.sync_api import Browser, Page, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-"""Path of a browser of the machine, None if there is none."""
+"""Path of an installed browser, None if there is none."""
 READY = "window.app && window.app.graph && window.app.vueAppReady"
 
 
@@ -18,7 +18,7 @@ def chromium() -> Iterator[Browser]:
     """A headless browser.
 
     Raises:
-        FileNotFoundError: the machine has none.
+        FileNotFoundError: None is installed.
     """
     if CHROMIUM is None:
         raise FileNotFoundError("no chromium: install it, on Debian apt-get install chromium")
@@ -36,7 +36,13 @@ def settings(url: str, **values: Any) -> None:
 
 @contextmanager
 def opened(browser: Browser, url: str, **page: Any) -> Iterator[Page]:
-    """ComfyUI's page, ready for use. page: options of the browser's page, such as its viewport."""
+    """ComfyUI's page, ready for use.
+
+    Args:
+        browser: A browser of `chromium`.
+        url: Of the server.
+        page: Options of the browser's page, such as its viewport.
+    """
     tab = browser.new_page(**{"viewport": {"width": 1600, "height": 1000}, **page})
     tab.goto(url)
     tab.wait_for_function(READY, timeout=90_000)

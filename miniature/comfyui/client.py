@@ -1,4 +1,4 @@
-"""ComfyUI's HTTP interface: put pictures in, queue a prompt, wait for it, take pictures out."""
+"""ComfyUI's HTTP interface: upload images, queue a prompt, wait for it, download images."""
 
 import io
 import time
@@ -10,7 +10,7 @@ import requests
 from PIL import Image
 
 Prompt = dict[str, dict[str, Any]]
-"""ComfyUI's API form of a graph: node id to class_type, inputs and _meta."""
+"""ComfyUI's API format of a workflow: node id to class_type, inputs and _meta."""
 
 
 class PromptError(RuntimeError):
@@ -22,29 +22,29 @@ class Result:
     """A finished prompt."""
 
     outputs: dict[str, dict[str, Any]]
-    """What each node showed, by node id: `images`, `text` and the like."""
+    """What each node displayed, by node id: `images`, `text` and the like."""
     seconds: float
-    """Time from the start of execution to its end, as the server measured it."""
+    """Duration of the execution as the server measured it."""
 
 
 class Client:
-    """Talks to one server."""
+    """A connection to one server."""
 
     def __init__(self, url: str) -> None:
         """Use the server at `url`, for example http://127.0.0.1:8188."""
         self.url = url
         self.id = uuid.uuid4().hex
-        """Without a client's id, the server does not tell what a cached node had shown."""
+        """Without a client's id, the server does not report what a cached node displayed."""
         self._session = requests.Session()
 
     def object_info(self) -> dict[str, dict[str, Any]]:
         """Describe every node class the server knows."""
         return self._get("object_info").json()
 
-    def upload(self, picture: Image.Image, name: str) -> str:
-        """Put a picture into the server's input folder and return the name under which LoadImage finds it."""
+    def upload(self, image: Image.Image, name: str) -> str:
+        """Put an image into the server's input folder and return the name under which LoadImage finds it."""
         buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
+        image.save(buffer, "PNG")
         files = {"image": (name, buffer.getvalue(), "image/png")}
         answer = self._session.post(f"{self.url}/upload/image", files=files, data={"overwrite": "true"}, timeout=60)
         answer.raise_for_status()
@@ -54,11 +54,11 @@ class Client:
         """Queue a prompt and return its id.
 
         Raises:
-            PromptError: the server finds the prompt invalid; every complaint is in the message.
+            PromptError: The server finds the prompt invalid; the message holds all of its errors.
         """
         answer = self._session.post(f"{self.url}/prompt", json={"prompt": prompt, "client_id": self.id}, timeout=60)
         if answer.status_code == 400:
-            raise PromptError(_complaints(answer.json()))
+            raise PromptError(_errors(answer.json()))
         answer.raise_for_status()
         return answer.json()["prompt_id"]
 
@@ -66,13 +66,18 @@ class Client:
         """Queue a prompt and wait for it.
 
         Raises:
-            PromptError: the prompt was refused, a node failed, or someone interrupted it.
-            TimeoutError: it was not done after `timeout` seconds.
+            PromptError: The prompt was refused or interrupted, or a node failed.
+            TimeoutError: It was not done after `timeout` seconds.
         """
         return self.wait(self.queue(prompt), timeout)
 
     def wait(self, prompt_id: str, timeout: float = 300.0) -> Result:
-        """Wait for a queued prompt; raises as `run` does."""
+        """Wait for a queued prompt.
+
+        Raises:
+            PromptError: It was interrupted, or a node failed.
+            TimeoutError: It was not done after `timeout` seconds.
+        """
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if entry := self._get(f"history/{prompt_id}").json().get(prompt_id):
@@ -81,24 +86,24 @@ class Client:
         raise TimeoutError(f"prompt {prompt_id} was not done after {timeout:.0f} s")
 
     def history(self) -> set[str]:
-        """Ids of all prompts that have ended, whoever queued them."""
+        """Ids of all prompts that have ended, of any client."""
         return set(self._get("history").json())
 
     def interrupt(self) -> None:
-        """Stop what is running, as the browser's button does."""
+        """Stop what is running, as the button in the browser does."""
         self._session.post(f"{self.url}/interrupt", timeout=60).raise_for_status()
 
-    def pictures(self, result: Result, node: str) -> list[Image.Image]:
-        """Fetch the pictures that a node of a finished prompt saved or previewed."""
-        return [self._picture(place) for place in result.outputs[node]["images"]]
+    def images(self, result: Result, node: str) -> list[Image.Image]:
+        """Fetch the images that a node of a finished prompt saved or previewed."""
+        return [self._image(place) for place in result.outputs[node]["images"]]
 
     def free(self) -> None:
         """Make the server forget every result and unload every model."""
         answer = self._session.post(f"{self.url}/free", json={"unload_models": True, "free_memory": True}, timeout=60)
         answer.raise_for_status()
-        time.sleep(0.5)  # the server only takes note of the wish; it acts between two prompts
+        time.sleep(0.5)  # the server only sets a flag, and acts between two prompts
 
-    def _picture(self, place: dict[str, str]) -> Image.Image:
+    def _image(self, place: dict[str, str]) -> Image.Image:
         answer = self._get("view", **place)
         return Image.open(io.BytesIO(answer.content)).convert("RGB")
 
@@ -119,7 +124,7 @@ def _result(entry: dict[str, Any]) -> Result:
     return Result(entry["outputs"], (end - start) / 1000)
 
 
-def _complaints(answer: dict[str, Any]) -> str:
+def _errors(answer: dict[str, Any]) -> str:
     lines = [answer["error"]["message"]]
     for node in answer["node_errors"].values():
         lines += [f"{node['class_type']}: {error['message']}: {error['details']}" for error in node["errors"]]

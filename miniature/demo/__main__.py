@@ -1,4 +1,4 @@
-"""`python -m miniature.demo`."""
+"""The command `python -m miniature.demo`."""
 
 from .run import main
 

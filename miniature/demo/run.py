@@ -1,4 +1,4 @@
-"""The whole road in a real ComfyUI: pictures of unseen people become LoRAs, and those become new pictures.
+"""The whole pipeline in a real ComfyUI: LoRAs from reference images of held-out people, and new images with the LoRAs.
 
     python -m miniature.demo [--people 6] [--seed 1]        (or: python -m nox -s demo)
 
@@ -15,194 +15,217 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from difflora_core.model import DiffLoRA
+from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.comfyui.client import Client, Result
-from miniature.comfyui.graph import Graph
 from miniature.comfyui.host import Host, prepare_base
-from miniature.measure.evaluation import face_similarity, prompt_fidelity
-from miniature.paths import ROOT
-from miniature.personal.held_out import CHECKPOINT, HeldOut, write_teachers
-from miniature.world.drawing import draw
-from miniature.world.people import Scene, caption, person, reference_scene
+from miniature.measure.metrics import face_similarity, prompt_fidelity
+from miniature.paths import DIFFLORA_CHECKPOINT, ROOT
+from miniature.personal.held_out_teachers import HeldOutTeachers, write_teachers
+from miniature.world.drawing import draw, draw_references
+from miniature.world.people import person
+from miniature.world.scenes import DEMO_SCENES, Scene, caption
 
-from .sheet import Card, Stripe, contact_sheet
+from .contact_sheet import ImageRow, PersonResults, contact_sheet
 
 WORKFLOW = ROOT / "workflows" / "difflora_portrait.json"
 OUTPUT = ROOT / "output" / "demo"
-REFERENCES = 3
-SCENES = (
-    Scene(expression="smiling", shirt="blue shirt", background="yellow"),
-    Scene(expression="laughing", hat="wearing a red beanie", shirt="white shirt", background="blue"),
-    Scene(glasses="wearing glasses", gaze="looking left", shirt="black shirt", background="pink"),
-    Scene(expression="surprised", hat="wearing a straw hat", shirt="red shirt", background="green"),
-    Scene(expression="sad", light="light from the left", shirt="green shirt", background="dark"),
-)
-"""What the prompts name; everything else about a scene is as always."""
 SHOWN = {"no_lora": "no LoRA", "difflora": "DiffLoRA", "teacher": "teacher LoRA"}
+"""Kinds of LoRA that are on the sheet, and their labels."""
 
 
 @dataclass
 class Measurements:
-    """Everything one run measured, by the kind of picture; one number per picture or prompt."""
+    """What one run measures, over all people."""
 
     similarity: dict[str, list[float]] = field(default_factory=dict)
+    """Face similarity of each image, by kind of LoRA."""
     fidelity: dict[str, list[float]] = field(default_factory=dict)
+    """Prompt fidelity of each image, by kind of LoRA."""
     personalize: list[float] = field(default_factory=list)
-    per_picture: list[float] = field(default_factory=list)
+    """Seconds to make each person's LoRA."""
+    per_image: list[float] = field(default_factory=list)
+    """Seconds to generate each image with DiffLoRA."""
     modules_patched: str = ""
+    """Modules that DiffLoRA's LoRA changes, of all modules in the LoRA."""
 
 
-class Studio:
-    """The workflow on a running server."""
+class DemoWorkflow:
+    """The example workflow on a running server."""
 
     def __init__(self, host: Host, seed: int) -> None:
-        """Load the example workflow as the browser would. seed: another one draws other LoRAs and other pictures."""
+        """Load the workflow as the browser would.
+
+        Args:
+            host: A running ComfyUI.
+            seed: Of LoRAs and images.
+        """
         self.seed = seed
         self.client, self.base = Client(host.url), host.base
-        self.workflow = Graph.load(WORKFLOW, self.client.object_info())
+        self.prompt = ApiPrompt.load(WORKFLOW, self.client.object_info())
 
-    def of(self, index: int, references: Sequence[Image.Image]) -> Graph:
-        """Return the workflow for one person, who has pictures of its own seed."""
-        graph = self.workflow.copy().set("KSampler", seed=index + 10_000 * (self.seed - 1))
-        graph.set("Sample LoRA", seed=self.seed)
-        for number, picture in enumerate(references, start=1):
-            graph.set(f"Reference {number}", image=self.client.upload(picture, f"person_{index}_{number}.png"))
-        return graph
+    def for_person(self, index: int, references: Sequence[Image.Image]) -> ApiPrompt:
+        """Return the workflow for one person; each has an own seed for the images."""
+        prompt = self.prompt.copy().set("KSampler", seed=index + 10_000 * (self.seed - 1))
+        prompt.set("Sample LoRA", seed=self.seed)
+        for number, image in enumerate(references, start=1):
+            prompt.set(f"Reference {number}", image=self.client.upload(image, f"person_{index}_{number}.png"))
+        return prompt
 
-    def make_lora(self, graph: Graph, index: int) -> tuple[Path, float]:
+    def make_lora(self, prompt: ApiPrompt, index: int) -> tuple[Path, float]:
         """Run the left half of the workflow; return the LoRA file it saved and the seconds it took."""
         prefix = f"loras/person_{index}"
-        result = self.client.run(graph.copy().set("Save LoRA", prefix=prefix).only("Save LoRA").prompt)
+        result = self.client.run(prompt.copy().set("Save LoRA", prefix=prefix).only("Save LoRA").prompt)
         return max((self.base / "output").glob(f"{prefix}_*.safetensors")), result.seconds
 
-    def picture(self, graph: Graph, scene: Scene) -> tuple[Image.Image, Result]:
-        """Make one picture of a scene."""
-        graph = graph.copy().set("Prompt", text=caption(scene)).only("Save Image")
-        result = self.client.run(graph.prompt)
-        return self.client.pictures(result, graph.id("Save Image"))[0], result
+    def generate(self, prompt: ApiPrompt, scene: Scene) -> tuple[Image.Image, Result]:
+        """Generate one image of a scene."""
+        prompt = prompt.copy().set("Prompt", text=caption(scene)).only("Save Image")
+        result = self.client.run(prompt.prompt)
+        return self.client.images(result, prompt.id("Save Image"))[0], result
 
 
-def without_lora(graph: Graph) -> Graph:
-    """The workflow with the base model as it is."""
-    return graph.copy().set("KSampler", model=graph.output("Load Checkpoint"))
+def without_lora(prompt: ApiPrompt) -> ApiPrompt:
+    """The workflow with the base model alone."""
+    return prompt.copy().set("KSampler", model=prompt.output("Load Checkpoint"))
 
 
-def average_person(graph: Graph) -> Graph:
-    """The workflow with the LoRA of latent zero, the average person: the distance from the average is zero."""
-    return graph.copy().set("Sample LoRA", latent_scale=0.0)
+def average_person(prompt: ApiPrompt) -> ApiPrompt:
+    """The workflow with the LoRA of latent zero, the average person."""
+    return prompt.copy().set("Sample LoRA", latent_scale=0.0)
 
 
-def with_file(graph: Graph, name: str) -> Graph:
+def with_file(prompt: ApiPrompt, name: str) -> ApiPrompt:
     """The workflow with a LoRA file, applied by ComfyUI's own loader."""
-    graph = graph.copy()
-    graph.add(
+    prompt = prompt.copy()
+    prompt.add(
         "LoRA file",
         "LoraLoaderModelOnly",
-        model=graph.output("Load Checkpoint"),
+        model=prompt.output("Load Checkpoint"),
         lora_name=name,
         strength_model=1.0,
     )
-    return graph.set("KSampler", model=graph.output("LoRA file"))
+    return prompt.set("KSampler", model=prompt.output("LoRA file"))
 
 
-def portrait(studio: Studio, held_out: HeldOut, index: int, measured: Measurements, loras: Path) -> Card:
-    """Take one person down the road: a LoRA, pictures of every kind, their measurements, and the card for the sheet."""
-    who, rng = person(index), np.random.default_rng(index)
-    references = [Image.fromarray(draw(who, reference_scene(rng)).image) for _ in range(REFERENCES)]
-    graph = studio.of(index, references)
-    file, seconds = studio.make_lora(graph, index)
+def evaluate_person(
+    workflow: DemoWorkflow, held_out: HeldOutTeachers, index: int, measured: Measurements, loras: Path
+) -> PersonResults:
+    """Make one person's LoRA, generate images with every kind of LoRA, and measure them.
+
+    Args:
+        workflow: On a running server.
+        held_out: LoRAs to compare with.
+        index: Of the person.
+        measured: Gets this person's figures.
+        loras: Folder to which the LoRA is copied.
+
+    Returns:
+        What the contact sheet shows of the person.
+    """
+    who = person(index)
+    references = [Image.fromarray(image) for image in draw_references(index, np.random.default_rng(index))]
+    prompt = workflow.for_person(index, references)
+    file, seconds = workflow.make_lora(prompt, index)
     shutil.copyfile(file, loras / f"person_{index}.safetensors")
     measured.personalize.append(seconds)
 
-    graphs = {
-        "no_lora": without_lora(graph),
-        "average_person": average_person(graph),
-        "nearest_teacher": with_file(graph, held_out.nearest_file(index)),
-        "difflora": graph,
-        "teacher": with_file(graph, held_out.teacher_file(index)),
+    prompts = {
+        "no_lora": without_lora(prompt),
+        "average_person": average_person(prompt),
+        "nearest_teacher": with_file(prompt, held_out.nearest_file(index)),
+        "difflora": prompt,
+        "teacher": with_file(prompt, held_out.teacher_file(index)),
     }
-    pictures: dict[str, list[Image.Image]] = {
-        "real_pictures": [Image.fromarray(draw(who, scene).image) for scene in SCENES]
-    }
-    for kind, variant in graphs.items():
-        made = [studio.picture(variant, scene) for scene in SCENES]
-        pictures[kind] = [picture for picture, _ in made]
+    images = {"real_images": [Image.fromarray(draw(who, scene).image) for scene in DEMO_SCENES]}
+    for kind, variant in prompts.items():
+        generated = [workflow.generate(variant, scene) for scene in DEMO_SCENES]
+        images[kind] = [image for image, _ in generated]
         if kind == "difflora":
-            measured.per_picture += [result.seconds for _, result in made]
-            measured.modules_patched = made[0][1].outputs[graph.id("Apply LoRA")]["text"][0].split()[0]
-    similarity = {}
-    for kind, made_pictures in pictures.items():
-        cosines = face_similarity(made_pictures, references)
-        similarity[kind] = float(np.mean(cosines))
+            measured.per_image += [result.seconds for _, result in generated]
+            measured.modules_patched = generated[0][1].outputs[prompt.id("Apply LoRA")]["text"][0].split()[0]
+    rows = []
+    for kind, own in images.items():
+        cosines = face_similarity(own, references)
         measured.similarity.setdefault(kind, []).extend(map(float, cosines))
         if kind in SHOWN:
-            measured.fidelity.setdefault(kind, []).extend(map(float, prompt_fidelity(made_pictures, SCENES)))
-    stripes = [Stripe(label, pictures[kind], similarity[kind], kind == "difflora") for kind, label in SHOWN.items()]
-    return Card(f"person {index}", references, stripes)
+            measured.fidelity.setdefault(kind, []).extend(map(float, prompt_fidelity(own, DEMO_SCENES)))
+            rows.append(ImageRow(SHOWN[kind], own, float(np.mean(cosines)), kind == "difflora"))
+    return PersonResults(f"person {index}", references, rows)
 
 
-def report(measured: Measurements, people: int, held_out: HeldOut) -> dict[str, object]:
-    """The run in numbers: mean raw cosines, shares of prompt attributes that are right, seconds."""
+def report(measured: Measurements, people: int, held_out: HeldOutTeachers) -> dict[str, Any]:
+    """Summarize the run: mean face similarity, mean prompt fidelity, seconds."""
     return {
         "people": people,
-        "prompts": len(SCENES),
+        "prompts": len(DEMO_SCENES),
         "face_similarity": {kind: round(fmean(values), 4) for kind, values in measured.similarity.items()},
         "prompt_fidelity": {kind: round(fmean(values), 4) for kind, values in measured.fidelity.items()},
         "seconds": {
-            # The first person's time includes loading the networks, so it is the median that tells.
+            # The median, because the first person's time includes loading the networks
             "personalize": round(median(measured.personalize), 3),
             "teacher": held_out.seconds_per_teacher,
             "teacher_measured": held_out.date,
-            "per_picture": round(median(measured.per_picture), 3),
+            "per_image": round(median(measured.per_image), 3),
         },
-        "lae_ratio": round(DiffLoRA.load(CHECKPOINT).lae.compression_ratio, 1),
+        "lae_ratio": round(DiffLoRA.load(DIFFLORA_CHECKPOINT).lae.compression_ratio, 1),
         "modules_patched": measured.modules_patched,
     }
 
 
-def main() -> None:
-    """Run the demo."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="insightface")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--people", type=int, default=6, help="held-out people (default 6, at most 25)")
-    parser.add_argument("--seed", type=int, default=1, help="of LoRAs and pictures (default 1)")
-    arguments = parser.parse_args()
-    people = arguments.people
+def run(people: int, seed: int) -> None:
+    """Measure held-out people and write sheet, report and LoRAs.
+
+    Args:
+        people: How many of the held-out people.
+        seed: Of LoRAs and images.
+    """
     start = time.monotonic()
     shutil.rmtree(OUTPUT, ignore_errors=True)
     (OUTPUT / "loras").mkdir(parents=True)
     base = prepare_base(ROOT / "output" / "host")
     shutil.rmtree(base / "output" / "loras", ignore_errors=True)
-    held_out = HeldOut.load()
+    held_out = HeldOutTeachers.load()
     indices = held_out.people[:people]
     write_teachers(held_out, indices, base / "models" / "loras")
-    measured, cards = Measurements(), []
-    print(f"starting ComfyUI; {people} people x {len(SCENES)} prompts")
-    # By default ComfyUI forgets what the last prompt did not use, for instance the checkpoint.
+    measured, results = Measurements(), []
+    print(f"starting ComfyUI; {people} people x {len(DEMO_SCENES)} prompts")
+    # By default ComfyUI drops what the last prompt did not use, for instance the checkpoint
     with Host(base, arguments=("--cache-lru", "100")) as host:
-        studio = Studio(host, arguments.seed)
+        workflow = DemoWorkflow(host, seed)
         for index in indices:
-            cards.append(portrait(studio, held_out, index, measured, OUTPUT / "loras"))
-            print(
-                f"{time.monotonic() - start:5.0f} s  person {index}: "
-                + ", ".join(f"{stripe.label} {stripe.similarity:.2f}" for stripe in cards[-1].stripes)
-            )
+            results.append(evaluate_person(workflow, held_out, index, measured, OUTPUT / "loras"))
+            figures = ", ".join(f"{row.label} {row.similarity:.2f}" for row in results[-1].rows)
+            print(f"{time.monotonic() - start:5.0f} s  person {index}: {figures}")
     summary = report(measured, people, held_out)
     (OUTPUT / "report.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     lines = (
-        f"None of these {people} people was ever seen in training. Three pictures go in; after "
-        f"{summary['seconds']['personalize']:.1f} s a LoRA comes out, and ComfyUI draws the rest with it.",  # type: ignore[index]
+        f"None of these {people} people was ever seen in training. A LoRA is made from three reference images in "
+        f"{summary['seconds']['personalize']:.1f} s; ComfyUI generates the images with it.",
         "Likeness is the cosine between face embeddings of a recognizer that is used for measuring only.",
     )
-    contact_sheet("DiffLoRA", lines, [_words(scene) for scene in SCENES], cards).save(OUTPUT / "sheet.png")
+    contact_sheet("DiffLoRA", lines, [_short_caption(scene) for scene in DEMO_SCENES], results).save(
+        OUTPUT / "sheet.png"
+    )
     print(json.dumps(summary, indent=2))
     print(f"{time.monotonic() - start:.0f} s; see {OUTPUT / 'sheet.png'}")
 
 
-def _words(scene: Scene) -> str:
+def _short_caption(scene: Scene) -> str:
     """The prompt without the words that all prompts share."""
     return caption(scene).split(", ", 1)[1]
+
+
+def main() -> None:
+    """Parse the command line and run the demo."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="insightface")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--people", type=int, default=6, help="held-out people (default 6, at most 25)")
+    parser.add_argument("--seed", type=int, default=1, help="of LoRAs and images (default 1)")
+    arguments = parser.parse_args()
+    run(arguments.people, arguments.seed)

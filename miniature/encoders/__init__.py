@@ -1,1 +1,7 @@
-"""Encoders of the drawn world: faces, CLIP vision, PhotoMaker."""
+"""Encoders of the drawn world.
+
+- `faces`: a face detector and two recognizers that InsightFace loads.
+- `batch_norm`: what averaged weights need before they are used.
+- `clip_vision`, `train_clip_vision`: the image encoder, and its stage.
+- `photomaker`: the identity encoder of the LoRA dataset pipeline, and its stage.
+"""

@@ -1,7 +1,7 @@
 """The miniature's image encoder: a small CLIP vision tower for transformers and ComfyUI's CLIP_VISION socket.
 
 The folder holds config.json, model.safetensors, preprocessor_config.json. config.json is written in full, not as a
-difference from transformers' defaults: `comfy.clip_vision.ClipVisionModel` reads the same file and knows no defaults.
+difference from transformers' defaults: `comfy.clip_vision.ClipVisionModel` reads the same file without defaults.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from difflora_core.files import replacing, write_tensors
+from miniature.base_model.vae import to_pixels
 from miniature.paths import WEIGHTS
 
 FOLDER = WEIGHTS / "clip_vision" / "miniature"
 IMAGE_SIZE = 128
-# OpenAI's CLIP statistics: ComfyUI's default, so that a loader that ignores config.json's own values is right too.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+"""OpenAI's CLIP statistics, ComfyUI's default: right even for a loader that ignores the values in config.json."""
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def vision_config() -> CLIPVisionConfig:
-    """The tower's measures (our choice). Everything ComfyUI fixes is as in OpenAI's CLIP: quick GELU, epsilon 1e-5."""
+    """Sizes of the tower. What ComfyUI fixes is as in OpenAI's CLIP: quick GELU, epsilon 1e-5."""
     return CLIPVisionConfig(
         hidden_size=96,
         intermediate_size=384,
@@ -41,14 +42,12 @@ def vision_config() -> CLIPVisionConfig:
 
 
 def preprocess(images: np.ndarray) -> Tensor:
-    """uint8 (n, 128, 128, 3) → float32 (n, 3, 128, 128), normalized. For training; users go through the processor."""
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255.0
-    return (pixels - torch.tensor(IMAGE_MEAN).view(3, 1, 1)) / torch.tensor(IMAGE_STD).view(3, 1, 1)
+    """uint8 (n, 128, 128, 3) → float32 (n, 3, 128, 128), normalized. For training; elsewhere the processor does it."""
+    return (to_pixels(images) - torch.tensor(IMAGE_MEAN).view(3, 1, 1)) / torch.tensor(IMAGE_STD).view(3, 1, 1)
 
 
 def save_image_encoder(model: CLIPVisionModelWithProjection, folder: Path) -> None:
     """Write the three files (float32)."""
-    folder.mkdir(parents=True, exist_ok=True)
     config = {**model.config.to_dict(), "architectures": ["CLIPVisionModelWithProjection"], "num_channels": 3}
     config |= {"image_mean": list(IMAGE_MEAN), "image_std": list(IMAGE_STD), "dtype": "float32"}
     _write_json(folder / "config.json", config)
@@ -68,13 +67,15 @@ def save_image_encoder(model: CLIPVisionModelWithProjection, folder: Path) -> No
     }
     _write_json(folder / "preprocessor_config.json", processor)
     state = {key: value.contiguous() for key, value in model.state_dict().items() if not key.endswith("position_ids")}
-    partial = folder / "model.partial"
-    save_file(state, partial, metadata={"format": "pt"})
-    partial.replace(folder / "model.safetensors")
+    write_tensors(folder / "model.safetensors", state, {"format": "pt"})
 
 
 def load_image_encoder(folder: Path = FOLDER) -> tuple[CLIPVisionModelWithProjection, CLIPImageProcessor]:
-    """The tower in evaluation mode, and its preprocessor. Raises FileNotFoundError if it has not been trained."""
+    """The tower in evaluation mode, and its preprocessor.
+
+    Raises:
+        FileNotFoundError: It has not been trained.
+    """
     if not (folder / "model.safetensors").exists():
         raise FileNotFoundError(f"no image encoder in {folder}: run `python -m miniature build`")
     model = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True).eval()
@@ -89,4 +90,5 @@ def encode(images: list[Image.Image], folder: Path = FOLDER) -> Tensor:
 
 
 def _write_json(path: Path, content: dict[str, object]) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,8 +1,9 @@
-"""The miniature's PhotoMaker: the identity encoder of training.lora_dataset.photomaker.identity_encoder, small, and a LoRA of rank 4.
+"""Stage `photomaker`: the identity encoder of the LoRA dataset pipeline, small, and its LoRA of rank 4.
 
-Two runs on pictures of training people. First the vision tower, which begins as the shipped CLIP vision model, learns
-to tell people apart: CLIP's training on captions leaves out what captions don't say. Then projections, fuse module and
-LoRA learn through the frozen base model: references of a person go in, another picture of that person is denoised.
+Two runs on images of training people. First the vision tower, initialized with the shipped CLIP vision model, is
+trained to tell people apart, since CLIP's training leaves out what captions don't say. Then projections, fuse module
+and LoRA are trained with the frozen base model's diffusion loss: references of a person go in, another image of that
+person is denoised.
 """
 
 from __future__ import annotations
@@ -18,43 +19,36 @@ from difflora_core.files import read_tensors, write_tensors
 from difflora_core.lora.layout import LoRALayout
 from miniature.base_model.checkpoint import load_checkpoint
 from miniature.base_model.config import TEXT_G_WIDTH, TEXT_L_WIDTH
-from miniature.base_model.model import BaseModel, Condition, Tokenizer, noise_scheduler
-from miniature.world.image_blocks import (
-    BLOCK,
-    TEACHER_PEOPLE,
-    Block,
-    draw_blocks,
-    load_block,
-    scene_of,
-    training_blocks,
-)
-from miniature.world.people import CLASS_WORD, TRAITS, caption, person
+from miniature.base_model.model import TextCondition, TinySDXL, Tokenizer, noise_scheduler
+from miniature.world.image_blocks import BLOCK, TEACHER_PEOPLE, Block, draw_blocks, load_block, training_blocks
+from miniature.world.people import TRAITS, person
+from miniature.world.scenes import CLASS_WORD, caption, training_scene
 from training.base_model.batched_loras import stacked_loras
 from training.dreambooth.train import initial_lora
-from training.engine.loop import TrainConfig, train
-from training.lora_dataset.photomaker.identity_encoder.identity_encoder import (
-    IdEncoder,
-    lora_names,
-    repeat_class_word,
-    sizes,
-    write_photomaker,
-)
+from training.engine.config import TrainConfig
+from training.engine.loop import train
+from training.lora_dataset.photomaker.class_word import repeat_class_word
+from training.lora_dataset.photomaker.identity_encoder import IdEncoder, encoder_sizes
+from training.lora_dataset.photomaker.photomaker_file import official_lora_names, write_photomaker
 
 from .clip_vision import preprocess
 
 RANK = 4
-REFERENCES = 4
+MAX_REFERENCES = 4
 BATCH = 16
 TOWER_BATCH = 32
-CACHED = 8  # of a person's pictures serve as references, all as targets
-LORA_RATE = 8.0  # teachers learn their LoRA at this many times the other parameters' rate
-WORD_SCALE = 0.21  # standard deviation of the class word's embedding in the base model
+CACHED = 8
+"""A person's first images, which serve as references; all serve as targets."""
+LORA_RATE = 8.0
+"""Learning rate of the LoRA as a multiple of the other parameters'."""
+WORD_SCALE = 0.21
+"""Standard deviation of the class word's embedding in the base model."""
 TOWER = TrainConfig(steps=400, learning_rate=1.0e-3, warmup=30, ema=0.99, save_every=100, seed=5)
 CONFIG = TrainConfig(steps=800, learning_rate=1.5e-3, warmup=30, ema=0.99, save_every=100, seed=6)
 
 
 class Tower(nn.Module):
-    """The vision tower with a linear map to the traits that it is trained with."""
+    """The vision tower with a linear map to traits, which it is trained to predict."""
 
     def __init__(self, encoder: IdEncoder) -> None:
         super().__init__()
@@ -64,11 +58,11 @@ class Tower(nn.Module):
         nn.init.zeros_(self.traits.bias)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Normalized pictures (pictures, 3, 128, 128) → traits (pictures, 26)."""
+        """Normalized images (images, 3, 128, 128) → traits (images, 26)."""
         return self.traits(self.vision_model(pixel_values=pixels).pooler_output)
 
 
-class Fusing(nn.Module):
+class TrainableParts(nn.Module):
     """What the second run trains: projections, fuse module and the U-Net's LoRA (numel,), held as LoRA / LORA_RATE."""
 
     def __init__(self, encoder: IdEncoder, layout: LoRALayout) -> None:
@@ -88,7 +82,7 @@ def initial_encoder(weights: Path) -> IdEncoder:
     width, generator = clip["vision_model.post_layernorm.weight"].shape[0], torch.Generator().manual_seed(5)
     for name, out in (("visual_projection", TEXT_L_WIDTH), ("visual_projection_2", TEXT_G_WIDTH)):
         clip[f"{name}.weight"] = torch.randn(out, width, generator=generator) * width**-0.5
-    encoder = IdEncoder(*sizes(clip))
+    encoder = IdEncoder(*encoder_sizes(clip))
     for name, parameter in encoder.named_parameters():
         if name in clip:
             parameter.data.copy_(clip[name])
@@ -102,15 +96,15 @@ def initial_encoder(weights: Path) -> IdEncoder:
     return encoder
 
 
-class Texts:
-    """Captions with the class word repeated → the base model's text embeddings."""
+class CaptionEncoder:
+    """Captions with the class word repeated → the base model's text conditions."""
 
-    def __init__(self, base: BaseModel, tokenizer: Path) -> None:
+    def __init__(self, base: TinySDXL, tokenizer: Path) -> None:
         self.base, self.tokenizer = base, Tokenizer(tokenizer)
         self.word = self.tokenizer.tokenizer(CLASS_WORD).input_ids[1:-1]
 
-    def __call__(self, captions: list[str], times: int) -> tuple[Condition, Tensor]:
-        """Conditions of captions, and the class word's positions (captions, times)."""
+    def __call__(self, captions: list[str], times: int) -> tuple[TextCondition, Tensor]:
+        """Text conditions of captions, and the positions of the repeated class word: int64 (captions, times)."""
         left, right, positions = [], [], []
         for text in captions:
             ids, where = repeat_class_word(self.tokenizer.tokenizer(text).input_ids, self.word, times, text)
@@ -122,16 +116,16 @@ class Texts:
         return condition, torch.tensor(positions)
 
 
-class PersonImages:
-    """Pictures of the training people with many pictures each, indices 0 … 1199; drawn where they are missing."""
+class TrainingImages:
+    """Images of the training people with many images each, indices 0 … 1199; drawn where they are missing."""
 
     def __init__(self, build: Path) -> None:
         blocks: list[Block] = [block for block in training_blocks() if block.people[-1] < TEACHER_PEOPLE]
-        draw_blocks(build / "pictures", blocks, processes=2)
-        self.stacks = [load_block(build / "pictures", block) for block in blocks]
+        draw_blocks(build / "images", blocks, processes=2)
+        self.stacks = [load_block(build / "images", block) for block in blocks]
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """One person's pictures: uint8 (16, 128, 128, 3)."""
+        """One person's images: uint8 (16, 128, 128, 3)."""
         return self.stacks[index // BLOCK][index % BLOCK]
 
 
@@ -140,58 +134,56 @@ def train_photomaker(weights: Path, build: Path, tokenizer: Path) -> Path:
     path = build / "photomaker" / "miniature.bin"
     if path.exists():
         return path
-    torch.set_num_threads(1)  # small matrices: more threads only wait for one another
+    torch.set_num_threads(1)  # with small matrices more threads are slower
     base, vae = load_checkpoint(weights)
-    album, texts, scheduler = PersonImages(build), Texts(base, tokenizer), noise_scheduler()
-    encoder, layout = initial_encoder(weights), LoRALayout.from_unet(base.unet, RANK)
-    train_tower(Tower(encoder), album, path.parent)
-    pooled = pooled_features(encoder, album, path.with_name("pooled.safetensors"))
+    images, texts, scheduler = TrainingImages(build), CaptionEncoder(base, tokenizer), noise_scheduler()
+    encoder, layout = initial_encoder(weights), LoRALayout.from_network(base.unet, RANK)
+    train_tower(Tower(encoder), images, path.parent)
+    pooled = pooled_features(encoder, images, path.with_name("pooled.safetensors"))
 
-    def loss(model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        assert isinstance(model, Fusing)
-        n = 1 + int(torch.randint(0, REFERENCES, (), generator=generator))
-        pictures, references, captions = [], [], []
+    def loss(model: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        assert isinstance(model, TrainableParts)
+        n = 1 + int(torch.randint(0, MAX_REFERENCES, (), generator=generator))
+        targets, references, captions = [], [], []
         for index in torch.randint(0, TEACHER_PEOPLE, (BATCH,), generator=generator).tolist():
-            target = int(torch.randint(0, len(album[index]), (), generator=generator))
+            target = int(torch.randint(0, len(images[index]), (), generator=generator))
             others = [k for k in torch.randperm(CACHED, generator=generator).tolist() if k != target]
-            pictures.append(album[index][target])
+            targets.append(images[index][target])
             references.append(pooled[index, others[:n]])
-            captions.append(caption(scene_of(index, target)))
-        pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255.0
-        with torch.no_grad():
-            clean = vae.encode(pixels.contiguous(memory_format=torch.channels_last)).contiguous()
+            captions.append(caption(training_scene(index, target)))
+        clean = vae.encode_images(np.stack(targets))
         condition, positions = texts(captions, n)
         condition.context = encoder.fuse(condition.context, positions, encoder.project(torch.stack(references)))
         noise = torch.randn(clean.shape, generator=generator)
-        timesteps = torch.randint(200, 1000, (BATCH,), generator=generator)  # below, hardly anything is undecided
+        timesteps = torch.randint(200, 1000, (BATCH,), generator=generator)  # below 200 hardly any noise is left
         velocity = scheduler.get_velocity(clean, noise, timesteps)
         noisy = scheduler.add_noise(clean, noise, timesteps)
         with stacked_loras(base.unet, layout, LORA_RATE * model.lora[None]):
             return (base.predict(noisy, timesteps, condition) - velocity).square().mean(), {}
 
-    fusing = Fusing(encoder, layout)
-    train(fusing, loss, CONFIG, path.parent, "photomaker")
-    write_photomaker(path, encoder, lora_names(LORA_RATE * fusing.lora, layout))
+    parts = TrainableParts(encoder, layout)
+    train(parts, loss, CONFIG, path.parent, "photomaker")
+    write_photomaker(path, encoder, official_lora_names(LORA_RATE * parts.lora, layout))
     return path
 
 
-def train_tower(tower: Tower, album: PersonImages, folder: Path) -> None:
-    """Train the tower in place to name the traits of training people (resumable)."""
+def train_tower(tower: Tower, images: TrainingImages, folder: Path) -> None:
+    """Train the tower in place to predict the traits of training people (resumable)."""
     traits = torch.tensor(np.stack([person(index).traits for index in range(TEACHER_PEOPLE)])).float()
 
-    def loss(model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(model: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         people = torch.randint(0, TEACHER_PEOPLE, (TOWER_BATCH,), generator=generator)
         chosen = torch.randint(0, CACHED, (TOWER_BATCH,), generator=generator).tolist()
-        pictures = np.stack([album[index][k] for index, k in zip(people.tolist(), chosen, strict=True)])
-        return (model(preprocess(pictures)) - traits[people]).square().mean(), {}
+        batch = np.stack([images[index][k] for index, k in zip(people.tolist(), chosen, strict=True)])
+        return (model(preprocess(batch)) - traits[people]).square().mean(), {}
 
     train(tower, loss, TOWER, folder, "tower")
 
 
 @torch.no_grad()
-def pooled_features(encoder: IdEncoder, album: PersonImages, path: Path) -> Tensor:
-    """The tower's pooled features of pictures that serve as references: float32 (1200, 8, width), kept in a file."""
+def pooled_features(encoder: IdEncoder, images: TrainingImages, path: Path) -> Tensor:
+    """The tower's pooled features of the images that serve as references: float32 (1200, 8, width), kept in a file."""
     if not path.exists():
-        rows = [encoder.pool(preprocess(np.array(album[index][:CACHED]))) for index in range(TEACHER_PEOPLE)]
+        rows = [encoder.pool(preprocess(np.array(images[index][:CACHED]))) for index in range(TEACHER_PEOPLE)]
         write_tensors(path, {"pooled": torch.stack(rows)})
     return read_tensors(path)[0]["pooled"]

@@ -1,1 +1,6 @@
-"""Measuring: likeness and prompt fidelity."""
+"""Measuring generated images: likeness and prompt fidelity. No network of this package is used in training the model.
+
+- `judge`: a classifier of what the prompt names.
+- `metrics`: face similarity and prompt fidelity of images.
+- `lora_evaluation`: both, of images that LoRAs generate.
+"""

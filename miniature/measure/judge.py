@@ -1,7 +1,7 @@
-"""The attribute judge: does a picture show what its prompt said? For measuring only, no part of the model sees it.
+"""The attribute judge: a classifier of what an image shows, to measure prompt fidelity with and for nothing else.
 
-A small convolutional classifier with one head per attribute, trained on drawn pictures of training people with blur,
-noise and color shifts, so that a generated picture is judged by its content and not by its sharpness.
+A small convolutional network with one head per attribute, trained on drawn images of training people with blur, noise
+and color shifts, so that a generated image is judged by its content and not by its sharpness.
 """
 
 from __future__ import annotations
@@ -12,13 +12,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from miniature.world.image_blocks import TEACHER_PEOPLE, load_block, scene_of, training_blocks
-from miniature.world.people import BACKGROUNDS, EXPRESSIONS, GAZES, GLASSES, HATS, LIGHTS, POSES, SHIRTS, Scene
-from training.engine.loop import TrainConfig, train
+from difflora_core.files import read_tensors, write_tensors
+from miniature.base_model.vae import to_pixels
+from miniature.encoders.batch_norm import recompute_batch_norms
+from miniature.world.image_blocks import TEACHER_PEOPLE, load_block, training_blocks
+from miniature.world.scenes import (
+    BACKGROUNDS,
+    EXPRESSIONS,
+    GAZES,
+    GLASSES,
+    HATS,
+    LIGHTS,
+    POSES,
+    SHIRTS,
+    Scene,
+    training_scene,
+)
+from training.engine.config import TrainConfig
+from training.engine.loop import train
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "expression": EXPRESSIONS,
@@ -32,10 +46,11 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 }
 CONFIG = TrainConfig(steps=2400, learning_rate=2e-3, warmup=50, weight_decay=0.01, ema=0.995, seed=11)
 BATCH = 48
+FILE = "judge.safetensors"
 
 
-class Judge(nn.Module):
-    """Pictures (batch, 3, 128, 128) in [0, 1] → per attribute logits (batch, words)."""
+class AttributeJudge(nn.Module):
+    """Pixels (batch, 3, 128, 128) in [0, 1] → for each attribute logits (batch, words)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,96 +62,77 @@ class Judge(nn.Module):
         self.hidden = nn.Linear(widths[-1] * 16, 128)
         self.heads = nn.ModuleDict({name: nn.Linear(128, len(words)) for name, words in ATTRIBUTES.items()})
 
-    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
-        hidden = F.relu(self.hidden(self.features(pictures - 0.5)))
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Pixels (batch, 3, 128, 128) → logits (batch, words) by attribute."""
+        hidden = F.relu(self.hidden(self.features(pixels - 0.5)))
         return {name: head(hidden) for name, head in self.heads.items()}
 
 
-def labels(scenes: Sequence[Scene]) -> dict[str, Tensor]:
-    """Index of each scene's word, per attribute: int64 (scenes,)."""
-    return {name: torch.tensor([words.index(getattr(s, name)) for s in scenes]) for name, words in ATTRIBUTES.items()}
+def attribute_indices(scenes: Sequence[Scene]) -> dict[str, Tensor]:
+    """Index of each scene's word among an attribute's words, by attribute: int64 (scenes,)."""
+    return {
+        name: torch.tensor([words.index(getattr(scene, name)) for scene in scenes])
+        for name, words in ATTRIBUTES.items()
+    }
 
 
-def soften(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Blur, noise and color shift of random strength, as generated pictures have them."""
+def soften(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Blur, noise and color shift of random strength, as generated images have them."""
     amount = float(torch.rand((), generator=generator))
     if amount > 0.3:
         size = int(128 / (1 + 2.2 * (amount - 0.3)))
-        small = F.interpolate(pictures, size=(size, size), mode="bilinear", antialias=True)
-        pictures = F.interpolate(small, size=(128, 128), mode="bilinear")
-    tint = 1 + 0.08 * torch.randn(len(pictures), 3, 1, 1, generator=generator)
-    return (pictures * tint + 0.03 * torch.randn(pictures.shape, generator=generator)).clamp(0, 1)
+        small = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
+        pixels = F.interpolate(small, size=(128, 128), mode="bilinear")
+    tint = 1 + 0.08 * torch.randn(len(pixels), 3, 1, 1, generator=generator)
+    return (pixels * tint + 0.03 * torch.randn(pixels.shape, generator=generator)).clamp(0, 1)
 
 
 def train_judge(build: Path, weights: Path) -> None:
     """Train to build/judge.safetensors (resumable) and write weights/judge.safetensors."""
     blocks = [block for block in training_blocks() if block.people[0] < TEACHER_PEOPLE]
-    stacks = [load_block(build / "pictures", block) for block in blocks]
+    stacks = [load_block(build / "images", block) for block in blocks]
 
     def loss(judge: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        pictures, scenes = [], []
-        for block, who, picture in torch.randint(0, 2**30, (BATCH, 3), generator=generator).tolist():
-            b, p, k = block % len(blocks), who % len(blocks[0].people), picture % blocks[0].pictures
-            pictures.append(torch.from_numpy(np.array(stacks[b][p, k])).permute(2, 0, 1))
-            scenes.append(scene_of(blocks[b].people[p], k))
-        logits = judge(soften(torch.stack(pictures).float() / 255.0, generator))
-        right = labels(scenes)
+        images, scenes = [], []
+        for block, who, image in torch.randint(0, 2**30, (BATCH, 3), generator=generator).tolist():
+            b, p, k = block % len(blocks), who % len(blocks[0].people), image % blocks[0].images
+            images.append(torch.from_numpy(np.array(stacks[b][p, k])).permute(2, 0, 1))
+            scenes.append(training_scene(blocks[b].people[p], k))
+        logits = judge(soften(torch.stack(images).float() / 255.0, generator))
+        expected = attribute_indices(scenes)
         value = torch.stack(
-            [F.cross_entropy(logits[name], right[name], label_smoothing=0.05) for name in ATTRIBUTES]
+            [F.cross_entropy(logits[name], expected[name], label_smoothing=0.05) for name in ATTRIBUTES]
         ).sum()
-        accuracy = torch.stack([(logits[name].argmax(1) == right[name]).float().mean() for name in ATTRIBUTES]).mean()
+        accuracy = torch.stack(
+            [(logits[name].argmax(1) == expected[name]).float().mean() for name in ATTRIBUTES]
+        ).mean()
         return value, {"accuracy": float(accuracy)}
 
     torch.manual_seed(11)
-    judge = Judge()
+    judge = AttributeJudge()
     train(judge, loss, CONFIG, build, "judge")
-    _settle(judge, stacks)
-    partial = weights / "judge.partial"
-    save_file({key: _stored(value) for key, value in judge.state_dict().items()}, partial)
-    partial.replace(weights / "judge.safetensors")
+    generator = torch.Generator().manual_seed(12)
+    batches = (soften(to_pixels(stack[:, :2].reshape(-1, *stack.shape[2:])), generator) for stack in stacks[:12])
+    recompute_batch_norms(judge, batches)
+    write_tensors(weights / FILE, {key: _stored(value) for key, value in judge.state_dict().items()})
 
 
 def _stored(tensor: Tensor) -> Tensor:
-    """Half precision: half the size, and the same 4,800 answers on pictures of validation people, sharp and soft."""
+    """Half precision: half the size, and the same 4,800 answers on images of validation people, sharp and soft."""
     return (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
 
 
-@torch.no_grad()
-def _settle(judge: Judge, stacks: Sequence[np.ndarray]) -> None:
-    """Measure the batch norms' statistics anew: the EMA weights were never run."""
-    generator = torch.Generator().manual_seed(12)
-    for module in judge.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None  # plain average
-    judge.train()
-    for stack in stacks[:12]:
-        pictures = torch.from_numpy(np.array(stack[:, :2])).flatten(0, 1).permute(0, 3, 1, 2).float() / 255.0
-        judge(soften(pictures, generator))
+def load_judge(weights: Path) -> AttributeJudge:
+    """The shipped judge, for inference.
 
-
-def load_judge(weights: Path) -> Judge:
-    """The shipped judge, for inference."""
-    path = weights / "judge.safetensors"
+    Raises:
+        FileNotFoundError: There is none in `weights`.
+    """
+    path = weights / FILE
     if not path.exists():
         raise FileNotFoundError(
             f"{path} is missing: it ships with the repository, or `python -m miniature build judge` makes it"
         )
-    judge = Judge()
-    judge.load_state_dict(load_file(path))
+    judge = AttributeJudge()
+    judge.load_state_dict(read_tensors(path)[0])
     return judge.eval().requires_grad_(False)
-
-
-@torch.no_grad()
-def prompt_fidelity(
-    judge: Judge, pictures: np.ndarray, scenes: Sequence[Scene], open_fields: frozenset[str] = frozenset()
-) -> np.ndarray:
-    """Share of a prompt's attributes that each picture shows: float64 (n,) in [0, 1].
-
-    pictures: uint8 (n, 128, 128, 3). Attributes in `open_fields` were left open by the prompt and don't count.
-    """
-    logits = judge(torch.from_numpy(pictures.copy()).permute(0, 3, 1, 2).float() / 255.0)
-    right = labels(scenes)
-    names = [name for name in ATTRIBUTES if name not in open_fields]
-    hits = torch.stack([logits[name].argmax(1) == right[name] for name in names])
-    return hits.double().mean(0).numpy()

@@ -1,7 +1,7 @@
-"""Stage `conditions`: the frozen encoders' embeddings of people's pictures, what MIF is trained on.
+"""Embeddings of people's images by the frozen encoders: what MIF is trained on.
 
-Faces are cut out by the true landmarks with a little jitter instead of running the detector 19,200 times: the
-recognizer was trained so, and evaluation and nodes run the real detector.
+Faces are cropped by the true landmarks with a little jitter, as for the recognizer's training, since running the
+detector on 19,200 images would take long; evaluation and nodes run the real detector.
 """
 
 from __future__ import annotations
@@ -12,41 +12,39 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
+from difflora_core.files import read_tensors, write_tensors
 from miniature.encoders import clip_vision
-from miniature.encoders.faces import face_analysis
 from miniature.encoders.faces.alignment import aligned_crop, alignment, jittered
+from miniature.encoders.faces.face_analysis import load_face_analysis
 from miniature.world.drawing import draw
-from miniature.world.image_blocks import TEACHER_PICTURES, scene_of
+from miniature.world.image_blocks import TEACHER_IMAGES
 from miniature.world.people import person
-from training.denoiser.command import Conditions
+from miniature.world.scenes import training_scene
+from training.people.conditions import Conditions
 
 
-def embed_people(path: Path, people: Sequence[int], pictures: int = TEACHER_PICTURES) -> None:
-    """Write face (people, pictures, 512), image (people, pictures, width) and person (people,), unless it exists."""
+def embed_people(path: Path, people: Sequence[int], images: int = TEACHER_IMAGES) -> None:
+    """Write face (people, images, 512), image (people, images, width), person (people,) to a file, unless it exists."""
     if path.exists():
         return
-    recognizer = face_analysis("miniature").models["recognition"]
+    recognizer = load_face_analysis("miniature").models["recognition"]
     tower, preprocess = clip_vision.load_image_encoder()
-    faces, images = [], []
+    faces, features = [], []
     for index in tqdm(people, desc=f"embeddings {path.stem}", mininterval=10):
-        drawn = [draw(person(index), scene_of(index, k)) for k in range(pictures)]
-        landmarks = jittered(np.stack([d.landmarks for d in drawn]), np.random.default_rng([3, index]), 0.5)
-        crops = [aligned_crop(d.image, t)[..., ::-1] for d, t in zip(drawn, alignment(landmarks), strict=True)]
+        drawings = [draw(person(index), training_scene(index, k)) for k in range(images)]
+        landmarks = jittered(np.stack([d.landmarks for d in drawings]), np.random.default_rng([3, index]), 0.5)
+        crops = [aligned_crop(d.image, t)[..., ::-1] for d, t in zip(drawings, alignment(landmarks), strict=True)]
         faces.append(torch.from_numpy(recognizer.get_feat(crops)))
-        pixels = preprocess(images=[Image.fromarray(d.image) for d in drawn], return_tensors="pt")["pixel_values"]
+        pixels = preprocess(images=[Image.fromarray(d.image) for d in drawings], return_tensors="pt")["pixel_values"]
         with torch.no_grad():
-            images.append(tower(pixel_values=pixels).image_embeds)
-    tensors = {"face": torch.stack(faces), "image": torch.stack(images), "person": torch.tensor(list(people))}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file({key: value.contiguous() for key, value in tensors.items()}, partial)
-    partial.replace(path)
+            features.append(tower(pixel_values=pixels).image_embeds)
+    tensors = {"face": torch.stack(faces), "image": torch.stack(features), "person": torch.tensor(list(people))}
+    write_tensors(path, {name: tensor.contiguous() for name, tensor in tensors.items()})
 
 
 def load_conditions(path: Path) -> tuple[Conditions, torch.Tensor]:
-    """Embeddings and person indices (people,)."""
-    tensors = load_file(path)
+    """Read embeddings, and person indices (people,)."""
+    tensors = read_tensors(path)[0]
     return Conditions(tensors["face"], tensors["image"]), tensors["person"]

@@ -1,7 +1,7 @@
 """Stage `teachers`: one LoRA per person by DreamBooth on the miniature's base model, many people per batch.
 
-Training people's teachers are what DiffLoRA learns from. Validation people's choose settings, held-out people's are
-only ever compared with; both are made by the same code from pictures that nothing else has seen.
+DiffLoRA is trained on the training people's teachers. With the validation people's settings are chosen, with the
+held-out people's it is compared; both are trained by the same code on images that nothing else was trained on.
 """
 
 from __future__ import annotations
@@ -13,86 +13,92 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from difflora_core.lora.layout import LoRALayout
-from miniature.base_model import config as base_config
-from miniature.base_model.model import BaseModel, Condition, Tokenizer, noise_scheduler
+from miniature.base_model.config import LORA_RANK, lora_layout
+from miniature.base_model.model import TextCondition, TinySDXL, Tokenizer, noise_scheduler
 from miniature.base_model.vae import TinyVAE
 from miniature.world.drawing import draw
-from miniature.world.image_blocks import TEACHER_PICTURES
-from miniature.world.people import Scene, caption, person, random_scene, split_people
-from training.base_model.diffusion_loss import DenoisingLoss, PersonImages
-from training.dreambooth.train import DreamBoothConfig, shared_start, train_loras
+from miniature.world.people import person, split_people
+from miniature.world.scenes import TEACHER_SCENES, caption
+from training.base_model.diffusion_loss import DiffusionLoss
+from training.base_model.person_images import PersonImages
+from training.dreambooth.config import DreamBoothConfig
+from training.dreambooth.train import shared_start, train_loras
 from training.store.lora_store import LoRAStore
 
-RANK = 4
-CONFIG = DreamBoothConfig(steps=80, rows=4, learning_rate=1.2e-2)
 PEOPLE_PER_BATCH = 16
+CONFIG = DreamBoothConfig(
+    rank=LORA_RANK,
+    feed_forward=True,
+    people=PEOPLE_PER_BATCH,
+    steps=80,
+    images_per_person=4,
+    learning_rate=1.2e-2,
+    warmup=5,
+    dtype="fp32",
+    gradient_checkpointing=False,
+)
 TRAIN_PEOPLE = 1008
 VALIDATION_PEOPLE = 32
 HELD_OUT_PEOPLE = 25
 
 
-def layout() -> LoRALayout:
-    """The miniature's LoRA layout: attention and feed-forward layers, rank 4."""
-    return LoRALayout.from_unet_config(base_config.UNET, RANK, feed_forward=True)
-
-
 def teacher_people(split: str) -> range:
-    """Who gets a teacher, by split."""
+    """People of a split that get a teacher."""
     count = {"train": TRAIN_PEOPLE, "validation": VALIDATION_PEOPLE, "held_out": HELD_OUT_PEOPLE}[split]
     return split_people(split)[:count]
 
 
-def teacher_scene(picture: int) -> Scene:
-    """The scene of every person's n-th teacher picture.
-
-    All people are drawn in the same scenes: with scenes of their own, two people's LoRAs differed more by scene than by
-    person (PCA of 288 numbers explained 12 % of the variance between validation people's LoRAs).
-    """
-    return random_scene(np.random.default_rng([78, picture]))
-
-
 def person_latents(vae: TinyVAE, index: int) -> Tensor:
-    """Latents of a person's training pictures: float32 (16, 4, 16, 16)."""
-    pixels = np.stack([draw(person(index), teacher_scene(k)).image for k in range(TEACHER_PICTURES)])
-    pictures = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255.0
-    with torch.no_grad():
-        return vae.encode(pictures.contiguous(memory_format=torch.channels_last)).contiguous()
+    """Latents of the images that a person's teacher is trained on: float32 (16, 4, 16, 16)."""
+    return vae.encode_images(np.stack([draw(person(index), scene).image for scene in TEACHER_SCENES]))
 
 
 def train_teachers(
-    base: BaseModel, tokenizer: Tokenizer, latents: Tensor, config: DreamBoothConfig = CONFIG
+    base: TinySDXL, tokenizer: Tokenizer, latents: Tensor, config: DreamBoothConfig = CONFIG
 ) -> tuple[Tensor, Tensor]:
-    """LoRAs (people, numel) of people from latents (people, pictures, 4, 16, 16), and their last losses (people,).
+    """Train the LoRAs of people; noise, timesteps, scenes and captions are the same for all.
 
-    Noise, timesteps, scenes and captions are the same for all people.
+    Args:
+        base: The frozen base model.
+        tokenizer: Its tokenizer.
+        latents: Of people's images in the first of `TEACHER_SCENES`: (people, images, 4, 16, 16).
+        config: Of the training.
+
+    Returns:
+        LoRAs (people, numel), and their last losses (people,).
     """
-    people, pictures = latents.shape[:2]
-    shape = layout()
-    start = shared_start(shape)
-    captions = [caption(teacher_scene(k)) for k in range(pictures)]
+    people, images = latents.shape[:2]
+    layout = lora_layout()
+    captions = [caption(scene) for scene in TEACHER_SCENES[:images]]
     with torch.no_grad():
         condition = base.encode(tokenizer(captions))
 
-    def predict(noisy: Tensor, timesteps: Tensor, texts: Tensor) -> Tensor:
-        return base.predict(noisy, timesteps, Condition(condition.context[texts], condition.pooled[texts]))
+    def predict(noisy: Tensor, timesteps: Tensor, text_rows: Tensor) -> Tensor:
+        return base.predict(noisy, timesteps, TextCondition(condition.context[text_rows], condition.pooled[text_rows]))
 
-    albums = [PersonImages.whole(str(i), own, torch.arange(pictures)) for i, own in enumerate(latents)]
-    loss = DenoisingLoss(predict, noise_scheduler(), albums, config.rows, config.seed)
-    return train_loras(base.unet, shape, start, people, loss, config), loss.history[-1]
+    person_images = [PersonImages.complete(str(i), own, torch.arange(images)) for i, own in enumerate(latents)]
+    loss = DiffusionLoss(predict, noise_scheduler(), person_images, config.images_per_person, config.seed)
+    return train_loras(base.unet, layout, shared_start(layout), people, loss, config)
 
 
 def make_split(
-    build: Path, split: str, base: BaseModel, vae: TinyVAE, tokenizer: Tokenizer, part: int = 0, parts: int = 1
+    build: Path, split: str, base: TinySDXL, vae: TinyVAE, tokenizer: Tokenizer, part: int, parts: int
 ) -> None:
     """Train the teachers of a split batch by batch; a batch that has its file is not trained again.
 
-    part, parts: this process does every `parts`-th batch, so that several processes share the work without talking.
+    Args:
+        build: Scratch folder; the LoRA store is its `teachers`.
+        split: Whose teachers.
+        base: The base model.
+        vae: Its autoencoder.
+        tokenizer: Its tokenizer.
+        part: Number of this process; it trains every `parts`-th batch.
+        parts: Number of processes that share the work.
     """
-    store = LoRAStore(build / "teachers", layout())
+    store = LoRAStore(build / "teachers", lora_layout())
     base.requires_grad_(False)
-    everyone = teacher_people(split)
-    batches = [everyone[i : i + PEOPLE_PER_BATCH] for i in range(0, len(everyone), PEOPLE_PER_BATCH)]
+    people = teacher_people(split)
+    batches = [people[i : i + PEOPLE_PER_BATCH] for i in range(0, len(people), PEOPLE_PER_BATCH)]
     for batch in tqdm(batches[part::parts], desc=f"teachers {split}", unit="batch", disable=part > 0, mininterval=10):
         if not store.has(split, batch):
             latents = torch.stack([person_latents(vae, index) for index in batch])

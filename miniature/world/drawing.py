@@ -1,4 +1,4 @@
-"""The artist of the miniature: a person in a scene becomes an SVG, and the SVG an anti-aliased picture (resvg)."""
+"""Drawing: a person in a scene becomes an SVG, and the SVG an anti-aliased image (resvg)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ from PIL import Image
 from resvg_py import svg_to_bytes
 
 from . import facial_features as features
+from .accessories import glasses, hat
 from .geometry import CANVAS, HEAD_CENTER, HEAD_SCALE, Head, Point, Shape, mix, rgb, surface
 from .hair import back_hair, front_hair
-from .people import Person, Scene
+from .people import Person, person
+from .scenes import Scene, reference_scene
 
-SHIRTS = {
+REFERENCES = 3
+"""Reference images of a person, unless said otherwise."""
+SHIRT_COLORS = {
     "white shirt": (240, 240, 236),
     "black shirt": (44, 44, 50),
     "red shirt": (200, 52, 48),
     "green shirt": (54, 140, 84),
     "blue shirt": (48, 92, 184),
 }
-BACKGROUNDS = {
+BACKGROUND_COLORS = {
     "white": (238, 238, 240),
     "blue": (120, 176, 228),
     "green": (132, 190, 136),
@@ -32,31 +36,42 @@ BACKGROUNDS = {
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A drawn picture.
-
-    image: uint8 (size, size, 3) RGB. landmarks: float32 (5, 2) pixels: left eye, right eye, nose tip, left and right
-    corner of the mouth, "left" being left in the picture (InsightFace's order). box: float32 (4,) x1, y1, x2, y2.
-    """
+class Drawing:
+    """A drawn image, and where the face in it is."""
 
     image: np.ndarray
+    """uint8 (size, size, 3) RGB."""
     landmarks: np.ndarray
+    """float32 (5, 2) in pixels, in InsightFace's order: both eyes, the tip of the nose, both corners of the
+    mouth; of two, the left one in the image comes first."""
     box: np.ndarray
+    """float32 (4,) in pixels: x1, y1, x2, y2."""
 
 
-def draw(who: Person, scene: Scene, size: int = CANVAS) -> Picture:
-    """Draw one person. size: pixels of the square picture's side, at least 64.
+def draw(who: Person, scene: Scene, size: int = CANVAS) -> Drawing:
+    """Draw one person.
 
-    Raises ValueError for a smaller size: eyes would vanish in the autoencoder.
+    Args:
+        who: The person.
+        scene: Everything else in the image.
+        size: Side of the square image in pixels, at least 64.
+
+    Raises:
+        ValueError: The size is smaller; eyes would vanish in the autoencoder.
     """
     if size < 64:
-        raise ValueError(f"a drawn picture needs at least 64 pixels a side, found {size}")
+        raise ValueError(f"a drawn image needs at least 64 pixels a side, found {size}")
     landmarks, box = landmarks_and_box(who, scene, size)
-    return Picture(rasterise(to_svg(who, scene), size), landmarks, box)
+    return Drawing(rasterize(to_svg(who, scene), size), landmarks, box)
+
+
+def draw_references(index: int, rng: np.random.Generator, count: int = REFERENCES) -> list[np.ndarray]:
+    """Draw reference images of the person with this index, each in a random scene: uint8 (128, 128, 3)."""
+    return [draw(person(index), reference_scene(rng)).image for _ in range(count)]
 
 
 def landmarks_and_box(who: Person, scene: Scene, size: int = CANVAS) -> tuple[np.ndarray, np.ndarray]:
-    """Where the face of `draw(who, scene, size)` is, without drawing it: its landmarks (5, 2) and its box (4,)."""
+    """Landmarks (5, 2) and box (4,) of the face in `draw(who, scene, size)`, without drawing it."""
     head, shape = Head(scene), Shape.of(who)
     zoom = size / CANVAS
     left, right = features.mouth_corners(scene, shape)
@@ -76,7 +91,7 @@ def landmarks_and_box(who: Person, scene: Scene, size: int = CANVAS) -> tuple[np
 
 def draw_empty(scene: Scene, size: int = CANVAS) -> np.ndarray:
     """The scene's background without a person: uint8 (size, size, 3)."""
-    return rasterise(_document(_backdrop(scene)), size)
+    return rasterize(_document(_backdrop(scene)), size)
 
 
 def to_svg(who: Person, scene: Scene) -> str:
@@ -98,12 +113,12 @@ def to_svg(who: Person, scene: Scene) -> str:
         parts.append(features.brow(head, who, scene, shape, side))
     parts.append(front_hair(head, who, shape))
     if scene.glasses:
-        parts.append(features.glasses(head, shape))
-    parts.append(features.hat(head, scene, shape))
+        parts.append(glasses(head, shape))
+    parts.append(hat(head, scene, shape))
     return _document("".join(parts))
 
 
-def rasterise(svg: str, size: int) -> np.ndarray:
+def rasterize(svg: str, size: int) -> np.ndarray:
     """Anti-aliased pixels of a 128-unit square SVG: uint8 (size, size, 3)."""
     png = svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
@@ -114,8 +129,8 @@ def _document(body: str) -> str:
 
 
 def _backdrop(scene: Scene) -> str:
-    """A plain wall with a pool of light on the side that the light comes from."""
-    base = BACKGROUNDS[scene.background]
+    """A plain wall with a bright disc on the side that the light comes from."""
+    base = BACKGROUND_COLORS[scene.background]
     x = {"": 64, "light from the left": 18, "light from the right": 110}[scene.light]
     glow = rgb(mix(base, (255, 255, 255), 0.16))
     return (
@@ -125,10 +140,10 @@ def _backdrop(scene: Scene) -> str:
 
 
 def _shoulders(scene: Scene, shape: Shape) -> str:
-    """Neck and shirt: they follow the head's place, not its turn."""
+    """Neck and shirt: they move with the head but do not turn with it."""
     x = HEAD_CENTER[0] + scene.shift_x
     y = HEAD_CENTER[1] + scene.shift_y + shape.chin * HEAD_SCALE * scene.scale
-    shirt = SHIRTS[scene.shirt]
+    shirt = SHIRT_COLORS[scene.shirt]
     neck = rgb(mix(shape.skin, (60, 20, 10), 0.24))
     return (
         f'<path d="M {x - 12} {y - 12} L {x - 13} {y + 12} Q {x} {y + 22} {x + 13} {y + 12} L {x + 12} {y - 12} Z" '

@@ -1,20 +1,19 @@
-"""Eyes, brows, nose, mouth, skin marks, glasses and hats: each a function from person, scene and head to SVG."""
+"""Ears, eyes, brows, nose, mouth, skin and its marks: functions from person, scene and head to SVG."""
 
 from __future__ import annotations
 
-from .geometry import EYES, Head, Point, Shape, face_outline, mix, palette, rgb, surface
-from .people import Person, Scene
+from .geometry import EYES, Color, Head, Point, Shape, face_outline, mix, palette, rgb, surface
+from .people import Person
+from .scenes import Scene
 
-# How far the lids open, how the brows move, per expression: (upper lid, lower lid, brow lift, brow sadness).
-EXPRESSION = {
+LIDS_AND_BROWS = {
     "": (1.0, 1.0, 0.0, 0.0),
     "smiling": (0.95, 0.7, 1.0, 0.0),
     "laughing": (0.72, 0.5, 2.0, 0.0),
     "sad": (0.78, 1.0, 0.5, 1.0),
     "surprised": (1.35, 1.2, 4.5, 0.0),
 }
-RED_BEANIE = (196, 44, 52)
-STRAW = (232, 200, 122)
+"""Per expression: opening of the upper and the lower lid, lift and inner slope of the brows."""
 
 
 def ear(head: Head, who: Person, shape: Shape, side: int) -> str:
@@ -25,8 +24,8 @@ def ear(head: Head, who: Person, shape: Shape, side: int) -> str:
 
 
 def eye(head: Head, who: Person, scene: Scene, shape: Shape, side: int) -> str:
-    """White, iris, pupil, highlight and lids of one eye; side −1 is left in the picture."""
-    upper, lower, _, _ = EXPRESSION[scene.expression]
+    """White, iris, pupil, highlight and lids of one eye; side −1 is left in the image."""
+    upper, lower, _, _ = LIDS_AND_BROWS[scene.expression]
     x, y, rx = side * shape.eye_x, shape.eye_y, shape.eye_rx
     slant = -1.8 * who["eye_slant"]
     inner, outer = surface(x - side * rx, y - slant * 0.5), surface(x + side * rx, y + slant * 0.5)
@@ -39,8 +38,8 @@ def eye(head: Head, who: Person, scene: Scene, shape: Shape, side: int) -> str:
     ]
     almond: list[str | Point] = ["M", inner, *lid]
     almond += ["C", surface(x + side * rx * 0.5, y + bottom), surface(x - side * rx * 0.5, y + bottom), inner, "Z"]
-    look = {"": 0.0, "looking left": -1.0, "looking right": 1.0}[scene.gaze]
-    pupil = surface(x + 0.44 * rx * look, y - 0.4)
+    gaze = {"": 0.0, "looking left": -1.0, "looking right": 1.0}[scene.gaze]
+    pupil = surface(x + 0.44 * rx * gaze, y - 0.4)
     radius = 0.56 * rx * (0.9 if upper > 1.2 else 1.0)
     iris = palette(EYES, who["eye_color"])
     clip = f"eye{side + 1}"
@@ -65,8 +64,8 @@ def eye(head: Head, who: Person, scene: Scene, shape: Shape, side: int) -> str:
 
 
 def brow(head: Head, who: Person, scene: Scene, shape: Shape, side: int) -> str:
-    """One eyebrow: thickness and slope are traits, lift and sadness come with the expression."""
-    _, _, lift, sad = EXPRESSION[scene.expression]
+    """One eyebrow: thickness and slope are traits; the expression lifts it and raises its inner end."""
+    _, _, lift, sad = LIDS_AND_BROWS[scene.expression]
     x, y = side * shape.eye_x, shape.eye_y - 1.35 * shape.eye_rx - 2.6 - lift
     slope = 2.4 * who["brow_slope"] - 4.2 * sad
     width = 2.6 + 1.5 * who["brow_thickness"]
@@ -115,36 +114,10 @@ def mouth(head: Head, who: Person, scene: Scene, shape: Shape) -> str:
     left, right = mouth_corners(scene, shape)
     full = 3.0 + 1.5 * who["lip_fullness"]
     lips = mix(mix(shape.skin, (170, 66, 66), 0.55), (200, 24, 52), 0.3 + 0.3 * who["lip_redness"])
-    line = (
-        f'stroke="{rgb(mix(lips, (30, 0, 0), 0.5))}" stroke-width="1.3" stroke-linecap="round" stroke-linejoin="round"'
-    )
-    half, y = right[0], left[1]
-    bend = {"": 0.6, "smiling": 5.6, "laughing": 1.0, "sad": -5.0, "surprised": 0.0}[scene.expression]
     if scene.expression in ("laughing", "surprised"):
-        drop, rise = (12.5, 1.5) if scene.expression == "laughing" else (8.5, 8.0)
-        hole: list[str | Point] = [
-            "M",
-            left,
-            "C",
-            surface(-0.6 * half, y - rise, 2),
-            surface(0.6 * half, y - rise, 2),
-            right,
-        ]
-        hole += ["C", surface(0.75 * half, y + drop, 2), surface(-0.75 * half, y + drop, 2), left, "Z"]
-        inside = head.path(
-            hole, f'fill="#4a1218" stroke="{rgb(lips)}" stroke-width="{0.9 * full:.2f}" stroke-linejoin="round"'
-        )
-        if scene.expression == "surprised":
-            return inside
-        teeth: list[str | Point] = [
-            "M",
-            surface(-0.78 * half, y + 1.0, 2),
-            "Q",
-            surface(0, y + 0.4, 2),
-            surface(0.78 * half, y + 1.0, 2),
-        ]
-        teeth += ["Q", surface(0, y + 8.5, 2), surface(-0.78 * half, y + 1.0, 2), "Z"]
-        return inside + head.path(teeth, 'fill="#fdfbf4"')
+        return _open_mouth(head, left, right, full, lips, laughing=scene.expression == "laughing")
+    half, y = right[0], left[1]
+    bend = {"": 0.6, "smiling": 5.6, "sad": -5.0}[scene.expression]
     top: list[str | Point] = [
         "M",
         left,
@@ -154,9 +127,41 @@ def mouth(head: Head, who: Person, scene: Scene, shape: Shape) -> str:
     ]
     top += ["Q", surface(0.3 * half, y + bend * 0.5 - full * 1.1, 2), right]
     top += ["Q", surface(0, y + bend + full * 1.7, 2), left, "Z"]
+    line = (
+        f'stroke="{rgb(mix(lips, (30, 0, 0), 0.5))}" stroke-width="1.3" stroke-linecap="round" stroke-linejoin="round"'
+    )
     return head.path(top, f'fill="{rgb(lips)}"') + head.path(
         ["M", left, "Q", surface(0, y + bend, 2), right], f'fill="none" {line}'
     )
+
+
+def _open_mouth(head: Head, left: Point, right: Point, full: float, lips: Color, laughing: bool) -> str:
+    """A dark opening with a rim of lips; a laugh shows teeth. full: thickness of the lips."""
+    half, y = right[0], left[1]
+    drop, rise = (12.5, 1.5) if laughing else (8.5, 8.0)
+    hole: list[str | Point] = [
+        "M",
+        left,
+        "C",
+        surface(-0.6 * half, y - rise, 2),
+        surface(0.6 * half, y - rise, 2),
+        right,
+    ]
+    hole += ["C", surface(0.75 * half, y + drop, 2), surface(-0.75 * half, y + drop, 2), left, "Z"]
+    inside = head.path(
+        hole, f'fill="#4a1218" stroke="{rgb(lips)}" stroke-width="{0.9 * full:.2f}" stroke-linejoin="round"'
+    )
+    if not laughing:
+        return inside
+    teeth: list[str | Point] = [
+        "M",
+        surface(-0.78 * half, y + 1.0, 2),
+        "Q",
+        surface(0, y + 0.4, 2),
+        surface(0.78 * half, y + 1.0, 2),
+    ]
+    teeth += ["Q", surface(0, y + 8.5, 2), surface(-0.78 * half, y + 1.0, 2), "Z"]
+    return inside + head.path(teeth, 'fill="#fdfbf4"')
 
 
 def skin_marks(head: Head, who: Person, shape: Shape) -> str:
@@ -202,73 +207,3 @@ def face(head: Head, shape: Shape, extra: str) -> str:
         + f'<g clip-path="url(#face)">{extra}</g>'
         + head.path(outline, f'fill="none" stroke="{edge}" stroke-width="1"')
     )
-
-
-def glasses(head: Head, shape: Shape) -> str:
-    """Round dark frames with faintly tinted lenses."""
-    frame = 'fill="#dff0ff" fill-opacity="0.22" stroke="#1c1c22" stroke-width="2"'
-    radius = shape.eye_rx + 4.0
-    x = max(shape.eye_x, radius + 1.0)
-    parts = [head.ellipse(surface(s * x, shape.eye_y + 0.5, 3), radius, radius * 0.94, frame) for s in (-1, 1)]
-    line = 'fill="none" stroke="#1c1c22" stroke-width="2" stroke-linecap="round"'
-    gap = x - radius
-    parts.append(
-        head.path(
-            ["M", surface(-gap, shape.eye_y, 4), "Q", surface(0, shape.eye_y - 3, 6), surface(gap, shape.eye_y, 4)],
-            line,
-        )
-    )
-    for s in (-1, 1):
-        parts.append(
-            head.path(
-                ["M", surface(s * (x + radius), shape.eye_y, 2), "L", (s * (shape.half_width + 1.5), -2, -4)], line
-            )
-        )
-    return "".join(parts)
-
-
-def hat(head: Head, scene: Scene, shape: Shape) -> str:
-    """A red beanie or a straw hat over the hair."""
-    w = shape.half_width + 7.0
-    if scene.hat == "wearing a red beanie":
-        dome: list[str | Point] = [
-            "M",
-            (-w, -21, 2),
-            "C",
-            (-w, -62, 0),
-            (w, -62, 0),
-            (w, -21, 2),
-            "Q",
-            (0, -29, 26),
-            (-w, -21, 2),
-            "Z",
-        ]
-        band: list[str | Point] = ["M", (-w, -22, 2), "Q", (0, -31, 27), (w, -22, 2)]
-        dark = rgb(mix(RED_BEANIE, (0, 0, 0), 0.25))
-        return (
-            head.path(dome, f'fill="{rgb(RED_BEANIE)}"')
-            + head.path(band, f'fill="none" stroke="{dark}" stroke-width="8" stroke-linecap="round"')
-            + head.ellipse((0, -57, 0), 5.5, 5.0, 'fill="#f6f0ee"')
-        )
-    if scene.hat == "wearing a straw hat":
-        crown: list[str | Point] = [
-            "M",
-            (-w + 9, -28, 4),
-            "C",
-            (-w + 10, -62, 0),
-            (w - 10, -62, 0),
-            (w - 9, -28, 4),
-            "Z",
-        ]
-        ribbon: list[str | Point] = ["M", (-w + 9, -33, 4), "Q", (0, -36, 20), (w - 9, -33, 4)]
-        return (
-            head.path(crown, f'fill="{rgb(STRAW)}"')
-            + head.path(ribbon, 'fill="none" stroke="#7a3424" stroke-width="6"')
-            + head.ellipse(
-                (0, -28, 8),
-                w + 11,
-                7.0,
-                f'fill="{rgb(STRAW)}" stroke="{rgb(mix(STRAW, (80, 50, 0), 0.35))}" stroke-width="1.2"',
-            )
-        )
-    return ""

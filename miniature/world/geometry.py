@@ -2,7 +2,7 @@
 
 The head is a shallow relief: every control point has a depth, is turned by yaw and pitch, tilted, scaled and moved, and
 only then written into a path. So a turned head shows parallax, and the landmarks are the drawing's own points.
-Coordinates: pixels of a 128 × 128 picture, origin in the middle of the head, y down, z to the viewer.
+Coordinates are pixels of a 128 × 128 image: origin in the middle of the head, y down, z to the viewer.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .people import Person, Scene
+from .people import Person
+from .scenes import Scene
 
 CANVAS = 128
 HEAD_CENTER = (64.0, 70.0)
-HEAD_SCALE = 1.13  # the face fills the picture: at /8 an eye must cover more than one latent
+HEAD_SCALE = 1.13
+"""The face fills the image: an eye must cover more than one latent, which is 8 × 8 pixels."""
 
 SKIN = ((96, 60, 42), (158, 106, 72), (206, 152, 112), (236, 192, 158), (252, 224, 204))
 EYES = ((84, 48, 22), (138, 96, 40), (70, 128, 66), (62, 122, 190), (140, 158, 172))
@@ -25,12 +27,12 @@ Point = tuple[float, float, float]
 
 
 def rgb(color: Color) -> str:
-    """SVG color of three numbers 0..255."""
+    """SVG color of three values from 0 to 255."""
     return "#" + "".join(f"{int(np.clip(round(c), 0, 255)):02x}" for c in color)
 
 
 def mix(a: Color, b: Color, amount: float) -> Color:
-    """A + amount · (b − a), per channel."""
+    """Interpolate two colors: a + amount · (b − a), per channel."""
     return tuple(x + amount * (y - x) for x, y in zip(a, b, strict=True))
 
 
@@ -58,7 +60,7 @@ def skin_color(who: Person) -> Color:
 
 
 class Head:
-    """Places points of the head's relief on the canvas: turn, nod, tilt, scale, move."""
+    """Places points of the head's relief in the image: turn, nod, tilt, scale, move."""
 
     def __init__(self, scene: Scene) -> None:
         self.sin_yaw, self.cos_yaw = np.sin(scene.yaw), np.cos(scene.yaw)
@@ -68,7 +70,7 @@ class Head:
         self.center = (HEAD_CENTER[0] + scene.shift_x, HEAD_CENTER[1] + scene.shift_y)
 
     def place(self, point: Point) -> tuple[float, float]:
-        """Canvas position of a point (x, y, z) of the head."""
+        """Position in the image of a point (x, y, z) of the head."""
         x, y, z = point
         x, z = x * self.cos_yaw + z * self.sin_yaw, z * self.cos_yaw - x * self.sin_yaw
         y = y * self.cos_pitch + z * self.sin_pitch
@@ -105,22 +107,34 @@ def surface(x: float, y: float, lift: float = 0.0) -> Point:
 
 @dataclass(frozen=True)
 class Shape:
-    """Measures that several parts of the drawing share, in head pixels."""
+    """Measures that several parts of the drawing share, in pixels of the head."""
 
     half_width: float
+    """Half the width of the face."""
     jaw: float
+    """Half the width of the jaw."""
     chin: float
+    """Height of the chin, below the middle of the head."""
     eye_x: float
+    """Distance of an eye from the middle."""
     eye_y: float
+    """Height of the eyes."""
     eye_rx: float
+    """Half the width of an eye."""
     mouth_y: float
+    """Height of the mouth."""
     mouth_half: float
+    """Half the width of the closed mouth."""
     nose_y: float
+    """Height of the tip of the nose."""
     hair: Color
+    """Color of the hair."""
     skin: Color
+    """Color of the skin."""
 
     @staticmethod
     def of(who: Person) -> Shape:
+        """The measures of a person."""
         half_width = 31.0 + 4.0 * who["face_width"]
         chin = 38.0 + 4.0 * who["chin_length"]
         return Shape(

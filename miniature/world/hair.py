@@ -1,4 +1,4 @@
-"""Hair: a mass behind the head and a cap over the forehead, from cropped to shoulder-long, straight to curly."""
+"""Hair: a mass behind the head and a cap over the forehead, cropped to shoulder-long, straight to curly."""
 
 from __future__ import annotations
 

@@ -1,12 +1,11 @@
-"""Draws the miniature's pictures once and keeps them: blocks of people in `.npy` files, made by several processes.
+"""The training images, drawn once by several processes and kept in `.npy` files of 50 people each.
 
-The first `TEACHER_PEOPLE` training people get enough pictures to train a LoRA on; the rest only widen the base model's
-idea of what people look like. Scenes follow from (person, picture number), so captions need no file.
+The first `TEACHER_PEOPLE` training people get enough images to train a LoRA on; the rest only add variety to what the
+base model is trained on. A scene follows from person and image number, so captions need no file.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -15,52 +14,56 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from difflora_core.files import replacing
+
 from .drawing import CANVAS, draw
-from .people import Scene, person, random_scene
+from .people import person
+from .scenes import TEACHER_IMAGES, training_scene
 
 TEACHER_PEOPLE = 1200
 BASE_PEOPLE = 4800
-TEACHER_PICTURES = 16
-BASE_PICTURES = 6
+BASE_IMAGES = 6
 BLOCK = 50
 
 
 @dataclass(frozen=True)
 class Block:
-    """People drawn into one file: uint8 (people, pictures, 128, 128, 3)."""
+    """People drawn into one file: uint8 (people, images, 128, 128, 3)."""
 
     name: str
+    """Name of the file without its ending."""
     people: Sequence[int]
-    pictures: int
-
-
-def scene_of(index: int, picture: int) -> Scene:
-    """The scene of a person's n-th picture."""
-    return random_scene(np.random.default_rng([77, index, picture]))
+    """Person indices."""
+    images: int
+    """Images of each person."""
 
 
 def training_blocks() -> list[Block]:
     """All blocks that may be trained on."""
     blocks = []
     for start in range(0, BASE_PEOPLE, BLOCK):
-        pictures = TEACHER_PICTURES if start < TEACHER_PEOPLE else BASE_PICTURES
-        blocks.append(Block(f"train_{start:05d}", range(start, start + BLOCK), pictures))
+        images = TEACHER_IMAGES if start < TEACHER_PEOPLE else BASE_IMAGES
+        blocks.append(Block(f"train_{start:05d}", range(start, start + BLOCK), images))
     return blocks
 
 
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write a `.npy` file that is either absent or whole."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.save(file, array)
+
+
 def draw_block(folder: Path, block: Block) -> None:
-    """Draw a block unless its file is there; the file appears only when complete."""
+    """Draw a block unless its file is there; the file appears only when it is complete."""
     path = folder / f"{block.name}.npy"
     if path.exists():
         return
-    pictures = np.empty((len(block.people), block.pictures, CANVAS, CANVAS, 3), dtype=np.uint8)
+    images = np.empty((len(block.people), block.images, CANVAS, CANVAS, 3), dtype=np.uint8)
     for row, index in enumerate(block.people):
         who = person(index)
-        for column in range(block.pictures):
-            pictures[row, column] = draw(who, scene_of(index, column)).image
-    partial = path.with_suffix(f".{os.getpid()}.partial.npy")
-    np.save(partial, pictures)
-    partial.replace(path)
+        for column in range(block.images):
+            images[row, column] = draw(who, training_scene(index, column)).image
+    write_array(path, images)
 
 
 def draw_blocks(folder: Path, blocks: list[Block], processes: int) -> None:
@@ -68,13 +71,17 @@ def draw_blocks(folder: Path, blocks: list[Block], processes: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(processes) as pool:
         jobs = [pool.submit(draw_block, folder, block) for block in blocks]
-        for job in tqdm(jobs, desc="pictures", unit="block"):
+        for job in tqdm(jobs, desc="images", unit="block"):
             job.result()
 
 
 def load_block(folder: Path, block: Block) -> np.ndarray:
-    """Pictures of a block, memory-mapped: uint8 (people, pictures, 128, 128, 3)."""
+    """Images of a block, memory-mapped: uint8 (people, images, 128, 128, 3).
+
+    Raises:
+        FileNotFoundError: The block has not been drawn.
+    """
     path = folder / f"{block.name}.npy"
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: run `python -m miniature build pictures` first")
+        raise FileNotFoundError(f"{path} is missing: run `python -m miniature build images` first")
     return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -7,12 +7,14 @@ import torch
 from difflora_core.model import DiffLoRA
 from miniature.base_model.checkpoint import load_checkpoint
 from miniature.base_model.model import Tokenizer
-from miniature.comfyui.host import find_host
-from miniature.measure.evaluation import face_similarity, make_pictures, prompt_fidelity
-from miniature.paths import WEIGHTS
-from miniature.personal.held_out import CHECKPOINT, HeldOut
+from miniature.base_model.sampling import generate_images
+from miniature.comfyui.host import find_tokenizer
+from miniature.measure.metrics import face_similarity, prompt_fidelity
+from miniature.paths import DIFFLORA_CHECKPOINT, WEIGHTS
+from miniature.personal.held_out_teachers import HeldOutTeachers
 from miniature.world.drawing import draw
-from miniature.world.people import Scene, person, reference_scene, split_people
+from miniature.world.people import person, split_people
+from miniature.world.scenes import Scene, reference_scene
 
 SCENES = (Scene(expression="smiling", background="blue"), Scene(hat="wearing a straw hat", shirt="red shirt"))
 PEOPLE = split_people("held_out")[:4]
@@ -23,10 +25,10 @@ def test_all_weights_together_fit():
 
 
 def test_teachers_are_of_the_people_they_should_be_of():
-    held_out = HeldOut.load()
+    held_out = HeldOutTeachers.load()
     assert set(held_out.people) <= set(split_people("held_out"))
     assert len(held_out.people) == 25
-    assert DiffLoRA.load(CHECKPOINT).config.provenance["teachers"] >= 1000
+    assert DiffLoRA.load(DIFFLORA_CHECKPOINT).config.provenance["teachers"] >= 1000
 
 
 def references(index: int) -> list[np.ndarray]:
@@ -37,12 +39,12 @@ def references(index: int) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def pictures() -> dict[str, np.ndarray]:
     """Pictures (people, scenes, height, width, 3) of the base model, and with the LoRA of `personalize`."""
-    model = DiffLoRA.load(CHECKPOINT)
+    model = DiffLoRA.load(DIFFLORA_CHECKPOINT)
     loras = torch.stack([model.personalize(references(index)).flat for index in PEOPLE])
     base, vae = load_checkpoint(WEIGHTS)
-    tokenizer = Tokenizer(find_host() / "comfy" / "sd1_tokenizer")
+    tokenizer = Tokenizer(find_tokenizer())
     return {
-        name: make_pictures(base, vae, tokenizer, model.layout, flat, SCENES)
+        name: generate_images(base, vae, tokenizer, model.layout, flat, SCENES)
         for name, flat in (("none", torch.zeros_like(loras)), ("difflora", loras))
     }
 
@@ -63,10 +65,10 @@ def test_lora_leaves_the_prompt_alone(pictures):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_makes_nearly_the_same_lora(dtype):
     flat = {
-        kind: DiffLoRA.load(CHECKPOINT, dtype=kind).personalize(references(PEOPLE[0])).flat
+        kind: DiffLoRA.load(DIFFLORA_CHECKPOINT, dtype=kind).personalize(references(PEOPLE[0])).flat
         for kind in (torch.float32, dtype)
     }
-    mean = DiffLoRA.load(CHECKPOINT).lae.mean
+    mean = DiffLoRA.load(DIFFLORA_CHECKPOINT).lae.mean
     cosine = torch.nn.functional.cosine_similarity(flat[dtype] - mean, flat[torch.float32] - mean, dim=0)
     assert flat[dtype].dtype == torch.float32
     assert cosine > 0.98

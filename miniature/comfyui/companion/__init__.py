@@ -1,7 +1,7 @@
-"""A custom-node folder of its own: teaches an unmodified ComfyUI the miniature's tiny SDXL.
+"""A custom-node folder with which an unmodified ComfyUI reads the miniature's tiny SDXL.
 
-For tests and the demo only; nobody needs it for real SDXL. It adds one model configuration, which claims nothing but
-checkpoints that carry the miniature's own key, and no node.
+For tests and the demo only; real SDXL does not need it. It adds no node and one model configuration, which matches only
+checkpoints with the miniature's own key.
 """
 
 from comfy_api.latest import ComfyExtension, io

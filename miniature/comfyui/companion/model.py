@@ -9,15 +9,15 @@ import comfy.supported_models_base
 from torch import Tensor
 
 HEAD_WIDTHS = "miniature.head_widths"
-"""Tensor of three: width of one attention head in U-Net, CLIP-L and CLIP-G. No shape in the file tells it."""
+"""Tensor (3,): width of one attention head in U-Net, CLIP-L and CLIP-G, which no shape in the file shows."""
 CLIP_L = "conditioner.embedders.0.transformer.text_model."
 CLIP_G = "conditioner.embedders.1.model."
 
 
 class MiniatureSDXL(comfy.supported_models.SDXL):
-    """SDXL at any size. The required key keeps it away from every checkpoint but the miniature's."""
+    """SDXL at any size. The required key is in no checkpoint but the miniature's."""
 
-    unet_config = {"use_linear_in_transformer": True, "use_temporal_attention": False}  # noqa: RUF012 - the host's form
+    unet_config = {"use_linear_in_transformer": True, "use_temporal_attention": False}  # noqa: RUF012 - as ComfyUI has it
     required_keys = {HEAD_WIDTHS: None}  # noqa: RUF012
 
     def get_model(self, state_dict: Mapping[str, Tensor], prefix: str = "", device: Any = None) -> Any:
@@ -31,14 +31,16 @@ class MiniatureSDXL(comfy.supported_models.SDXL):
         sizes = {"clip_l_model_config": _clip_l(state_dict), "clip_g_model_config": _clip_g(state_dict)}
 
         class ClipModel(comfy.sdxl_clip.SDXLClipModel):
-            def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: Mapping[str, Any] | None = None):
+            def __init__(
+                self, device: Any = "cpu", dtype: Any = None, model_options: Mapping[str, Any] | None = None
+            ) -> None:
                 super().__init__(device, dtype, {**(model_options or {}), **sizes})
 
         return comfy.supported_models_base.ClipTarget(comfy.sdxl_clip.SDXLTokenizer, ClipModel)
 
 
 def register() -> None:
-    """Add the tiny SDXL to the configurations ComfyUI tries for a checkpoint; twice does no harm."""
+    """Add the tiny SDXL to the configurations ComfyUI tries for a checkpoint, unless it is there."""
     if MiniatureSDXL not in comfy.supported_models.models:
         comfy.supported_models.models.append(MiniatureSDXL)
 

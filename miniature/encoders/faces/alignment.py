@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 
 CROP = 112
-# Where InsightFace puts the five landmarks in a 112 × 112 crop (insightface/utils/face_align.py, arcface_dst).
 TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
     dtype=np.float32,
 )
+"""Where InsightFace puts the five landmarks in a 112 × 112 crop (insightface/utils/face_align.py, arcface_dst)."""
 
 
 def alignment(landmarks: np.ndarray) -> np.ndarray:
@@ -29,12 +29,12 @@ def alignment(landmarks: np.ndarray) -> np.ndarray:
 
 
 def aligned_crop(image: np.ndarray, transform: np.ndarray) -> np.ndarray:
-    """uint8 (112, 112, 3) of a picture; outside of it is black, as in InsightFace."""
+    """Crop an image: uint8 (112, 112, 3), black outside of the image, as in InsightFace."""
     return cv2.warpAffine(image, transform, (CROP, CROP), borderValue=0.0)
 
 
 def jittered(landmarks: np.ndarray, rng: np.random.Generator, pixels: float) -> np.ndarray:
-    """Landmarks (n, 5, 2) as a detector might see them: each off by `pixels`, all together by as much again."""
+    """Landmarks (n, 5, 2) with a detector's errors: each off by `pixels`, and each face as a whole by as much again."""
     each = rng.normal(0.0, pixels, landmarks.shape)
     together = rng.normal(0.0, pixels, (len(landmarks), 1, 2))
     return (landmarks + each + together).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Wear and tear of pictures: what a generated, resized or compressed picture suffers, for training fair judges."""
+"""Degraded images, as if generated, resized or compressed: what networks that measure must not be misled by."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import cv2
 import numpy as np
 
 
-def worn(image: np.ndarray, rng: np.random.Generator, color: float = 0.03) -> np.ndarray:
-    """A copy of uint8 (height, width, 3) with random blur, lost resolution, JPEG traces, noise, slightly off colors.
+def degrade(image: np.ndarray, rng: np.random.Generator, color: float = 0.03) -> np.ndarray:
+    """Copy an image with random blur or lost resolution or JPEG artifacts, noise, and slightly changed colors.
 
-    color: standard deviation of the gain per channel. Small, because colors are traits of a drawn person.
-    Two pictures in five stay sharp: references are not generated.
+    Two images in five stay sharp, since references are not generated.
+
+    Args:
+        image: uint8 (height, width, 3).
+        rng: Draws what happens to it.
+        color: Standard deviation of the gain per channel; small, because colors are traits of a drawn person.
     """
     image = np.ascontiguousarray(image)
     if rng.random() < 0.6:
@@ -26,7 +30,9 @@ def worn(image: np.ndarray, rng: np.random.Generator, color: float = 0.03) -> np
             _, code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 90))])
             image = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))
         else:
-            image = cv2.bilateralFilter(image, 5, rng.uniform(20, 60), 3)  # an autoencoder's flat areas, soft lines
+            image = cv2.bilateralFilter(
+                image, 5, rng.uniform(20, 60), 3
+            )  # flat areas and soft lines, as an autoencoder makes them
     pixels = image.astype(np.float32)
     if rng.random() < 0.5:
         pixels *= rng.normal(1.0, color, 3).astype(np.float32)

@@ -13,26 +13,27 @@ from einops import rearrange
 from torch import Tensor, nn
 
 STRIDES = (8, 16, 32)
-ANCHORS = ((16.0, 32.0), (64.0, 128.0), (256.0, 512.0))  # sides in pixels per stride, SCRFD's ladder
+ANCHORS = ((16.0, 32.0), (64.0, 128.0), (256.0, 512.0))  # sides in pixels per stride, as in SCRFD
 OUTPUTS = [f"{kind}_{stride}" for kind in ("score", "box", "landmarks") for stride in STRIDES]
-NUMBERS = 15  # per anchor: score, 4 distances, 5 × 2 offsets
+VALUES = 15
+"""Outputs per anchor: score, 4 distances, 5 × 2 offsets."""
 
 
 class Detector(nn.Module):
-    """A narrow trunk down to stride 32, a head at each of the last three strides; 0.37 M numbers.
+    """A narrow trunk down to stride 32, a head at each of the last three strides; 0.37 M parameters.
 
-    There is no path back up: a drawn face is recognized from its own scale, and the deeper levels, dilated, see all of
-    a face of 450 pixels.
+    There is no feature pyramid: a drawn face is recognized at its own scale, and the deeper levels, dilated, cover a
+    whole face of 450 pixels.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(*halving(3, 12), *halving(12, 20))
+        self.stem = nn.Sequential(*downsample(3, 12), *downsample(12, 20))
         self.levels = nn.ModuleList(
             [
-                nn.Sequential(*halving(20, 36), Separable(36), Separable(36)),
-                nn.Sequential(*halving(36, 64), *(Separable(64, dilation=d) for d in (1, 2, 1))),
-                nn.Sequential(*halving(64, 80), *(Separable(80, dilation=d) for d in (1, 2, 3, 1))),
+                nn.Sequential(*downsample(20, 36), Separable(36), Separable(36)),
+                nn.Sequential(*downsample(36, 64), *(Separable(64, dilation=d) for d in (1, 2, 1))),
+                nn.Sequential(*downsample(64, 80), *(Separable(80, dilation=d) for d in (1, 2, 3, 1))),
             ]
         )
         widths = (36, 64, 80)
@@ -55,12 +56,12 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def shift_scores(self, logits: float) -> None:
-        """Add `logits` to every score before the sigmoid: below zero, a face must be clearer to be reported."""
+        """Add `logits` to every score before the sigmoid; with less than zero fewer faces are reported."""
         for head in self.heads:
-            head.get_parameter("out.bias")[::NUMBERS] += logits
+            head.get_parameter("out.bias")[::VALUES] += logits
 
 
-def halving(inputs: int, outputs: int) -> list[nn.Module]:
+def downsample(inputs: int, outputs: int) -> list[nn.Module]:
     """3 × 3 convolution with stride 2, ReLU. No normalization: small and huge faces have different statistics."""
     convolution = nn.Conv2d(inputs, outputs, 3, 2, 1)
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
@@ -88,17 +89,17 @@ class Head(nn.Module):
     def __init__(self, channels: int, anchors: tuple[float, float], stride: int) -> None:
         super().__init__()
         self.mix = nn.Sequential(Separable(channels), Separable(channels), nn.Conv2d(channels, 96, 1), nn.ReLU())
-        self.out = nn.Conv2d(96, 2 * NUMBERS, 1)
+        self.out = nn.Conv2d(96, 2 * VALUES, 1)
         nn.init.normal_(self.out.weight, std=0.01)
-        rare = torch.zeros(2, NUMBERS)
-        rare[:, 0] = -4.0  # a cell without a face is the rule
+        rare = torch.zeros(2, VALUES)
+        rare[:, 0] = -4.0  # most cells have no face
         self.out.bias = nn.Parameter(rare.flatten())
-        # The network speaks in anchor sides, so that all levels have numbers of one size; the outputs are in strides.
+        # The network predicts in anchor sides, so that all levels have values of like size; the outputs are in strides.
         self.register_buffer("units", torch.tensor(anchors)[:, None] / stride, persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(n, channels, h, w) → scores (rows, 1), boxes (rows, 4), landmarks (rows, 10) with rows = n · h · w · 2."""
-        numbers = rearrange(self.out(self.mix(x)), "n (a k) h w -> (n h w) a k", k=NUMBERS)
-        rows = [numbers[..., :1], numbers[..., 1:5] * self.units, numbers[..., 5:] * self.units]
+        values = rearrange(self.out(self.mix(x)), "n (a k) h w -> (n h w) a k", k=VALUES)
+        rows = [values[..., :1], values[..., 1:5] * self.units, values[..., 5:] * self.units]
         score, box, landmarks = (rearrange(part, "r a k -> (r a) k") for part in rows)
         return score, box, landmarks

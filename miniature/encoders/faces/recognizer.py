@@ -1,4 +1,4 @@
-"""Face recognizers: an aligned 112 × 112 crop in, 512 numbers out, in the form that InsightFace calls ArcFace."""
+"""Face recognizers: an aligned 112 × 112 crop in, an embedding of width 512 out (InsightFace's ArcFace interface)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ EMBEDDING = 512
 
 @dataclass(frozen=True)
 class RecognizerConfig:
-    """stem: channels of the convolutions that halve the crop down to 14 × 14 (or quarter it, one entry less).
-    deep: channels at 7 × 7. neck: channels that are left before all positions are read out together.
-    """
+    """Widths of a recognizer."""
 
     stem: tuple[int, ...]
+    """Channels of the convolutions down to 14 × 14: three that halve the resolution, or one that quarters it and one
+    that halves it."""
     deep: int
+    """Channels at 7 × 7."""
     neck: int
+    """Channels before the linear layer over all positions."""
 
 
 class Recognizer(nn.Module):
-    """Convolutions down to 7 × 7, then a linear map of all positions: aligned traits have places of their own."""
+    """Convolutions down to 7 × 7, then a linear layer over all positions: in aligned crops each trait has its place."""
 
     def __init__(self, config: RecognizerConfig) -> None:
         super().__init__()
@@ -54,7 +56,7 @@ class Residual(nn.Module):
 
 
 def normed(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """Convolution, batch norm, ReLU. An even kernel tiles the picture without padding."""
+    """Convolution, batch norm, ReLU. An even kernel tiles the image without padding."""
     padding = kernel // 2 if kernel % 2 else 0
     convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
     return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]

@@ -1,9 +1,9 @@
-"""Stage `recognizers`: the conditioning recognizer "miniature" and the judge "measuring", trained apart.
+"""Stage `faces`: the recognizer "miniature", which DiffLoRA is conditioned on, and "measuring", for evaluation only.
 
-They share no person, seed, loss or width. "miniature" learns by InfoNCE over pairs of pictures (van den Oord et al.,
-2018) and, because the drawn world knows them, to give the traits by a linear map. "measuring" learns by the supervised
-contrastive loss alone (Khosla et al., 2020). Both have look-alikes in every batch. No part of DiffLoRA sees
-"measuring".
+They share no person, seed, loss or width. "miniature" is trained by InfoNCE over pairs of images (van den Oord et al.,
+2018) and to predict the traits, which the drawn world knows, by a linear layer. "measuring" is trained by the
+supervised contrastive loss alone (Khosla et al., 2020). Every batch has groups of look-alikes for both. No part of
+DiffLoRA is trained with "measuring".
 """
 
 from __future__ import annotations
@@ -17,32 +17,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from miniature.encoders.batch_norm import recompute_batch_norms
 from miniature.world.people import TRAITS
-from training.engine.loop import TrainConfig, train
+from training.engine.config import TrainConfig
+from training.engine.loop import train
 
 from .alignment import aligned_crop, alignment, jittered
-from .degradation import worn
-from .export import export_recognizer, settle
-from .face_images import PersonImages, open_album
+from .degradation import degrade
+from .export import export_recognizer
+from .face_images import FaceImages, open_face_images
 from .recognizer import EMBEDDING, Recognizer, RecognizerConfig
 
 
 @dataclass(frozen=True)
 class RecognizerRun:
-    """How a recognizer is trained. people: whole blocks. batch: people × pictures of each. trait_weight: 0 = no traits.
-
-    look_alikes: size of the groups of similar people a batch is made of. temperature: of the cosines. jitter: pixels
-    that landmarks are off, about what the detector errs.
-    """
+    """How a recognizer is trained."""
 
     network: RecognizerConfig
+    """Widths of the network."""
     people: range
+    """Who it is trained on: whole image blocks."""
     batch: tuple[int, int]
+    """People in a batch, and images of each."""
     training: TrainConfig
+    """Steps, rates, seed."""
     temperature: float
+    """Of the cosines in the contrastive loss."""
     look_alikes: int
+    """Size of the groups of similar people that a batch is made of."""
     trait_weight: float
+    """Weight of the loss on traits; 0 switches it off."""
     jitter: float
+    """Error of the landmarks in pixels, about that of the detector."""
 
 
 RUNS = {
@@ -77,16 +83,16 @@ def train_recognizers(build: Path, weights: Path, names: tuple[str, ...] = ("min
     """Train (resumable, state in build/faces) and export weights/insightface/models/NAME/recognizer.onnx."""
     for name in names:
         run = RUNS[name]
-        sample = crop_sampler(open_album(build, run.people), run)
-        torch.manual_seed(run.training.seed)  # of the initial weights only: every batch has a generator of its own
+        sample = crop_sampler(open_face_images(build, run.people), run)
+        torch.manual_seed(run.training.seed)  # for the initial weights; every batch has its own generator
         model = _Trained(run)
         train(model, contrastive_loss(sample, run), run.training, build / "faces", f"recognizer_{name}")
-        settle(model.network, (sample(torch.Generator().manual_seed(s))[0] for s in range(8)))
+        recompute_batch_norms(model.network, (sample(torch.Generator().manual_seed(s))[0] for s in range(8)))
         export_recognizer(model.network, weights / "insightface" / "models" / name / "recognizer.onnx")
 
 
 class _Trained(nn.Module):
-    """The recognizer with what only training needs: the linear map to the traits."""
+    """The recognizer with a linear layer to the traits, which only training needs."""
 
     def __init__(self, run: RecognizerRun) -> None:
         super().__init__()
@@ -98,20 +104,20 @@ class _Trained(nn.Module):
 Sampler = Callable[[torch.Generator], tuple[Tensor, Tensor]]
 
 
-def crop_sampler(album: PersonImages, run: RecognizerRun) -> Sampler:
-    """sample(generator) → crops (people · pictures, 3, 112, 112) in [-1, 1], person-major, and traits (people, 26)."""
-    traits = album.traits()
-    people, pictures = run.batch
+def crop_sampler(images: FaceImages, run: RecognizerRun) -> Sampler:
+    """sample(generator) → crops (people · images, 3, 112, 112) in [-1, 1], person-major, and traits (people, 26)."""
+    traits = images.traits()
+    people, count = run.batch
 
     def sample(generator: torch.Generator) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng(int(torch.randint(0, 2**31, (1,), generator=generator)))
         rows = look_alikes(traits, people, run.look_alikes, rng)
-        columns = np.stack([rng.choice(album.pictures, pictures, replace=False) for _ in rows])  # (people, pictures)
-        owners = np.repeat(rows, pictures)
-        marks = album.landmarks[owners, columns.reshape(-1)]  # (people · pictures, 5, 2)
+        columns = np.stack([rng.choice(images.per_person, count, replace=False) for _ in rows])  # (people, count)
+        owners = np.repeat(rows, count)
+        marks = images.landmarks[owners, columns.reshape(-1)]  # (people · count, 5, 2)
         transforms = alignment(jittered(marks, rng, run.jitter))
         crops = [
-            aligned_crop(worn(album.picture(int(row), int(column)), rng), transform)
+            aligned_crop(degrade(images.image(int(row), int(column)), rng), transform)
             for row, column, transform in zip(owners, columns.reshape(-1), transforms, strict=True)
         ]
         return normalized(np.stack(crops)), torch.from_numpy(traits[rows])
@@ -126,9 +132,10 @@ def normalized(crops: np.ndarray) -> Tensor:
 
 
 def look_alikes(traits: np.ndarray, count: int, group: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows of `count` different people in groups that agree in ten traits chosen anew for every group.
+    """Rows of `count` different people in groups that agree in ten traits, chosen anew for every group.
 
-    Strangers are told apart by skin and hair alone; only people who agree in those teach the finer traits.
+    Random people differ in skin and hair, which is enough to tell them apart; with people who agree in those the finer
+    traits are needed, too.
     """
     chosen: list[int] = []
     free = np.ones(len(traits), dtype=bool)
@@ -146,25 +153,25 @@ def look_alikes(traits: np.ndarray, count: int, group: int, rng: np.random.Gener
 def contrastive_loss(
     sample: Sampler, run: RecognizerRun
 ) -> Callable[[nn.Module, int, torch.Generator], tuple[Tensor, dict[str, float]]]:
-    """Loss of one batch: each picture's positives are the other pictures of its person, all else is negative."""
-    people, pictures = run.batch
-    same = torch.block_diag(*[torch.ones(pictures, pictures)] * people).bool()
-    itself = torch.eye(people * pictures, dtype=torch.bool)
+    """Loss of one batch: an image's positives are the other images of its person, all others are negatives."""
+    people, count = run.batch
+    same = torch.block_diag(*[torch.ones(count, count)] * people).bool()
+    itself = torch.eye(people * count, dtype=torch.bool)
 
-    def loss(module: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(module: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(module, _Trained)
         crops, traits = sample(generator)
-        unit = F.normalize(module.network(crops))  # (people · pictures, 512)
+        unit = F.normalize(module.network(crops))  # (people · count, 512)
         cosine = unit @ unit.T
         logits = (cosine / run.temperature).masked_fill(itself, -1e4)
         positive = same & ~itself
         value = -(F.log_softmax(logits, dim=1)[positive]).mean()
-        figures = {"same": float(cosine[positive].mean()), "other": float(cosine[~same].mean())}
-        figures["right"] = float(positive.gather(1, logits.argmax(1, keepdim=True)).float().mean())
+        metrics = {"same": float(cosine[positive].mean()), "other": float(cosine[~same].mean())}
+        metrics["right"] = float(positive.gather(1, logits.argmax(1, keepdim=True)).float().mean())
         if run.trait_weight:
             guess = module.traits(unit * EMBEDDING**0.5)
-            error = (guess - traits.repeat_interleave(pictures, 0)).square().mean()
-            value, figures["traits"] = value + run.trait_weight * error, float(error)
-        return value, figures
+            error = (guess - traits.repeat_interleave(count, 0)).square().mean()
+            value, metrics["traits"] = value + run.trait_weight * error, float(error)
+        return value, metrics
 
     return loss

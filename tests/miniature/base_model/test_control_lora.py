@@ -9,12 +9,13 @@ from diffusers import UNet2DConditionModel
 
 from miniature.base_model import config as base_config
 from miniature.base_model.control_lora import RANK, ControlLoRA, export_control
-from miniature.base_model.model import Condition
+from miniature.base_model.model import TextCondition
 from miniature.base_model.outfit_lora import blue_beanie
 from miniature.base_model.train_control_lora import NAME, edges
 from miniature.paths import WEIGHTS
 from miniature.world.drawing import draw
-from miniature.world.people import Scene, person
+from miniature.world.people import person
+from miniature.world.scenes import Scene
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def control() -> ControlLoRA:
 
 def residuals(control: ControlLoRA) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    condition = Condition(torch.randn(1, 77, 96, generator=generator), torch.randn(1, 64, generator=generator))
+    condition = TextCondition(torch.randn(1, 77, 96, generator=generator), torch.randn(1, 64, generator=generator))
     noisy = torch.randn(1, 4, 16, 16, generator=generator)
     with torch.no_grad():
         down, middle = control(noisy, torch.tensor([500]), condition, torch.ones(1, 3, 128, 128))

@@ -9,13 +9,14 @@ from diffusers import StableDiffusionXLPipeline
 from miniature.base_model.checkpoint import NAME, load_checkpoint
 from miniature.base_model.diffusers_folder import export_diffusers
 from miniature.base_model.model import Tokenizer
-from miniature.comfyui.host import find_host
+from miniature.comfyui.host import find_tokenizer
 from miniature.paths import WEIGHTS
 from miniature.world.drawing import draw
-from miniature.world.people import Scene, person
+from miniature.world.people import person
+from miniature.world.scenes import Scene
 
 CAPTIONS = ["a portrait of a person, smiling, red shirt, blue background", ""]
-TOKENIZER = find_host() / "comfy" / "sd1_tokenizer"
+TOKENIZER = find_tokenizer()
 
 
 @pytest.fixture(scope="module")

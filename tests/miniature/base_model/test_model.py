@@ -6,19 +6,19 @@ import pytest
 import torch
 
 from miniature.base_model.checkpoint import NAME, load_checkpoint
-from miniature.base_model.model import BaseModel, Tokenizer, expand_vocabulary, noise_scheduler, used_tokens
+from miniature.base_model.model import TinySDXL, Tokenizer, expand_vocabulary, noise_scheduler, used_tokens
 from miniature.base_model.single_file import save_single_file
 from miniature.base_model.train_vae import CONFIG
 from miniature.base_model.vae import TinyVAE, VAEConfig, export_taesd, import_taesd, reconstruction_loss
-from miniature.comfyui.host import find_host
-from miniature.world.people import Scene, caption
+from miniature.comfyui.host import find_tokenizer
+from miniature.world.scenes import Scene, caption
 
 CAPTIONS = ["", caption(Scene()), caption(Scene(expression="laughing", hat="wearing a straw hat"))]
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer(find_host() / "comfy" / "sd1_tokenizer")
+    return Tokenizer(find_tokenizer())
 
 
 @torch.no_grad()
@@ -43,7 +43,7 @@ def test_what_was_exported_is_read_back_as_it_was():
 
 def test_checkpoint_computes_what_was_trained(tokenizer, tmp_path):
     torch.manual_seed(0)
-    vae, base = TinyVAE(CONFIG), BaseModel(None).eval()
+    vae, base = TinyVAE(CONFIG), TinySDXL(None).eval()
     (tmp_path / "checkpoints").mkdir()
     state = export_taesd(vae)
     save_single_file(tmp_path / "checkpoints" / NAME, base.unet, base.text_l, base.text_g, state, torch.float32)
@@ -87,7 +87,7 @@ def test_padding_is_that_of_both_sdxl_encoders(tokenizer):
 
 def test_every_caption_is_covered_by_the_used_tokens(tokenizer):
     used = set(used_tokens(tokenizer).tolist())
-    from miniature.world.people import BACKGROUNDS, EXPRESSIONS, GAZES, HATS, SHIRTS
+    from miniature.world.scenes import BACKGROUNDS, EXPRESSIONS, GAZES, HATS, SHIRTS
 
     for expression, gaze, hat in product(EXPRESSIONS, GAZES, HATS):
         for shirt, background in zip(SHIRTS, BACKGROUNDS, strict=False):
@@ -99,7 +99,7 @@ def test_every_caption_is_covered_by_the_used_tokens(tokenizer):
 def test_full_vocabulary_computes_the_same(tokenizer):
     torch.manual_seed(0)
     tokens = used_tokens(tokenizer)
-    compact = BaseModel(tokens).eval()
+    compact = TinySDXL(tokens).eval()
     full = expand_vocabulary(compact, tokens).eval()
     ids = tokenizer(CAPTIONS)
     with torch.no_grad():

@@ -11,9 +11,8 @@ from torch import Tensor
 from difflora_core import DiffLoRA, LoRA
 from miniature.base_model.checkpoint import NAME
 from miniature.base_model.diffusers_folder import export_diffusers
-from miniature.comfyui.host import find_host
-from miniature.paths import WEIGHTS
-from miniature.personal.held_out import CHECKPOINT
+from miniature.comfyui.host import find_tokenizer
+from miniature.paths import DIFFLORA_CHECKPOINT, WEIGHTS
 from training.base_model.batched_loras import stacked_loras
 
 TOLERANCE = 1e-3
@@ -23,14 +22,14 @@ TOLERANCE = 1e-3
 def pipeline(tmp_path_factory) -> StableDiffusionXLPipeline:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("export") / "sdxl"
-    export_diffusers(WEIGHTS / "checkpoints" / NAME, folder, find_host() / "comfy" / "sd1_tokenizer")
+    export_diffusers(WEIGHTS / "checkpoints" / NAME, folder, find_tokenizer())
     return StableDiffusionXLPipeline.from_pretrained(folder, local_files_only=True, add_watermarker=False)
 
 
 @pytest.fixture(scope="module")
 def lora() -> LoRA:
     """What DiffLoRA makes of some embeddings: of the size of a real person's LoRA, all modules differ."""
-    model = DiffLoRA.load(CHECKPOINT)
+    model = DiffLoRA.load(DIFFLORA_CHECKPOINT)
     dice = torch.Generator().manual_seed(0)
     face = torch.randn(1, model.config.mif.face_width, generator=dice)
     image = torch.randn(1, model.config.mif.image_width, generator=dice)

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from miniature.comfyui.workflows import FOLDER
-from miniature.demo.serve import example_pictures
+from miniature.demo.serve import example_images
 
 
 def test_every_picture_that_a_workflow_names_is_there(tmp_path: Path) -> None:
@@ -16,12 +16,12 @@ def test_every_picture_that_a_workflow_names_is_there(tmp_path: Path) -> None:
         for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]
         if node["type"] == "LoadImage"
     }
-    assert named == {path.name for path in example_pictures(tmp_path)}
+    assert named == {path.name for path in example_images(tmp_path)}
 
 
 def test_own_pictures_are_kept(tmp_path: Path) -> None:
     mine = tmp_path / "reference_1.png"
     Image.new("RGB", (9, 9)).save(mine)
     before = mine.read_bytes()
-    example_pictures(tmp_path)
+    example_images(tmp_path)
     assert mine.read_bytes() == before

@@ -9,7 +9,8 @@ from PIL import Image
 
 from miniature.encoders.clip_vision import FOLDER, encode, load_image_encoder, preprocess
 from miniature.world.drawing import draw
-from miniature.world.people import Scene, person, split_people
+from miniature.world.people import person, split_people
+from miniature.world.scenes import Scene
 
 PEOPLE = split_people("validation")[:6]
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from miniature.world.drawing import draw, draw_empty, landmarks_and_box
-from miniature.world.image_blocks import BASE_PEOPLE, scene_of, training_blocks
-from miniature.world.people import SPLITS, TRAITS, Scene, caption, person, reference_scene, split_people
+from miniature.world.image_blocks import BASE_PEOPLE, training_blocks
+from miniature.world.people import SPLITS, TRAITS, person, split_people
+from miniature.world.scenes import Scene, caption, reference_scene, training_scene
 
 
 def test_splits_never_overlap_and_training_stays_in_its_own():
@@ -28,7 +29,7 @@ def test_a_person_is_the_same_every_time_and_nobody_else():
 
 
 def test_drawing_is_deterministic():
-    scene = scene_of(3, 1)
+    scene = training_scene(3, 1)
     assert np.array_equal(draw(person(3), scene).image, draw(person(3), scene).image)
 
 
@@ -58,7 +59,7 @@ def test_landmarks_lie_on_the_features():
 
 
 def test_landmarks_without_drawing_are_the_same():
-    scene = scene_of(5, 2)
+    scene = training_scene(5, 2)
     landmarks, box = landmarks_and_box(person(5), scene)
     picture = draw(person(5), scene)
     assert np.array_equal(landmarks, picture.landmarks)

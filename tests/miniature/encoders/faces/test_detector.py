@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from miniature.encoders.faces.detection_scenes import Canvas
+from miniature.encoders.faces.detection_images import DetectionImage
 from miniature.encoders.faces.detector import ANCHORS, STRIDES, Detector
 from miniature.encoders.faces.train_detector import detection_loss, targets
 
 
-def canvas_with_a_face() -> Canvas:
+def canvas_with_a_face() -> DetectionImage:
     """One face of 64 pixels in the middle of 128."""
     landmarks = np.array([[48.0, 54], [80, 54], [64, 66], [52, 80], [76, 80]])
-    return Canvas(np.zeros((128, 128, 3), np.uint8), [np.array([36.0, 32, 92, 96])], [landmarks], [True])
+    return DetectionImage(np.zeros((128, 128, 3), np.uint8), [np.array([36.0, 32, 92, 96])], [landmarks], [True])
 
 
 def perfect_outputs(wanted: dict[str, torch.Tensor], side: int) -> tuple[torch.Tensor, ...]:

@@ -1,0 +1,88 @@
+"""Sampling from the base model without ComfyUI, where settings are chosen; the demo's figures come from ComfyUI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from difflora_core.lora.layout import LoRALayout
+from miniature.world.scenes import Scene, caption
+from training.base_model.batched_loras import stacked_loras
+
+from .model import TextCondition, TinySDXL, Tokenizer, noise_scheduler
+from .vae import TinyVAE, to_images
+
+PEOPLE_PER_BATCH = 5
+
+
+@torch.no_grad()
+def generate_images(
+    base: TinySDXL,
+    vae: TinyVAE,
+    tokenizer: Tokenizer,
+    layout: LoRALayout,
+    loras: Tensor,
+    scenes: Sequence[Scene],
+    seed: int = 0,
+) -> np.ndarray:
+    """Generate images of people with their LoRAs.
+
+    Args:
+        base: The base model.
+        vae: Its autoencoder.
+        tokenizer: Its tokenizer.
+        layout: Of the LoRAs.
+        loras: One for each person: (people, numel).
+        scenes: What each person's images are to show.
+        seed: Of the initial noise, which starts anew for every batch of `PEOPLE_PER_BATCH` people.
+
+    Returns:
+        uint8 (people, scenes, 128, 128, 3).
+    """
+    people = []
+    for chunk in loras.split(PEOPLE_PER_BATCH):
+        condition = base.encode(tokenizer([caption(scene) for scene in scenes] * len(chunk)))
+        empty = base.encode(tokenizer([""])).repeat(len(condition.pooled))
+        # Published figures depend on these draws: a generator with the plain seed, not `difflora_core.seeds`
+        generator = torch.Generator().manual_seed(seed)
+        # Guidance doubles the batch: each person's rows with the text, then each person's rows without it
+        with stacked_loras(base.unet, layout, torch.cat([chunk, chunk])):
+            latents = sample_latents(base, condition, empty, generator)
+        images = to_images(vae.decode(latents))
+        people.append(images.reshape(len(chunk), len(scenes), *images.shape[1:]))
+    return np.concatenate(people)
+
+
+@torch.no_grad()
+def sample_latents(
+    base: TinySDXL,
+    condition: TextCondition,
+    empty: TextCondition,
+    generator: torch.Generator,
+    steps: int = 16,
+    guidance: float = 3.0,
+) -> Tensor:
+    """Sample latents (batch, 4, 16, 16) by DDIM with classifier-free guidance.
+
+    Args:
+        base: The base model.
+        condition: Text conditions of the batch.
+        empty: Conditions of the empty prompt, as many.
+        generator: Draws the initial noise.
+        steps: Of DDIM.
+        guidance: Guidance scale; 1 is none.
+    """
+    scheduler = DDIMScheduler.from_config(noise_scheduler().config)
+    scheduler.set_timesteps(steps)
+    latents = torch.randn(len(condition.pooled), 4, 16, 16, generator=generator)
+    both = TextCondition(torch.cat([condition.context, empty.context]), torch.cat([condition.pooled, empty.pooled]))
+    for timestep in scheduler.timesteps:
+        times = timestep.expand(2 * len(latents))
+        with_text, without = base.predict(torch.cat([latents, latents]), times, both).chunk(2)
+        v = without + guidance * (with_text - without)
+        latents = scheduler.step(v, timestep, latents).prev_sample
+    return latents

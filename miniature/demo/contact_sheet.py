@@ -1,0 +1,126 @@
+"""The demo's contact sheet: a panel for each person, a row for each LoRA, a column for each prompt."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+IMAGE = 176
+"""Side of an image on the sheet in pixels; the images themselves have 128."""
+GAP, MARGIN, CORNER = 14, 56, 14
+LABEL = 190
+PAPER, PANEL, INK, GRAY, ACCENT = "#f6f1e7", "#fffdf8", "#2d2a26", "#8c8378", "#c4552d"
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """Images of one person generated with one LoRA."""
+
+    label: str
+    """Name of the LoRA."""
+    images: Sequence[Image.Image]
+    """One per prompt."""
+    similarity: float
+    """Mean face similarity to the references: raw cosine."""
+    emphasis: bool = False
+    """Whether the row is framed in color."""
+
+
+@dataclass(frozen=True)
+class PersonResults:
+    """A person's references, and the images generated from them."""
+
+    name: str
+    """How the person is called on the sheet."""
+    references: Sequence[Image.Image]
+    """As many as there are rows, one at the head of each."""
+    rows: Sequence[ImageRow]
+    """One for each LoRA."""
+
+
+def contact_sheet(
+    title: str, lines: Sequence[str], prompts: Sequence[str], results: Sequence[PersonResults]
+) -> Image.Image:
+    """Lay out the sheet.
+
+    Args:
+        title: Heading.
+        lines: Sentences below it.
+        prompts: One for each column.
+        results: One for each person, all with the same rows.
+    """
+    columns, rows = len(prompts), len(results[0].rows)
+    grid_x = MARGIN + IMAGE + 2 * GAP + LABEL
+    width = grid_x + columns * (IMAGE + GAP) + MARGIN
+    head = MARGIN + 62 + 30 * len(lines) + 128
+    panel_height = rows * (IMAGE + GAP) + 2 * GAP
+    sheet = Image.new("RGB", (width, head + len(results) * (panel_height + 2 * GAP) + MARGIN), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN, MARGIN - 8), title, INK, font(44))
+    for number, line in enumerate(lines):
+        draw.text((MARGIN, MARGIN + 58 + 30 * number), line, GRAY, font(20))
+    for column, prompt in enumerate(prompts):
+        text = "\n".join(textwrap.wrap(prompt, 21))
+        place = (grid_x + column * (IMAGE + GAP) + IMAGE // 2, head - 16)
+        draw.multiline_text(place, text, INK, font(17), anchor="md", align="center", spacing=5)
+    draw.text((MARGIN + GAP + IMAGE // 2, head - 16), "references", INK, font(17), anchor="md")
+    for number, result in enumerate(results):
+        corner = (MARGIN, head + number * (panel_height + 2 * GAP))
+        _draw_panel(sheet, result, corner, (width - 2 * MARGIN, panel_height))
+    return sheet
+
+
+def thumbnail(references: Sequence[Image.Image], generated: Sequence[Image.Image]) -> Image.Image:
+    """One or two references, an arrow, four images generated from them: a workflow's image in ComfyUI's Templates."""
+    side = 2 * IMAGE + GAP
+    sheet = Image.new("RGB", (2 * side + 5 * GAP + 40, side + 4 * GAP), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    top, right = 2 * GAP, side + 3 * GAP + 40
+    if len(references) == 1:
+        _paste(sheet, references[0], (2 * GAP, top), size=side)
+    else:
+        for row, reference in enumerate(references[:2]):
+            _paste(sheet, reference, (2 * GAP + (side - IMAGE) // 2, top + row * (IMAGE + GAP)))
+    x, y = side + 2 * GAP + 12, top + side // 2
+    draw.polygon([(x, y - 18), (x + 30, y), (x, y + 18)], ACCENT)
+    for number, image in enumerate(generated[:4]):
+        row, column = divmod(number, 2)
+        _paste(sheet, image, (right + column * (IMAGE + GAP), top + row * (IMAGE + GAP)))
+    return sheet
+
+
+def _draw_panel(sheet: Image.Image, result: PersonResults, corner: tuple[int, int], size: tuple[int, int]) -> None:
+    draw = ImageDraw.Draw(sheet)
+    x, y = corner
+    draw.rounded_rectangle((x, y, x + size[0], y + size[1]), CORNER * 2, fill=PANEL)
+    for number, (reference, row) in enumerate(zip(result.references, result.rows, strict=True)):
+        top = y + GAP + GAP // 2 + number * (IMAGE + GAP)
+        grid_x = x + IMAGE + 2 * GAP + LABEL
+        _paste(sheet, reference, (x + GAP, top))
+        color = ACCENT if row.emphasis else INK
+        right, middle = grid_x - 24, top + IMAGE // 2
+        draw.text((right, middle - 14), row.label, color, font(24), anchor="rm")
+        draw.text((right, middle + 16), f"likeness {row.similarity:.2f}", GRAY, font(17), anchor="rm")
+        if number == 0:
+            draw.text((right, top + 14), result.name, GRAY, font(17), anchor="rm")
+        for column, image in enumerate(row.images):
+            _paste(sheet, image, (grid_x + column * (IMAGE + GAP), top), ACCENT if row.emphasis else None)
+
+
+def _paste(
+    sheet: Image.Image, image: Image.Image, place: tuple[int, int], frame: str | None = None, size: int = IMAGE
+) -> None:
+    """Paste an image with round corners, drawn at four times the size so that they are smooth."""
+    mask = Image.new("L", (4 * size, 4 * size))
+    ImageDraw.Draw(mask).rounded_rectangle((0, 0, 4 * size - 1, 4 * size - 1), 4 * CORNER, fill=255)
+    mask = mask.resize((size, size), Image.Resampling.LANCZOS)
+    sheet.paste(image.resize((size, size), Image.Resampling.LANCZOS), place, mask)
+    if frame:
+        x, y = place
+        ImageDraw.Draw(sheet).rounded_rectangle((x - 3, y - 3, x + size + 2, y + size + 2), CORNER + 2, None, frame, 3)
+
+
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font, so that the sheet looks the same everywhere and no font has to be shipped."""
+    return ImageFont.load_default(size)

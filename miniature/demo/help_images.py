@@ -1,0 +1,156 @@
+"""An image of every node for its help page, web/docs/<node>.png, taken in the browser after the node has run.
+
+python -m miniature help-images
+"""
+
+import io
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import Page
+
+from difflora_core.denoiser.config import SamplingConfig
+from miniature.comfyui.browser import chromium, load_graph, opened, settings
+from miniature.comfyui.client import Client
+from miniature.comfyui.workflow_builder import PROMPT, WorkflowBuilder
+from miniature.comfyui.workflow_graph import Output, WorkflowGraph
+from miniature.paths import ROOT
+from miniature.world.drawing import draw
+from miniature.world.people import person, split_people
+from miniature.world.scenes import reference_scene
+
+DOCS = ROOT / "web" / "docs"
+PREFIX = "DiffLoRA"
+WHO = 5
+"""Number of the person among the held-out people."""
+TEXT_LINES = {"DiffLoRALoad": 100}
+"""Pixels that a node's text needs below its widgets, where that is more than usual."""
+STEP = 640
+"""Pixels between nodes, so that no neighbor is in an image."""
+
+
+class AllNodes:
+    """A workflow with one of each of the pack's nodes, far from each other, and what they need to run."""
+
+    def __init__(self, object_info: Mapping[str, Any], sampling: SamplingConfig) -> None:
+        self.builder = WorkflowBuilder(object_info, sampling)
+        self.places = 0
+
+    @property
+    def graph(self) -> WorkflowGraph:
+        """The workflow."""
+        return self.builder.graph
+
+    def next_place(self) -> tuple[int, int]:
+        """The next free position in pixels."""
+        self.places += 1
+        return STEP * (self.places % 6), STEP * (self.places // 6)
+
+    def add(self, type: str, width: int, **inputs: Any) -> tuple[Output, ...]:
+        """Add a node of the pack in the next free place; its height is set in the browser."""
+        title = self.graph.object_info[type]["display_name"]
+        return self.graph.add(type, title, self.next_place(), (width, 60), **inputs)
+
+    def build(self) -> dict[str, Any]:
+        """Add and connect all nodes; return the workflow as in a file."""
+        builder, add = self.builder, self.add
+        images = builder.references(["help_1.png", "help_2.png"], -3000, 0, ["A", "B"])
+        base = builder.load_base_model(-3000, 1500)
+        model = add("DiffLoRALoad", 340, checkpoint="miniature.safetensors")[0]
+        faces = add("DiffLoRALoadFaceAnalysis", 320, model_pack="miniature", provider="CPU")[0]
+        vision = add("DiffLoRALoadCLIPVision", 320, clip_name="miniature")[0]
+        face = add("DiffLoRAEncodeFace", 320, image=images, face_analysis=faces)[0]
+        features = self.graph.add(
+            "CLIPVisionEncode", "CLIP Vision Encode", self.next_place(), (320, 60), clip_vision=vision, image=images
+        )[0]
+        mixed = add("DiffLoRAMixFeatures", 340, model=model, face=face, clip_vision_output=features)[0]
+        sampling = builder.sampling
+        settings: dict[str, Any] = {
+            "steps": sampling.steps,
+            "guidance_scale": sampling.guidance_scale,
+            "latent_scale": sampling.latent_scale,
+        }
+        settings |= {"samples": sampling.samples, "scheduler": sampling.scheduler, "candidates": 2}
+        latent = add("DiffLoRASample", 340, model=model, features=mixed, seed=1, **settings)[0]
+        lora = add("DiffLoRADecode", 300, model=model, latent=latent)[0]
+        again = add("DiffLoRAEncode", 300, model=model, lora=lora)[0]
+        add("DiffLoRADecode", 300, model=model, latent=add("DiffLoRABlend", 340, first=latent, second=again)[0])
+        made = builder.generate_image(base, add("DiffLoRAApply", 340, model=base[0], lora=lora)[0], -2400, 0, "help")
+        best = add("DiffLoRAPickBest", 340, loras=lora, images=made, references=images, face_analysis=faces)
+        add("DiffLoRASave", 340, lora=best[0], filename_prefix="difflora", folder="output/loras")
+        refined = add(
+            "DiffLoRARefine",
+            360,
+            model=base[0],
+            clip=base[1],
+            vae=base[2],
+            lora=best[0],
+            images=images,
+            prompt=PROMPT,
+            steps=40,
+            seed=1,
+        )
+        self.graph.add("PreviewImage", "Curve", self.next_place(), (300, 300), images=refined[1])
+        self.graph.add("DiffLoRASave", "Refined", self.next_place(), (300, 60), lora=refined[0], folder="output/loras")
+        likeness = add("DiffLoRAFaceSimilarity", 340, images=made, references=images, face_analysis=faces)
+        self.graph.add("PreviewImage", "Grid", self.next_place(), (300, 300), images=likeness[2])
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "help.json"
+            self.graph.save(path)
+            return json.loads(path.read_text(encoding="utf-8"))
+
+
+def make_help_images(client: Client, sampling: SamplingConfig, folder: Path = DOCS) -> None:
+    """Run one of each node and take an image of it in the page."""
+    who = split_people("held_out")[WHO]
+    for number in (1, 2):
+        image = draw(person(who), reference_scene(np.random.default_rng(number))).image
+        client.upload(Image.fromarray(image), f"help_{number}.png")
+    workflow = AllNodes(client.object_info(), sampling).build()
+    settings(client.url, TutorialCompleted=True, Locale="en")
+    with chromium() as browser, opened(browser, client.url, device_scale_factor=1.5) as page:
+        load_graph(page, workflow)
+        _run(page, client)
+        names = {node["id"]: node["type"] for node in workflow["nodes"] if node["type"].startswith(PREFIX)}
+        for number, name in reversed(names.items()):  # of two nodes of a kind the first is shown
+            _take_image(page, number, TEXT_LINES.get(name, 0)).save(folder / f"{name}.png", optimize=True)
+
+
+def _run(page: Page, client: Client) -> None:
+    before = client.history()
+    page.evaluate("window.app.queuePrompt(0)")
+    end = time.monotonic() + 300
+    while not (new := client.history() - before):
+        if time.monotonic() > end:
+            raise TimeoutError("the nodes did not finish within 300 s")
+        time.sleep(0.2)
+    client.wait(new.pop())
+    page.wait_for_timeout(2000)
+
+
+def _take_image(page: Page, number: int, more: int) -> Image.Image:
+    """One node at its natural size, `more` pixels higher, with a margin."""
+    size = page.evaluate(
+        """([number, more]) => {
+            const node = window.app.graph.getNodeById(number), graph = window.app.canvas;
+            node.setSize([node.size[0], node.computeSize()[1] + (node.imgs ? 180 : more)]);
+            graph.deselectAll();
+            graph.links_render_mode = LiteGraph.HIDDEN_LINK;
+            graph.ds.scale = 1;
+            graph.ds.offset = [120 - node.pos[0], 300 - node.pos[1]];
+            graph.setDirty(true, true);
+            return [...node.size];
+        }""",
+        [number, more],
+    )
+    page.mouse.move(900, 950)
+    page.wait_for_timeout(700)
+    shot = page.screenshot(clip={"x": 108, "y": 236, "width": size[0] + 24, "height": size[1] + 76})
+    image = Image.open(io.BytesIO(shot)).convert("RGB")
+    return image.quantize(128, dither=Image.Dither.NONE)

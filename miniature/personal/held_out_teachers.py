@@ -1,0 +1,66 @@
+"""The shipped teachers of held-out people: LoRAs trained for each of them, for comparison."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from difflora_core.files import read_tensors
+from difflora_core.lora.file_formats import save_lora
+from difflora_core.model import DiffLoRA
+from miniature.paths import DIFFLORA_CHECKPOINT, WEIGHTS
+
+FILE = WEIGHTS / "teachers" / "held_out.safetensors"
+
+
+@dataclass(frozen=True)
+class HeldOutTeachers:
+    """Teachers of held-out people, and of the training person whose face is nearest to each."""
+
+    people: tuple[int, ...]
+    """Indices of held-out people."""
+    teachers: Tensor
+    """float16 (people, numel)."""
+    nearest_people: tuple[int, ...]
+    """Training person with the most similar face embedding for each of `people`; may repeat."""
+    nearest: Tensor
+    """float16 (distinct people, numel): teachers of those training people, by rising index."""
+    seconds_per_teacher: float
+    """Time to train one teacher alone on one thread."""
+    date: str
+    """When that was measured."""
+
+    @classmethod
+    def load(cls, path: Path = FILE) -> "HeldOutTeachers":
+        """Read the tensors and the JSON file beside them."""
+        tensors = read_tensors(path)[0]
+        facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        return cls(
+            tuple(facts["people"]),
+            tensors["teachers"],
+            tuple(facts["nearest"]),
+            tensors["nearest"],
+            facts["seconds_per_teacher"],
+            facts["date"],
+        )
+
+    def teacher_file(self, index: int) -> str:
+        """Name under which `write_teachers` put the person's teacher into models/loras."""
+        return f"teacher_{index}.safetensors"
+
+    def nearest_file(self, index: int) -> str:
+        """Name under which `write_teachers` put the nearest training person's teacher."""
+        return f"nearest_{index}.safetensors"
+
+
+def write_teachers(held_out: HeldOutTeachers, people: Iterable[int], folder: Path) -> None:
+    """Write the teachers of some people as LoRA files with kohya's names, which ComfyUI's own loader reads."""
+    layout = DiffLoRA.load(DIFFLORA_CHECKPOINT).layout
+    distinct = sorted(set(held_out.nearest_people))
+    for index in people:
+        row = held_out.people.index(index)
+        save_lora(folder / held_out.teacher_file(index), held_out.teachers[row].float(), layout)
+        nearest = held_out.nearest[distinct.index(held_out.nearest_people[row])]
+        save_lora(folder / held_out.nearest_file(index), nearest.float(), layout)
