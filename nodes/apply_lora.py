@@ -101,7 +101,7 @@ def fitting_patches(model: Any, lora: Mapping[str, Tensor], strict: bool = True)
 
     Raises:
         ValueError: No module of the LoRA is in the model, or (strict) not all of them are; or a module has another size
-            in the model, or the LoRA has NaN or infinite values.
+            in the model, or the LoRA holds NaN or infinite values.
     """
     tensors = comfy.lora_convert.convert_lora(dict(lora))
     modules = {module_name(key) for key in tensors}
@@ -121,7 +121,7 @@ def fitting_patches(model: Any, lora: Mapping[str, Tensor], strict: bool = True)
     fitting = sorted(modules - set(missing))
     broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
-        raise ValueError(f"the LoRA has NaN or infinite values, first in {broken[0]}")
+        raise ValueError(f"the LoRA holds NaN or infinite values, first in {broken[0]}")
     state = model.model.state_dict()
     for name in fitting:
         check_shape(name, tensors, tuple(state[keys[name]].shape))

@@ -11,13 +11,14 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from difflora_core.model import HEADER
+from difflora_core.checkpoint import HEADER
+from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.comfyui.client import Client
-from miniature.comfyui.graph import Graph
 from miniature.comfyui.host import Host, prepare_base
 from miniature.paths import ROOT, WEIGHTS
 from miniature.world.drawing import draw, draw_empty
-from miniature.world.people import person, reference_scene
+from miniature.world.people import person
+from miniature.world.scenes import reference_scene
 
 WORKFLOW = ROOT / "workflows" / "difflora_portrait.json"
 PERSON = 7000
@@ -26,7 +27,7 @@ CHECKPOINTS = WEIGHTS / "checkpoints" / "miniature_sdxl.safetensors", WEIGHTS / 
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base directory with, beside the pack, damaged and foreign checkpoints in models/difflora."""
+    """A base directory with the pack, and with damaged and foreign checkpoints in models/difflora."""
     base = prepare_base(tmp_path_factory.mktemp("host"))
     shutil.copytree(Path(__file__).with_name("odd_nodes"), base / "custom_nodes" / "odd_nodes")
     sdxl, difflora = CHECKPOINTS
@@ -44,7 +45,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def host(base: Path) -> Iterator[Host]:
-    """The running server; it keeps every result, so that tests do not pay for each other's networks."""
+    """The running server; it caches every result, so that tests do not repeat each other's computations."""
     with Host(base, arguments=("--cache-lru", "200")) as running:
         yield running
 
@@ -55,30 +56,30 @@ def client(host: Host) -> Client:
 
 
 @pytest.fixture(scope="session")
-def workflow(client: Client) -> Graph:
-    """The example workflow with pictures of a held-out person; read, never changed, by tests."""
-    graph = Graph.load(WORKFLOW, client.object_info())
+def workflow(client: Client) -> ApiPrompt:
+    """The example workflow with images of a held-out person; tests copy it and never change it."""
+    graph = ApiPrompt.load(WORKFLOW, client.object_info())
     rng = np.random.default_rng(PERSON)
     for number in (1, 2, 3):
-        picture = Image.fromarray(draw(person(PERSON), reference_scene(rng)).image)
-        graph.set(f"Reference {number}", image=client.upload(picture, f"reference_{number}.png"))
+        image = Image.fromarray(draw(person(PERSON), reference_scene(rng)).image)
+        graph.set(f"Reference {number}", image=client.upload(image, f"reference_{number}.png"))
     return graph
 
 
 @pytest.fixture(scope="session")
 def two_people(client: Client) -> str:
-    """A picture of two people: 7001 on the left, 7002 on the right and larger."""
+    """An image of two people: 7001 on the left, 7002 on the right and larger."""
     rng = np.random.default_rng(1)
     left = Image.fromarray(draw(person(7001), reference_scene(rng), size=112).image)
     right = Image.fromarray(draw(person(7002), reference_scene(rng), size=160).image)
-    picture = Image.new("RGB", (300, 170), (200, 205, 210))
-    picture.paste(left, (5, 30))
-    picture.paste(right, (130, 5))
-    return client.upload(picture, "two_people.png")
+    image = Image.new("RGB", (300, 170), (200, 205, 210))
+    image.paste(left, (5, 30))
+    image.paste(right, (130, 5))
+    return client.upload(image, "two_people.png")
 
 
 @pytest.fixture(scope="session")
 def nobody(client: Client) -> str:
-    """A picture without a person."""
+    """An image without a person."""
     scene = reference_scene(np.random.default_rng(2))
     return client.upload(Image.fromarray(draw_empty(scene)), "nobody.png")

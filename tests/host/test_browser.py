@@ -15,14 +15,15 @@ import requests
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
+from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.comfyui.browser import CHROMIUM, chromium, opened, settings
 from miniature.comfyui.client import Client
-from miniature.comfyui.graph import Graph
 from miniature.comfyui.host import Host
 from miniature.comfyui.workflows import FOLDER, WORKFLOWS
 from miniature.paths import ROOT
 from miniature.world.drawing import draw
-from miniature.world.people import person, reference_scene
+from miniature.world.people import person
+from miniature.world.scenes import reference_scene
 
 SHOTS = ROOT / "output" / "tests"
 MISSING = "window.app.graph._nodes.filter(n => !(n.type in LiteGraph.registered_node_types)).map(n => n.type)"
@@ -38,12 +39,12 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def prepared(host: Host, client: Client, base: Path) -> Client:
-    """The pictures and the LoRA that the workflows name are there, and no first-start dialog opens."""
+    """A server with the images and the LoRA that the workflows name, and without first-start dialog."""
     settings(host.url, TutorialCompleted=True)
     for name in ("reference_1.png", "reference_2.png", "reference_3.png", "pose.png"):
-        picture = draw(person(7020), reference_scene(np.random.default_rng(len(name)))).image
-        client.upload(Image.fromarray(picture), name)
-    graph = Graph.load(FOLDER / "difflora_save_and_load.json", client.object_info())
+        image = draw(person(7020), reference_scene(np.random.default_rng(len(name)))).image
+        client.upload(Image.fromarray(image), name)
+    graph = ApiPrompt.load(FOLDER / "difflora_save_and_load.json", client.object_info())
     if not (base / "models" / "loras" / graph.prompt[graph.id("Load LoRA")]["inputs"]["lora_name"]).exists():
         client.run(graph.only("Save LoRA").prompt)
     return client
@@ -56,7 +57,7 @@ def page(browser: Browser, prepared: Client) -> Iterator[Page]:
 
 
 def open_template(page: Page, name: str) -> None:
-    """As a user does: the Templates button, the search field, the card."""
+    """Open a template as a user does: the Templates button, the search field, the card."""
     page.locator('[aria-label="Templates"], .templates-tab-button').first.click()
     page.locator('[role="dialog"] input').first.fill("difflora")
     page.locator(f'[data-testid="template-workflow-{name}"]').click()
@@ -68,7 +69,7 @@ def _count(name: str) -> int:
 
 
 def finished(client: Client, before: set[str], seconds: float = 120.0) -> dict:
-    """The history's new entry, once it has an outcome."""
+    """Wait for a new entry of the history and return it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         entries = requests.get(f"{client.url}/history", timeout=30).json()
@@ -92,11 +93,11 @@ def test_opens_from_templates_and_runs(page: Page, prepared: Client, name: str) 
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / f"{name}.png")
     shown = page.evaluate("Object.values(window.app.nodeOutputs).flatMap(o => o.images ?? []).length")
-    assert shown >= 1, "the page shows no picture"
+    assert shown >= 1, "the page shows no image"
 
 
 def test_blueprint_becomes_a_node(page: Page) -> None:
-    """Taken from the node library onto the canvas, it has the road inside and pictures and models at its ends."""
+    """From the node library onto the canvas: the pipeline inside, images and models as inputs and outputs."""
     page.keyboard.press("n")
     page.get_by_text("Subgraph Blueprints").click()
     page.get_by_text("Personalize", exact=True).first.click()
@@ -115,18 +116,18 @@ def test_blueprint_becomes_a_node(page: Page) -> None:
     assert page.evaluate("types => types.filter(t => !(t in LiteGraph.registered_node_types))", inside) == []
 
 
-def test_help_shows_its_picture(page: Page) -> None:
-    """From the question mark in the node library; the page is Markdown and its picture lies beside it."""
+def test_help_page_shows_its_image(page: Page) -> None:
+    """Opened by the question mark in the node library; the page is Markdown with an image beside it."""
     page.keyboard.press("n")
     page.get_by_placeholder("Search").first.fill("Encode Face")
     page.get_by_text("Encode Face", exact=True).first.hover()
     page.locator("[role=treeitem] button:has([class*='question'])").last.click()
-    picture = page.wait_for_selector("img[src$='DiffLoRAEncodeFace.png']", timeout=10_000)
-    page.wait_for_function("picture => picture.naturalWidth > 100", arg=picture, timeout=10_000)
+    image = page.wait_for_selector("img[src$='DiffLoRAEncodeFace.png']", timeout=10_000)
+    page.wait_for_function("image => image.naturalWidth > 100", arg=image, timeout=10_000)
     assert page.get_by_role("heading", name="If it fails").count() == 1
 
 
-def test_chinese_in_the_page(browser: Browser, prepared: Client) -> None:
+def test_page_in_chinese(browser: Browser, prepared: Client) -> None:
     version = importlib.metadata.version("comfyui-frontend-package")
     if tuple(map(int, version.split(".")[:2])) < (1, 35):
         pytest.skip(f"frontend {version} replaces packs' translations by its own when another language is chosen")

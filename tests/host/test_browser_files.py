@@ -1,4 +1,4 @@
-"""What the pack ships for the browser, as the host serves it: help pages and translations."""
+"""Help pages and translations, as the host serves them to the browser."""
 
 import re
 from typing import Any
@@ -11,7 +11,7 @@ from miniature.comfyui.host import PACK_NAME, Host
 
 LANGUAGES = ("en", "zh")
 SYNTAX = re.compile(r"[{}@|]")
-"""Letters that the browser's translations read as commands."""
+"""Characters with a meaning in the syntax of the browser's translations."""
 
 Node = dict[str, Any]
 
@@ -24,19 +24,19 @@ def nodes(client: Client) -> dict[str, Node]:
 
 @pytest.fixture(scope="module")
 def translations(host: Host) -> dict[str, dict[str, Node]]:
-    """The node texts of every pack, by language: ours are the only ones there."""
+    """Node texts by language; no other pack is installed."""
     served = requests.get(f"{host.url}/i18n", timeout=30).json()
     return {language: texts["nodeDefs"] for language, texts in served.items()}
 
 
 def inputs(node: Node) -> dict[str, Node]:
-    """Options of every input, sockets included, by name."""
+    """Return the options of every input, sockets included, by name."""
     groups = (node["input"].get(group, {}) for group in ("required", "optional"))
     return {name: options for group in groups for name, (_, options) in group.items()}
 
 
 def texts_of(node: Node) -> Node:
-    """A node's texts in the form of a translation."""
+    """Return a node's texts in the form of a translation."""
     texts = {
         "display_name": node["display_name"],
         "description": node["description"],
@@ -48,7 +48,7 @@ def texts_of(node: Node) -> Node:
 
 
 def leaves(texts: Node, path: str = "") -> dict[str, str]:
-    """Every text of a translation by its path, such as `inputs.seed.tooltip`."""
+    """Return every text of a translation by its path, for example `inputs.seed.tooltip`."""
     found: dict[str, str] = {}
     for key, value in texts.items():
         found |= leaves(value, f"{path}{key}.") if isinstance(value, dict) else {path + key: value}
@@ -56,7 +56,7 @@ def leaves(texts: Node, path: str = "") -> dict[str, str]:
 
 
 def test_every_node_has_a_help_page(host: Host, nodes: dict[str, Node]) -> None:
-    """At the address where the browser looks, which it makes of the name of the pack's folder."""
+    """At the address that the browser derives from the name of the pack's folder."""
     assert nodes
     for name, node in nodes.items():
         assert node["python_module"] == f"custom_nodes.{PACK_NAME}"
@@ -65,11 +65,11 @@ def test_every_node_has_a_help_page(host: Host, nodes: dict[str, Node]) -> None:
         page = answer.content.decode()
         assert page.startswith(f"# {node['display_name']}\n")
         in_tables = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
-        assert in_tables == {*inputs(node), *node["output_name"]}, f"{name}'s page explains other inputs and outputs"
+        assert in_tables == {*inputs(node), *node["output_name"]}, f"{name}'s page describes other inputs and outputs"
         assert "## If it fails" in page
         assert f"]({name}.png)" in page
-        picture = requests.get(f"{host.url}/extensions/{PACK_NAME}/docs/{name}.png", timeout=30)
-        assert picture.headers["Content-Type"] == "image/png"
+        image = requests.get(f"{host.url}/extensions/{PACK_NAME}/docs/{name}.png", timeout=30)
+        assert image.headers["Content-Type"] == "image/png"
 
 
 def test_no_scripts_are_shipped(host: Host) -> None:
@@ -77,7 +77,7 @@ def test_no_scripts_are_shipped(host: Host) -> None:
     assert not [path for path in served if PACK_NAME in path]
 
 
-def test_english_texts_are_those_of_the_code(nodes: dict[str, Node], translations: dict[str, dict[str, Node]]) -> None:
+def test_english_texts_equal_the_schemas(nodes: dict[str, Node], translations: dict[str, dict[str, Node]]) -> None:
     assert translations["en"] == {name: texts_of(node) for name, node in nodes.items()}
 
 
@@ -89,10 +89,10 @@ def test_translations_are_complete(
     assert texts.keys() == leaves({name: texts_of(node) for name, node in nodes.items()}).keys()
     for path, text in texts.items():
         assert text.strip(), f"{language} has no text for {path}"
-        assert not SYNTAX.search(text), f"{path}: {text!r} has letters that the browser takes for commands"
+        assert not SYNTAX.search(text), f"{path}: {text!r} has characters of the translation syntax"
 
 
-def test_chinese_is_chinese(translations: dict[str, dict[str, Node]]) -> None:
+def test_chinese_texts_are_chinese(translations: dict[str, dict[str, Node]]) -> None:
     for path, text in leaves(translations["zh"]).items():
         if not path.endswith(".name"):  # names such as VAE and CLIP stay as they are
             assert re.search(r"[一-鿿]", text), f"{path} is not translated: {text!r}"

@@ -1,4 +1,4 @@
-"""Bad input on a real ComfyUI: each is refused, and the message says what to do."""
+"""Bad input on a real ComfyUI: each is an error whose message says what to do."""
 
 from pathlib import Path
 
@@ -6,28 +6,28 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.comfyui.client import Client, PromptError
-from miniature.comfyui.graph import Graph
 
 
-def one_reference(workflow: Graph, picture: str) -> Graph:
-    """The workflow with a single reference, and a node that shows the aligned faces."""
-    graph = workflow.copy().set("Reference 1", image=picture)
+def one_reference(workflow: ApiPrompt, image: str) -> ApiPrompt:
+    """Return the workflow with a single reference and a node that shows the aligned faces."""
+    graph = workflow.copy().set("Reference 1", image=image)
     graph.set("Encode Face", image=graph.output("Reference 1"))
     return graph.add("Crops", "PreviewImage", images=graph.output("Encode Face", 1))
 
 
-def test_no_face_names_the_picture(client: Client, workflow: Graph, nobody: str) -> None:
+def test_no_face_names_the_image(client: Client, workflow: ApiPrompt, nobody: str) -> None:
     with pytest.raises(PromptError, match=r"DiffLoRAEncodeFace: .*no face.*2 of 3"):
         client.run(workflow.copy().set("Reference 2", image=nobody).only("Save LoRA").prompt)
 
 
-def test_two_faces_can_be_chosen(client: Client, workflow: Graph, two_people: str) -> None:
+def test_two_faces_can_be_chosen(client: Client, workflow: ApiPrompt, two_people: str) -> None:
     graph = one_reference(workflow, two_people)
 
     def crop(choose: str, index: int) -> bytes:
         chosen = graph.copy().set("Encode Face", choose=choose, index=index).only("Crops")
-        return client.pictures(client.run(chosen.prompt), chosen.id("Crops"))[0].tobytes()
+        return client.images(client.run(chosen.prompt), chosen.id("Crops"))[0].tobytes()
 
     assert crop("left to right", 1) == crop("largest", 0)
     assert crop("left to right", 0) == crop("largest", 1)
@@ -46,20 +46,20 @@ def test_two_faces_can_be_chosen(client: Client, workflow: Graph, two_people: st
         ("newer.safetensors", "update DiffLoRA"),
     ],
 )
-def test_wrong_checkpoint(client: Client, workflow: Graph, file: str, message: str) -> None:
+def test_wrong_checkpoint(client: Client, workflow: ApiPrompt, file: str, message: str) -> None:
     with pytest.raises(PromptError, match=rf"(?is)DiffLoRALoad: .*{message}"):
         client.run(workflow.copy().set("Load DiffLoRA", checkpoint=file).only("Save LoRA").prompt)
 
 
-def test_wrong_base_model(client: Client, workflow: Graph, base: Path) -> None:
-    """A LoRA of other modules than the model's, as of SDXL on SD 1.5: core only warns and draws without it."""
+def test_wrong_base_model(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    """A LoRA with other modules than the model's, as SDXL's on SD 1.5: the core loader only logs a warning."""
     client.run(workflow.copy().set("Save LoRA", prefix="loras/foreign").only("Save LoRA").prompt)
     (path,) = (base / "output" / "loras").glob("foreign_*.safetensors")
     tensors = load_file(path)
     name = next(name for name in tensors if "down_blocks_1" in name).split(".")[0]
     deeper = name.replace("transformer_blocks_0", "transformer_blocks_9")
     assert deeper != name
-    refused(
+    expect_error(
         client, workflow, base, "deeper", {key.replace(name, deeper): value for key, value in tensors.items()}, deeper
     )
     graph = with_file(workflow, base, "deeper", None).set("Apply LoRA", strict=False)
@@ -70,23 +70,23 @@ def test_wrong_base_model(client: Client, workflow: Graph, base: Path) -> None:
         key: torch.zeros(value.shape[0] + 8, *value.shape[1:]) if key == f"{name}.lora_up.weight" else value
         for key, value in tensors.items()
     }
-    refused(client, workflow, base, "wider", wider, name)
+    expect_error(client, workflow, base, "wider", wider, name)
 
 
-def refused(
-    client: Client, workflow: Graph, base: Path, name: str, tensors: dict[str, torch.Tensor], names: str
+def expect_error(
+    client: Client, workflow: ApiPrompt, base: Path, name: str, tensors: dict[str, torch.Tensor], names: str
 ) -> None:
-    """Give a LoRA to Apply LoRA and expect a refusal that names the module.
+    """Pass a LoRA to Apply LoRA and expect an error that names the module.
 
-    No core node puts a LoRA file on the LORA_MODEL socket, so the tests' own folder in custom_nodes does.
+    No core node reads a LoRA file onto the LORA_MODEL socket, so the tests' own custom nodes do.
     """
     graph = with_file(workflow, base, name, tensors)
     with pytest.raises(PromptError, match=rf"(?s)DiffLoRAApply: .*{names}"):
         client.run(graph.only("Save Image").prompt)
 
 
-def with_file(workflow: Graph, base: Path, name: str, tensors: dict[str, torch.Tensor] | None) -> Graph:
-    """The workflow with a LoRA file, written first if tensors are given, in front of Apply LoRA."""
+def with_file(workflow: ApiPrompt, base: Path, name: str, tensors: dict[str, torch.Tensor] | None) -> ApiPrompt:
+    """Return the workflow with a LoRA file, written first if tensors are given, as input of Apply LoRA."""
     if tensors is not None:
         save_file(tensors, base / "models" / "loras" / f"{name}.safetensors")
     graph = workflow.copy().add("File", "DiffLoRATestReadLoRA", lora_name=f"{name}.safetensors")
@@ -94,13 +94,13 @@ def with_file(workflow: Graph, base: Path, name: str, tensors: dict[str, torch.T
 
 
 def swap(tensors: dict[str, torch.Tensor], name: str) -> None:
-    """Up in the place of down."""
+    """Exchange up and down."""
     up, down = f"{name}.lora_up.weight", f"{name}.lora_down.weight"
     tensors[up], tensors[down] = tensors[down], tensors[up]
 
 
-def turn(tensors: dict[str, torch.Tensor], _: str) -> None:
-    """A module's input and output sizes exchanged: the same number of elements, which ComfyUI would accept."""
+def transpose(tensors: dict[str, torch.Tensor], _: str) -> None:
+    """Exchange a module's input and output sizes: the same number of elements, which ComfyUI would accept."""
     name = next(key for key in tensors if "attn2_to_k.lora_up" in key).split(".")[0]
     up, down = f"{name}.lora_up.weight", f"{name}.lora_down.weight"
     assert tensors[up].shape[0] != tensors[down].shape[1]
@@ -110,17 +110,20 @@ def turn(tensors: dict[str, torch.Tensor], _: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (swap, "do not make the model's weight"),
-        (turn, "do not make the model's weight"),
-        (lambda tensors, _: tensors.update({"stranger.weight": torch.ones(2, 2)}), "lacks 1 of the LoRA's 71 modules"),
-        (lambda tensors, name: tensors.pop(f"{name}.lora_up.weight"), "holds only one of its two factors"),
+        (swap, "do not fit the model's weight"),
+        (transpose, "do not fit the model's weight"),
+        (
+            lambda tensors, _: tensors.update({"stranger.weight": torch.ones(2, 2)}),
+            "the model lacks 1 of the LoRA's 71 modules",
+        ),
+        (lambda tensors, name: tensors.pop(f"{name}.lora_up.weight"), "has only one of the two factors"),
         (lambda tensors, name: tensors[f"{name}.lora_up.weight"].fill_(torch.nan), "NaN"),
-        (lambda tensors, name: tensors.clear(), "holds no module"),
+        (lambda tensors, name: tensors.clear(), "has no modules"),
     ],
-    ids=["swapped", "turned", "extra", "half", "nan", "empty"],
+    ids=["swapped", "transposed", "extra", "half", "nan", "empty"],
 )
 def test_damaged_lora(
-    request: pytest.FixtureRequest, client: Client, workflow: Graph, base: Path, change, message: str
+    request: pytest.FixtureRequest, client: Client, workflow: ApiPrompt, base: Path, change, message: str
 ) -> None:
     client.run(workflow.copy().set("Save LoRA", prefix="loras/whole").only("Save LoRA").prompt)
     tensors = load_file(next((base / "output" / "loras").glob("whole_*.safetensors")))
@@ -130,7 +133,7 @@ def test_damaged_lora(
         client.run(graph.only("Save Image").prompt)
 
 
-def test_lora_of_another_rank_has_no_latent(client: Client, workflow: Graph, base: Path) -> None:
+def test_lora_of_another_rank_has_no_latent(client: Client, workflow: ApiPrompt, base: Path) -> None:
     client.run(workflow.copy().set("Save LoRA", prefix="loras/rank").only("Save LoRA").prompt)
     tensors = load_file(next((base / "output" / "loras").glob("rank_*.safetensors")))
     for key, tensor in tensors.items():
@@ -145,13 +148,13 @@ def test_lora_of_another_rank_has_no_latent(client: Client, workflow: Graph, bas
         client.run(graph.only("Save LoRA").prompt)
 
 
-def test_face_of_another_recognizer(client: Client, workflow: Graph) -> None:
+def test_face_of_another_recognizer(client: Client, workflow: ApiPrompt) -> None:
     graph = workflow.copy().set("Load Face Analysis", model_pack="measuring")
     with pytest.raises(PromptError, match=r"DiffLoRAMixFeatures: .*'measuring'.*'miniature'"):
         client.run(graph.only("Save LoRA").prompt)
 
 
-def test_missing_features(client: Client, workflow: Graph) -> None:
+def test_missing_features(client: Client, workflow: ApiPrompt) -> None:
     graph = workflow.copy()
     del graph.prompt[graph.id("Mix Features")]["inputs"]["clip_vision_output"]
     with pytest.raises(PromptError, match=r"needs image features: connect CLIP Vision Encode"):
@@ -159,8 +162,8 @@ def test_missing_features(client: Client, workflow: Graph) -> None:
     client.run(graph.set("Mix Features", mode="face").only("Save LoRA").prompt)
 
 
-def test_refining_towards_nan_is_refused(client: Client, workflow: Graph, base: Path) -> None:
-    """A LoRA of finite numbers with which the U-Net overflows: no LoRA of NaN comes out of training."""
+def test_a_loss_that_is_not_finite_is_an_error(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    """A LoRA of finite values with which the U-Net overflows: training returns no LoRA of NaN."""
     client.run(workflow.copy().set("Save LoRA", prefix="loras/vast").only("Save LoRA").prompt)
     tensors = load_file(next((base / "output" / "loras").glob("vast_*.safetensors")))
     graph = with_file(workflow, base, "vast", {name: tensor * 1e25 for name, tensor in tensors.items()})

@@ -1,4 +1,4 @@
-"""The pack in a real ComfyUI: it loads, and says what its nodes take and give."""
+"""The pack in a real ComfyUI: it loads, and its nodes have the inputs and outputs that they should."""
 
 import requests
 
@@ -29,7 +29,7 @@ NODES = {
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
 
-def test_every_node_is_there_and_documented(client: Client) -> None:
+def test_every_node_is_registered_and_documented(client: Client) -> None:
     info = client.object_info()
     assert {name for name, node in info.items() if node["category"] == "DiffLoRA"} == set(NODES)
     for name, (outputs, sockets) in NODES.items():
@@ -42,7 +42,7 @@ def test_every_node_is_there_and_documented(client: Client) -> None:
         assert node["category"] == "DiffLoRA"
 
 
-def test_choices_are_what_is_there(client: Client) -> None:
+def test_choices_are_what_is_installed(client: Client) -> None:
     info = client.object_info()
     checkpoints = info["DiffLoRALoad"]["input"]["required"]["checkpoint"][1]["options"]
     assert {"miniature.safetensors", "page.safetensors"} <= set(checkpoints)

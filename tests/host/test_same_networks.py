@@ -54,7 +54,7 @@ def lora(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, int]:
 def in_host(inputs: dict[str, Tensor], folder: Path, *lora: Path) -> dict[str, Tensor]:
     """Evaluate the checkpoint in ComfyUI's own code, in a process of its own."""
     save_file(inputs, folder / "inputs.safetensors")
-    script, outputs = Path(__file__).with_name("in_host.py"), folder / "outputs.safetensors"
+    script, outputs = Path(__file__).with_name("networks_in_host.py"), folder / "outputs.safetensors"
     command = [sys.executable, script, find_host(), SDXL, folder / "inputs.safetensors", outputs, *lora]
     done = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -89,8 +89,8 @@ def test_same_text_encoders(parts: SingleFile, plain: dict[str, Tensor]) -> None
     assert difference(plain["pooled"], second.text_embeds) < TOLERANCE
 
 
-def test_picture_size_and_noise(plain: dict[str, Tensor]) -> None:
-    assert plain["picture"].shape == (1, 128, 128, 3)
+def test_image_size_and_noise(plain: dict[str, Tensor]) -> None:
+    assert plain["image"].shape == (1, 128, 128, 3)
     assert plain["encoded"].shape == (1, 4, 16, 16)
     assert plain["sigmas"][-1] > 1000, "zero terminal signal-to-noise ratio: the last noise level drowns everything"
 

@@ -1,4 +1,4 @@
-"""Every example workflow: as the program draws it, and running from reference to picture on a real ComfyUI."""
+"""Every example workflow: as the program writes it, and from reference to image on a real ComfyUI."""
 
 from pathlib import Path
 
@@ -10,19 +10,19 @@ from scipy.ndimage import binary_dilation
 
 from difflora_core.model import DiffLoRA
 from miniature.base_model.train_control_lora import edges
+from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.comfyui.client import Client
-from miniature.comfyui.graph import Graph
 from miniature.comfyui.host import PACK_NAME, Host
 from miniature.comfyui.workflows import FOLDER, WORKFLOWS, write_workflows
-from miniature.paths import ROOT
-from miniature.personal.held_out import CHECKPOINT
+from miniature.paths import DIFFLORA_CHECKPOINT, ROOT
 from miniature.world.drawing import draw
-from miniature.world.people import Scene, person, reference_scene
+from miniature.world.people import person
+from miniature.world.scenes import Scene, reference_scene
 
 
 def test_files_are_what_the_program_writes(client: Client, tmp_path: Path) -> None:
-    """With the sampling that the checkpoint recommends; after a change: python -m miniature workflows."""
-    write_workflows(client.object_info(), DiffLoRA.load(CHECKPOINT).config.sampling, tmp_path)
+    """With the sampling that the checkpoint recommends. After a change run `python -m miniature workflows`."""
+    write_workflows(client.object_info(), DiffLoRA.load(DIFFLORA_CHECKPOINT).config.sampling, tmp_path)
     written = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.json")}
     shipped = {
         path.relative_to(ROOT) for folder in ("workflows", "subgraphs") for path in (ROOT / folder).glob("*.json")
@@ -38,19 +38,19 @@ def test_blueprint_is_offered(host: Host) -> None:
     assert names == {"Personalize"}
 
 
-def test_every_workflow_has_its_picture() -> None:
+def test_every_workflow_has_a_thumbnail() -> None:
     for name in WORKFLOWS:
-        with Image.open(FOLDER / f"{name}.jpg") as picture:
-            assert min(picture.size) >= 256
+        with Image.open(FOLDER / f"{name}.jpg") as image:
+            assert min(image.size) >= 256
 
 
-def load(client: Client, name: str) -> Graph:
-    """A workflow with pictures of held-out people in its LoadImage nodes."""
-    graph = Graph.load(FOLDER / f"{name}.json", client.object_info())
+def load(client: Client, name: str) -> ApiPrompt:
+    """Load a workflow with images of held-out people in its LoadImage nodes."""
+    graph = ApiPrompt.load(FOLDER / f"{name}.json", client.object_info())
     loaders = [node for node in graph.prompt.values() if node["class_type"] == "LoadImage"]
     for number, node in enumerate(loaders):
-        picture = draw(person(7010 + number), reference_scene(np.random.default_rng(number))).image
-        node["inputs"]["image"] = client.upload(Image.fromarray(picture), f"{name}_{number}.png")
+        image = draw(person(7010 + number), reference_scene(np.random.default_rng(number))).image
+        node["inputs"]["image"] = client.upload(Image.fromarray(image), f"{name}_{number}.png")
     return graph
 
 
@@ -58,9 +58,9 @@ def load(client: Client, name: str) -> Graph:
 def test_runs(client: Client, name: str) -> None:
     graph = load(client, name)
     result = client.run(graph.prompt)
-    made = client.pictures(result, graph.id("Save Image"))
+    made = client.images(result, graph.id("Save Image"))
     assert len(made) == (4 if name == "difflora_candidates" else 1)
-    assert all(np.asarray(picture).std() > 10 for picture in made)
+    assert all(np.asarray(image).std() > 10 for image in made)
 
 
 def test_saved_lora_is_listed_and_used(client: Client, base: Path) -> None:
@@ -70,8 +70,8 @@ def test_saved_lora_is_listed_and_used(client: Client, base: Path) -> None:
     path = base / "models" / "loras" / said.removeprefix("saved ").removesuffix(" in models/loras")
     assert path.is_file(), said
     made = client.run(graph.set("Load LoRA", lora_name=path.name).only("Save Image").prompt)
-    (picture,) = client.pictures(made, graph.id("Save Image"))
-    assert np.asarray(picture).std() > 10
+    (image,) = client.images(made, graph.id("Save Image"))
+    assert np.asarray(image).std() > 10
 
 
 def test_control_and_second_lora_both_take_effect(client: Client) -> None:
@@ -79,22 +79,22 @@ def test_control_and_second_lora_both_take_effect(client: Client) -> None:
     pose = draw(person(7012), Scene(expression="laughing", pose="turned left", yaw=-0.35, shift_x=6.0)).image
     graph.set("Pose", image=client.upload(Image.fromarray(pose), "pose_of_another.png"))
 
-    def picture(control: float, beanie: float) -> np.ndarray:
+    def generated(control: float, beanie: float) -> np.ndarray:
         changed = (
             graph.copy()
             .set("Apply ControlNet", strength=control, end_percent=1.0)
             .set("Second LoRA", strength_model=beanie)
         )
         result = client.run(changed.only("Save Image").prompt)
-        return np.asarray(client.pictures(result, changed.id("Save Image"))[0])
+        return np.asarray(client.images(result, changed.id("Save Image"))[0])
 
-    free, controlled, dressed = picture(0.0, 0.0), picture(1.0, 0.0), picture(0.0, 1.0)
+    free, controlled, dressed = generated(0.0, 0.0), generated(1.0, 0.0), generated(0.0, 1.0)
     wanted = edges(pose[None], 0.1, 0.2)[0]
     followed = [(wanted & binary_dilation(edges(made[None], 0.1, 0.2)[0])).mean() for made in (free, controlled)]
     assert followed[1] > 1.2 * followed[0]
 
     def blue(made: np.ndarray) -> float:
-        """Share of blue pixels in the upper half, where the hat is and the shirt is not."""
+        """Return the share of blue pixels in the upper half, where the hat is and the shirt is not."""
         red, _, blue = made[:64].astype(int).transpose(2, 0, 1)
         return float((blue > red + 30).mean())
 

@@ -1,4 +1,4 @@
-"""Nodes for the tests alone: onto native sockets what no core node puts there."""
+"""Nodes for tests only: values on native sockets that no core node gives."""
 
 import gc
 from typing import Any
@@ -9,11 +9,11 @@ import folder_paths
 import torch
 from comfy_api.latest import ComfyExtension, io, ui
 
-PICTURES = {
+IMAGES = {
     "alpha": lambda image: torch.cat([image, torch.rand(*image.shape[:3], 1)], dim=-1),
     "grey": lambda image: image.mean(-1, keepdim=True),
     "two channels": lambda image: image[..., :2],
-    "no picture": lambda image: image[:0],
+    "no image": lambda image: image[:0],
     "one pixel": lambda image: image[:, :1, :1],
     "NaN": lambda image: torch.cat([image, torch.full_like(image, torch.nan)]),
     "8k": lambda image: torch.nn.functional.pad(image, (0, 0, 0, 7680 - image.shape[2], 0, 4320 - image.shape[1])),
@@ -25,7 +25,7 @@ class ReadLoRA(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node as ComfyUI shows it."""
+        """Define inputs and outputs."""
         return io.Schema(
             node_id="DiffLoRATestReadLoRA",
             category="DiffLoRA/tests",
@@ -40,31 +40,31 @@ class ReadLoRA(io.ComfyNode):
         return io.NodeOutput(comfy.utils.load_torch_file(path, safe_load=True))
 
 
-class OddPicture(io.ComfyNode):
-    """A picture as it should not be."""
+class OddImage(io.ComfyNode):
+    """An unusual image."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node as ComfyUI shows it."""
+        """Define inputs and outputs."""
         return io.Schema(
-            node_id="DiffLoRATestOddPicture",
+            node_id="DiffLoRATestOddImage",
             category="DiffLoRA/tests",
-            inputs=[io.Image.Input("image"), io.Combo.Input("kind", options=list(PICTURES))],
+            inputs=[io.Image.Input("image"), io.Combo.Input("kind", options=list(IMAGES))],
             outputs=[io.Image.Output()],
         )
 
     @classmethod
     def execute(cls, image: torch.Tensor, kind: str) -> io.NodeOutput:
         """Change it."""
-        return io.NodeOutput(PICTURES[kind](image))
+        return io.NodeOutput(IMAGES[kind](image))
 
 
 class OtherVision(io.ComfyNode):
-    """A CLIP_VISION_OUTPUT as another encoder gives it."""
+    """A CLIP_VISION_OUTPUT of another encoder."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node as ComfyUI shows it."""
+        """Define inputs and outputs."""
         return io.Schema(
             node_id="DiffLoRATestOtherVision",
             category="DiffLoRA/tests",
@@ -74,29 +74,29 @@ class OtherVision(io.ComfyNode):
 
     @classmethod
     def execute(cls, width: int) -> io.NodeOutput:
-        """Only what the pack reads."""
+        """Return what the pack reads."""
         output: dict[str, Any] = {"image_embeds": torch.ones(1, width)}
         return io.NodeOutput(output)
 
 
 class Memory(io.ComfyNode):
-    """What the pack holds in memory; asked anew every time."""
+    """Count the pack's networks in memory."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node as ComfyUI shows it."""
+        """Define inputs and outputs."""
         return io.Schema(
             node_id="DiffLoRATestMemory",
             category="DiffLoRA/tests",
-            inputs=[io.Int.Input("ask")],
+            inputs=[io.Int.Input("call", tooltip="Another number each time, so that no result is cached.")],
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, ask: int) -> io.NodeOutput:
-        """Count the pack's networks: those on the device, and those that anything still refers to."""
+    def execute(cls, call: int) -> io.NodeOutput:
+        """Count those on the device, and all that are still referenced."""
         gc.collect()
-        networks = [thing for thing in gc.get_objects() if type(thing).__name__ == "DiffLoRA"]
+        networks = [found for found in gc.get_objects() if type(found).__name__ == "DiffLoRA"]
         loaded = [
             entry.model.model for entry in comfy.model_management.current_loaded_models if entry.model is not None
         ]
@@ -109,7 +109,7 @@ class TestExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return the node classes for ComfyUI to register."""
-        return [ReadLoRA, OddPicture, OtherVision, Memory]
+        return [ReadLoRA, OddImage, OtherVision, Memory]
 
 
 async def comfy_entrypoint() -> TestExtension:

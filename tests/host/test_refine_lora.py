@@ -1,4 +1,4 @@
-"""Refine LoRA on a real ComfyUI: it trains what it says, and leaves the model as it was."""
+"""Refine LoRA on a real ComfyUI: it trains the LoRA and does not change the model."""
 
 import threading
 import time
@@ -11,12 +11,12 @@ from PIL import Image
 
 from difflora_core.lora.file_formats import read_lora
 from difflora_core.model import DiffLoRA
+from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.comfyui.client import Client, PromptError
-from miniature.comfyui.graph import Graph
-from miniature.personal.held_out import CHECKPOINT
+from miniature.paths import DIFFLORA_CHECKPOINT
 
 
-def with_refine(graph: Graph, **settings: float) -> Graph:
+def with_refine(graph: ApiPrompt, **settings: float) -> ApiPrompt:
     graph = graph.copy()
     links = {
         "model": graph.output("Load Checkpoint", 0),
@@ -38,30 +38,32 @@ def with_refine(graph: Graph, **settings: float) -> Graph:
     return graph
 
 
-def refine(client: Client, workflow: Graph, base: Path, name: str, **settings: float) -> torch.Tensor:
+def refine(client: Client, workflow: ApiPrompt, base: Path, name: str, **settings: float) -> torch.Tensor:
     graph = with_refine(workflow, **settings).set("Ours", filename_prefix=name)
     client.run(graph.only("Ours").prompt)
     (path,) = (base / "output" / "loras").glob(f"{name}_*.safetensors")
-    return read_lora(path, DiffLoRA.load(CHECKPOINT).layout)
+    return read_lora(path, DiffLoRA.load(DIFFLORA_CHECKPOINT).layout)
 
 
 @pytest.fixture(scope="module")
-def refined(client: Client, workflow: Graph, base: Path) -> torch.Tensor:
+def refined(client: Client, workflow: ApiPrompt, base: Path) -> torch.Tensor:
     return refine(client, workflow, base, "refined")
 
 
-def test_zero_learning_rate_changes_nothing(client: Client, workflow: Graph, base: Path, refined: torch.Tensor) -> None:
+def test_zero_learning_rate_changes_nothing(
+    client: Client, workflow: ApiPrompt, base: Path, refined: torch.Tensor
+) -> None:
     still = refine(client, workflow, base, "still", learning_rate=0.0, steps=1)
     graph = workflow.copy().add("Ours", "DiffLoRASave", lora=workflow.output("Decode LoRA"), format="kohya")
     client.run(graph.set("Ours", folder="output/loras", filename_prefix="start").only("Ours").prompt)
     (path,) = (base / "output" / "loras").glob("start_*.safetensors")
-    torch.testing.assert_close(still, read_lora(path, DiffLoRA.load(CHECKPOINT).layout))
+    torch.testing.assert_close(still, read_lora(path, DiffLoRA.load(DIFFLORA_CHECKPOINT).layout))
     assert (refined - still).abs().mean() > 1e-4
 
 
-def test_refining_makes_a_lora_more_like_the_person(client: Client, workflow: Graph) -> None:
-    """Four pictures before and four after, measured with the other recognizer. It starts from the average person: what
-    DiffLoRA predicts leaves too little to be learned from three pictures."""
+def test_refining_increases_the_similarity(client: Client, workflow: ApiPrompt) -> None:
+    """Four images before and four after, measured with the other recognizer. Training starts from the average person,
+    since the prediction leaves too little to learn from three images."""
     graph = with_refine(workflow, steps=60, learning_rate=1e-2, seed=3).set("Empty Latent Image", batch_size=4)
     graph.set("Sample LoRA", latent_scale=0.0)
     graph.add("Measuring", "DiffLoRALoadFaceAnalysis", model_pack="measuring", provider="CPU")
@@ -73,7 +75,7 @@ def test_refining_makes_a_lora_more_like_the_person(client: Client, workflow: Gr
     graph.add("Likeness", "DiffLoRAFaceSimilarity", **links)
     graph.add("Grid", "PreviewImage", images=graph.output("Likeness", 2))
 
-    def likeness(graph: Graph) -> float:
+    def likeness(graph: ApiPrompt) -> float:
         text = client.run(graph.only("Grid").prompt).outputs[graph.id("Likeness")]["text"][0]
         return float(text.splitlines()[0].removeprefix("mean "))
 
@@ -81,43 +83,45 @@ def test_refining_makes_a_lora_more_like_the_person(client: Client, workflow: Gr
     assert likeness(graph.set("Apply LoRA", lora=graph.output("Refine"))) > start + 0.05
 
 
-def test_loss_curve_is_a_picture(client: Client, workflow: Graph, refined: torch.Tensor) -> None:
+def test_loss_curve_is_a_generated(client: Client, workflow: ApiPrompt, refined: torch.Tensor) -> None:
     graph = with_refine(workflow)
     graph.add("Curve", "PreviewImage", images=graph.output("Refine", 1))
-    (curve,) = client.pictures(client.run(graph.only("Curve").prompt), graph.id("Curve"))
+    (curve,) = client.images(client.run(graph.only("Curve").prompt), graph.id("Curve"))
     assert curve.size == (500, 300)
-    assert (np.abs(np.asarray(curve, np.int16) - (0xC4, 0x55, 0x2D)).sum(-1) < 30).sum() > 300, "no line in it"
+    assert (np.abs(np.asarray(curve, np.int16) - (0xC4, 0x55, 0x2D)).sum(-1) < 30).sum() > 300, "the curve is missing"
 
 
-def test_model_is_left_as_it_was(client: Client, workflow: Graph, refined: torch.Tensor) -> None:
+def test_model_is_not_changed(client: Client, workflow: ApiPrompt, refined: torch.Tensor) -> None:
     plain = workflow.copy().set("KSampler", model=workflow.output("Load Checkpoint"))
 
-    def picture(seed: int) -> Image.Image:
+    def generated(seed: int) -> Image.Image:
         graph = plain.copy().set("KSampler", seed=seed).only("Save Image")
-        return client.pictures(client.run(graph.prompt), graph.id("Save Image"))[0]
+        return client.images(client.run(graph.prompt), graph.id("Save Image"))[0]
 
-    before = picture(11)
+    before = generated(11)
     client.run(with_refine(workflow, seed=8, steps=2).set("Ours", filename_prefix="between").only("Ours").prompt)
-    straight_after = picture(12)  # nothing was unloaded in between
+    straight_after = generated(12)  # nothing was unloaded in between
     client.free()
-    assert picture(11).tobytes() == before.tobytes()
-    assert picture(12).tobytes() == straight_after.tobytes()
+    assert generated(11).tobytes() == before.tobytes()
+    assert generated(12).tobytes() == straight_after.tobytes()
 
 
-def test_same_seed_same_lora(client: Client, workflow: Graph, base: Path, refined: torch.Tensor) -> None:
+def test_same_seed_same_lora(client: Client, workflow: ApiPrompt, base: Path, refined: torch.Tensor) -> None:
     client.free()
     torch.testing.assert_close(refine(client, workflow, base, "again"), refined)
 
 
-def test_saving_memory_gives_the_same_lora(client: Client, workflow: Graph, base: Path, refined: torch.Tensor) -> None:
+def test_gradient_checkpointing_gives_the_same_lora(
+    client: Client, workflow: ApiPrompt, base: Path, refined: torch.Tensor
+) -> None:
     torch.testing.assert_close(
         refine(client, workflow, base, "plain", gradient_checkpointing=False), refined, rtol=1e-4, atol=1e-6
     )
 
 
-def test_interrupt_stops_training_and_leaves_the_model(client: Client, workflow: Graph) -> None:
+def test_interrupt_stops_training_and_restores_the_model(client: Client, workflow: ApiPrompt) -> None:
     plain = workflow.copy().set("KSampler", model=workflow.output("Load Checkpoint"), seed=11)
-    before = client.pictures(client.run(plain.only("Save Image").prompt), plain.id("Save Image"))[0]
+    before = client.images(client.run(plain.only("Save Image").prompt), plain.id("Save Image"))[0]
     long = with_refine(workflow, steps=2000, seed=9).set("Ours", filename_prefix="never")
     prompt_id = client.queue(long.only("Ours").prompt)
     threading.Timer(2.0, client.interrupt).start()
@@ -126,5 +130,5 @@ def test_interrupt_stops_training_and_leaves_the_model(client: Client, workflow:
         client.wait(prompt_id, timeout=60)
     assert time.monotonic() - start < 10
     again = plain.set("Save Image", filename_prefix="after_interrupt").set("KSampler", denoise=0.999999)
-    after = client.pictures(client.run(again.only("Save Image").prompt), again.id("Save Image"))[0]
+    after = client.images(client.run(again.only("Save Image").prompt), again.id("Save Image"))[0]
     assert np.array_equal(np.asarray(before), np.asarray(after))

@@ -1,84 +1,84 @@
-"""Pictures as they should not be, on a real ComfyUI: usable ones are used, the others are refused by name."""
+"""Unusual images on a real ComfyUI: usable ones are used, others are errors that name them."""
 
 import pytest
 from PIL import Image
 
+from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.comfyui.client import Client, PromptError
-from miniature.comfyui.graph import Graph
 
 
-def with_odd(workflow: Graph, kind: str) -> Graph:
-    """The workflow with one reference, changed by the tests' own node."""
+def with_odd(workflow: ApiPrompt, kind: str) -> ApiPrompt:
+    """Return the workflow with one reference, changed by the tests' own node."""
     graph = workflow.copy()
-    graph.add("Odd", "DiffLoRATestOddPicture", image=graph.output("Reference 1"), kind=kind)
+    graph.add("Odd", "DiffLoRATestOddImage", image=graph.output("Reference 1"), kind=kind)
     graph.set("Encode Face", image=graph.output("Odd")).set("Mix Features", mode="face")
     return graph.add("Crops", "PreviewImage", images=graph.output("Encode Face", 1))
 
 
-def crop(client: Client, graph: Graph) -> Image.Image:
-    return client.pictures(client.run(graph.only("Crops").prompt), graph.id("Crops"))[0]
+def crop(client: Client, graph: ApiPrompt) -> Image.Image:
+    return client.images(client.run(graph.only("Crops").prompt), graph.id("Crops"))[0]
 
 
-def test_alpha_is_left_out(client: Client, workflow: Graph) -> None:
+def test_alpha_is_ignored(client: Client, workflow: ApiPrompt) -> None:
     plain = with_odd(workflow, "alpha").set("Encode Face", image=workflow.output("Reference 1"))
     assert crop(client, with_odd(workflow, "alpha")).tobytes() == crop(client, plain).tobytes()
 
 
-def test_grey_is_read_as_a_grey_picture(client: Client, workflow: Graph) -> None:
-    graph = with_odd(workflow, "grey").set("Encode Face", aligned=True)  # the miniature's detector knows color alone
+def test_grey_is_read_as_a_grey_image(client: Client, workflow: ApiPrompt) -> None:
+    graph = with_odd(workflow, "grey").set("Encode Face", aligned=True)  # the miniature's detector needs color
     red, green, blue = crop(client, graph).split()
     assert red.tobytes() == green.tobytes() == blue.tobytes()
 
 
-def test_8k_works_and_is_shown_smaller(client: Client, workflow: Graph) -> None:
+def test_8k_works_and_is_shown_smaller(client: Client, workflow: ApiPrompt) -> None:
     graph = with_odd(workflow, "8k").set("Encode Face", aligned=True)
     result = client.run(graph.only("Crops").prompt)
-    (shown,) = client.pictures(result, graph.id("Encode Face"))
+    (shown,) = client.images(result, graph.id("Encode Face"))
     assert max(shown.size) == 1024
 
 
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("two channels", r"Pictures are \(pictures, height, width, 3\) numbers.*found \(1, 128, 128, 2\)"),
-        ("no picture", r"Pictures are .* with at least one picture, found \(0, 128, 128, 3\)"),
-        ("one pixel", r"Found no face in picture 1 of 1 \(1 × 1 pixels\)"),
-        ("NaN", r"picture 2 of 2 holds NaN"),
+        ("two channels", r"Images are floats \(images, height, width, 3\).*found \(1, 128, 128, 2\)"),
+        ("no image", r"Images are .* with at least one image, found \(0, 128, 128, 3\)"),
+        ("one pixel", r"Found no face in image 1 of 1 \(1 × 1 pixels\)"),
+        ("NaN", r"image 2 of 2 holds NaN"),
     ],
 )
-def test_refused(client: Client, workflow: Graph, kind: str, message: str) -> None:
+def test_unusable_images_are_errors(client: Client, workflow: ApiPrompt, kind: str, message: str) -> None:
     with pytest.raises(PromptError, match=rf"DiffLoRAEncodeFace: {message}"):
         client.run(with_odd(workflow, kind).only("Save LoRA").prompt)
 
 
-def test_a_pixel_is_no_aligned_face(client: Client, workflow: Graph) -> None:
+def test_a_pixel_is_no_aligned_face(client: Client, workflow: ApiPrompt) -> None:
     with pytest.raises(PromptError, match=r"1 × 1 pixels: an aligned face needs at least 32"):
         crop(client, with_odd(workflow, "one pixel").set("Encode Face", aligned=True))
 
 
-@pytest.mark.parametrize("kind", ["NaN", "no picture"])
-def test_refine_does_not_train_on_them(client: Client, workflow: Graph, kind: str) -> None:
-    graph = workflow.copy().add("Odd", "DiffLoRATestOddPicture", image=workflow.output("Reference 1"), kind=kind)
+@pytest.mark.parametrize("kind", ["NaN", "no image"])
+def test_refine_does_not_train_on_them(client: Client, workflow: ApiPrompt, kind: str) -> None:
+    graph = workflow.copy().add("Odd", "DiffLoRATestOddImage", image=workflow.output("Reference 1"), kind=kind)
     base = {name: graph.output("Load Checkpoint", slot) for slot, name in enumerate(("model", "clip", "vae"))}
     settings = {"prompt": "a portrait of a person", "steps": 2, "learning_rate": 1e-3, "batch_size": 1, "seed": 0}
     settings["gradient_checkpointing"] = False
     lora, images = workflow.output("Decode LoRA"), graph.output("Odd")
     graph.add("Refine", "DiffLoRARefine", **base, lora=lora, images=images, **settings)
     graph.add("Curve", "PreviewImage", images=graph.output("Refine", 1))
-    with pytest.raises(PromptError, match=r"DiffLoRARefine: .*(holds NaN|at least one picture)"):
+    with pytest.raises(PromptError, match=r"DiffLoRARefine: .*(holds NaN|at least one image)"):
         client.run(graph.only("Curve").prompt)
 
 
-def test_similarity_of_nothing_is_no_number(client: Client, workflow: Graph) -> None:
-    graph = with_odd(workflow, "no picture")
+def test_similarity_of_an_empty_batch_is_an_error(client: Client, workflow: ApiPrompt) -> None:
+    graph = with_odd(workflow, "no image")
     faces, person = graph.output("Load Face Analysis"), graph.output("Reference 1")
     graph.add("Compare", "DiffLoRAFaceSimilarity", references=person, images=graph.output("Odd"), face_analysis=faces)
     graph.add("Grid", "PreviewImage", images=graph.output("Compare", 2))
-    with pytest.raises(PromptError, match=r"DiffLoRAFaceSimilarity: .*at least one picture"):
+    with pytest.raises(PromptError, match=r"DiffLoRAFaceSimilarity: .*at least one image"):
         client.run(graph.only("Grid").prompt)
 
 
-def test_image_features_of_another_width(client: Client, workflow: Graph) -> None:
+def test_image_features_of_another_width(client: Client, workflow: ApiPrompt) -> None:
     graph = workflow.copy().add("Other", "DiffLoRATestOtherVision", width=1280)
     graph.set("Mix Features", clip_vision_output=graph.output("Other"))
     with pytest.raises(PromptError, match=r"DiffLoRAMixFeatures: The image embedding has width 1280.*trained with"):

@@ -1,8 +1,8 @@
-"""Run by the tests as a process of its own, with ComfyUI on its path: evaluate a checkpoint's networks there.
+"""Run by a test in its own process, with ComfyUI on its path: evaluate a base checkpoint's networks there.
 
-    python in_host.py HOST CHECKPOINT INPUTS OUTPUTS [LORA]
+    python networks_in_host.py HOST CHECKPOINT INPUTS OUTPUTS [LORA]
 
-INPUTS and OUTPUTS are safetensors files; see `test_same_networks.py` for what they hold.
+INPUTS and OUTPUTS are safetensors files; `test_same_networks.py` shows their contents.
 """
 
 import sys
@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 @torch.inference_mode()
 def main() -> None:
-    """Load the checkpoint as CheckpointLoaderSimple does and save what its parts answer."""
+    """Load the checkpoint as CheckpointLoaderSimple does and save the outputs of its networks."""
     register()
     inputs = load_file(INPUTS)
     model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(CHECKPOINT)
@@ -46,8 +46,8 @@ def main() -> None:
     tokens = clip.tokenize("a portrait of a person, smiling")
     outputs |= {"context": context, "pooled": pooled}
     outputs |= {f"tokens_{name}": torch.tensor([pair[0] for pair in tokens[name][0]]) for name in "lg"}
-    outputs["picture"] = vae.decode(inputs["latent"])
-    outputs["encoded"] = vae.encode(outputs["picture"])
+    outputs["image"] = vae.decode(inputs["latent"])
+    outputs["encoded"] = vae.encode(outputs["image"])
     save_file({name: tensor.contiguous().clone() for name, tensor in outputs.items()}, OUTPUTS)
 
 

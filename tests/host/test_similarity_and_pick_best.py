@@ -4,17 +4,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.comfyui.client import Client, PromptError, Result
-from miniature.comfyui.graph import Graph
 from miniature.world.drawing import draw
-from miniature.world.people import person, reference_scene
+from miniature.world.people import person
+from miniature.world.scenes import reference_scene
 
 PERSON, OTHER = 7003, 7004
 
 
 @pytest.fixture(scope="module")
-def pictures(client: Client) -> dict[str, str]:
-    """Two pictures of a person and one of another, uploaded."""
+def images(client: Client) -> dict[str, str]:
+    """Two images of a person and one of another, uploaded."""
     rng = np.random.default_rng(5)
     people = {"reference": PERSON, "same": PERSON, "other": OTHER}
     return {
@@ -23,44 +24,44 @@ def pictures(client: Client) -> dict[str, str]:
     }
 
 
-def compare(client: Client, reference: str, picture: str) -> tuple[Result, Graph]:
-    graph = Graph({})
-    graph.add("Reference", "LoadImage", image=reference).add("Picture", "LoadImage", image=picture)
+def compare(client: Client, reference: str, image: str) -> tuple[Result, ApiPrompt]:
+    graph = ApiPrompt({})
+    graph.add("Reference", "LoadImage", image=reference).add("Image", "LoadImage", image=image)
     graph.add("Faces", "DiffLoRALoadFaceAnalysis", model_pack="measuring", provider="CPU")
-    links = {"references": graph.output("Reference"), "images": graph.output("Picture")}
+    links = {"references": graph.output("Reference"), "images": graph.output("Image")}
     graph.add("Compare", "DiffLoRAFaceSimilarity", face_analysis=graph.output("Faces"), **links)
     graph.add("Grid", "PreviewImage", images=graph.output("Compare", 2))
     return client.run(graph.prompt), graph
 
 
-def cosine(client: Client, reference: str, picture: str) -> float:
-    result, graph = compare(client, reference, picture)
+def cosine(client: Client, reference: str, image: str) -> float:
+    result, graph = compare(client, reference, image)
     return float(result.outputs[graph.id("Compare")]["text"][0].splitlines()[0].removeprefix("mean "))
 
 
-def test_same_person_is_more_alike_than_another(client: Client, pictures: dict[str, str]) -> None:
-    same = cosine(client, pictures["reference"], pictures["same"])
-    other = cosine(client, pictures["reference"], pictures["other"])
+def test_same_person_is_more_similar_than_another(client: Client, images: dict[str, str]) -> None:
+    same = cosine(client, images["reference"], images["same"])
+    other = cosine(client, images["reference"], images["other"])
     assert -1.0 <= other < same <= 1.0
-    assert cosine(client, pictures["reference"], pictures["reference"]) == pytest.approx(1.0, abs=2e-3)
+    assert cosine(client, images["reference"], images["reference"]) == pytest.approx(1.0, abs=2e-3)
 
 
-def test_grid_shows_every_picture(client: Client, pictures: dict[str, str]) -> None:
-    result, graph = compare(client, pictures["reference"], pictures["same"])
-    (grid,) = client.pictures(result, graph.id("Grid"))
+def test_grid_shows_every_image(client: Client, images: dict[str, str]) -> None:
+    result, graph = compare(client, images["reference"], images["same"])
+    (grid,) = client.images(result, graph.id("Grid"))
     assert grid.size[0] == 128
     assert grid.size[1] > 128
 
 
-def test_no_face_counts_as_zero_and_says_so(client: Client, pictures: dict[str, str], nobody: str) -> None:
-    result, graph = compare(client, pictures["reference"], nobody)
-    assert result.outputs[graph.id("Compare")]["text"][0] == "mean 0.000\npicture 1: no face, counts as 0"
+def test_no_face_counts_as_zero(client: Client, images: dict[str, str], nobody: str) -> None:
+    result, graph = compare(client, images["reference"], nobody)
+    assert result.outputs[graph.id("Compare")]["text"][0] == "mean 0.000\nimage 1: no face, counts as 0"
     with pytest.raises(PromptError, match=r"no face in any of the 1 reference"):
-        compare(client, nobody, pictures["same"])
+        compare(client, nobody, images["same"])
 
 
-def test_best_candidate_is_the_one_that_is_most_alike(client: Client, workflow: Graph) -> None:
-    """Three candidates as Sample LoRA makes them; the best has the highest cosine of the three."""
+def test_best_candidate_is_the_most_similar(client: Client, workflow: ApiPrompt) -> None:
+    """Of three candidates of Sample LoRA, the best has the highest cosine."""
     graph = workflow.copy().set("Sample LoRA", candidates=3, samples=1)
     links = {
         "loras": graph.output("Decode LoRA"),
@@ -76,12 +77,12 @@ def test_best_candidate_is_the_one_that_is_most_alike(client: Client, workflow: 
     cosines = [float(line.split()[-1]) for line in lines]
     assert sorted(numbers) == [1, 2, 3]
     assert cosines == sorted(cosines, reverse=True)
-    made = client.pictures(result, graph.id("Save Image"))
-    (best,) = client.pictures(result, graph.id("Show"))
+    made = client.images(result, graph.id("Save Image"))
+    (best,) = client.images(result, graph.id("Show"))
     assert best.tobytes() == made[numbers[0] - 1].tobytes()
 
 
-def test_lists_of_different_length_are_refused(client: Client, workflow: Graph) -> None:
+def test_lists_of_different_length_are_an_error(client: Client, workflow: ApiPrompt) -> None:
     graph = workflow.copy().set("Sample LoRA", candidates=2)
     links = {
         "loras": graph.output("Decode LoRA"),
@@ -91,5 +92,5 @@ def test_lists_of_different_length_are_refused(client: Client, workflow: Graph) 
     }
     graph.add("Best", "DiffLoRAPickBest", **links)
     graph.add("Show", "PreviewImage", images=graph.output("Best", 1))
-    with pytest.raises(PromptError, match=r"found 2 candidates, but pictures of 1"):
+    with pytest.raises(PromptError, match=r"found 2 candidates, but images of 1"):
         client.run(graph.only("Show").prompt)

@@ -1,0 +1,24 @@
+"""Saving the LoRAs of a workflow with Save LoRA, and reading the files."""
+
+from pathlib import Path
+
+import torch
+
+from difflora_core.lora.file_formats import read_lora
+from difflora_core.model import DiffLoRA
+from miniature.comfyui.api_prompt import ApiPrompt
+from miniature.comfyui.client import Client
+from miniature.paths import DIFFLORA_CHECKPOINT
+
+
+def saved(client: Client, graph: ApiPrompt, base: Path, lora: str, name: str, **widgets: str) -> list[Path]:
+    """Save the LORA_MODELs of the node titled `lora` and return the files, in order."""
+    graph = graph.copy().add("Ours", "DiffLoRASave", lora=graph.output(lora), filename_prefix=name)
+    graph.set("Ours", **{"format": "kohya", "folder": "output/loras", **widgets})
+    client.run(graph.only("Ours").prompt)
+    return sorted((base / "output" / "loras").glob(f"{name}_*.safetensors"))
+
+
+def flat(path: Path) -> torch.Tensor:
+    """Read a file as a flat LoRA (numel,) of the shipped checkpoint's layout."""
+    return read_lora(path, DiffLoRA.load(DIFFLORA_CHECKPOINT).layout)

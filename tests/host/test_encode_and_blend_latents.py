@@ -1,0 +1,47 @@
+"""Encode LoRA and Blend Latents on a real ComfyUI."""
+
+from pathlib import Path
+
+import torch
+
+from difflora_core.model import DiffLoRA
+from miniature.comfyui.api_prompt import ApiPrompt
+from miniature.comfyui.client import Client
+from miniature.paths import DIFFLORA_CHECKPOINT
+from tests.host.lora_files import flat, saved
+
+
+def with_blend(graph: ApiPrompt, **settings: float) -> ApiPrompt:
+    """Blend two samples of the person."""
+    graph = graph.copy()
+    second = {**graph.prompt[graph.id("Sample LoRA")]["inputs"], "seed": 99}
+    graph.add("Second", "DiffLoRASample", **second)
+    links = {"first": graph.output("Sample LoRA"), "second": graph.output("Second")}
+    graph.add("Blend", "DiffLoRABlend", **{**links, "amount": 0.5, "latent_scale": 1.0, **settings})
+    return graph.set("Decode LoRA", latent=graph.output("Blend"))
+
+
+def test_blend_ends_are_the_two_people(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    (first,) = saved(client, workflow, base, "Decode LoRA", "first")
+    (again,) = saved(client, with_blend(workflow, amount=0.0), base, "Decode LoRA", "amount0")
+    (other,) = saved(client, with_blend(workflow, amount=1.0), base, "Decode LoRA", "amount1")
+    torch.testing.assert_close(flat(again), flat(first))
+    assert not torch.allclose(flat(other), flat(first), rtol=1e-2)
+
+
+def test_latent_scale_zero_is_the_average_person(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    (average,) = saved(client, with_blend(workflow, latent_scale=0.0), base, "Decode LoRA", "average")
+    model = DiffLoRA.load(DIFFLORA_CHECKPOINT)
+    expected = model.decode(torch.zeros(1, model.config.dit.tokens, model.config.dit.latent_width))[0]
+    torch.testing.assert_close(flat(average), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_encoding_inverts_decoding(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    graph = workflow.copy()
+    links = {"model": graph.output("Load DiffLoRA"), "lora": graph.output("Decode LoRA")}
+    graph.add("Encode", "DiffLoRAEncode", **links)
+    graph.add("Again", "DiffLoRADecode", model=graph.output("Load DiffLoRA"), latent=graph.output("Encode"))
+    (before,) = saved(client, graph, base, "Decode LoRA", "before")
+    (after,) = saved(client, graph, base, "Again", "after")
+    cosine = torch.nn.functional.cosine_similarity(flat(before), flat(after), dim=0)
+    assert cosine > 0.97

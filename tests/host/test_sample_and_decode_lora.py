@@ -1,0 +1,31 @@
+"""Candidates and precision of Sample LoRA and Decode LoRA on a real ComfyUI."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from miniature.comfyui.api_prompt import ApiPrompt
+from miniature.comfyui.client import Client
+from tests.host.lora_files import flat, saved
+
+
+def test_candidates_equal_single_runs_with_their_seeds(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    three = saved(
+        client, workflow.copy().set("Sample LoRA", seed=40, candidates=3, steps=3), base, "Decode LoRA", "three"
+    )
+    assert len(three) == 3
+    (alone,) = saved(client, workflow.copy().set("Sample LoRA", seed=42, steps=3), base, "Decode LoRA", "alone")
+    torch.testing.assert_close(flat(three[2]), flat(alone), rtol=1e-3, atol=1e-5)
+    assert not torch.allclose(flat(three[0]), flat(three[2]), rtol=1e-2)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_makes_nearly_the_same_lora(
+    client: Client, workflow: ApiPrompt, base: Path, precision: str
+) -> None:
+    (full,) = saved(client, workflow, base, "Decode LoRA", f"full_{precision}")
+    graph = workflow.copy().set("Load DiffLoRA", precision=precision)
+    (half,) = saved(client, graph, base, "Decode LoRA", f"half_{precision}")
+    assert not torch.equal(flat(half), flat(full))
+    assert torch.nn.functional.cosine_similarity(flat(half), flat(full), dim=0) > 0.99

@@ -1,0 +1,41 @@
+"""Metadata and formats of Save LoRA on a real ComfyUI."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from difflora_core.lora.lora import METADATA_KEY
+from difflora_core.model import DiffLoRA
+from miniature.comfyui.api_prompt import ApiPrompt
+from miniature.comfyui.client import Client, PromptError
+from miniature.paths import DIFFLORA_CHECKPOINT
+from tests.host.lora_files import flat, saved
+
+
+def test_metadata_records_how_it_was_made(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    (path,) = saved(client, workflow.copy().set("Sample LoRA", seed=5), base, "Decode LoRA", "meta")
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    made = json.loads(metadata[METADATA_KEY])
+    assert made["checkpoint"] == "miniature.safetensors"
+    assert made["seed"] == 5
+    assert len(made["references"]) == 16
+    assert metadata["ss_network_dim"] == str(DiffLoRA.load(DIFFLORA_CHECKPOINT).layout.rank)
+
+
+def test_peft_names_for_diffusers(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    (path,) = saved(client, workflow, base, "Decode LoRA", "peft", format="peft")
+    assert all(name.endswith((".lora_A.weight", ".lora_B.weight")) for name in load_file(path))
+    (kohya,) = saved(client, workflow, base, "Decode LoRA", "kohya")
+    torch.testing.assert_close(flat(path), flat(kohya))
+
+
+def test_peft_names_of_other_loras_are_an_error(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    (path,) = saved(client, workflow, base, "Decode LoRA", "unknown")
+    graph = workflow.copy().add("File", "DiffLoRATestReadLoRA", lora_name=f"{path.name}")
+    with pytest.raises(PromptError, match=r"DiffLoRASave: only a LoRA from Decode LoRA"):
+        saved(client, graph, base, "File", "unknown_peft", format="peft")
