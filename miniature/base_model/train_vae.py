@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from miniature.world.drawing import CANVAS
+from miniature.world.drawing import IMAGE_SIZE
 from miniature.world.image_blocks import TEACHER_PEOPLE, load_block, training_blocks
 from training.engine.config import TrainConfig
 from training.engine.loop import load_trained, train
@@ -28,7 +28,7 @@ def train_vae(build: Path, processes: int) -> None:
 
 def pixel_weight() -> Tensor:
     """Weights (1, 128, 128) of the pixels: higher where eyes and mouth usually are, so that they become sharp first."""
-    y, x = torch.meshgrid(torch.arange(CANVAS), torch.arange(CANVAS), indexing="ij")
+    y, x = torch.meshgrid(torch.arange(IMAGE_SIZE), torch.arange(IMAGE_SIZE), indexing="ij")
     face = torch.exp(-(((x - 64) / 30.0) ** 2 + ((y - 76) / 26.0) ** 2))
     return (0.6 + 1.4 * face)[None]
 

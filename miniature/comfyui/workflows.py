@@ -59,7 +59,7 @@ def portrait(builder: WorkflowBuilder, names: Sequence[str], title: str, text: s
     )
 
 
-def several(builder: WorkflowBuilder) -> None:
+def several_images(builder: WorkflowBuilder) -> None:
     """Three references, one portrait: the workflow of the demo."""
     names = [f"reference_{number}.png" for number in (1, 2, 3)]
     text = (
@@ -71,7 +71,7 @@ def several(builder: WorkflowBuilder) -> None:
     portrait(builder, names, "DiffLoRA: a portrait without training", text, "difflora_portrait")
 
 
-def one_picture(builder: WorkflowBuilder) -> None:
+def one_image(builder: WorkflowBuilder) -> None:
     """One reference, one portrait: the shortest workflow."""
     text = (
         "The shortest workflow: **one image** of a person, one LoRA, one portrait. More references are more "
@@ -236,8 +236,8 @@ def controlnet(builder: WorkflowBuilder) -> None:
 
 
 WORKFLOWS: dict[str, Callable[[WorkflowBuilder], None]] = {
-    "difflora_one_picture": one_picture,
-    "difflora_portrait": several,
+    "difflora_one_picture": one_image,
+    "difflora_portrait": several_images,
     "difflora_blend": blend,
     "difflora_candidates": candidates,
     "difflora_save_and_load": save_and_load,

@@ -138,13 +138,13 @@ def _take_image(page: Page, number: int, more: int) -> Image.Image:
     """One node at its natural size, `more` pixels higher, with a margin."""
     size = page.evaluate(
         """([number, more]) => {
-            const node = window.app.graph.getNodeById(number), graph = window.app.canvas;
+            const node = window.app.graph.getNodeById(number), canvas = window.app.canvas;
             node.setSize([node.size[0], node.computeSize()[1] + (node.imgs ? 180 : more)]);
-            graph.deselectAll();
-            graph.links_render_mode = LiteGraph.HIDDEN_LINK;
-            graph.ds.scale = 1;
-            graph.ds.offset = [120 - node.pos[0], 300 - node.pos[1]];
-            graph.setDirty(true, true);
+            canvas.deselectAll();
+            canvas.links_render_mode = LiteGraph.HIDDEN_LINK;
+            canvas.ds.scale = 1;
+            canvas.ds.offset = [120 - node.pos[0], 300 - node.pos[1]];
+            canvas.setDirty(true, true);
             return [...node.size];
         }""",
         [number, more],

@@ -11,7 +11,7 @@ from resvg_py import svg_to_bytes
 
 from . import facial_features as features
 from .accessories import glasses, hat
-from .geometry import CANVAS, HEAD_CENTER, HEAD_SCALE, Head, Point, Shape, mix, rgb, surface
+from .geometry import HEAD_CENTER, HEAD_SCALE, IMAGE_SIZE, Head, Point, Shape, mix, rgb, surface
 from .hair import back_hair, front_hair
 from .people import Person, person
 from .scenes import Scene, reference_scene
@@ -48,7 +48,7 @@ class Drawing:
     """float32 (4,) in pixels: x1, y1, x2, y2."""
 
 
-def draw(who: Person, scene: Scene, size: int = CANVAS) -> Drawing:
+def draw(who: Person, scene: Scene, size: int = IMAGE_SIZE) -> Drawing:
     """Draw one person.
 
     Args:
@@ -70,10 +70,10 @@ def draw_references(index: int, rng: np.random.Generator, count: int = REFERENCE
     return [draw(person(index), reference_scene(rng)).image for _ in range(count)]
 
 
-def landmarks_and_box(who: Person, scene: Scene, size: int = CANVAS) -> tuple[np.ndarray, np.ndarray]:
+def landmarks_and_box(who: Person, scene: Scene, size: int = IMAGE_SIZE) -> tuple[np.ndarray, np.ndarray]:
     """Landmarks (5, 2) and box (4,) of the face in `draw(who, scene, size)`, without drawing it."""
     head, shape = Head(scene), Shape.of(who)
-    zoom = size / CANVAS
+    zoom = size / IMAGE_SIZE
     left, right = features.mouth_corners(scene, shape)
     points = [
         surface(-shape.eye_x, shape.eye_y),
@@ -89,7 +89,7 @@ def landmarks_and_box(who: Person, scene: Scene, size: int = CANVAS) -> tuple[np
     return landmarks, box
 
 
-def draw_empty(scene: Scene, size: int = CANVAS) -> np.ndarray:
+def draw_empty(scene: Scene, size: int = IMAGE_SIZE) -> np.ndarray:
     """The scene's background without a person: uint8 (size, size, 3)."""
     return rasterize(_document(_backdrop(scene)), size)
 
@@ -125,7 +125,7 @@ def rasterize(svg: str, size: int) -> np.ndarray:
 
 
 def _document(body: str) -> str:
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {CANVAS} {CANVAS}">{body}</svg>'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {IMAGE_SIZE} {IMAGE_SIZE}">{body}</svg>'
 
 
 def _backdrop(scene: Scene) -> str:
@@ -134,7 +134,7 @@ def _backdrop(scene: Scene) -> str:
     x = {"": 64, "light from the left": 18, "light from the right": 110}[scene.light]
     glow = rgb(mix(base, (255, 255, 255), 0.16))
     return (
-        f'<rect width="{CANVAS}" height="{CANVAS}" fill="{rgb(base)}"/>'
+        f'<rect width="{IMAGE_SIZE}" height="{IMAGE_SIZE}" fill="{rgb(base)}"/>'
         f'<circle cx="{x + scene.shift_x:.1f}" cy="56" r="58" fill="{glow}"/>'
     )
 

@@ -15,8 +15,10 @@ import numpy as np
 from .people import Person
 from .scenes import Scene
 
-CANVAS = 128
+IMAGE_SIZE = 128
+"""Side of an image in pixels."""
 HEAD_CENTER = (64.0, 70.0)
+"""Where the middle of the head is in an image."""
 HEAD_SCALE = 1.13
 """The face fills the image: an eye must cover more than one latent, which is 8 × 8 pixels."""
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from difflora_core.files import replacing
 
-from .drawing import CANVAS, draw
+from .drawing import IMAGE_SIZE, draw
 from .people import person
 from .scenes import TEACHER_IMAGES, training_scene
 
@@ -58,7 +58,7 @@ def draw_block(folder: Path, block: Block) -> None:
     path = folder / f"{block.name}.npy"
     if path.exists():
         return
-    images = np.empty((len(block.people), block.images, CANVAS, CANVAS, 3), dtype=np.uint8)
+    images = np.empty((len(block.people), block.images, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     for row, index in enumerate(block.people):
         who = person(index)
         for column in range(block.images):

@@ -1,4 +1,4 @@
-"""What ships, without ComfyUI: it fits, it is of the right people, and it makes a person who was never trained on."""
+"""The shipped files without ComfyUI: size, whose teachers they are, and LoRAs of people who were never trained on."""
 
 import numpy as np
 import pytest
@@ -37,8 +37,8 @@ def references(index: int) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> dict[str, np.ndarray]:
-    """Pictures (people, scenes, height, width, 3) of the base model, and with the LoRA of `personalize`."""
+def images() -> dict[str, np.ndarray]:
+    """Images (people, scenes, height, width, 3) of the base model, and with the LoRA of `personalize`."""
     model = DiffLoRA.load(DIFFLORA_CHECKPOINT)
     loras = torch.stack([model.personalize(references(index)).flat for index in PEOPLE])
     base, vae = load_checkpoint(WEIGHTS)
@@ -49,16 +49,16 @@ def pictures() -> dict[str, np.ndarray]:
     }
 
 
-def test_lora_shows_the_person(pictures):
+def test_lora_shows_the_person(images):
     similarity = {
         name: np.mean([face_similarity(list(row), references(i)) for i, row in zip(PEOPLE, rows, strict=True)])
-        for name, rows in pictures.items()
+        for name, rows in images.items()
     }
     assert similarity["difflora"] > similarity["none"] + 0.2
 
 
-def test_lora_leaves_the_prompt_alone(pictures):
-    fidelity = {name: np.mean([prompt_fidelity(list(row), SCENES) for row in rows]) for name, rows in pictures.items()}
+def test_lora_leaves_the_prompt_alone(images):
+    fidelity = {name: np.mean([prompt_fidelity(list(row), SCENES) for row in rows]) for name, rows in images.items()}
     assert fidelity["difflora"] > 0.8
 
 

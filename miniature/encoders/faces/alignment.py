@@ -16,7 +16,7 @@ TEMPLATE = np.array(
 def alignment(landmarks: np.ndarray) -> np.ndarray:
     """Similarity transforms that bring landmarks onto the template: (n, 5, 2) → (n, 2, 3), float32, least squares.
 
-    In complex numbers w = a·z + b, so the best a is a ratio of two sums; same result as scikit-image's estimate.
+    With complex coordinates w = a·z + b, so the best a is a ratio of two sums; same result as scikit-image's estimate.
     """
     z = landmarks[..., 0] + 1j * landmarks[..., 1]  # (n, 5)
     w = TEMPLATE[:, 0] + 1j * TEMPLATE[:, 1]  # (5,)

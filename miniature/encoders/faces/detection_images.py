@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from miniature.world.drawing import BACKGROUND_COLORS, CANVAS, draw_empty
+from miniature.world.drawing import BACKGROUND_COLORS, IMAGE_SIZE, draw_empty
 from miniature.world.geometry import SKIN
 from miniature.world.scenes import random_scene
 
 from .degradation import degrade
 from .face_images import FaceImages
 
-KINDS = {"portrait": 0.4, "pair": 0.2, "crowd": 0.25, "nobody": 0.15}
+KINDS = {"portrait": 0.4, "pair": 0.2, "crowd": 0.25, "no face": 0.15}
 """Kinds of images and their shares; references and generated images are portraits."""
 MIRRORED = [1, 0, 2, 4, 3]
 """Order of the landmarks in a mirrored image."""
@@ -48,15 +48,15 @@ class Composer:
         kind = rng.choice(list(KINDS), p=list(KINDS.values()))
         image = DetectionImage(self._backdrop(side, rng))
         if kind == "portrait":
-            zoom = side / CANVAS * (1.0 if rng.random() < 0.6 else rng.uniform(0.8, 1.25))
-            shift = rng.normal(0.0, 0.04 * side, 2) if zoom != side / CANVAS else np.zeros(2)
+            zoom = side / IMAGE_SIZE * (1.0 if rng.random() < 0.6 else rng.uniform(0.8, 1.25))
+            shift = rng.normal(0.0, 0.04 * side, 2) if zoom != side / IMAGE_SIZE else np.zeros(2)
             angle = rng.normal(0.0, 0.15) if rng.random() < 0.3 else 0.0
             self._paste(image, rng, np.full(2, side / 2) + shift, zoom, angle, black=rng.random() < 0.15)
         elif kind == "pair":
             self._pair(image, rng)
         elif kind == "crowd":
             for _ in range(int(rng.integers(1, 4))):
-                zoom = side / CANVAS * np.exp(rng.uniform(np.log(0.22), np.log(0.9)))
+                zoom = side / IMAGE_SIZE * np.exp(rng.uniform(np.log(0.22), np.log(0.9)))
                 self._paste(image, rng, rng.uniform(0.15, 0.85, 2) * side, zoom, rng.normal(0.0, 0.12))
         elif rng.random() < 0.4:
             self._faceless(image, rng)
@@ -72,11 +72,11 @@ class Composer:
         landmarks, box = self.portraits.landmarks[row, column], self.portraits.boxes[row, column]
         if rng.random() < 0.5:
             return image, landmarks, box
-        landmarks = landmarks[MIRRORED] * (-1, 1) + (CANVAS, 0)
+        landmarks = landmarks[MIRRORED] * (-1, 1) + (IMAGE_SIZE, 0)
         return (
             np.ascontiguousarray(image[:, ::-1]),
             landmarks,
-            np.array([CANVAS - box[2], box[1], CANVAS - box[0], box[3]]),
+            np.array([IMAGE_SIZE - box[2], box[1], IMAGE_SIZE - box[0], box[3]]),
         )
 
     def _paste(
@@ -92,11 +92,11 @@ class Composer:
         portrait, landmarks, box = self._portrait(rng)
         c, s = zoom * np.cos(angle), zoom * np.sin(angle)
         matrix = np.array([[c, -s], [s, c]])
-        offset = center - matrix @ np.full(2, CANVAS / 2)
+        offset = center - matrix @ np.full(2, IMAGE_SIZE / 2)
         corners = box[[0, 1, 2, 1, 2, 3, 0, 3]].reshape(4, 2) @ matrix.T + offset
         place = np.concatenate([corners.min(0), corners.max(0)])
         side = image.pixels.shape[0]
-        frame = np.concatenate([center - 0.5 * CANVAS * zoom, center + 0.5 * CANVAS * zoom])
+        frame = np.concatenate([center - 0.5 * IMAGE_SIZE * zoom, center + 0.5 * IMAGE_SIZE * zoom])
         if any(_share(other, frame) > 0.05 for other in image.boxes):
             return
         if black:
@@ -120,7 +120,7 @@ class Composer:
             first = (column if upright else row) == 0
             if rng.random() < (0.95 if first else 0.15):
                 center = half * np.array([column + 0.5, row + 0.5])
-                self._paste(image, rng, center, half / CANVAS, 0.0)
+                self._paste(image, rng, center, half / IMAGE_SIZE, 0.0)
 
     def _backdrop(self, side: int, rng: np.random.Generator) -> np.ndarray:
         """A drawn wall, a flat color, or noise; every other time with shapes on it."""
@@ -146,7 +146,9 @@ class Composer:
         """A head whose eyes, nose and mouth are covered: hair, hat and outline alone are not a face."""
         side = image.pixels.shape[0]
         portrait, landmarks, box = self._portrait(rng)
-        skin = portrait[np.clip(int(landmarks[2, 1]) - 6, 0, CANVAS - 1), np.clip(int(landmarks[2, 0]), 0, CANVAS - 1)]
+        skin = portrait[
+            np.clip(int(landmarks[2, 1]) - 6, 0, IMAGE_SIZE - 1), np.clip(int(landmarks[2, 0]), 0, IMAGE_SIZE - 1)
+        ]
         center = ((box[:2] + box[2:]) / 2).astype(int).tolist()
         axes = (0.46 * (box[2:] - box[:2])).astype(int).tolist()
         cv2.ellipse(portrait, center, axes, 0, 0, 360, skin.tolist(), -1, cv2.LINE_AA)

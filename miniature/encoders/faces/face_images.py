@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from miniature.world.drawing import CANVAS, draw, landmarks_and_box
+from miniature.world.drawing import IMAGE_SIZE, draw, landmarks_and_box
 from miniature.world.image_blocks import Block, load_block, training_blocks, write_array
 from miniature.world.people import TRAITS, person
 from miniature.world.scenes import random_scene, training_scene
@@ -71,7 +71,7 @@ def open_face_images(build: Path, people: range) -> FaceImages:
 
 def draw_face_images(people: Sequence[int], images: int) -> FaceImages:
     """Draw images of people (as a rule validation people) in scenes that no training image has."""
-    stack = np.empty((len(people), images, CANVAS, CANVAS, 3), dtype=np.uint8)
+    stack = np.empty((len(people), images, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     landmarks = np.empty((len(people), images, 5, 2), dtype=np.float32)
     boxes = np.empty((len(people), images, 4), dtype=np.float32)
     for row, index in enumerate(people):

@@ -56,8 +56,8 @@ def test_autoencoder(pipeline, shipped):
     pixels = torch.from_numpy(draw(person(0), Scene()).image.copy()).permute(2, 0, 1)[None].float() / 255
     latents = pipeline.vae.encode(2 * pixels - 1).latents
     torch.testing.assert_close(latents, shipped[1].encode(pixels), atol=1e-4, rtol=1e-4)
-    picture = (pipeline.vae.decode(latents).sample + 1) / 2
-    torch.testing.assert_close(picture, shipped[1].decode(latents), atol=1e-4, rtol=1e-4)
+    image = (pipeline.vae.decode(latents).sample + 1) / 2
+    torch.testing.assert_close(image, shipped[1].decode(latents), atol=1e-4, rtol=1e-4)
 
 
 def test_noise_schedule(pipeline):
@@ -65,13 +65,13 @@ def test_noise_schedule(pipeline):
     assert float(pipeline.scheduler.alphas_cumprod[-1]) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_pipeline_draws_what_is_asked_for(pipeline):
+def test_pipeline_follows_the_prompt(pipeline):
     prompts = [f"a portrait of a person, white shirt, {color} background" for color in ("blue", "yellow")]
-    pictures = pipeline(
+    images = pipeline(
         prompts, num_inference_steps=6, guidance_scale=3.0, generator=torch.Generator().manual_seed(0), output_type="np"
     ).images
-    assert pictures.shape == (2, 128, 128, 3)
-    corner = pictures[:, :12, :12].mean((1, 2))  # background: blue over red in the first, the reverse in the second
+    assert images.shape == (2, 128, 128, 3)
+    corner = images[:, :12, :12].mean((1, 2))  # background: blue over red in the first, the reverse in the second
     assert corner[0, 2] > corner[0, 0] + 0.1
     assert corner[1, 0] > corner[1, 2] + 0.1
 

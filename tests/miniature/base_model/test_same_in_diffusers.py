@@ -30,20 +30,20 @@ def pipeline(tmp_path_factory) -> StableDiffusionXLPipeline:
 def lora() -> LoRA:
     """What DiffLoRA makes of some embeddings: of the size of a real person's LoRA, all modules differ."""
     model = DiffLoRA.load(DIFFLORA_CHECKPOINT)
-    dice = torch.Generator().manual_seed(0)
-    face = torch.randn(1, model.config.mif.face_width, generator=dice)
-    image = torch.randn(1, model.config.mif.image_width, generator=dice)
-    return model.lora(face, image, generator=dice)
+    generator = torch.Generator().manual_seed(0)
+    face = torch.randn(1, model.config.mif.face_width, generator=generator)
+    image = torch.randn(1, model.config.mif.image_width, generator=generator)
+    return model.lora(face, image, generator=generator)
 
 
 @torch.no_grad()
 def output(pipeline: StableDiffusionXLPipeline) -> Tensor:
     """The U-Net's answer (2, 4, 16, 16) to inputs that are always the same."""
-    dice, unet = torch.Generator().manual_seed(1), pipeline.unet
-    context = torch.randn(2, 77, unet.config.cross_attention_dim, generator=dice)
-    pooled = torch.randn(2, pipeline.text_encoder_2.config.projection_dim, generator=dice)
+    generator, unet = torch.Generator().manual_seed(1), pipeline.unet
+    context = torch.randn(2, 77, unet.config.cross_attention_dim, generator=generator)
+    pooled = torch.randn(2, pipeline.text_encoder_2.config.projection_dim, generator=generator)
     added = {"text_embeds": pooled, "time_ids": torch.tensor([[128.0, 128, 0, 0, 128, 128]] * 2)}
-    noisy = torch.randn(2, 4, 16, 16, generator=dice)
+    noisy = torch.randn(2, 4, 16, 16, generator=generator)
     return unet(noisy, torch.tensor([700, 30]), context, added_cond_kwargs=added).sample
 
 

@@ -16,19 +16,19 @@ INFO: dict[str, Any] = {
         "display_name": "Sample",
         "input": {
             "required": {
-                "picture": ["IMAGE", {}],
+                "image": ["IMAGE", {}],
                 "seed": ["INT", {"control_after_generate": True}],
                 "kind": ["COMBO", {"options": ["x", "y"]}],
             },
             "optional": {"strength": ["FLOAT", {}], "extra": ["IMAGE"]},
         },
-        "input_order": {"required": ["picture", "seed", "kind"], "optional": ["strength", "extra"]},
+        "input_order": {"required": ["image", "seed", "kind"], "optional": ["strength", "extra"]},
     },
 }
 
 
 def workflow() -> dict[str, Any]:
-    inputs = [{"name": "picture", "link": 9}, {"name": "strength", "link": None, "widget": {"name": "strength"}}]
+    inputs = [{"name": "image", "link": 9}, {"name": "strength", "link": None, "widget": {"name": "strength"}}]
     return {
         "nodes": [
             {"id": 1, "type": "Load", "inputs": [], "widgets_values": ["a.png", "image"]},
@@ -46,7 +46,7 @@ def test_values_links_and_titles() -> None:
         "1": {"class_type": "Load", "inputs": {"image": "a.png"}, "_meta": {"title": "Load"}},
         "2": {
             "class_type": "Sample",
-            "inputs": {"seed": 7, "kind": "y", "strength": 0.5, "picture": ["1", 0]},
+            "inputs": {"seed": 7, "kind": "y", "strength": 0.5, "image": ["1", 0]},
             "_meta": {"title": "Mine"},
         },
     }
@@ -70,11 +70,11 @@ def test_unknown_and_bypassed_nodes_are_errors() -> None:
         to_prompt(broken, INFO)
 
 
-def test_graph_by_title() -> None:
-    graph = ApiPrompt(to_prompt(workflow(), INFO))
-    changed = graph.copy().set("Mine", seed=8).add("Two", "Sample", picture=graph.output("Load"))
-    assert graph.prompt["2"]["inputs"]["seed"] == 7
+def test_nodes_by_title() -> None:
+    prompt = ApiPrompt(to_prompt(workflow(), INFO))
+    changed = prompt.copy().set("Mine", seed=8).add("Two", "Sample", image=prompt.output("Load"))
+    assert prompt.prompt["2"]["inputs"]["seed"] == 7
     assert changed.prompt["2"]["inputs"]["seed"] == 8
     assert set(changed.only("Two").prompt) == {"1", changed.id("Two")}
-    with pytest.raises(KeyError, match="0 nodes are titled 'Nobody'"):
-        graph.id("Nobody")
+    with pytest.raises(KeyError, match="0 nodes are titled 'Missing'"):
+        prompt.id("Missing")

@@ -1,4 +1,4 @@
-"""Workflows drawn by program are what the browser saves: read back, every value is where it was put."""
+"""Workflow files that are built in Python: read back, every value is where it was put."""
 
 import json
 
@@ -33,12 +33,12 @@ INFO = {
 
 
 def draw(path):
-    canvas = WorkflowGraph(INFO)
-    image, _ = canvas.add("Load", "Picture", (0, 0), (10, 10), image="b.png")
-    canvas.note("About", (0, 0), (10, 10), "# Hello")
-    canvas.add("Draw", "Pen", (0, 0), (10, 10), image=image, seed=7, kind="hard")
-    canvas.group("All", (0, 0), (100, 100))
-    canvas.save(path)
+    graph = WorkflowGraph(INFO)
+    image, _ = graph.add("Load", "Image", (0, 0), (10, 10), image="b.png")
+    graph.note("About", (0, 0), (10, 10), "# Hello")
+    graph.add("Draw", "Pen", (0, 0), (10, 10), image=image, seed=7, kind="hard")
+    graph.group("All", (0, 0), (100, 100))
+    graph.save(path)
     return json.loads(path.read_text())
 
 
@@ -56,25 +56,25 @@ def test_outputs_know_their_links(tmp_path):
     assert workflow["nodes"][2]["widgets_values"] == [7, "fixed", "hard", 0.5]
 
 
-def test_same_canvas_same_file(tmp_path):
+def test_same_workflow_same_file(tmp_path):
     assert draw(tmp_path / "w.json") == draw(tmp_path / "w.json")
 
 
 def test_unknown_input_is_named():
     with pytest.raises(ValueError, match=r"Load has no input \['color'\]; it has \['image'\]"):
-        WorkflowGraph(INFO).add("Load", "Picture", (0, 0), (10, 10), color=1)
+        WorkflowGraph(INFO).add("Load", "Image", (0, 0), (10, 10), color=1)
 
 
 def test_subgraph_has_its_ends_where_they_were_put(tmp_path):
-    canvas = WorkflowGraph(INFO)
-    picture = canvas.input("picture", "IMAGE")
-    (drawn,) = canvas.add("Draw", "Pen", (0, 0), (10, 10), image=picture)
-    canvas.expose("drawing", drawn)
-    canvas.save_subgraph(tmp_path / "Scribble.json")
+    graph = WorkflowGraph(INFO)
+    image = graph.input("image", "IMAGE")
+    (drawn,) = graph.add("Draw", "Pen", (0, 0), (10, 10), image=image)
+    graph.expose("drawing", drawn)
+    graph.save_subgraph(tmp_path / "Scribble.json")
     blueprint = json.loads((tmp_path / "Scribble.json").read_text())
     (subgraph,) = blueprint["definitions"]["subgraphs"]
     assert blueprint["nodes"][0]["type"] == subgraph["id"]
-    assert [slot["name"] for slot in blueprint["nodes"][0]["inputs"]] == ["picture"]
+    assert [slot["name"] for slot in blueprint["nodes"][0]["inputs"]] == ["image"]
     into, out = subgraph["links"]
     assert (into["origin_id"], into["target_id"], into["target_slot"]) == (-10, 1, 0)
     assert (out["origin_id"], out["target_id"]) == (1, -20)

@@ -1,4 +1,4 @@
-"""What `python -m miniature serve` puts there so that the workflows run as they open."""
+"""The images that `python -m miniature serve` provides, so that the workflows run as they are."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from miniature.comfyui.workflows import FOLDER
 from miniature.demo.serve import example_images
 
 
-def test_every_picture_that_a_workflow_names_is_there(tmp_path: Path) -> None:
+def test_every_image_that_a_workflow_names_is_there(tmp_path: Path) -> None:
     named = {
         node["widgets_values"][0]
         for path in FOLDER.glob("*.json")
@@ -19,7 +19,7 @@ def test_every_picture_that_a_workflow_names_is_there(tmp_path: Path) -> None:
     assert named == {path.name for path in example_images(tmp_path)}
 
 
-def test_own_pictures_are_kept(tmp_path: Path) -> None:
+def test_own_images_are_kept(tmp_path: Path) -> None:
     mine = tmp_path / "reference_1.png"
     Image.new("RGB", (9, 9)).save(mine)
     before = mine.read_bytes()

@@ -16,7 +16,7 @@ PEOPLE = split_people("validation")[:6]
 
 
 @pytest.fixture(scope="module")
-def pictures() -> dict[str, list[Image.Image]]:
+def images() -> dict[str, list[Image.Image]]:
     """The same people against two backgrounds."""
     scenes = {
         "plain": Scene(background="blue"),
@@ -25,21 +25,21 @@ def pictures() -> dict[str, list[Image.Image]]:
     return {name: [Image.fromarray(draw(person(i), scene).image) for i in PEOPLE] for name, scene in scenes.items()}
 
 
-def test_same_picture_same_embedding(pictures):
-    first, second = encode(pictures["plain"]), encode(pictures["plain"])
+def test_same_image_same_embedding(images):
+    first, second = encode(images["plain"]), encode(images["plain"])
     assert first.shape == (len(PEOPLE), 96)
     assert torch.equal(first, second)
 
 
-def test_processor_and_training_see_the_same_pixels(pictures):
+def test_processor_and_training_see_the_same_pixels(images):
     _, processor = load_image_encoder()
-    theirs = processor(images=pictures["plain"], return_tensors="pt")["pixel_values"]
-    ours = preprocess(np.stack([np.asarray(image) for image in pictures["plain"]]))
+    theirs = processor(images=images["plain"], return_tensors="pt")["pixel_values"]
+    ours = preprocess(np.stack([np.asarray(image) for image in images["plain"]]))
     torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=0)
 
 
-def test_looks_outlast_a_change_of_scene(pictures):
-    first, second = (torch.nn.functional.normalize(encode(pictures[name])) for name in ("plain", "other"))
+def test_looks_outlast_a_change_of_scene(images):
+    first, second = (torch.nn.functional.normalize(encode(images[name])) for name in ("plain", "other"))
     first, second = first - first.mean(0), second - second.mean(0)
     assert ((first @ second.T).argmax(1) == torch.arange(len(PEOPLE))).float().mean() >= 0.5
 

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 from insightface.utils import face_align
 
-from miniature.encoders.faces.alignment import TEMPLATE, alignment
 from miniature.encoders.faces.face_analysis import ROOT, load_face_analysis
 from miniature.world.drawing import draw, draw_empty
-from miniature.world.people import TRAITS, person, split_people
+from miniature.world.people import person, split_people
 from miniature.world.scenes import random_scene
 
 PEOPLE = split_people("validation")[:8]
@@ -21,7 +20,7 @@ def analysis(request):
 
 @pytest.fixture(scope="module")
 def portraits() -> list[list]:
-    """Pictures of validation people, two of each, as `miniature.world.drawing.Picture`."""
+    """Drawings of validation people, two of each, as `miniature.world.drawing.Drawing`."""
     return [[draw(person(i), random_scene(np.random.default_rng([8, i, k]))) for k in range(2)] for i in PEOPLE]
 
 
@@ -40,11 +39,11 @@ def test_insightface_takes_the_files_for_what_they_are(analysis):
 
 
 def test_portraits_have_one_face_at_its_place(analysis, portraits):
-    for picture in (picture for pair in portraits for picture in pair):
-        faces = faces_in(analysis, picture.image)
+    for drawing in (drawing for pair in portraits for drawing in pair):
+        faces = faces_in(analysis, drawing.image)
         assert len(faces) == 1
-        assert np.abs(faces[0].kps - picture.landmarks).mean() < 3.0
-        assert np.abs(faces[0].bbox - picture.box).mean() < 6.0
+        assert np.abs(faces[0].kps - drawing.landmarks).mean() < 3.0
+        assert np.abs(faces[0].bbox - drawing.box).mean() < 6.0
 
 
 @pytest.mark.parametrize("size", [(128, 128), (640, 640)])
@@ -73,24 +72,24 @@ def test_two_people_are_two_faces(analysis, portraits):
 def test_two_small_people_are_two_faces(analysis, portraits):
     for (left, _), (right, _) in zip(portraits[::2], portraits[1::2], strict=True):
         square = np.zeros((128, 128, 3), np.uint8)
-        for column, picture in enumerate((left, right)):
+        for column, drawing in enumerate((left, right)):
             square[32:96, 64 * column : 64 * column + 64] = cv2.resize(
-                picture.image, (64, 64), interpolation=cv2.INTER_AREA
+                drawing.image, (64, 64), interpolation=cv2.INTER_AREA
             )
         assert len(faces_in(analysis, square)) == 2
 
 
 def test_blurred_and_noisy_portraits_are_found(analysis, portraits):
     rng = np.random.default_rng(3)
-    for picture in (pair[1] for pair in portraits):
-        blurred = cv2.GaussianBlur(picture.image, (0, 0), 1.4).astype(np.float32)
+    for drawing in (pair[1] for pair in portraits):
+        blurred = cv2.GaussianBlur(drawing.image, (0, 0), 1.4).astype(np.float32)
         noisy = np.clip(blurred + rng.normal(0, 4, blurred.shape), 0, 255).astype(np.uint8)
         assert len(faces_in(analysis, noisy)) == 1
 
 
 def test_a_person_resembles_oneself_most(analysis, portraits):
     embeddings = np.array(
-        [[faces_in(analysis, picture.image)[0].normed_embedding for picture in pair] for pair in portraits]
+        [[faces_in(analysis, drawing.image)[0].normed_embedding for drawing in pair] for pair in portraits]
     )
     cosine = embeddings[:, 0] @ embeddings[:, 1].T  # (people, people)
     assert (cosine.argmax(1) == np.arange(len(PEOPLE))).all()
@@ -110,21 +109,3 @@ def test_missing_folder_names_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match="python -m miniature build"):
         load_face_analysis("nobody", root=tmp_path)
     assert (ROOT / "models" / "miniature").is_dir()
-
-
-def test_alignment_is_insightface_s(portraits):
-    landmarks = np.stack([picture.landmarks for pair in portraits for picture in pair])
-    expected = np.stack([face_align.estimate_norm(marks) for marks in landmarks])
-    np.testing.assert_allclose(alignment(landmarks), expected, atol=2e-3)
-    np.testing.assert_array_equal(TEMPLATE, face_align.arcface_dst)
-
-
-def test_look_alikes_are_different_people_who_agree():
-    from miniature.encoders.faces.train_recognizers import look_alikes
-
-    traits = np.random.default_rng(0).uniform(-1, 1, (300, len(TRAITS)))
-    rows = look_alikes(traits, 60, 6, np.random.default_rng(1))
-    assert len(set(rows.tolist())) == 60
-    groups = traits[rows].reshape(10, 6, -1)
-    assert groups.std(axis=1).mean() < 0.97 * traits.std(axis=0).mean()
-    np.testing.assert_array_equal(rows, look_alikes(traits, 60, 6, np.random.default_rng(1)))
