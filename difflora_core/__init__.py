@@ -1,18 +1,33 @@
 """The networks of DiffLoRA and their mathematics: no ComfyUI, no training.
 
-from difflora_core import DiffLoRA
+    from difflora_core import DiffLoRA
+
+- `lora`: which layers LoRAs change, their files, factors of the same ΔW
+- `autoencoder`: LoRA to latent and back
+- `denoiser`: embeddings and noise to a latent
+- `diffusion_loss`: timesteps, targets and weights
+- `config`, `checkpoint`: a checkpoint's header and file
+- `images`: reading images
+- `encoders`: face and image embeddings
+- `references`: reference images to embeddings
+- `model`: all of it as one object
+- `similarity`: how similar the faces in images are
+- `refinement`: some training steps for one person's LoRA
+- `command`: the command line
+- `files`, `precision`, `seeds`, `library_logs`: helpers
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .model import DiffLoRA, LoRA
+    from .lora.lora import LoRA
+    from .model import DiffLoRA
 
 __all__ = ["DiffLoRA", "LoRA"]
 
 
 def __getattr__(name: str) -> Any:
-    """DiffLoRA and LoRA on first use: ComfyUI imports this package at every start, and they bring diffusers."""
+    """Import DiffLoRA and LoRA on first use: ComfyUI imports this package at every start, and they bring diffusers."""
     if name in __all__:
         from . import model
 

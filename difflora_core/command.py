@@ -1,34 +1,58 @@
-"""`python -m training personalize`: reference pictures of one person → a LoRA file, without ComfyUI.
+"""The command `difflora`: make a LoRA from reference images, and say what a file is.
 
-    python -m training personalize pictures/ --checkpoint models/difflora/difflora.safetensors --out person.safetensors
-
-Pictures that can't be read, or that show no face, are named and left out; without any other there is no LoRA.
+difflora personalize photos/ --checkpoint models/difflora/difflora.safetensors --out person.safetensors
+difflora info person.safetensors
 """
 
 import argparse
+import json
+import math
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from .encoders import BATCH, NoFaceError
-from .images import KINDS, SUFFIXES, read_picture
+from .autoencoder.config import LAEConfig
+from .autoencoder.lae_file import HEADER as LAE_HEADER
+from .checkpoint import HEADER, read_checkpoint_header
+from .config import read_fields
+from .encoders.face_encoder import NoFaceError
+from .files import read_shapes
+from .images import KINDS, SUFFIXES
 from .library_logs import silence_library_logs
-from .model import DiffLoRA, LoRA
+from .lora.file_formats import DOWN
+from .lora.layout import LoRALayout
+from .lora.lora import METADATA_KEY
+from .references import ReferenceImage
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes; unless given, sampling is as the checkpoint recommends."""
-    parser.add_argument("pictures", type=Path, nargs="+", help="a folder of one person's pictures, or picture files")
+def main() -> int:
+    """Parse the command line and run; an error that the user can fix is one line, not a traceback."""
+    parser = argparse.ArgumentParser(prog="difflora", description="LoRAs for SDXL from reference images of a person.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    add_personalize(commands.add_parser("personalize", help="make a LoRA file from reference images of one person"))
+    add_info(commands.add_parser("info", help="say what a checkpoint or LoRA file is"))
+    arguments = parser.parse_args()
+    try:
+        arguments.run(arguments)
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def add_personalize(parser: argparse.ArgumentParser) -> None:
+    """Define the options of `personalize`; unless given, sampling is as the checkpoint recommends."""
+    parser.add_argument("images", type=Path, nargs="+", help="a folder of one person's images, or image files")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the LoRA, a .safetensors file")
     parser.add_argument(
         "--checkpoint",
@@ -49,103 +73,179 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", choices=["kohya", "diffusers"], default="kohya", help="names of the tensors (default: ComfyUI's)"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=personalize)
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Read, encode, sample, write."""
+def personalize(arguments: argparse.Namespace) -> None:
+    """Make a LoRA; images that can't be read, or that show no face, are named and left out.
+
+    Raises:
+        FileNotFoundError: An image, the checkpoint or an encoder is not there.
+        ValueError: A file or setting can't be used, or no image can.
+    """
+    from .model import DiffLoRA  # brings diffusers, which takes seconds, and `info` does without
+
     start = time.perf_counter()
     silence_library_logs()
     if arguments.out.is_dir() or arguments.out.suffix != ".safetensors":
         raise ValueError(f"--out is the file to be written, ending in .safetensors; found {arguments.out}")
-    paths = picture_files(arguments.pictures)
-    model = DiffLoRA.load(arguments.checkpoint, device(arguments.device), DTYPES[arguments.dtype])
-    asked = {
+    paths = image_files(arguments.images)
+    model = DiffLoRA.load(arguments.checkpoint, choose_device(arguments.device), DTYPES[arguments.dtype])
+    given = {
         "steps": arguments.steps,
         "guidance_scale": arguments.guidance,
         "samples": arguments.samples,
         "latent_scale": arguments.latent_scale,
     }
-    sampling = {name: value for name, value in asked.items() if value is not None}
-    replace(model.config.sampling, **sampling)  # raises for impossible settings before any picture is read
-    face, image = embed(model, paths, arguments.face_models, arguments.image_encoder)
-    lora = draw(model, face, image, arguments.seed, sampling)
+    with (
+        tqdm(total=len(paths), desc="images", unit="image", file=sys.stderr) as images,
+        tqdm(desc="steps", unit="step", file=sys.stderr) as steps,
+    ):
+
+        def on_image(image: ReferenceImage) -> None:
+            if image.error is not None:
+                reason = "no face" if isinstance(image.error, NoFaceError) else "unreadable"
+                images.write(f"left out ({reason}): {image.error}", file=sys.stderr)
+            images.update()
+
+        def before_step(step: int, total: int) -> None:
+            steps.total = total
+            steps.update(step - steps.n)
+
+        lora = model.personalize(
+            paths,
+            generator=torch.Generator().manual_seed(arguments.seed),
+            face_root=arguments.face_models,
+            image_encoder=arguments.image_encoder,
+            unusable="skip",
+            on_image=on_image,
+            callback=before_step,
+            **{name: value for name, value in given.items() if value is not None},
+        )
+        steps.update((steps.total or 0) - steps.n)
     lora.save(arguments.out, arguments.format)
-    used = max(len(embeddings) for embeddings in (face, image) if embeddings is not None)
     seconds = time.perf_counter() - start
-    print(f"{arguments.out}: a LoRA from {used} of {len(paths)} pictures in {seconds:.1f} s")
+    print(f"{arguments.out}: a LoRA from {lora.made_by['references']} of {len(paths)} images in {seconds:.1f} s")
 
 
-def device(asked: str | None) -> torch.device:
-    """The device asked for, else the GPU where there is one. Raises ValueError for a GPU that isn't there."""
+def choose_device(name: str | None) -> torch.device:
+    """Return the device of this name, without one the GPU where there is one.
+
+    Raises:
+        ValueError: It is a GPU that isn't there.
+    """
     gpu = torch.cuda.is_available()
-    chosen = torch.device(asked or ("cuda" if gpu else "cpu"))
-    if chosen.type == "cuda" and not gpu:
-        raise ValueError(f"--device {asked}: torch finds no CUDA GPU here; leave it out, or say cpu")
-    return chosen
+    device = torch.device(name or ("cuda" if gpu else "cpu"))
+    if device.type == "cuda" and not gpu:
+        raise ValueError(f"--device {name}: torch finds no CUDA GPU here; leave it out, or say cpu")
+    return device
 
 
-def picture_files(places: Sequence[Path]) -> list[Path]:
-    """Files as they are, and the pictures of folders in alphabetical order, without those of folders inside.
+def image_files(places: Sequence[Path]) -> list[Path]:
+    """List files as they are, and the images of folders in alphabetical order, without those of folders inside.
 
-    Raises FileNotFoundError for a place that isn't there, ValueError for a folder without pictures.
+    Raises:
+        FileNotFoundError: A place isn't there.
+        ValueError: A folder has no images.
     """
     files: list[Path] = []
     for place in places:
         if not place.exists():
-            raise FileNotFoundError(f"there is no picture or folder {place}")
+            raise FileNotFoundError(f"there is no image or folder {place}")
         found = (
             sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES) if place.is_dir() else [place]
         )
         if not found:
-            raise ValueError(f"the folder {place} holds no pictures: expected files of {', '.join(KINDS)}")
+            raise ValueError(f"the folder {place} holds no images: expected files of {', '.join(KINDS)}")
         files += found
     return files
 
 
-def embed(
-    model: DiffLoRA, paths: Sequence[Path], face_models: Path | None, image_encoder: Path | None
-) -> tuple[Tensor | None, Tensor | None]:
-    """Embeddings of the usable pictures, face (pictures, width) and image (pictures, width).
+def add_info(parser: argparse.ArgumentParser) -> None:
+    """Define the options of `info`."""
+    parser.add_argument("file", type=Path, help="a DiffLoRA checkpoint, an autoencoder or a LoRA, .safetensors")
+    parser.set_defaults(run=lambda arguments: print("\n".join(describe_file(arguments.file))))
 
-    None for an encoder that the checkpoint's mode does without. Raises ValueError, if none can be used.
+
+def describe_file(path: Path) -> list[str]:
+    """Describe a checkpoint, an autoencoder or a LoRA, one fact a line; the tensors are not read.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is something else, or damaged.
     """
-    mode = model.config.mif.mode
-    faces = None if mode == "image" else model.face_encoder(face_models)
-    images = None if mode == "face" else model.image_encoder(image_encoder)
-    rows: list[Tensor] = []
-    features: list[Tensor] = []
-    refused: list[str] = []
-    with tqdm(total=len(paths), desc="pictures", unit="picture", file=sys.stderr) as bar:
-        for start in range(0, len(paths), BATCH):  # never more in memory, however many references there are
-            usable: list[np.ndarray] = []
-            for path in paths[start : start + BATCH]:
-                try:
-                    pixels = np.asarray(read_picture(path))
-                    if faces is not None:
-                        rows.append(faces.largest(pixels, path.name).embedding)
-                    usable.append(pixels)
-                except ValueError as error:  # NoFaceError is one
-                    refused.append(str(error))
-                    kind = "no face" if isinstance(error, NoFaceError) else "unreadable"
-                    bar.write(f"left out ({kind}): {error}", file=sys.stderr)
-                bar.update()
-            if images is not None and usable:
-                features.append(images.encode(usable))
-    if len(refused) == len(paths):
-        raise ValueError(f"none of the {len(paths)} pictures can be used; the first: {refused[0]}")
-    return torch.stack(rows) if rows else None, torch.cat(features) if features else None
+    shapes, metadata = read_shapes(path)
+    if LAE_HEADER in metadata:
+        header = json.loads(metadata[LAE_HEADER])
+        layout = LoRALayout.from_dict(header["layout"])
+        config = read_fields(LAEConfig, header["config"], "lae")
+        facts = ["LoRA autoencoder (LAE)", *_layout(layout), _lae(layout, config), *_tree(header["provenance"])]
+    elif HEADER in metadata and METADATA_KEY not in metadata:
+        facts = _checkpoint(path, metadata, shapes)
+    elif any(name.endswith(tuple(f".{suffix}" for suffix in DOWN)) for name in shapes):
+        facts = _lora(shapes, metadata)
+    else:
+        raise ValueError(
+            f"{path} is neither a DiffLoRA checkpoint nor a LoRA: {len(shapes)} tensors, the first "
+            f"{next(iter(shapes), 'none')!r}."
+        )
+    size, megabytes = sum(math.prod(shape) for shape in shapes.values()), path.stat().st_size / 1e6
+    return [f"{path}: {facts[0]}", f"file: {megabytes:.1f} MB, {len(shapes)} tensors, {size:,} values", *facts[1:]]
 
 
-def draw(model: DiffLoRA, face: Tensor | None, image: Tensor | None, seed: int, sampling: dict[str, Any]) -> LoRA:
-    """Sample with a progress bar. seed: of the noise. sampling: what differs from the checkpoint's settings."""
-    with tqdm(desc="steps", unit="step", file=sys.stderr) as bar:
+def _checkpoint(path: Path, metadata: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    layout, config = read_checkpoint_header(path, metadata, shapes)
+    dit, sampling = config.dit, config.sampling
+    return [
+        "DiffLoRA checkpoint",
+        *_layout(layout),
+        _lae(layout, config.lae),
+        f"DiT: {dit.layers} layers, width {dit.width}, {dit.heads} heads of width {dit.head_width}",
+        f"MIF: mode {config.mif.mode}, condition of width {config.mif.width}",
+        f"face encoder: {config.encoders.face}, embeddings of width {config.mif.face_width}",
+        f"image encoder: {config.encoders.image}, embeddings of width {config.mif.image_width}",
+        f"recommended sampling: {sampling.steps} steps, guidance {sampling.guidance_scale:g}, scheduler "
+        f"{sampling.scheduler}, {sampling.samples} samples, latent scale {sampling.latent_scale:g}",
+        *_tree(config.provenance),
+    ]
 
-        def before_step(step: int, steps: int) -> None:
-            bar.total = steps
-            bar.update(step - bar.n)
 
-        generator = torch.Generator().manual_seed(seed)
-        lora = model.lora(face, image, generator=generator, callback=before_step, **sampling)
-        bar.update((bar.total or 0) - bar.n)
-    return lora
+def _layout(layout: LoRALayout) -> list[str]:
+    modules, base = len(layout.modules), layout.base_model
+    return [f"makes LoRAs: base model {base}, {modules} modules, rank {layout.rank}, {layout.numel:,} weights"]
+
+
+def _lae(layout: LoRALayout, config: LAEConfig) -> str:
+    ratio = layout.numel / (config.tokens * config.width)
+    return f"LAE: {config.kind}, latent {config.tokens} × {config.width}, compression {ratio:.0f} to 1"
+
+
+def _lora(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> list[str]:
+    downs = {name: shape for name, shape in shapes.items() if name.endswith(tuple(f".{suffix}" for suffix in DOWN))}
+    ranks = sorted({shape[0] for shape in downs.values()})
+    names = "kohya" if all(name.endswith("lora_down.weight") for name in downs) else "PEFT or diffusers"
+    facts = [
+        "LoRA made by DiffLoRA" if METADATA_KEY in metadata else "LoRA of other origin",
+        f"names: {names}, {len(downs)} modules, rank {', '.join(map(str, ranks))}",
+    ]
+    if METADATA_KEY in metadata:
+        return [*facts, *_tree(json.loads(metadata[METADATA_KEY]), "made by")]
+    others = {name: value for name, value in metadata.items() if name != "format"}
+    return [*facts, *(f"{name}: {value:.200}" for name, value in sorted(others.items()))]
+
+
+def _tree(values: Mapping[str, Any], title: str = "training") -> Iterator[str]:
+    """List nested figures below a title, those of one level on a line."""
+    if not values:
+        return
+    if title != "training" and not any(isinstance(value, Mapping) for value in values.values()):
+        yield f"{title}: " + ", ".join(f"{name} {_figure(value)}" for name, value in values.items())
+        return
+    yield f"{title}:"
+    for name, value in values.items():
+        lines = _tree(value, name) if isinstance(value, Mapping) else [f"{name}: {_figure(value)}"]
+        yield from (f"  {line}" for line in lines)
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

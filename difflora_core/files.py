@@ -1,10 +1,11 @@
-"""Files: safetensors with errors that say what was found instead, and writing that is whole or not at all."""
+"""Files: safetensors whose errors say what was found instead, and atomic writing."""
 
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -12,23 +13,47 @@ from torch import Tensor
 
 
 def read_tensors(path: str | Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a safetensors file, and its metadata.
+    """Read all tensors of a safetensors file, and its metadata.
 
-    Raises FileNotFoundError, or ValueError saying what the file is instead.
+    Args:
+        path: The file.
+        device: Where the tensors are put.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is something else; what it is is said.
     """
+    with open_tensors(path, device) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def read_shapes(path: str | Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Read the shapes of a safetensors file's tensors, and its metadata, without reading the tensors.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is something else; what it is is said.
+    """
+    with open_tensors(path) as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        return shapes, file.metadata() or {}
+
+
+@contextmanager
+def open_tensors(path: str | Path, device: str = "cpu") -> Iterator[Any]:
+    """Open a safetensors file, with errors as `read_tensors` has them."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     try:
         with safe_open(path, framework="pt", device=device) as file:
-            names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+            yield file
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {describe_content(path)} ({error}).") from error
 
 
 def describe_content(path: Path) -> str:
-    """What a file that safetensors refused most likely is, judged by its first bytes."""
+    """Describe what a file that safetensors refused most likely is, by its first bytes."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(512)
@@ -47,9 +72,15 @@ def describe_content(path: Path) -> str:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file so that at any moment `path` is either the old file or the whole new one.
+    """Write a safetensors file, whole or not at all.
 
-    Raises OSError, with its `errno`, where the system refuses: disk full, quota, no permission.
+    Args:
+        path: The file.
+        tensors: By name.
+        metadata: For the file's header.
+
+    Raises:
+        OSError: The system refuses, with its `errno`: disk full, quota, no permission.
     """
     path = Path(path)
     with replacing(path) as partial:
@@ -67,8 +98,15 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` when the block ends: at any moment `path` is absent, the old
-    file or the whole new one. An error leaves nothing behind. The folder is made.
+    """Write a file so that at any moment it is absent, the old one or the whole new one.
+
+    The folder is made. An error leaves nothing behind.
+
+    Args:
+        path: The file.
+
+    Yields:
+        A path to write to, which takes the place of `path` when the block ends.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")

@@ -1,4 +1,4 @@
-"""Reading other people's pictures: whatever it is, out comes an upright RGB picture or a reason why not."""
+"""Images in: files, PIL images, arrays and tensors become upright RGB images, or an error says why not."""
 
 import io
 import warnings
@@ -6,23 +6,95 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 from .files import replacing
 
 KINDS = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "avif", "jp2", "ppm", "pgm")
 SUFFIXES = frozenset(f".{kind}" for kind in KINDS)
-MAX_PIXELS = 128_000_000  # 384 MB as RGB; a file of some kilobytes may claim to be far larger ("decompression bomb")
-MIN_SIDE, MAX_ASPECT_RATIO = 16, 16.0  # of a side in pixels, of the sides: nothing beyond has room for a face
+"""Suffixes of image files, in lower case."""
+MAX_PIXELS = 128_000_000
+"""384 MB as RGB; a file of some kilobytes may claim to be far larger ("decompression bomb")."""
+MIN_SIDE, MAX_ASPECT_RATIO = 16, 16.0
+"""Shorter side in pixels, longer side over shorter side: nothing beyond is large enough for a face."""
+
+ImageSource = Image.Image | np.ndarray | Tensor | str | Path
+"""An image: PIL's; uint8 (height, width, 3) RGB; a float tensor (height, width, channels) in [0, 1]; or a file."""
 
 
-def read_picture(source: str | Path | bytes, name: str = "") -> Image.Image:
-    """A picture in mode RGB, 8 bits a channel, turned as its EXIF orientation says, without metadata.
+def rgb_array(source: ImageSource, name: str) -> np.ndarray:
+    """Return an image as uint8 (height, width, 3) RGB.
+
+    Args:
+        source: The image; of a tensor's channels 1 is gray and 4 has alpha, which is left out. Files are read by
+            `read_image`.
+        name: What errors call it.
+
+    Raises:
+        ValueError: It is of another form, holds NaN, or can't be read; it is named.
+    """
+    if isinstance(source, str | Path):
+        return np.asarray(read_image(source, name))
+    if isinstance(source, Tensor):
+        return _from_tensor(source, name)
+    array = np.asarray(source.convert("RGB") if isinstance(source, Image.Image) else source)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
+        raise ValueError(
+            f"{name} is {array.dtype} {array.shape}, expected a file, a PIL image, a uint8 array (height, width, 3) or "
+            "a float tensor in [0, 1]."
+        )
+    return array
+
+
+def _from_tensor(image: Tensor, name: str) -> np.ndarray:
+    if image.ndim != 3 or 0 in image.shape or image.shape[-1] not in (1, 3, 4) or not image.is_floating_point():
+        raise ValueError(
+            f"{name} is {image.dtype} {tuple(image.shape)}, expected floats (height, width, 3) in [0, 1]."
+        )
+    if not image.isfinite().all():
+        raise ValueError(f"{name} holds NaN or infinite values: what made it is broken.")
+    rgb = image.expand(-1, -1, 3) if image.shape[-1] == 1 else image[..., :3]
+    return rgb.mul(255).round().clamp(0, 255).byte().cpu().numpy()
+
+
+def image_batch(images: Tensor) -> Tensor:
+    """Check a batch of images.
+
+    Args:
+        images: Floats (images, height, width, channels) in [0, 1], channels 1 (gray, repeated), 3, or 4 (alpha, left
+            out).
+
+    Returns:
+        (images, height, width, 3) RGB.
+
+    Raises:
+        ValueError: It is no batch of images, is empty, or holds NaN or infinite values.
+    """
+    if images.ndim != 4 or 0 in images.shape or images.shape[-1] not in (1, 3, 4):
+        raise ValueError(
+            f"Images are floats (images, height, width, 3) with at least one image, found {tuple(images.shape)}."
+        )
+    for number, image in enumerate(images, start=1):
+        if not image.isfinite().all():
+            raise ValueError(
+                f"image {number} of {len(images)} holds NaN or infinite values: the node before made a broken image."
+            )
+    return images.expand(*images.shape[:3], 3) if images.shape[-1] == 1 else images[..., :3]
+
+
+def read_image(source: str | Path | bytes, name: str = "") -> Image.Image:
+    """Read an image file in mode RGB, 8 bits a channel, turned as its EXIF orientation says, without metadata.
 
     Of an animation the first frame is taken, transparent parts become white, 16 bits are scaled to 8.
-    source: a file or its content. name: of the picture in errors, else the file's.
-    Raises ValueError that names the picture and what is wrong with it.
+
+    Args:
+        source: A file or its content.
+        name: What errors call it, else the file's name.
+
+    Raises:
+        ValueError: It can't be read, or is too large or too small; the image and what is wrong with it are named.
     """
-    name = printable(name or (str(source) if not isinstance(source, bytes) else "the picture"))
+    name = printable(name or (str(source) if not isinstance(source, bytes) else "the image"))
     if isinstance(source, bytes):
         if not source:
             raise ValueError(f"{name} is empty")
@@ -44,10 +116,10 @@ def _read(source: Path | io.BytesIO, name: str) -> Image.Image:
                 image.load()
                 return _rgb(_upright(image))
     except UnidentifiedImageError:
-        raise ValueError(f"{name} is no picture, or of a kind that Pillow cannot read") from None
+        raise ValueError(f"{name} is no image, or of a kind that Pillow cannot read") from None
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name} is too large: {error}") from error
-    except _Refused as error:
+    except _UnusableError as error:
         raise ValueError(f"{name} {error}") from error
     except MemoryError as error:
         raise ValueError(f"{name} needs more memory than there is") from error
@@ -55,25 +127,25 @@ def _read(source: Path | io.BytesIO, name: str) -> Image.Image:
         raise ValueError(f"{name} is damaged or cut off: {printable(str(error)) or type(error).__name__}") from error
 
 
-class _Refused(ValueError):
-    """A picture that can be read, and is of no use; the message goes on after the picture's name."""
+class _UnusableError(ValueError):
+    """An image that can be read but not used; the message continues after the image's name."""
 
 
 def _check_size(size: tuple[int, int]) -> None:
     width, height = size
     if width * height > MAX_PIXELS:
-        raise _Refused(
+        raise _UnusableError(
             f"is too large: {width} × {height} pixels, at most {MAX_PIXELS // 1_000_000} million are read; make "
             "it smaller"
         )
     if min(size) < MIN_SIDE or max(size) > MAX_ASPECT_RATIO * min(size):
-        raise _Refused(f"has {width} × {height} pixels: no room for a face")
+        raise _UnusableError(f"has {width} × {height} pixels: too small or too narrow for a face")
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # the pixels are whole; damaged EXIF data only means that nobody knows the orientation
+    except Exception:  # the pixels are whole; only the orientation is unknown where EXIF data is damaged
         return image
 
 
@@ -83,27 +155,27 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    # A picture of its own: no file behind it, no EXIF that a writer would copy.
+    # A new image: no file behind it, no EXIF that a writer would copy
     return Image.fromarray(np.asarray(image.convert("RGB")))
 
 
-def _eight_bits(grey: np.ndarray) -> np.ndarray:
-    """Grey values of more than 8 bits, (height, width), as uint8: 16-bit numbers, or floats in 0…1 or 0…255."""
-    values = grey.astype(np.float64)
+def _eight_bits(gray: np.ndarray) -> np.ndarray:
+    """Scale gray values (height, width) to uint8; they are 16-bit integers, or floats in 0…1 or 0…255."""
+    values = gray.astype(np.float64)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:
-        raise _Refused("has grey values beyond 0 … 65535")
-    floats = grey.dtype.kind == "f"
+        raise _UnusableError("has gray values beyond 0 … 65535")
+    floats = gray.dtype.kind == "f"
     largest = 1.0 if floats and values.max() <= 1 else 255.0 if floats and values.max() <= 255 else 65535.0
     return np.round(values * (255.0 / largest)).astype(np.uint8)
 
 
-def write_picture(path: Path, picture: Image.Image) -> None:
-    """Write a PNG; it is there whole or not at all."""
+def write_image(path: Path, image: Image.Image) -> None:
+    """Write a PNG file, whole or not at all."""
     with replacing(path) as partial:
-        picture.save(partial, format="PNG")
+        image.save(partial, format="PNG")
 
 
 def printable(text: str) -> str:
-    """Text for one line of a message or a UTF-8 file: control characters and undecodable bytes become escapes."""
+    """Escape control characters and undecodable bytes, so that text fits one line of a message or a UTF-8 file."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
     return shown.encode("utf-8", "backslashreplace").decode()

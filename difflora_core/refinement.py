@@ -109,7 +109,7 @@ def diffusion_loss(
 
 
 def refine(factors: LoRAFactors, loss: Callable[[], Tensor], settings: RefinementSettings) -> Iterator[float]:
-    """Train the factors with Adam; a step runs when its loss is asked for, so a caller can stop between two steps.
+    """Train the factors with Adam; a step runs when its loss is requested, so a caller can stop between steps.
 
     Args:
         factors: Trained in place.

@@ -1,4 +1,4 @@
-"""Face similarity: raw cosines between a person's references and pictures that should show that person."""
+"""Face similarity: raw cosines between a person's references and images that should show that person."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,45 +8,59 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .denoiser.mif import mean_embedding
-from .encoders import EncodedFace, FaceEncoder, NoFaceError, picture_batch
+from .encoders.face_encoder import EncodedFace, FaceEncoder, NoFaceError
+from .images import image_batch, rgb_array
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """Of some pictures to one person. cosines: float32 (pictures,); 0 where no face was found. faces: the faces, or
-    None where there was none.
-    """
+class FaceSimilarities:
+    """How similar the faces in some images are to one person's."""
 
     cosines: Tensor
+    """float32 (images,); 0 where no face was found."""
     faces: Sequence[EncodedFace | None]
+    """Each image's face, or None where there was none."""
 
     @property
     def mean(self) -> float:
+        """Mean cosine over all images."""
         return float(self.cosines.mean())
 
 
-def likeness(encoder: FaceEncoder, references: Tensor, pictures: Tensor) -> Likeness:
-    """How much pictures look like the person of the references; the largest face of each counts.
+def face_similarities(encoder: FaceEncoder, references: Tensor, images: Tensor) -> FaceSimilarities:
+    """Compare images with the person in the references; the largest face of each image counts.
 
-    references, pictures: float (n, height, width, 3) RGB in [0, 1]. The references' mean direction is compared with
-    each picture, by raw cosine. A picture without a face counts as 0: it doesn't show the person.
-    Raises NoFaceError if no reference shows a face.
+    The references' mean direction is compared with each image by raw cosine. An image without a face counts as 0: it
+    doesn't show the person.
+
+    Args:
+        encoder: The face encoder.
+        references: Floats (images, height, width, 3) RGB in [0, 1].
+        images: As `references`.
+
+    Raises:
+        NoFaceError: No reference shows a face.
+        ValueError: See `image_batch`.
     """
     known = [face.embedding for face in find_faces(encoder, references) if face is not None]
     if not known:
-        raise NoFaceError(f"Found no face in any of the {len(references)} reference pictures.")
+        raise NoFaceError(f"Found no face in any of the {len(references)} reference images.")
     person = mean_embedding(torch.stack(known))[0]
-    faces = find_faces(encoder, pictures)
+    faces = find_faces(encoder, images)
     cosines = [0.0 if face is None else float(F.cosine_similarity(face.embedding, person, dim=0)) for face in faces]
-    return Likeness(torch.tensor(cosines), faces)
+    return FaceSimilarities(torch.tensor(cosines), faces)
 
 
-def find_faces(encoder: FaceEncoder, pictures: Tensor) -> list[EncodedFace | None]:
-    """The largest face of each picture, None where there is none. Raises ValueError as `picture_batch` does."""
+def find_faces(encoder: FaceEncoder, images: Tensor) -> list[EncodedFace | None]:
+    """Find the largest face of each image (see `image_batch`), None where there is none.
+
+    Raises:
+        ValueError: See `image_batch`.
+    """
     found: list[EncodedFace | None] = []
-    for picture in picture_batch(pictures):
+    for image in image_batch(images):
         try:
-            found += encoder.pictures(picture[None])
+            found.append(encoder.find(rgb_array(image, "the image")))
         except NoFaceError:
             found.append(None)
     return found

@@ -1,4 +1,4 @@
-"""What the LAE's networks have to beat: principal components, and convolutions that share all kernels."""
+"""What the LAE's networks are compared with: principal components, and convolutions that share all kernels."""
 
 import math
 
@@ -10,31 +10,36 @@ from torch.nn import functional as F
 from .config import LAEConfig
 from .principal_components import Read, gram, scores_of_gram, slices, wide
 
-FLAT_STRIDE = 4  # about; the strides are chosen so that their product fits the ratio
+FLAT_STRIDE = 4
+"""About; the strides are chosen so that their product fits the ratio."""
 
 
 class LinearAutoencoder(nn.Module):
-    """Principal components behind the same interface: one orthonormal ``basis`` (numel, tokens · width), both ways."""
+    """Principal components: one orthonormal `basis` (numel, tokens · width) encodes and decodes."""
 
     def __init__(self, numel: int, config: LAEConfig) -> None:
         super().__init__()
         self.config = config
         self.basis = nn.Parameter(torch.zeros(numel, config.tokens * config.width))
 
-    def encode(self, numbers: Tensor) -> Tensor:
-        return rearrange(numbers @ self.basis, "b (t w) -> b t w", w=self.config.width)
+    def encode(self, normalized: Tensor) -> Tensor:
+        """Encode normalized LoRAs (batch, numel) into raw latents (batch, tokens, width)."""
+        return rearrange(normalized @ self.basis, "b (t w) -> b t w", w=self.config.width)
 
-    def posterior(self, numbers: Tensor) -> tuple[Tensor, None]:
-        return self.encode(numbers), None
+    def posterior(self, normalized: Tensor) -> tuple[Tensor, None]:
+        """Encode; there is no variance."""
+        return self.encode(normalized), None
 
     def decode(self, latents: Tensor) -> Tensor:
+        """Decode raw latents (batch, tokens, width) into normalized LoRAs (batch, numel)."""
         return latents.flatten(1) @ self.basis.T
 
     def start_variance(self, deviation: Tensor) -> None:
-        """It has none."""
+        """Do nothing: there is no variance."""
 
     @torch.no_grad()
     def initialize_from(self, read: Read, loras: int) -> None:
+        """Compute the components of training LoRAs."""
         numel, count = self.basis.shape
         scores = scores_of_gram(gram(read, 0, numel, loras), count).to(self.basis.dtype)
         loadings = torch.cat([read(start, stop).T @ scores for start, stop in slices(numel, loras)])
@@ -42,7 +47,7 @@ class LinearAutoencoder(nn.Module):
 
     @torch.no_grad()
     def encode_columns(self, read: Read, loras: int) -> Tensor:
-        """Raw latents (loras, tokens, width) of LoRAs that are read in slices of columns."""
+        """Encode LoRAs that are read in slices of columns: raw latents (loras, tokens, width)."""
         parts = (read(start, stop) @ self.basis[start:stop] for start, stop in slices(len(self.basis), loras))
         total = self.basis.new_zeros(loras, self.basis.shape[1])
         for part in parts:
@@ -51,11 +56,11 @@ class LinearAutoencoder(nn.Module):
 
 
 class FlatAutoencoder(nn.Module):
-    """A plain autoencoder after p-diff (arXiv 2402.13144): strided 1-D convolutions with shared kernels over the flat
-    vector, SiLU between them, transposed ones back.
+    """A plain autoencoder after p-diff (arXiv 2402.13144).
 
-    Ours in two points: it has no normalization, since InstanceNorm over the flat vector erases a LoRA's scale; and
-    channels double at each layer from 8 up to ``hidden``. It starts at random and has to be trained.
+    Strided 1-D convolutions with shared kernels over the flat vector, SiLU between them, transposed ones back. Ours in
+    two points: it has no normalization, since InstanceNorm over the flat vector erases a LoRA's scale; and channels
+    double at each layer from 8 up to `hidden`. It starts at random and has to be trained.
     """
 
     def __init__(self, numel: int, config: LAEConfig) -> None:
@@ -72,30 +77,35 @@ class FlatAutoencoder(nn.Module):
             decoder = [nn.ConvTranspose1d(coarse, fine, stride + 2 * pad, stride, pad), nn.SiLU(), *decoder]
         self.encoder, self.decoder = nn.Sequential(*encoder[:-1]), nn.Sequential(*decoder[:-1])
 
-    def encode(self, numbers: Tensor) -> Tensor:
-        padded = F.pad(numbers, (0, self.length - self.numel))
-        return rearrange(self.encoder(padded[:, None]), "b w t -> b t w")
+    def encode(self, normalized: Tensor) -> Tensor:
+        """Encode normalized LoRAs (batch, numel) into raw latents (batch, tokens, width)."""
+        padded = F.pad(normalized, (0, self.length - self.numel))
+        latents: Tensor = rearrange(self.encoder(padded[:, None]), "b w t -> b t w")
+        return latents
 
-    def posterior(self, numbers: Tensor) -> tuple[Tensor, None]:
-        return self.encode(numbers), None
+    def posterior(self, normalized: Tensor) -> tuple[Tensor, None]:
+        """Encode; there is no variance."""
+        return self.encode(normalized), None
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self.decoder(rearrange(latents, "b t w -> b w t"))[:, 0, : self.numel]
+        """Decode raw latents (batch, tokens, width) into normalized LoRAs (batch, numel)."""
+        decoded: Tensor = self.decoder(rearrange(latents, "b t w -> b w t"))
+        return decoded[:, 0, : self.numel]
 
     def start_variance(self, deviation: Tensor) -> None:
-        """It has none."""
+        """Do nothing: there is no variance."""
 
     def initialize_from(self, read: Read, loras: int) -> None:
-        """Nothing: shared kernels have no principal components to start from."""
+        """Do nothing: shared kernels have no principal components to start from."""
 
     @torch.no_grad()
     def encode_columns(self, read: Read, loras: int, batch_size: int = 64) -> Tensor:
-        """Raw latents (loras, tokens, width); reads all numbers at once, since its convolutions overlap."""
+        """Encode LoRAs into raw latents (loras, tokens, width), all columns at once: convolutions overlap."""
         return torch.cat([self.encode(batch) for batch in read(0, self.numel).split(batch_size)])
 
 
 def strides_for(ratio: int) -> list[int]:
-    """Strides of about `FLAT_STRIDE` whose product is `ratio` or a little more, the larger ones first."""
+    """Choose strides of about `FLAT_STRIDE` whose product is `ratio` or a little more, the larger ones first."""
     count = max(1, round(math.log(max(ratio, 2), FLAT_STRIDE)))
     strides, left = [], ratio
     for remaining in range(count, 0, -1):

@@ -1,46 +1,53 @@
-"""The shape of a LoRA weight autoencoder; `lae` has the autoencoder itself."""
+"""The shape of a LoRA weight autoencoder."""
 
 from dataclasses import dataclass
 from typing import Literal
 
+from ..lora.tokens import TokenOf
+
 
 @dataclass(frozen=True)
 class LAEConfig:
-    """Shape of the autoencoder. ``tokens`` × ``width`` is the latent; the rest describes the network.
+    """Shape of the autoencoder: `tokens` × `width` is the latent, the rest describes the network.
 
-    kind: ``conv``, 1-D convolutions over the flat vector, as in the paper; ``token``, a transformer over modules or
-    blocks. Baselines: ``linear``, principal component analysis, and ``flat``, convolutions that share all kernels.
-    channels: codes per chunk or token; groups: positions of the stage between codes and latent (must divide
-    ``tokens``, and the number of modules or blocks of ``token``). Parameters grow as
-    ``2 · numel · channels + 2 · units · channels · tokens · width / groups`` with units = chunks, modules or blocks,
-    so real LoRAs need groups; as few as the training LoRAs allow, since a group can't learn more latents than there are
-    LoRAs (miniature as fitted, 280 numbers by ``token``: R² .54 with 1 group, .45 with 10, .25 with 70).
-    tied: the decoder's maps are the encoder's, transposed, which halves the parameters: at equal size twice the
-    channels.
-    local: own maps at every chunk or token; else one kernel for all chunks, or one map for all tokens of one shape.
-    conv: chunk, numbers under one kernel of the first stage; hidden, kernel, blocks: the residual convolutions.
-    token: token_of, what one token is; hidden, heads, blocks: width, heads and layers of a transformer in the encoder
-    and of another in the decoder. flat: hidden is the most channels, kernel how far a kernel is longer than its stride.
-    scale: unit of a factor's numbers; ``spread`` is their standard deviation over the training LoRAs, ``delta`` is
-    what moves ΔW by one (so that equal errors weigh equally in ΔW).
-    variational: ``conv`` and ``token`` predict a variance beside each latent.
+    The number of parameters grows as `2 · numel · channels + 2 · units · channels · tokens · width / groups`, where
+    units are chunks, modules or blocks.
     """
 
     kind: Literal["conv", "token", "flat", "linear"] = "conv"
+    """`conv`: 1-D convolutions over the flat vector, as in the paper. `token`: a transformer over modules or blocks.
+    Baselines: `linear`, principal components; `flat`, convolutions that share all kernels."""
     tokens: int = 18
+    """Tokens of the latent."""
     width: int = 16
+    """Width of the latent."""
     chunk: int = 256
+    """conv: weights under one kernel of the first stage."""
     channels: int = 24
+    """Width of the code of a chunk or token."""
     hidden: int = 64
+    """conv: channels of the residual convolutions. token: width of the transformers. flat: the most channels."""
     kernel: int = 3
+    """conv: kernel of the residual convolutions, odd. flat: how far a kernel is longer than its stride."""
     blocks: int = 2
+    """conv: residual convolutions, token: layers of a transformer, in the encoder and again in the decoder."""
     groups: int = 1
+    """Positions of the stage between codes and latent; divides `tokens`, and the modules or blocks of `token`. SDXL's
+    LoRAs need groups, as few as the training LoRAs allow: a group can't have more independent latents than there are
+    LoRAs (miniature, 280 values by `token`: R² 0.54 with 1 group, 0.45 with 10, 0.25 with 70)."""
     tied: bool = False
+    """The decoder's maps are the encoder's, transposed: half the parameters, so at equal size twice the channels."""
     scale: Literal["spread", "delta"] = "spread"
+    """Unit of a factor's weights. `spread`: their standard deviation over the training LoRAs. `delta`: what changes ΔW
+    by one, so that equal errors count equally in ΔW."""
     local: bool = True
+    """Separate maps for every chunk or token; else one kernel for all chunks, or one map for all tokens of a shape."""
     variational: bool = False
-    token_of: Literal["module", "block"] = "module"
+    """`conv` and `token` predict a variance beside each latent."""
+    token_of: TokenOf = "module"
+    """token: what one token is."""
     heads: int = 4
+    """token: attention heads."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("conv", "token", "flat", "linear"):

@@ -1,10 +1,10 @@
 """The LAE's network `conv`: the paper's 1-D convolutions over the flat LoRA.
 
 "Nearly 300 times" is all that is public; kernels, channels and depth are our choice. A flat LoRA has no translation
-symmetry: number 17 of one module has nothing to do with number 17 of the next, and convolutions that share one kernel
-over all positions hardly learn. Therefore the first and last convolution are *local* (kernel = stride, an own kernel
-at every position) unless ``local`` is off, which is there to be compared with; the residual convolutions between them
-share theirs and let neighboring chunks correct one another. The stage behind covers a whole group of chunks.
+symmetry: weight 17 of one module has nothing to do with weight 17 of the next, and convolutions that share one kernel
+over all positions hardly learn. Therefore the first and last convolution are local (kernel = stride, a separate kernel
+at every position) unless `local` is off, which is for comparison; the residual convolutions between them share theirs
+and let neighboring chunks correct one another. The stage behind covers a whole group of chunks.
 """
 
 import math
@@ -28,8 +28,10 @@ class ResidualConv(nn.Module):
         for parameter in self.narrow.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor) -> Tensor:  # (batch, positions, channels), both ways
-        return x + self.narrow(F.silu(self.widen(x.transpose(1, 2)))).transpose(1, 2)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map codes (batch, positions, channels) to the same shape."""
+        correction: Tensor = self.narrow(F.silu(self.widen(x.transpose(1, 2))))
+        return x + correction.transpose(1, 2)
 
 
 class ConvAutoencoder(StagedAutoencoder):
@@ -54,19 +56,24 @@ class ConvAutoencoder(StagedAutoencoder):
         else:
             self.chunk_decoder = LocalConv1d(positions, config.channels, config.chunk)
 
-    def codes(self, numbers: Tensor) -> Tensor:
-        padded = F.pad(numbers, (0, self.chunks * self.config.chunk - self.numel))
-        return self.chunk_encoder(rearrange(padded, "b (chunks number) -> b chunks number", chunks=self.chunks))
+    def encode_units(self, normalized: Tensor) -> Tensor:
+        """Encode chunks, see the base class."""
+        padded = F.pad(normalized, (0, self.chunks * self.config.chunk - self.numel))
+        codes: Tensor = self.chunk_encoder(rearrange(padded, "b (chunks size) -> b chunks size", chunks=self.chunks))
+        return codes
 
-    def numbers(self, codes: Tensor) -> Tensor:
-        chunks = self.chunk_decoder(codes, *([self.chunk_encoder.weight] if self.config.tied else []))
+    def decode_units(self, codes: Tensor) -> Tensor:
+        """Decode chunks, see the base class."""
+        chunks: Tensor = self.chunk_decoder(codes, *([self.chunk_encoder.weight] if self.config.tied else []))
         return rearrange(chunks, "b c n -> b (c n)")[:, : self.numel]
 
-    def unit_codes(self, unit: int, numbers: Tensor) -> Tensor:
+    def encode_unit(self, unit: int, normalized: Tensor) -> Tensor:
+        """Encode one chunk, see the base class."""
         position = self._position(unit)
-        return numbers @ self.chunk_encoder.weight[position] + self.chunk_encoder.bias[position]
+        return normalized @ self.chunk_encoder.weight[position] + self.chunk_encoder.bias[position]
 
     def set_unit(self, unit: int, basis: Tensor, size: Tensor) -> None:
+        """Initialize one chunk's maps, see the base class."""
         position = self._position(unit)
         self.chunk_encoder.weight[position] = basis / size
         if isinstance(self.chunk_decoder, TransposedLocalConv1d):
@@ -78,9 +85,11 @@ class ConvAutoencoder(StagedAutoencoder):
         return unit if self.config.local else 0
 
     def encode_columns(self, read: Read, loras: int, batch_size: int = 64) -> Tensor:
+        """Encode LoRAs that are read in slices of columns, see the base class."""
         return super().encode_columns(self._padded(read), loras, batch_size)
 
     def initialize_from(self, read: Read, loras: int) -> None:
+        """Initialize both stages from training LoRAs, see the base class."""
         super().initialize_from(self._padded(read), loras)
 
     def _padded(self, read: Read) -> Read:

@@ -1,9 +1,9 @@
-"""Back from a LoRA to the latent that it was decoded from.
+"""From a LoRA back to the latent that it was decoded from.
 
-The encoder was trained on teachers: it sees the person in a LoRA, and drops what is only its training's noise. A LoRA
-that the decoder itself made has no such noise, and is nothing that the encoder has ever seen; there it can be far
+The encoder was trained on teachers: it encodes the person in a LoRA, and leaves out the noise of its training. A LoRA
+that the decoder itself made has no such noise and is unlike the encoder's training data, where the encoder can be far
 off. Such a LoRA has a latent that gives it back exactly, or nearly if it was refined, and that is found by least
-squares. The paper doesn't need this direction; it is our choice, for LoRAs that were saved and are to be mixed again.
+squares. The paper doesn't need this direction; it is our choice, for LoRAs that were saved and should be mixed again.
 """
 
 import copy
@@ -14,15 +14,24 @@ from torch import Tensor
 from .model import LAE
 
 OWN = 0.5
-"""Share of a LoRA's squared numbers that some latent has to explain for it to come from the decoder. Measured in the
-miniature: its own LoRAs have 1, refined ones .99 (.63 to .73 after 50 steps at ten times the usual rate), teachers .31
-to .45. Of refined LoRAs the nearest latent keeps the face (similarity .74), the encoder's loses it (.05)."""
-LOOK, ITERATIONS = 20, 80
+"""Share of a LoRA's squared weights that some latent has to explain for it to come from the decoder. Measured in the
+miniature: its own LoRAs have 1, refined ones 0.99 (0.63 to 0.73 after 50 steps at ten times the usual rate), teachers
+0.31 to 0.45. Of refined LoRAs the nearest latent keeps the face (similarity 0.74), the encoder's loses it (0.05)."""
+FIRST_ITERATIONS, ITERATIONS = 20, 80
+"""L-BFGS iterations after which a foreign LoRA is recognized, and further ones for an own LoRA."""
 
 
 def latents_of(lae: LAE, flat: Tensor) -> Tensor:
-    """Latents (loras, tokens, width) of LoRAs (loras, numel): of LoRAs that come from the decoder the nearest ones, of
-    all others the encoder's. Computed in float32, one LoRA after the other, so that none depends on others.
+    """Encode LoRAs: those that come from the decoder as their nearest latent, all others by the encoder.
+
+    Computed in float32, one LoRA after the other, so that none depends on others.
+
+    Args:
+        lae: The autoencoder.
+        flat: (loras, numel).
+
+    Returns:
+        (loras, tokens, width).
     """
     encoded = lae.encode(flat)
     with torch.inference_mode(False), torch.enable_grad():
@@ -33,8 +42,14 @@ def latents_of(lae: LAE, flat: Tensor) -> Tensor:
 
 
 def nearest_latent(lae: LAE, lora: Tensor) -> Tensor | None:
-    """The latent (tokens, width) whose LoRA is nearest to `lora` (numel,) in normalized numbers, by L-BFGS from the
-    average person; None if it explains less than OWN of it, which a short first look tells.
+    """Find the latent whose LoRA is nearest in normalized weights, by L-BFGS from the average person.
+
+    Args:
+        lae: The autoencoder, in float32.
+        lora: (numel,).
+
+    Returns:
+        (tokens, width); None if, after a few iterations, it explains less than `OWN` of the LoRA.
     """
     target = lae.normalize(lora[None])
     size = target.square().sum()
@@ -45,7 +60,7 @@ def nearest_latent(lae: LAE, lora: Tensor) -> Tensor | None:
     def unexplained() -> Tensor:
         return (lae.normalize(lae.decode(latent)) - target).square().sum() / size
 
-    for iterations in (LOOK, ITERATIONS):
+    for iterations in (FIRST_ITERATIONS, ITERATIONS):
         optimizer = torch.optim.LBFGS(
             [latent], max_iter=iterations, history_size=20, line_search_fn="strong_wolfe", tolerance_change=1e-12
         )

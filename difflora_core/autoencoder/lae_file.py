@@ -6,18 +6,23 @@ latents = lae.encode(flat)
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..config import read_fields
 from ..files import read_tensors, write_tensors
 from ..lora.layout import LoRALayout
-from .model import LAE, LAEConfig
+from ..precision import cast_weights, exact_state
+from .config import LAEConfig
+from .model import LAE
 
 FORMAT = 1
+"""Version of the file format; older versions read none that is newer."""
 HEADER = "difflora_lae"
+"""Key of the file's metadata that has layout, configuration and provenance."""
 
 
 def save_lae(
@@ -25,7 +30,11 @@ def save_lae(
 ) -> None:
     """Write one file: weights in `dtype`, statistics in float32, everything else in its header.
 
-    provenance: JSON-ready facts of the training (people, steps, date).
+    Args:
+        path: The file.
+        lae: The autoencoder.
+        provenance: Figures of the training (people, steps, date), ready for JSON.
+        dtype: Of the weights.
     """
     header = {
         "format": FORMAT,
@@ -33,12 +42,7 @@ def save_lae(
         "config": asdict(lae.config),
         "provenance": dict(provenance or {}),
     }
-    exact = dict(lae.named_buffers())
-    tensors = {
-        name: (tensor.float() if name in exact else tensor.to(dtype)).cpu().contiguous()
-        for name, tensor in lae.state_dict().items()
-    }
-    write_tensors(path, tensors, {HEADER: json.dumps(header), "format": "pt"})
+    write_tensors(path, exact_state(lae, dtype), {HEADER: json.dumps(header), "format": "pt"})
 
 
 def load_lae(
@@ -48,11 +52,18 @@ def load_lae(
     layout: LoRALayout | None = None,
     config: LAEConfig | None = None,
 ) -> LAE:
-    """Read what `save_lae` wrote, frozen. layout, config: what the file is expected to have; None takes what it has.
+    """Read what `save_lae` wrote, frozen.
+
+    Args:
+        path: The file.
+        device: Where the autoencoder runs.
+        dtype: Of the weights; statistics stay in float32.
+        layout: What the file is expected to have; None takes what it has.
+        config: As `layout`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is something else, was written by a newer version, or has another layout or configuration.
+        FileNotFoundError: There is no such file.
+        ValueError: It is something else, was written by a newer version, or has another layout or configuration.
     """
     tensors, metadata = read_tensors(path)
     if HEADER not in metadata:
@@ -62,9 +73,11 @@ def load_lae(
         raise ValueError(
             f"{path} has autoencoder format {header['format']}, this version reads up to {FORMAT}: update DiffLoRA."
         )
-    if unknown := header["config"].keys() - {field.name for field in fields(LAEConfig)}:
-        raise ValueError(f"{path} has the setting {min(unknown)!r}, which this version doesn't know: update DiffLoRA.")
-    found_layout, found = LoRALayout.from_dict(header["layout"]), LAEConfig(**header["config"])
+    try:
+        found_layout = LoRALayout.from_dict(header["layout"])
+        found: LAEConfig = read_fields(LAEConfig, header["config"], "lae")
+    except ValueError as error:
+        raise ValueError(f"{path} has a header that cannot be read: {error}") from error
     if layout is not None and (difference := layout.difference(found_layout)) is not None:
         raise ValueError(f"{path} was trained for another layout: {difference}.")
     if config is not None:
@@ -73,4 +86,4 @@ def load_lae(
                 raise ValueError(f"{path} has {name} {own!r}, expected {expected!r}.")
     lae = LAE(found_layout, found)
     lae.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    return lae.eval().requires_grad_(False).to(device=device, dtype=dtype)
+    return cast_weights(lae.eval().requires_grad_(False), device, dtype)

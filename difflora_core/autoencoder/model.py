@@ -1,11 +1,12 @@
-"""The LoRA weight autoencoder (LAE): a flat LoRA to a few hundred times fewer numbers and back.
+"""The LoRA weight autoencoder (LAE): a flat LoRA to a latent a few hundred times smaller, and back.
 
-Networks of one interface: `lae_conv` is the paper's, `lae_token` our other one, `lae_baselines` what they have to
-beat; `lae_stages` is what the first two share. This file has what stands around them: statistics and latents.
+The networks have one interface: `conv` is the paper's, `token` our other one, `baselines` what they are compared with.
+This module has what is around them: statistics and latents.
 
-Nothing inside normalizes a LoRA by its own size: scale is identity strength and has to survive. The statistics outside
+Nothing inside normalizes a LoRA by its own size: scale is identity strength and has to be kept. The statistics outside
 the network (mean LoRA, scale per factor, latent mean and deviation) belong to the training set, not to a LoRA, so they
-do not count as side numbers in the compression ratio.
+do not count in the compression ratio. They stay in float32 when the network is in half precision: LoRAs and latents
+are float32 at either end.
 """
 
 from collections.abc import Iterable
@@ -17,16 +18,14 @@ from ..lora.layout import LoRALayout
 from .baselines import FlatAutoencoder, LinearAutoencoder
 from .config import LAEConfig
 from .conv import ConvAutoencoder
-from .principal_components import LoRAColumns, TensorColumns, principal_directions, principal_scores, slices, thinning
+from .principal_components import LoRAColumns, Read, slices, thinning
 from .token import TokenAutoencoder
-
-__all__ = ["LAE", "LAEConfig", "LoRAColumns", "principal_directions", "principal_scores"]
 
 Network = ConvAutoencoder | TokenAutoencoder | FlatAutoencoder | LinearAutoencoder
 
 
 def network_for(layout: LoRALayout, config: LAEConfig) -> Network:
-    """The network that the configuration names, knowing nothing yet."""
+    """Make the network that the configuration names, untrained."""
     if config.kind == "token":
         return TokenAutoencoder(layout, config)
     if config.kind == "conv":
@@ -35,10 +34,10 @@ def network_for(layout: LoRALayout, config: LAEConfig) -> Network:
 
 
 class LAE(nn.Module):
-    """The autoencoder with its statistics: flat LoRAs ``(batch, numel)`` ⇄ latents ``(batch, tokens, width)``.
+    """The autoencoder with its statistics: flat LoRAs (batch, numel) ⇄ latents (batch, tokens, width).
 
-    Latents are standardized number by number over the training LoRAs, so that diffusion sees about a unit Gaussian
-    and zero is the average person. A new LAE knows nothing: call :meth:`fit` on training LoRAs, or load a state dict.
+    Latents are standardized dimension by dimension over the training LoRAs, so that diffusion gets about a unit
+    Gaussian and zero is the average person. A new LAE has to be fitted to training LoRAs (`fit`), or loaded.
     """
 
     mean: Tensor
@@ -57,15 +56,24 @@ class LAE(nn.Module):
 
     @property
     def compression_ratio(self) -> float:
-        """Numbers of a LoRA over numbers that encode one LoRA. There are no side numbers: all are in the latent."""
+        """Size of a LoRA over size of its latent, which is all that encodes a LoRA."""
         return self.layout.numel / (self.config.tokens * self.config.width)
 
     def encode(self, flat: Tensor) -> Tensor:
-        """Latents of LoRAs; of a variational network the mean."""
+        """Encode LoRAs (batch, numel) into latents (batch, tokens, width); of a variational network the mean.
+
+        Raises:
+            ValueError: The LoRAs have another layout.
+        """
         self.layout.check(flat)
         return self.posterior(self.normalize(flat))[0]
 
     def decode(self, latents: Tensor) -> Tensor:
+        """Decode latents (batch, tokens, width) into LoRAs (batch, numel).
+
+        Raises:
+            ValueError: The latents are of another LAE.
+        """
         if latents.shape[1:] != self.latent_mean.shape:
             expected = tuple(self.latent_mean.shape)
             raise ValueError(
@@ -73,25 +81,31 @@ class LAE(nn.Module):
             )
         return self.restore(self._decode(latents))
 
-    def posterior(self, numbers: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Mean and logarithm of the variance (batch, tokens, width) of the latents of normalized numbers.
+    def posterior(self, normalized: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Compute the distribution of the standardized latents of normalized LoRAs (batch, numel).
 
-        In standardized latents. Without a variational network there is no variance: None.
+        Returns:
+            Mean and logarithm of the variance, (batch, tokens, width); no variance unless the network is variational.
         """
-        mean, log_variance = self.network.posterior(numbers)
+        mean, log_variance = self.network.posterior(normalized.to(self._dtype))
         if log_variance is not None:
-            log_variance = log_variance - 2 * self.latent_std.log()
-        return (mean - self.latent_mean) / self.latent_std, log_variance
+            log_variance = log_variance.to(self.latent_std.dtype) - 2 * self.latent_std.log()
+        return (mean.to(self.latent_mean.dtype) - self.latent_mean) / self.latent_std, log_variance
 
-    def reconstruct(
-        self, numbers: Tensor, generator: torch.Generator | None = None
+    def forward(
+        self, normalized: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Normalized numbers (batch, numel) through the latent and back: what a trainer compares, and the posterior.
+        """Reconstruct normalized LoRAs.
 
-        With a generator a variational network decodes a draw from the posterior (Kingma and Welling, arXiv 1312.6114,
-        section 2.4), else its mean.
+        Args:
+            normalized: (batch, numel), see `normalize`.
+            generator: With it a variational network decodes a sample of the posterior (Kingma and Welling, arXiv
+                1312.6114, section 2.4), else its mean.
+
+        Returns:
+            The reconstruction (batch, numel), and the posterior, see `posterior`.
         """
-        mean, log_variance = self.posterior(numbers)
+        mean, log_variance = self.posterior(normalized)
         latents = mean
         if log_variance is not None and generator is not None:
             noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean)
@@ -99,50 +113,62 @@ class LAE(nn.Module):
         return self._decode(latents), mean, log_variance
 
     def _decode(self, latents: Tensor) -> Tensor:
-        return self.network.decode(latents * self.latent_std + self.latent_mean)
+        raw = latents * self.latent_std + self.latent_mean
+        return self.network.decode(raw.to(self._dtype)).to(self.mean.dtype)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.network.parameters()).dtype
 
     def normalize(self, flat: Tensor) -> Tensor:
-        """Deviation from the mean LoRA in units of the factor's scale."""
-        return (flat - self.mean) / self.scale_of_numbers()
+        """Compute the deviation from the mean LoRA in units of the factor's scale, (batch, numel)."""
+        return (flat - self.mean) / self._scale()
 
-    def restore(self, numbers: Tensor) -> Tensor:
-        """The inverse of :meth:`normalize`."""
-        return numbers * self.scale_of_numbers() + self.mean
+    def restore(self, normalized: Tensor) -> Tensor:
+        """Invert `normalize`."""
+        return normalized * self._scale() + self.mean
 
-    def scale_of_numbers(self) -> Tensor:
+    def _scale(self) -> Tensor:
+        """Repeat each factor's scale for all of its weights: (numel,)."""
         sizes = torch.tensor(self.layout.factor_sizes, device=self.factor_scale.device)
         return self.factor_scale.repeat_interleave(sizes, output_size=self.layout.numel)
 
     @torch.no_grad()
     def fit(self, loras: Tensor | LoRAColumns) -> None:
-        """Take statistics and starting weights from LoRAs: a tensor (loras, numel), or a store of which columns are
-        read slice by slice, never all of it. Raises ValueError on bad ones.
+        """Take statistics and starting weights from training LoRAs.
+
+        Args:
+            loras: (loras, numel), or a store of which columns are read slice by slice, never all of it.
+
+        Raises:
+            ValueError: There are fewer than two LoRAs, one holds NaN, or they have another layout.
         """
-        source = loras
-        if isinstance(source, Tensor):
-            self.layout.check(source)
-            source = TensorColumns(source)
-        count = len(source)
-        if count < 2:
+        if isinstance(loras, Tensor):
+            self.layout.check(loras)
+        if (count := len(loras)) < 2:
             raise ValueError(f"Fitting an LAE needs at least two LoRAs, found {count}.")
-        self._measure(source, count)
-        scale, step = self.scale_of_numbers(), thinning(count)
 
-        def read(start: int, stop: int) -> Tensor:
-            columns = source.columns(start, stop).to(self.mean)
-            return (columns - self.mean[start:stop]) / scale[start:stop]
+        def columns(start: int, stop: int) -> Tensor:
+            found = loras[:, start:stop] if isinstance(loras, Tensor) else loras.columns(start, stop)
+            return found.to(self.mean)
 
-        self.network.initialize_from(lambda start, stop: read(start, stop)[::step], len(range(0, count, step)))
-        self._standardize([self.network.encode_columns(read, count)])
+        self._measure(columns, count)
+        scale, step = self._scale(), thinning(count)
+
+        def normalized(start: int, stop: int) -> Tensor:
+            return (columns(start, stop) - self.mean[start:stop]) / scale[start:stop]
+
+        self.network.initialize_from(lambda start, stop: normalized(start, stop)[::step], len(range(0, count, step)))
+        self._standardize([self.network.encode_columns(normalized, count)])
         self.network.start_variance(self.latent_std)
 
-    def _measure(self, source: LoRAColumns, count: int) -> None:
-        """Mean LoRA and the scale of every factor."""
+    def _measure(self, read: Read, count: int) -> None:
+        """Measure the mean LoRA and the scale of every factor."""
         variances, squares = torch.empty_like(self.mean), torch.empty_like(self.mean)
         for start, stop in slices(self.layout.numel, count):
-            columns = source.columns(start, stop).to(self.mean)
+            columns = read(start, stop)
             if not (finite := columns.isfinite().all(1)).all():
-                raise ValueError(f"LoRA {int((~finite).nonzero()[0])} holds NaN or infinite numbers.")
+                raise ValueError(f"LoRA {int((~finite).nonzero()[0])} holds NaN or infinite values.")
             self.mean[start:stop] = columns.mean(0)
             variances[start:stop] = columns.var(0)
             squares[start:stop] = columns.square().mean(0)
@@ -161,11 +187,17 @@ class LAE(nn.Module):
 
     @torch.no_grad()
     def fit_latents(self, loras: Tensor | Iterable[Tensor], batch_size: int = 64) -> None:
-        """Measure mean and deviation of the latents of training LoRAs, given as one tensor or batch by batch: to be
-        called again after training.
+        """Measure mean and deviation of the latents of training LoRAs, again after training.
+
+        Args:
+            loras: (loras, numel), or batches of it.
+            batch_size: LoRAs that are encoded at a time where they are one tensor.
+
+        Raises:
+            ValueError: There are fewer than two LoRAs.
         """
         batches = loras.split(batch_size) if isinstance(loras, Tensor) else loras
-        self._standardize(self.network.encode(self.normalize(batch)) for batch in batches)
+        self._standardize(self.network.encode(self.normalize(batch).to(self._dtype)) for batch in batches)
 
     def _standardize(self, batches: Iterable[Tensor]) -> None:
         count, total, squares = 0, self.latent_mean.double() * 0, self.latent_std.double() * 0

@@ -1,58 +1,53 @@
 """Principal components of LoRAs that need not fit into memory: columns are read slice by slice.
 
-A few thousand LoRAs of millions of numbers: the Gram matrix of all pairs of LoRAs is small, is summed over slices of
-columns, and its eigenvectors give the principal components of any range of numbers, exactly and deterministically.
+A few thousand LoRAs of millions of weights: the Gram matrix of all pairs of LoRAs is small, is summed over slices of
+columns, and its eigenvectors give the principal components of any range of the vector, exactly and deterministically.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-MAX_LORAS_FOR_PCA = 2048  # the Gram matrix of all pairs is the cost; more LoRAs are thinned out evenly
-MAX_EIGENPROBLEM_SIZE = 2048  # beyond, the leading eigenvectors are iterated
+MAX_LORAS_FOR_PCA = 2048
+"""The cost is the Gram matrix of all pairs; of more LoRAs every second, third, … is taken."""
+MAX_EIGENPROBLEM_SIZE = 2048
+"""Largest matrix whose eigenvectors are computed exactly; beyond, the leading ones are iterated."""
 ITERATIONS = 12
-SLICE = 2**26  # numbers of training LoRAs in memory at once, 256 MB
+"""Of orthogonal iteration."""
+SLICE = 2**26
+"""Weights of training LoRAs in memory at once, 256 MB."""
 
 Read = Callable[[int, int], Tensor]
-"""(start, stop) → these numbers of all LoRAs, normalized: (loras, stop − start)."""
+"""(start, stop) → this range of all normalized LoRAs, (loras, stop − start)."""
 Span = tuple[int, int]
+"""Start and stop of a range of the flat vector."""
 
 
 class LoRAColumns(Protocol):
-    """LoRAs of which a range of numbers can be read: `columns(start, stop)` is (loras, stop − start), float32."""
-
-    def __len__(self) -> int: ...
-
-    def columns(self, start: int, stop: int) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class TensorColumns:
-    """LoRAs (loras, numel) in memory, behind the same interface."""
-
-    loras: Tensor
+    """LoRAs of which a range of the flat vector can be read."""
 
     def __len__(self) -> int:
-        return len(self.loras)
+        """Number of LoRAs."""
+        ...
 
     def columns(self, start: int, stop: int) -> Tensor:
-        return self.loras[:, start:stop]
+        """Read (loras, stop − start), float32."""
+        ...
 
 
 def slices(numel: int, loras: int) -> Iterator[Span]:
-    """Ranges that cover `numel` numbers, each of at most `SLICE` numbers over all LoRAs."""
+    """Cover `numel` weights by ranges, each of at most `SLICE` weights over all LoRAs."""
     step = max(1, SLICE // loras)
     for start in range(0, numel, step):
         yield start, min(start + step, numel)
 
 
 def runs(spans: Sequence[Span], loras: int) -> Iterator[Sequence[int]]:
-    """Neighboring spans put together as long as they are within `SLICE` numbers: their positions, in order."""
+    """Join neighboring spans as long as they are within `SLICE` weights: their positions, in order."""
     first = 0
     for position in range(1, len(spans) + 1):
         if position == len(spans) or loras * (spans[position][1] - spans[first][0]) > SLICE:
@@ -61,7 +56,7 @@ def runs(spans: Sequence[Span], loras: int) -> Iterator[Sequence[int]]:
 
 
 def read_spans(read: Read, spans: Sequence[Span], loras: int) -> Iterator[tuple[int, Tensor]]:
-    """Position of each span and its numbers (loras, size), with as few reads as fit into memory."""
+    """Read spans with as few reads as fit into memory: the position of each, and its weights (loras, size)."""
     for run in runs(spans, loras):
         offset = spans[run[0]][0]
         x = read(offset, spans[run[-1]][1])
@@ -71,19 +66,19 @@ def read_spans(read: Read, spans: Sequence[Span], loras: int) -> Iterator[tuple[
 
 
 def gram(read: Read, start: int, stop: int, loras: int) -> Tensor:
-    """Inner products (loras, loras) in float64 of all pairs of LoRAs over the numbers start…stop."""
+    """Compute the inner products (loras, loras), in float64, of all pairs of LoRAs over the range start…stop."""
     total: Tensor | None = None
     for begin, end in slices(stop - start, loras):
         x = read(start + begin, start + end)
         product = (x @ x.T).double()
         total = product if total is None else total + product
     if total is None:
-        raise ValueError(f"Principal components need at least one number, found the range {start} … {stop}.")
+        raise ValueError(f"Principal components need at least one weight, found the range {start} … {stop}.")
     return total
 
 
 def scores_of_gram(products: Tensor, count: int) -> Tensor:
-    """The leading eigenvectors (n, count) of a Gram matrix (n, n), zero beyond its rank."""
+    """Compute the leading eigenvectors (n, count) of a Gram matrix (n, n), zero beyond its rank."""
     values, vectors = torch.linalg.eigh(products)
     values, vectors = values.flip(0)[:count], vectors.flip(1)[:, :count]
     vectors = vectors * (values > 1e-9 * values[0])
@@ -91,26 +86,28 @@ def scores_of_gram(products: Tensor, count: int) -> Tensor:
 
 
 def principal_scores(x: Tensor, count: int) -> Tensor:
-    """The leading left singular vectors ``(n, count)`` of ``x`` ``(n, d)``, n ≤ d, zero beyond its rank.
+    """Compute the leading left singular vectors (n, count) of x (n, d), n ≤ d, zero beyond its rank.
 
-    Through the Gram matrix in float64: exact, deterministic, and cheap because there are far fewer LoRAs than numbers.
+    Through the Gram matrix in float64: exact, deterministic, and cheap because there are far fewer LoRAs than weights.
     """
     return scores_of_gram((x @ x.T).double(), count).to(x.dtype)
 
 
 def principal_directions(x: Tensor, count: int) -> Tensor:
-    """The leading right singular vectors ``(d, count)`` of ``x`` ``(n, d)``, orthonormal also beyond its rank; zero
-    beyond d.
+    """Compute the leading right singular vectors (d, count) of x (n, d).
 
-    Orthonormalized by QR: a direction that hardly varies comes out of the Gram matrix with the large ones mixed in.
+    They are orthonormal also beyond its rank, and zero beyond d. They are made orthonormal by QR: a direction that
+    hardly varies comes out of the Gram matrix with the large ones mixed in.
     """
     return wide(torch.linalg.qr(x.T @ principal_scores(x, count)).Q, count)
 
 
 def leading_basis(loadings: Tensor, count: int) -> Tensor:
-    """An orthonormal basis (size, count) of what matters most to some components; zero columns beyond `size`.
+    """Compute an orthonormal basis (size, count) of what matters most to some components.
 
-    loadings (size, components): how much each number takes part in each component.
+    Args:
+        loadings: (size, components), how much each weight takes part in each component.
+        count: Vectors of the basis; those beyond `size` are zero.
     """
     size, components = loadings.shape
     if size <= components:
@@ -120,9 +117,9 @@ def leading_basis(loadings: Tensor, count: int) -> Tensor:
 
 
 def leading_eigenvectors(symmetric: Tensor, count: int) -> Tensor:
-    """Of a positive matrix (n, n), with the largest eigenvalue first: (n, count), zero columns beyond n.
+    """Compute eigenvectors (n, count) of a positive matrix (n, n), largest eigenvalue first, zero columns beyond n.
 
-    Large matrices by orthogonal iteration from the coordinates of the largest diagonal numbers: deterministic, close
+    Large matrices by orthogonal iteration from the coordinates of the largest diagonal entries: deterministic, close
     enough to start from, and without the cubic cost.
     """
     size = len(symmetric)
@@ -131,14 +128,15 @@ def leading_eigenvectors(symmetric: Tensor, count: int) -> Tensor:
     basis = symmetric[:, symmetric.diagonal().topk(count).indices]
     for _ in range(ITERATIONS):
         basis = symmetric @ torch.linalg.qr(basis).Q
-    return torch.linalg.qr(basis).Q
+    orthonormal: Tensor = torch.linalg.qr(basis).Q
+    return orthonormal
 
 
 def wide(matrix: Tensor, columns: int) -> Tensor:
-    """The matrix with columns of zeros behind it, up to so many."""
+    """Append columns of zeros to a matrix, up to so many."""
     return F.pad(matrix, (0, columns - matrix.shape[1]))
 
 
 def thinning(loras: int) -> int:
-    """Every how many-th LoRA the principal components are taken from."""
+    """Return the step in which LoRAs are taken for the principal components: 1 takes all."""
     return math.ceil(loras / MAX_LORAS_FOR_PCA)

@@ -1,10 +1,10 @@
-"""What the networks `conv` and `token` share: two linear stages with maps of their own, and something between.
+"""What the networks `conv` and `token` share: two linear stages with separate maps, and residual layers between.
 
-    numbers ─ a map per unit ─► codes (units, channels) ─ residual ─► codes ─ a map per group of units ─► latent
+    LoRA ─ a map per unit ─► codes (units, channels) ─ residual ─► codes ─ a map per group of units ─► latent
 
-A unit is a chunk of the flat vector or a module. Both stages start from principal components and what stands between
-them from the identity, so that training starts at about the quality of PCA. The way from numbers to latent is linear
-apart from the residual part: a LoRA's scale, which is its identity strength, comes through.
+A unit is a chunk of the flat vector or a module. Both stages start from principal components and what is between them
+from the identity, so that training starts at about the quality of PCA. From LoRA to latent all is linear apart from the
+residual part: a LoRA's scale, which is its identity strength, is kept.
 """
 
 import math
@@ -26,7 +26,8 @@ from .principal_components import (
     scores_of_gram,
 )
 
-FIRST_LOG_VARIANCE = -4.0  # of a standardized latent: noise of .14 deviations when training begins
+FIRST_LOG_VARIANCE = -4.0
+"""Of a standardized latent: noise of 0.14 deviations when training begins."""
 
 
 class LocalConv1d(nn.Module):
@@ -40,12 +41,13 @@ class LocalConv1d(nn.Module):
         self.weight = nn.Parameter(torch.randn(positions, fan_in, fan_out) / math.sqrt(fan_in))
         self.bias = nn.Parameter(torch.zeros(positions, fan_out))
 
-    def forward(self, x: Tensor) -> Tensor:  # (batch, positions, fan_in) -> (batch, positions, fan_out)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, positions, fan_in) to (batch, positions, fan_out)."""
         return apply_maps(x, self.weight) + self.bias
 
 
 class TransposedLocalConv1d(nn.Module):
-    """The transpose of a `LocalConv1d` with its weights, given at each call; ``gain`` undoes its scaling."""
+    """The transpose of a `LocalConv1d`, whose weights are given at each call; `gain` undoes its scaling."""
 
     gain: Tensor
 
@@ -54,48 +56,50 @@ class TransposedLocalConv1d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(positions, fan_out))
         self.register_buffer("gain", torch.ones(positions, 1))
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:  # (batch, positions, fan_in) -> (batch, positions, fan_out)
-        return apply_maps(self.gain * x, weight.mT) + self.bias
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Map (batch, positions, fan_in) to (batch, positions, fan_out)."""
+        return apply_maps((self.gain * x).to(weight.dtype), weight.mT) + self.bias
 
 
 def apply_maps(x: Tensor, weight: Tensor) -> Tensor:
-    """X (batch, positions, in) by weight (positions or 1, in, out): (batch, positions, out)."""
+    """Multiply x (batch, positions, in) by weight (positions or 1, in, out): (batch, positions, out)."""
     if len(weight) == 1:
         return x @ weight[0]
     return torch.einsum("bpi,pio->bpo", x, weight)
 
 
 class StagedAutoencoder(nn.Module):
-    """Normalized numbers ``(batch, numel)`` ⇄ raw latents ``(batch, tokens, width)``, in two stages: see above.
+    """Normalized LoRAs (batch, numel) ⇄ raw latents (batch, tokens, width), in two stages: see above.
 
-    A network says how numbers become codes and back (`codes`, `numbers`), and the same for one unit while it is
-    started: `spans`, the numbers of each unit; `kinds`, whose map each unit has, where maps are shared; `set_unit`.
+    A subclass has the maps between units and codes.
     """
 
     encoder_blocks: nn.Module
     decoder_blocks: nn.Module
     group_decoder: nn.Module
     spans: Sequence[Span]
+    """Range of the flat vector of each unit."""
     kinds: Sequence[int]
+    """Index of each unit's map, where maps are shared."""
 
     def __init__(self, config: LAEConfig) -> None:
         super().__init__()
         self.config = config
 
-    def codes(self, numbers: Tensor) -> Tensor:
-        """Numbers (batch, numel) → codes (batch, units, channels)."""
+    def encode_units(self, normalized: Tensor) -> Tensor:
+        """Encode normalized LoRAs (batch, numel) into codes (batch, units, channels)."""
         raise NotImplementedError
 
-    def numbers(self, codes: Tensor) -> Tensor:
-        """The way back."""
+    def decode_units(self, codes: Tensor) -> Tensor:
+        """Decode codes (batch, units, channels) into normalized LoRAs (batch, numel)."""
         raise NotImplementedError
 
-    def unit_codes(self, unit: int, numbers: Tensor) -> Tensor:
-        """The codes (batch, channels) of one unit alone, from its numbers (batch, size)."""
+    def encode_unit(self, unit: int, normalized: Tensor) -> Tensor:
+        """Encode one unit alone, (batch, size), into its codes (batch, channels)."""
         raise NotImplementedError
 
     def set_unit(self, unit: int, basis: Tensor, size: Tensor) -> None:
-        """Start the unit's maps from an orthonormal basis (size of the unit, channels); codes are divided by `size`."""
+        """Initialize a unit's maps by an orthonormal basis (unit size, channels); codes are divided by `size`."""
         raise NotImplementedError
 
     def add_groups(self, units: int) -> None:
@@ -111,41 +115,46 @@ class StagedAutoencoder(nn.Module):
         else:
             self.group_decoder = LocalConv1d(config.groups, latents, span)
 
-    def encode(self, numbers: Tensor) -> Tensor:
-        return self.posterior(numbers)[0]
+    def encode(self, normalized: Tensor) -> Tensor:
+        """Encode normalized LoRAs (batch, numel) into raw latents (batch, tokens, width)."""
+        return self.posterior(normalized)[0]
 
-    def posterior(self, numbers: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Mean and, if the network is variational, logarithm of the variance, both (batch, tokens, width)."""
-        return self.posterior_of_codes(self.codes(numbers))
+    def posterior(self, normalized: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Compute mean and, if variational, logarithm of the variance of raw latents, both (batch, tokens, width)."""
+        return self.posterior_of_codes(self.encode_units(normalized))
 
     def posterior_of_codes(self, codes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Compute the posterior from codes (batch, units, channels), see `posterior`."""
         spans = rearrange(self.encoder_blocks(codes), "b (g c) n -> b g (c n)", g=self.config.groups)
         shape, width = "b g (t w) -> b (g t) w", self.config.width
         mean = rearrange(self.group_encoder(spans), shape, w=width)
         return mean, rearrange(self.log_variance(spans), shape, w=width) if self.config.variational else None
 
     def decode(self, latents: Tensor) -> Tensor:
+        """Decode raw latents (batch, tokens, width) into normalized LoRAs (batch, numel)."""
         grouped = rearrange(latents, "b (g t) w -> b g (t w)", g=self.config.groups)
         spans = self.group_decoder(grouped, *([self.group_encoder.weight] if self.config.tied else []))
-        return self.numbers(self.decoder_blocks(rearrange(spans, "b g (c n) -> b (g c) n", n=self.config.channels)))
+        return self.decode_units(
+            self.decoder_blocks(rearrange(spans, "b g (c n) -> b (g c) n", n=self.config.channels))
+        )
 
     @torch.no_grad()
     def encode_columns(self, read: Read, loras: int, batch_size: int = 64) -> Tensor:
-        """Raw latents (loras, tokens, width) of LoRAs that are read in slices of columns."""
-        parts = [self.unit_codes(unit, x) for unit, x in read_spans(read, self.spans, loras)]
+        """Encode LoRAs that are read in slices of columns: raw latents (loras, tokens, width)."""
+        parts = [self.encode_unit(unit, x) for unit, x in read_spans(read, self.spans, loras)]
         codes = torch.stack(parts, dim=1)
         return torch.cat([self.posterior_of_codes(batch)[0] for batch in codes.split(batch_size)])
 
     @torch.no_grad()
     def start_variance(self, deviation: Tensor) -> None:
-        """Let the variances start at a small share of the latents' own, whose deviation is (tokens, width)."""
+        """Initialize the variances at a small share of the latents' own, whose deviation is (tokens, width)."""
         if self.config.variational:
             start = 2 * deviation.log() + FIRST_LOG_VARIANCE
             self.log_variance.bias.copy_(rearrange(start, "(g t) w -> g (t w)", g=self.config.groups))
 
     @torch.no_grad()
     def initialize_from(self, read: Read, loras: int) -> None:
-        """Set both stages from training LoRAs: components of components, group by group.
+        """Initialize both stages from training LoRAs: components of components, group by group.
 
         The codes of a unit are the directions that matter most to the *group's* components, not to the unit alone.
         """
@@ -168,7 +177,7 @@ class StagedAutoencoder(nn.Module):
                     bases.append(shared[0][self.kinds[group[position]]])
                 parts.append(x @ bases[-1])
             codes = torch.stack(parts, dim=1)  # (loras, units, channels)
-            # What stands between the stages sees codes of about unit size
+            # The residual layers get codes of about unit size
             size = codes.square().mean().sqrt().clamp_min(1e-8) if shared is None else shared[1]
             directions = principal_directions((codes / size).flatten(1), latents)
             for unit, basis in zip(group, bases, strict=True):
@@ -180,7 +189,7 @@ class StagedAutoencoder(nn.Module):
     def _shared_bases(
         self, read: Read, loras: int, groups: Sequence[tuple[range, Tensor]]
     ) -> tuple[dict[int, Tensor], Tensor]:
-        """One basis for all units of a kind, and the size of the codes that they make."""
+        """Compute one basis for all units of a kind, and the size of the codes that they make."""
         energies: dict[int, Tensor] = {}  # per kind (size, size), summed over units and components
         for group, scores in groups:
             for position, x in read_spans(read, [self.spans[unit] for unit in group], loras):

@@ -1,7 +1,7 @@
-"""Arithmetic in the space of LoRA latents. Its origin is the average person, so a latent's length is identity strength.
+"""Arithmetic with LoRA latents. Their origin is the average person, so a latent's norm is identity strength.
 
-Mixing latents and not LoRAs keeps the result where the LAE's decoder has learned what LoRAs look like. The paper does
-not blend people; this is our choice.
+Mixing latents rather than LoRAs keeps the result where the LAE's decoder was trained. The paper does not blend people;
+this is our choice.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,21 @@ from torch import Tensor
 
 
 def blend(latents: Sequence[Tensor], amount: float = 0.5, strength: float = 1.0) -> Tensor:
-    """Mix people: latents (candidates, tokens, width) each → one of the same shape.
+    """Mix people.
 
-    Two latents are mixed linearly, amount 0 giving the first and 1 the second; of more than two the average is taken;
-    one is left as it is. strength multiplies the result: 0 is the average person, above 1 exaggerates. A latent of one
-    candidate goes with each candidate of the others. Raises ValueError naming the shapes that don't fit.
+    Two latents are mixed linearly, of more than two the average is taken, one is left as it is. A latent of one
+    candidate is mixed with each candidate of the others.
+
+    Args:
+        latents: (candidates, tokens, width) each.
+        amount: Of two latents, 0 gives the first and 1 the second.
+        strength: Factor of the result: 0 is the average person, above 1 exaggerates.
+
+    Returns:
+        (candidates, tokens, width).
+
+    Raises:
+        ValueError: The shapes don't fit; they are named.
     """
     shapes = [tuple(latent.shape) for latent in latents]
     candidates = {shape[0] for shape in shapes if shape[0] > 1}

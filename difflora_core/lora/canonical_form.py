@@ -1,13 +1,15 @@
 """Other factors of the same weight change ΔW = up · down: canonical form, another rank, alignment to a shared start.
 
 For any invertible R, (up R⁻¹)(R down) is the same ΔW, so that the factors of LoRAs trained apart can't be compared
-number by number. Teachers that were trained from one shared start need none of this, and lose by it: there the raw
+weight by weight. Teachers that were trained from one shared start need none of this, and lose by it: there the raw
 factors are comparable already. For LoRAs of other origin `canonical` picks one pair of factors for every ΔW, and
 `align` the pair closest to a shared start, which is better where there is one.
 
 ΔW is never built: a thin QR of both factors leaves an SVD of rank × rank, O((in + out) · rank²) per module. Modules of
 one shape, and all people, run as one batch; the arithmetic is float64.
 """
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,11 +18,18 @@ from .layout import LoRALayout
 
 
 def thin_svd(down: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """SVD of up · down for down (..., rank, in), up (..., out, rank): float64 left (..., out, k), values (..., k) in
-    descending order, right (..., k, in), where k = min(rank, in, out).
+    """Compute the SVD of up · down.
 
-    Signs: the largest number of every row of `right`, by magnitude, is positive. Vectors of equal singular values are
+    Signs: the largest entry of every row of `right`, by magnitude, is positive. Vectors of equal singular values are
     determined up to a rotation among them only.
+
+    Args:
+        down: (..., rank, in).
+        up: (..., out, rank).
+
+    Returns:
+        In float64 left (..., out, k), values (..., k) in descending order and right (..., k, in), where
+        k = min(rank, in, out).
     """
     right_basis, right_core = torch.linalg.qr(down.double().mT)  # (..., in, k), (..., k, rank)
     left_basis, left_core = torch.linalg.qr(up.double())  # (..., out, k), (..., k, rank)
@@ -32,8 +41,16 @@ def thin_svd(down: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def balanced_factors(down: Tensor, up: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The best approximation of up · down of rank `rank`: float64 down (..., rank, in) = √S Vᵀ, up (..., out, rank) =
-    U √S, rows of zeros where ΔW has no more; and the energy ‖lost‖² (...,) of what is left out.
+    """Compute the best approximation of up · down of a rank.
+
+    Args:
+        down: (..., any rank, in).
+        up: (..., out, any rank).
+        rank: Of the approximation.
+
+    Returns:
+        In float64 down (..., rank, in) = √S Vᵀ and up (..., out, rank) = U √S, rows of zeros where ΔW has a lower
+        rank; and the energy ‖lost‖² (...,) of what is left out.
     """
     left, values, right = thin_svd(down, up)
     lost = values[..., rank:].square().sum(-1)
@@ -45,9 +62,13 @@ def balanced_factors(down: Tensor, up: Tensor, rank: int) -> tuple[Tensor, Tenso
 
 
 def canonical(flat: Tensor, layout: LoRALayout) -> Tensor:
-    """The canonical factors of LoRAs (..., numel), same shape and dtype: the factors of a thin SVD of ΔW with the
-    square root of the singular values on either side, descending, signs as in `thin_svd`. ΔW is kept; whoever has the
-    same ΔW gets the same factors, as far as its singular values differ.
+    """Compute the canonical factors of LoRAs (..., numel), of the same shape and dtype.
+
+    They are those of a thin SVD of ΔW with the square root of the singular values on either side, descending, signs as
+    in `thin_svd`. ΔW is kept; equal ΔW get equal factors, as far as its singular values differ.
+
+    Raises:
+        ValueError: The LoRAs have another layout.
     """
     layout.check(flat)
     result = torch.empty_like(flat)
@@ -58,17 +79,24 @@ def canonical(flat: Tensor, layout: LoRALayout) -> Tensor:
 
 
 def change_rank(flat: Tensor, layout: LoRALayout, target: LoRALayout) -> tuple[Tensor, Tensor]:
-    """LoRAs (..., numel) of `layout` as LoRAs of `target`, which has the same modules and another rank, and the
-    relative error ‖ΔW' − ΔW‖ / ‖ΔW‖ (...,) float64 over all modules together.
+    """Change the rank of LoRAs.
 
     To a higher rank the factors stay as they are, with rows of zeros behind them: error 0. To a lower rank they become
     the balanced factors of the truncated SVD: the best approximation, exact if no module's ΔW has a higher rank.
 
+    Args:
+        flat: (..., numel).
+        layout: Their layout.
+        target: The layout of the same modules with another rank.
+
+    Returns:
+        LoRAs (..., target.numel), and the relative error ‖ΔW' − ΔW‖ / ‖ΔW‖ (...,) float64 over all modules together.
+
     Raises:
-        ValueError: the layouts have other modules; the first that differs is named.
+        ValueError: The layouts have other modules; the first that differs is named.
     """
     layout.check(flat)
-    if (difference := LoRALayout(target.modules, layout.rank).difference(layout)) is not None:
+    if (difference := replace(target, rank=layout.rank).difference(layout)) is not None:
         raise ValueError(f"The rank can be changed between layouts of the same modules only: {difference}.")
     people = flat.shape[:-1]
     result = flat.new_zeros(*people, target.numel)
@@ -86,15 +114,26 @@ def change_rank(flat: Tensor, layout: LoRALayout, target: LoRALayout) -> tuple[T
 
 
 def align(flat: Tensor, start: Tensor, layout: LoRALayout) -> Tensor:
-    """LoRAs (..., numel) with each module's factors turned towards those of a shared start (numel,); ΔW is kept.
+    """Turn each module's factors towards those of a shared start; ΔW is kept.
 
     Orthogonal Procrustes: down' = s R down and up' = up Rᵀ / s with the rotation R that brings down' closest to the
     start's down, and the scale s that gives both the same Frobenius norm. A module whose down is zero stays as it is.
+
+    Args:
+        flat: LoRAs (..., numel).
+        start: (numel,).
+        layout: Their layout.
+
+    Returns:
+        (..., numel).
+
+    Raises:
+        ValueError: LoRAs or start have another layout.
     """
     layout.check(flat)
     if start.shape != (layout.numel,):
         raise ValueError(
-            f"A start is one LoRA of {layout.numel} numbers, found a tensor of shape {tuple(start.shape)}."
+            f"A start is one LoRA of {layout.numel} weights, found a tensor of shape {tuple(start.shape)}."
         )
     result = torch.empty_like(flat)
     for downs, ups in layout.by_shape():

@@ -2,10 +2,9 @@
 
 A LoRA that does not fit the layout in every module is refused. ComfyUI would warn, skip what it cannot match and go on
 without it, and would accept a factor whose two sides are swapped as long as the number of elements agrees: both end in
-silently wrong pictures.
+silently wrong images.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -16,7 +15,8 @@ from torch import Tensor
 from ..files import read_tensors, write_tensors
 from .layout import Factors, LoRALayout, LoRAModule
 
-Format = Literal["kohya", "peft"]
+Format = Literal["kohya", "peft", "diffusers"]
+"""Names of a LoRA file's tensors: kohya's (ComfyUI), or PEFT's, which diffusers reads and gives its name to."""
 
 # Suffixes in use: kohya; PEFT, as saved and as held by a live model; diffusers before PEFT
 DOWN = ("lora_down.weight", "lora_A.weight", "lora_A.default.weight", "lora.down.weight")
@@ -24,39 +24,39 @@ UP = ("lora_up.weight", "lora_B.weight", "lora_B.default.weight", "lora.up.weigh
 SUFFIXES = {
     suffix: role for role, suffixes in (("down", DOWN), ("up", UP), ("alpha", ("alpha",))) for suffix in suffixes
 }
-BLOCKS = re.compile(r"^(down_blocks|up_blocks)\.(\d+)\.attentions\.(\d+)\.")
-LAYERS_PER_BLOCK = 2  # of SDXL's U-Net; the block numbers of ldm names depend on it
-
-
-def ldm_name(name: str) -> str:
-    """A diffusers module name as SDXL's single-file checkpoints number it: ``input_blocks.4.1.…``."""
-    if name.startswith("mid_block.attentions.0."):
-        return name.replace("mid_block.attentions.0.", "middle_block.1.", 1)
-    match = BLOCKS.match(name)
-    if match is None:
-        return name
-    stage, block, layer = match[1], int(match[2]), int(match[3])
-    number = block * (LAYERS_PER_BLOCK + 1) + layer
-    prefix = f"input_blocks.{number + 1}.1." if stage == "down_blocks" else f"output_blocks.{number}.1."
-    return prefix + name[match.end() :]
-
-
-def known_names(module: LoRAModule) -> list[str]:
-    """Every spelling of a module that :func:`read_lora` understands, without the suffix of the factor."""
-    diffusers, ldm = module.name, ldm_name(module.name)
-    flat = [f"lora_unet_{name.replace('.', '_')}" for name in (diffusers, ldm)]
-    dotted = [prefix + diffusers for prefix in ("unet.", "", "base_model.model.", "base_model.model.unet.")]
-    return [*flat, *dotted, f"diffusion_model.{ldm}", f"diffusion_model.{diffusers}"]
 
 
 def read_lora(source: str | Path | Mapping[str, Tensor], layout: LoRALayout) -> Tensor:
-    """A LoRA file or state dict as one flat vector ``(numel,)`` float32, alpha / rank folded into the up factors.
+    """Read a LoRA as one flat vector.
 
-    Raises ValueError naming the first module or key that does not fit the layout.
+    Args:
+        source: A file, or tensors by their names in any format.
+        layout: The layout that the LoRA has to fit.
+
+    Returns:
+        (numel,) float32, alpha / rank folded into the up factors.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is something else, or a module or key does not fit the layout; the first is named.
     """
     tensors = source if isinstance(source, Mapping) else read_tensors(source)[0]
-    found: dict[str, dict[str, Tensor]] = {module.name: {} for module in layout.modules}
-    modules = {name: module.name for module in layout.modules for name in known_names(module)}
+    found = _by_module(tensors, layout)
+    flat = layout.flatten(
+        {module.name: _fold_alpha(module, found[module.name], layout.rank) for module in layout.modules}
+    )
+    if not flat.isfinite().all():
+        broken = next(
+            name for name, factors in layout.unflatten(flat).items() if not all(f.isfinite().all() for f in factors)
+        )
+        raise ValueError(f"The LoRA holds NaN or infinite values, first in {broken}.")
+    return flat
+
+
+def _by_module(tensors: Mapping[str, Tensor], layout: LoRALayout) -> dict[str, dict[str, Tensor]]:
+    """Sort tensors by module and role (down, up, alpha), and refuse what the layout lacks or has besides."""
+    found: dict[str, dict[str, Tensor]] = {name: {} for name in layout.names}
+    modules = {known: name for name in layout.names for known in layout.base.known_names(name)}
     unknown = []
     for key, tensor in tensors.items():
         suffix = next((suffix for suffix in SUFFIXES if key.endswith(f".{suffix}")), None)
@@ -67,7 +67,6 @@ def read_lora(source: str | Path | Mapping[str, Tensor], layout: LoRALayout) -> 
         if SUFFIXES[suffix] in found[module]:
             raise ValueError(f"The LoRA holds {module} twice, the second time as {key}.")
         found[module][SUFFIXES[suffix]] = tensor
-
     missing = [name for name, parts in found.items() if not parts]
     if len(missing) == len(layout.modules):
         raise ValueError(
@@ -80,18 +79,10 @@ def read_lora(source: str | Path | Mapping[str, Tensor], layout: LoRALayout) -> 
             f"The LoRA holds {len(unknown)} tensors outside the {len(layout.modules)} modules of the layout, "
             f"first {unknown[0]}."
         )
-    flat = layout.flatten(
-        {module.name: fold_alpha(module, found[module.name], layout.rank) for module in layout.modules}
-    )
-    if not flat.isfinite().all():
-        broken = next(
-            name for name, factors in layout.unflatten(flat).items() if not all(f.isfinite().all() for f in factors)
-        )
-        raise ValueError(f"The LoRA holds NaN or infinite numbers, first in {broken}.")
-    return flat
+    return found
 
 
-def fold_alpha(module: LoRAModule, parts: Mapping[str, Tensor], rank: int) -> Factors:
+def _fold_alpha(module: LoRAModule, parts: Mapping[str, Tensor], rank: int) -> Factors:
     """Check one module's factors against its shapes and multiply the up factor by alpha / rank (1 without alpha)."""
     for role in ("down", "up"):
         if role not in parts:
@@ -114,27 +105,34 @@ def fold_alpha(module: LoRAModule, parts: Mapping[str, Tensor], rank: int) -> Fa
 
 
 def lora_state_dict(flat: Tensor, layout: LoRALayout, format: Format = "kohya") -> dict[str, Tensor]:
-    """A flat LoRA ``(numel,)`` as tensors under kohya names (ComfyUI, alpha = rank) or PEFT names (diffusers).
+    """Name the factors of a flat LoRA as a file does.
 
-    Every tensor is contiguous and owns its storage, as ComfyUI's core SaveLoRA demands.
+    Args:
+        flat: (numel,).
+        layout: The LoRA's layout.
+        format: See `Format`; kohya's tensors include alpha = rank.
+
+    Returns:
+        Tensors that are contiguous and own their storage, as ComfyUI's core SaveLoRA demands.
+
+    Raises:
+        ValueError: The vector is not one LoRA of the layout, or there is no such format.
     """
     if flat.ndim != 1:
         raise ValueError(
-            f"One LoRA is a vector of {layout.numel} numbers, found a tensor of shape {tuple(flat.shape)}."
+            f"One LoRA is a vector of {layout.numel} weights, found a tensor of shape {tuple(flat.shape)}."
         )
+    if format not in ("kohya", "peft", "diffusers"):
+        raise ValueError(f"A LoRA is written in the format 'kohya' (ComfyUI) or 'peft' (diffusers), found {format!r}.")
     tensors = {}
     for name, (down, up) in layout.unflatten(flat.detach()).items():
         if format == "kohya":
-            base, suffixes = f"lora_unet_{name.replace('.', '_')}", ("lora_down.weight", "lora_up.weight")
-            tensors[f"{base}.alpha"] = torch.tensor(float(layout.rank), dtype=flat.dtype)
-        elif format == "peft":
-            base, suffixes = f"unet.{name}", ("lora_A.weight", "lora_B.weight")
+            key, suffixes = layout.base.kohya_name(name), ("lora_down.weight", "lora_up.weight")
+            tensors[f"{key}.alpha"] = torch.tensor(float(layout.rank), dtype=flat.dtype)
         else:
-            raise ValueError(
-                f"A LoRA is written in the format 'kohya' (ComfyUI) or 'peft' (diffusers), found {format!r}."
-            )
+            key, suffixes = layout.base.peft_name(name), ("lora_A.weight", "lora_B.weight")
         for suffix, factor in zip(suffixes, (down, up), strict=True):
-            tensors[f"{base}.{suffix}"] = factor.clone(memory_format=torch.contiguous_format)
+            tensors[f"{key}.{suffix}"] = factor.clone(memory_format=torch.contiguous_format)
     return tensors
 
 
@@ -145,6 +143,18 @@ def save_lora(
     format: Format = "kohya",
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a flat LoRA ``(numel,)`` as a safetensors file, atomically; ``metadata`` says what made it."""
+    """Write a flat LoRA (numel,) as a safetensors file, whole or not at all.
+
+    Args:
+        path: The file.
+        flat: (numel,).
+        layout: The LoRA's layout.
+        format: See `Format`.
+        metadata: What the file's header holds besides.
+
+    Raises:
+        ValueError: See `lora_state_dict`.
+        OSError: The system refuses: disk full, no permission.
+    """
     tensors = {name: tensor.cpu() for name, tensor in lora_state_dict(flat, layout, format).items()}
     write_tensors(path, tensors, metadata)

@@ -1,12 +1,10 @@
-"""The layout of a LoRA: which linear layers of a U-Net it changes, in what order, and at what rank.
+"""The layout of a LoRA: which linear layers of a base model it changes, in what order, and at what rank.
 
-A layout turns a LoRA into one flat vector and back. Per module the vector holds the down factor ``(rank, in)`` and
-then the up factor ``(out, rank)``, both row-major; modules follow one another in the order down blocks, middle block,
-up blocks. The paper does not say which layers its LoRAs target: attention projections, with the feed-forward layers as
-an option, are our choice.
+A layout turns a LoRA into one flat vector and back. Per module the vector holds the down factor (rank, in) and then
+the up factor (out, rank), both row-major; modules follow one another along the signal. Which layers are targets, and
+how they are called, is the base model's part (`base_model`).
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,35 +13,22 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-ATTENTION = re.compile(r"\.transformer_blocks\.\d+\.attn[12]\.to_(q|k|v|out\.0)$")
-FEED_FORWARD = re.compile(r"\.transformer_blocks\.\d+\.ff\.net\.(0\.proj|2)$")
-STAGES = ("down_blocks", "mid_block", "up_blocks")
+from .base_model import SDXL, BaseModel, base_model
 
-Factors = tuple[Tensor, Tensor]  # down (..., rank, in), up (..., out, rank)
-
-SDXL_UNET: dict[str, Any] = {
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "block_out_channels": [320, 640, 1280],
-    "layers_per_block": 2,
-    "transformer_layers_per_block": [1, 2, 10],
-    "attention_head_dim": [5, 10, 20],
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-"""What decides which layers SDXL's U-Net has, as its published configuration says."""
+Factors = tuple[Tensor, Tensor]
+"""down (..., rank, in), up (..., out, rank)."""
 
 
 @dataclass(frozen=True)
 class LoRAModule:
-    """One target layer by its diffusers name, ``down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q``."""
+    """One target layer."""
 
     name: str
+    """Its name in diffusers, `down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q`."""
     in_features: int
+    """Width of its input."""
     out_features: int
+    """Width of its output."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.in_features} → {self.out_features})"
@@ -51,10 +36,14 @@ class LoRAModule:
 
 @dataclass(frozen=True)
 class LoRALayout:
-    """The ordered target modules and their common rank. Equal layouts hold interchangeable LoRAs."""
+    """The ordered target modules and their common rank. LoRAs of equal layouts are interchangeable."""
 
     modules: tuple[LoRAModule, ...]
+    """The target layers, in the order of the flat vector."""
     rank: int
+    """Rank of every module's factors."""
+    base_model: str = SDXL.name
+    """Name of the base model, one of `base_model.BASE_MODELS`."""
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -63,51 +52,76 @@ class LoRALayout:
             raise ValueError("A LoRA layout needs at least one target module, found none.")
         if len(set(self.names)) != len(self.modules):
             raise ValueError("A LoRA layout names each module once, found a name twice.")
+        base_model(self.base_model)
 
     @classmethod
-    def from_unet(cls, unet: nn.Module, rank: int, feed_forward: bool = False) -> Self:
-        """The attention projections of a diffusers U-Net, and its feed-forward layers if asked for."""
-        targets = [ATTENTION, FEED_FORWARD] if feed_forward else [ATTENTION]
+    def from_network(
+        cls, network: nn.Module, rank: int, feed_forward: bool = False, base: BaseModel | None = None
+    ) -> Self:
+        """List the targets in a base model's network.
+
+        Args:
+            network: Diffusers' network, for SDXL the U-Net; its weights are not needed.
+            rank: Rank of every module's factors.
+            feed_forward: Whether feed-forward layers are targets, too.
+            base: The base model; SDXL if not given.
+        """
+        base = base or SDXL()
         modules = [
             LoRAModule(name, layer.in_features, layer.out_features)
-            for name, layer in unet.named_modules()
-            if isinstance(layer, nn.Linear) and any(target.search(name) for target in targets)
+            for name, layer in network.named_modules()
+            if isinstance(layer, nn.Linear) and base.is_target(name, feed_forward)
         ]
-        # diffusers registers the up blocks before the middle block; we follow the signal
-        modules.sort(key=lambda module: STAGES.index(module.name.split(".")[0]))
-        return cls(tuple(modules), rank)
+        modules.sort(key=lambda module: base.stage(module.name))
+        return cls(tuple(modules), rank, base.name)
 
     @classmethod
-    def from_unet_config(cls, config: Mapping[str, Any], rank: int, feed_forward: bool = False) -> Self:
-        """The layout for a ``diffusers.UNet2DConditionModel`` configuration, built without weights (meta device)."""
-        from diffusers import UNet2DConditionModel  # costs seconds, and only this function needs it
+    def from_config(
+        cls, config: Mapping[str, Any] | None, rank: int, feed_forward: bool = False, base: BaseModel | None = None
+    ) -> Self:
+        """List the targets of a base model by its configuration, without weights.
 
-        with torch.device("meta"):
-            unet = UNet2DConditionModel.from_config(dict(config))
-        return cls.from_unet(unet, rank, feed_forward)
+        Args:
+            config: Diffusers' configuration of the network; None is the published one. SDXL's has 560 attention
+                projections of four shapes, 1,451,520 weights per rank.
+            rank: See `from_network`.
+            feed_forward: See `from_network`.
+            base: See `from_network`.
+        """
+        base = base or SDXL()
+        return cls.from_network(base.network(config), rank, feed_forward, base)
 
-    @classmethod
-    def sdxl(cls, rank: int, feed_forward: bool = False) -> Self:
-        """SDXL's layout: 560 attention projections of four shapes, 1,451,520 numbers per rank."""
-        return cls.from_unet_config(SDXL_UNET, rank, feed_forward)
+    @property
+    def base(self) -> BaseModel:
+        """The base model."""
+        return base_model(self.base_model)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
+        """Names of the modules."""
         return tuple(module.name for module in self.modules)
 
     @cached_property
     def factor_sizes(self) -> tuple[int, ...]:
-        """Numbers in each factor, in flat order: down and up of the first module, down and up of the second, …"""
+        """Sizes of the factors in flat order: down and up of the first module, down and up of the second and so on."""
         return tuple(self.rank * size for module in self.modules for size in (module.in_features, module.out_features))
 
     @cached_property
     def numel(self) -> int:
+        """Length of the flat vector."""
         return sum(self.factor_sizes)
 
     def flatten(self, factors: Mapping[str, Factors]) -> Tensor:
-        """Factors by module name, ``down (..., rank, in)`` and ``up (..., out, rank)``, to ``(..., numel)``.
+        """Join factors to the flat vector.
 
-        Raises ValueError naming the first module that is missing, unknown or of another shape.
+        Args:
+            factors: By module name, down (..., rank, in) and up (..., out, rank).
+
+        Returns:
+            (..., numel).
+
+        Raises:
+            ValueError: A module is missing, unknown or of another shape; the first is named.
         """
         unknown = [name for name in factors if name not in self.names]
         missing = [name for name in self.names if name not in factors]
@@ -126,7 +140,11 @@ class LoRALayout:
         return torch.cat(parts, dim=-1)
 
     def unflatten(self, flat: Tensor) -> dict[str, Factors]:
-        """``(..., numel)`` to views ``down (..., rank, in)``, ``up (..., out, rank)`` by module name."""
+        """View (..., numel) as down (..., rank, in) and up (..., out, rank) by module name.
+
+        Raises:
+            ValueError: The vector has another length.
+        """
         self.check(flat)
         parts = iter(flat.split(self.factor_sizes, dim=-1))
         return {
@@ -138,17 +156,24 @@ class LoRALayout:
         }
 
     def check(self, flat: Tensor) -> None:
-        """Raise ValueError unless the last dimension of ``flat`` is this layout's number count."""
+        """Check that the last dimension of a tensor is the length of the flat vector.
+
+        Raises:
+            ValueError: It is not.
+        """
         if flat.ndim == 0 or flat.shape[-1] != self.numel:
             raise ValueError(
-                f"A flat LoRA of this layout has {self.numel} numbers ({len(self.modules)} modules, rank {self.rank}), "
+                f"A flat LoRA of this layout has {self.numel} weights ({len(self.modules)} modules, rank {self.rank}), "
                 f"found a tensor of shape {tuple(flat.shape)}."
             )
 
     def by_shape(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Per distinct (in, out): flat indices of the downs ``(modules, rank, in)`` and ups ``(modules, out, rank)``.
+        """Iterate over the distinct shapes (in, out) of modules.
 
-        Lets a formula over modules run as a few batched operations (SDXL has 560 modules but only four shapes).
+        Lets a formula over modules run as a few batched operations: SDXL has 560 modules but only four shapes.
+
+        Yields:
+            Flat indices of the downs (modules, rank, in) and of the ups (modules, out, rank).
         """
         factors = self.unflatten(torch.arange(self.numel))
         for shape in dict.fromkeys((module.in_features, module.out_features) for module in self.modules):
@@ -156,7 +181,9 @@ class LoRALayout:
             yield torch.stack([down for down, _ in alike]), torch.stack([up for _, up in alike])
 
     def difference(self, other: "LoRALayout") -> str | None:
-        """What first distinguishes ``other`` from this layout, in words; None if nothing does."""
+        """Describe what first distinguishes `other` from this layout; None if nothing does."""
+        if self.base_model != other.base_model:
+            return f"base model {other.base_model} instead of {self.base_model}"
         if self.rank != other.rank:
             return f"rank {other.rank} instead of {self.rank}"
         for position, (own, found) in enumerate(zip(self.modules, other.modules, strict=False)):
@@ -170,10 +197,17 @@ class LoRALayout:
         return None
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready description; :meth:`from_dict` reads it."""
-        return {"rank": self.rank, "modules": [[m.name, m.in_features, m.out_features] for m in self.modules]}
+        """Describe the layout in JSON's types, for `from_dict`."""
+        modules = [[m.name, m.in_features, m.out_features] for m in self.modules]
+        return {"base_model": self.base_model, "rank": self.rank, "modules": modules}
 
     @classmethod
     def from_dict(cls, description: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_dict` wrote."""
-        return cls(tuple(LoRAModule(*module) for module in description["modules"]), int(description["rank"]))
+        """Read what `to_dict` wrote; without a base model it is SDXL.
+
+        Raises:
+            KeyError: Rank or modules are missing.
+            ValueError: This version does not know the base model, or the layout is impossible.
+        """
+        modules = tuple(LoRAModule(*module) for module in description["modules"])
+        return cls(modules, int(description["rank"]), description.get("base_model", SDXL.name))

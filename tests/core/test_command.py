@@ -1,4 +1,4 @@
-"""The command that makes a LoRA file from pictures, on the miniature's weights."""
+"""The command `difflora`, on the miniature's weights."""
 
 import json
 import sys
@@ -10,21 +10,24 @@ import pytest
 import torch
 from PIL import Image
 
-from difflora_core.command import add_arguments, picture_files, run
+from difflora_core import command
+from difflora_core.autoencoder.lae_file import save_lae
+from difflora_core.command import describe_file, image_files, main
 from difflora_core.files import read_tensors
 from difflora_core.lora.file_formats import read_lora
-from difflora_core.model import HEADER, DiffLoRA
-from miniature.personal.held_out import CHECKPOINT
+from difflora_core.lora.lora import METADATA_KEY, LoRA
+from difflora_core.model import DiffLoRA
+from miniature.paths import DIFFLORA_CHECKPOINT, WEIGHTS
 from miniature.world.drawing import draw, draw_empty
-from miniature.world.people import person, reference_scene, split_people
-from training.__main__ import COMMANDS, main
+from miniature.world.people import person, split_people
+from miniature.world.scenes import reference_scene
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Three pictures of a validation person, one of nobody, one that is none, and a letter."""
+    """Three images of a validation person, one of nobody, one that is none, and a letter."""
     torch.set_num_threads(1)
-    made, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    made, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     who = person(split_people("validation")[0])
     for name in ("a.png", "b.PNG", "c.png"):
         Image.fromarray(draw(who, reference_scene(rng)).image).save(made / name, format="PNG")
@@ -36,8 +39,10 @@ def folder(tmp_path_factory) -> Path:
 
 def personalize(*words: object) -> None:
     parser = ArgumentParser()
-    add_arguments(parser)
-    arguments = parser.parse_args([str(word) for word in ("--checkpoint", CHECKPOINT, "--device", "cpu", *words)])
+    command.add_personalize(parser)
+    arguments = parser.parse_args(
+        [str(word) for word in ("--checkpoint", DIFFLORA_CHECKPOINT, "--device", "cpu", *words)]
+    )
     arguments.run(arguments)
 
 
@@ -46,18 +51,18 @@ def test_a_folder_becomes_the_lora_that_the_library_makes(tmp_path, folder, caps
     personalize(
         folder, "--out", out, "--steps", 2, "--samples", 2, "--guidance", 1.5, "--latent-scale", 1.1, "--seed", 3
     )
-    model = DiffLoRA.load(CHECKPOINT)
-    pictures = [Image.open(folder / name) for name in ("a.png", "b.PNG", "c.png")]
+    model = DiffLoRA.load(DIFFLORA_CHECKPOINT)
+    images = [Image.open(folder / name) for name in ("a.png", "b.PNG", "c.png")]
     settings = {"steps": 2, "samples": 2, "guidance_scale": 1.5, "latent_scale": 1.1}
-    expected = model.personalize(pictures, generator=torch.Generator().manual_seed(3), **settings)
+    expected = model.personalize(images, generator=torch.Generator().manual_seed(3), **settings)
     torch.testing.assert_close(read_lora(out, model.layout), expected.flat)
-    assert json.loads(read_tensors(out)[1][HEADER]) == {"references": 3, "seed": 3, **settings}
-    told = capsys.readouterr()
-    assert "from 3 of 5 pictures" in told.out
-    assert "no face" in told.err
-    assert "nobody.png" in told.err
-    assert "unreadable" in told.err
-    assert "broken.jpg" in told.err
+    assert json.loads(read_tensors(out)[1][METADATA_KEY]) == {"references": 3, "seed": 3, **settings}
+    output = capsys.readouterr()
+    assert "from 3 of 5 images" in output.out
+    assert "no face" in output.err
+    assert "nobody.png" in output.err
+    assert "unreadable" in output.err
+    assert "broken.jpg" in output.err
     assert not list(out.parent.glob(".*"))
 
 
@@ -66,19 +71,19 @@ def test_single_files_and_diffusers_names(tmp_path, folder):
     personalize(folder / "a.png", folder / "c.png", "--out", out, "--steps", 1, "--format", "diffusers")
     tensors, metadata = read_tensors(out)
     assert all(name.startswith("unet.") for name in tensors)
-    assert json.loads(metadata[HEADER])["references"] == 2
+    assert json.loads(metadata[METADATA_KEY])["references"] == 2
 
 
 @pytest.mark.parametrize("names", [["nobody.png"], ["broken.jpg", "nobody.png"]])
-def test_without_a_usable_picture_nothing_is_written(tmp_path, folder, names):
+def test_without_a_usable_image_nothing_is_written(tmp_path, folder, names):
     out = tmp_path / "person.safetensors"
-    with pytest.raises(ValueError, match=f"none of the {len(names)} pictures can be used; the first: .*{names[0]}"):
+    with pytest.raises(ValueError, match=f"none of the {len(names)} images can be used; the first: .*{names[0]}"):
         personalize(*(folder / name for name in names), "--out", out)
     assert not list(tmp_path.iterdir())
 
 
-def test_impossible_settings_are_refused_before_any_picture_is_read(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr("difflora_core.command.embed", lambda *_: pytest.fail("pictures were read"))
+def test_impossible_settings_are_refused_before_any_image_is_read(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr("difflora_core.model.encode_references", lambda *_, **__: pytest.fail("images were read"))
     for setting in (
         ("--steps", 0),
         ("--steps", 10_000),
@@ -96,12 +101,12 @@ def test_what_is_no_file_for_a_lora_is_refused(tmp_path, folder, out):
         personalize(folder, "--out", tmp_path / out)
 
 
-def test_places_without_pictures_are_named(tmp_path):
+def test_places_without_images_are_named(tmp_path):
     (tmp_path / "inside").mkdir()
-    with pytest.raises(ValueError, match="holds no pictures: expected files of jpg"):
-        picture_files([tmp_path])
+    with pytest.raises(ValueError, match="holds no images: expected files of jpg"):
+        image_files([tmp_path])
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        picture_files([tmp_path / "nowhere"])
+        image_files([tmp_path / "nowhere"])
 
 
 def test_a_gpu_that_is_not_there_is_refused(tmp_path, folder, monkeypatch):
@@ -110,12 +115,66 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path, folder, monkeypatch):
         personalize(folder, "--out", tmp_path / "person.safetensors", "--device", "cuda:1")
 
 
-def test_it_is_a_command_whose_errors_are_one_line(tmp_path, folder, monkeypatch, capsys):
-    assert COMMANDS["personalize"][0] == "difflora_core.command"
-    words = ["personalize", folder, "--out", tmp_path / "p.safetensors", "--checkpoint", folder / "a.png"]
-    monkeypatch.setattr(sys, "argv", ["training", *map(str, words)])
-    assert main() == 1
-    told = capsys.readouterr().err
-    assert "not a safetensors file" in told
-    assert "Traceback" not in told
-    assert run.__module__ == "difflora_core.command"
+def run(monkeypatch, *words: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["difflora", *map(str, words)])
+    return main()
+
+
+def test_errors_are_one_line(tmp_path, folder, monkeypatch, capsys):
+    words = ("personalize", folder, "--out", tmp_path / "p.safetensors", "--checkpoint", folder / "a.png")
+    assert run(monkeypatch, *words) == 1
+    output = capsys.readouterr().err
+    assert "not a safetensors file" in output
+    assert "Traceback" not in output
+
+
+def test_info_describes_a_checkpoint(monkeypatch, capsys):
+    assert run(monkeypatch, "info", DIFFLORA_CHECKPOINT) == 0
+    output = capsys.readouterr().out
+    for fact in (
+        "DiffLoRA checkpoint",
+        "base model sdxl, 70 modules, rank 4, 84,224 weights",
+        "LAE: conv, latent 18 × 16, compression 292 to 1",
+        "DiT: 4 layers, width 144",
+        "face encoder: miniature",
+        "recommended sampling: 1 steps",
+        "teachers: 1008",
+    ):
+        assert fact in output
+
+
+def test_info_describes_loras(tmp_path):
+    model = DiffLoRA.load(DIFFLORA_CHECKPOINT)
+    flat = model.decode(torch.zeros(1, 18, 16))[0]
+    LoRA(flat, model.layout, {"seed": 7, "references": 2}).save(tmp_path / "own.safetensors", "peft")
+    own = "\n".join(describe_file(tmp_path / "own.safetensors"))
+    assert "LoRA made by DiffLoRA" in own
+    assert "names: PEFT or diffusers, 70 modules, rank 4" in own
+    assert "made by: seed 7, references 2" in own
+    other = "\n".join(describe_file(WEIGHTS / "loras" / "miniature_blue_beanie.safetensors"))
+    assert "LoRA of other origin" in other
+    assert "names: kohya, 70 modules, rank 2" in other
+
+
+def test_info_describes_an_autoencoder(tmp_path):
+    save_lae(tmp_path / "lae.safetensors", DiffLoRA.load(DIFFLORA_CHECKPOINT).lae, {"people": 40})
+    facts = describe_file(tmp_path / "lae.safetensors")
+    assert "LoRA autoencoder (LAE)" in facts[0]
+    assert "  people: 40" in facts
+
+
+def test_info_refuses_other_files(monkeypatch, capsys, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear diary", encoding="utf-8")
+    for file, message in (
+        (WEIGHTS / "judge.safetensors", "neither a DiffLoRA checkpoint nor a LoRA"),
+        (tmp_path / "letter.txt", "not a safetensors file"),
+        (tmp_path / "gone.safetensors", "no file"),
+    ):
+        assert run(monkeypatch, "info", file) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_help_needs_no_subcommand(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "--help")
+    assert "personalize" in capsys.readouterr().out

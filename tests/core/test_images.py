@@ -1,4 +1,4 @@
-"""Pictures of every awkward kind, written by Pillow, and names of every awkward kind."""
+"""Images of every awkward kind, written by Pillow, and names of every awkward kind."""
 
 import io
 import os
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from difflora_core.images import printable, read_picture
+from difflora_core.images import image_batch, printable, read_image, rgb_array
 from training.lora_dataset.item_names import item_name
 from training.lora_dataset.manifest import Manifest, Record
 
@@ -26,19 +27,19 @@ def gradient() -> Image.Image:
 
 
 def difference(a: Image.Image, b: Image.Image) -> float:
-    """Largest difference of two pictures' pixels, in grey values of 0 to 255."""
+    """Largest difference of two images' pixels, in gray values of 0 to 255."""
     return float(np.abs(np.asarray(a, np.int16) - np.asarray(b, np.int16)).max())
 
 
 def test_a_plain_picture_comes_out_as_it_is(gradient, tmp_path):
     gradient.save(tmp_path / "a.png")
-    assert difference(read_picture(tmp_path / "a.png"), gradient) == 0
+    assert difference(read_image(tmp_path / "a.png"), gradient) == 0
 
 
 def test_bytes_are_read_like_files(gradient):
     content = io.BytesIO()
     gradient.save(content, "PNG")
-    assert difference(read_picture(content.getvalue()), gradient) == 0
+    assert difference(read_image(content.getvalue()), gradient) == 0
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -52,7 +53,7 @@ def test_exif_orientation_is_applied(gradient, tmp_path, orientation):
     exif[0x0112] = orientation
     stored = gradient if undo is None else gradient.transpose(undo)
     stored.save(tmp_path / "a.png", exif=exif)
-    read = read_picture(tmp_path / "a.png")
+    read = read_image(tmp_path / "a.png")
     assert read.size == gradient.size
     assert difference(read, gradient) == 0
     assert not read.getexif()
@@ -63,32 +64,32 @@ def test_an_animation_gives_its_first_frame(gradient, tmp_path):
     gradient.save(tmp_path / "a.webp", save_all=True, append_images=[second], lossless=True)
     with Image.open(tmp_path / "a.webp") as image:
         assert image.n_frames == 2
-    assert difference(read_picture(tmp_path / "a.webp"), gradient) == 0
+    assert difference(read_image(tmp_path / "a.webp"), gradient) == 0
 
 
 def test_cmyk(gradient, tmp_path):
     gradient.convert("CMYK").save(tmp_path / "a.jpg", quality=100, subsampling=0)
-    assert difference(read_picture(tmp_path / "a.jpg"), gradient) < 12
+    assert difference(read_image(tmp_path / "a.jpg"), gradient) < 12
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
-    grey = np.linspace(0, 65535, 32 * 48).astype(np.uint16).reshape(32, 48)
-    Image.fromarray(grey).save(tmp_path / "a.png")
-    read = np.asarray(read_picture(tmp_path / "a.png"))
-    assert np.abs(read[..., 0] - grey / 257.0).max() <= 1
+    gray = np.linspace(0, 65535, 32 * 48).astype(np.uint16).reshape(32, 48)
+    Image.fromarray(gray).save(tmp_path / "a.png")
+    read = np.asarray(read_image(tmp_path / "a.png"))
+    assert np.abs(read[..., 0] - gray / 257.0).max() <= 1
 
 
 @pytest.mark.parametrize("largest", [1.0, 255.0])
 def test_floats_are_scaled(tmp_path, largest):
     Image.fromarray(np.linspace(0, largest, 32 * 48, dtype=np.float32).reshape(32, 48)).save(tmp_path / "a.tiff")
-    read = np.asarray(read_picture(tmp_path / "a.tiff"))
+    read = np.asarray(read_image(tmp_path / "a.tiff"))
     assert (read.min(), read.max()) == (0, 255)
 
 
 def test_a_palette(gradient, tmp_path):
     palette = gradient.quantize(16)
     palette.save(tmp_path / "a.gif")
-    assert difference(read_picture(tmp_path / "a.gif"), palette.convert("RGB")) == 0
+    assert difference(read_image(tmp_path / "a.gif"), palette.convert("RGB")) == 0
 
 
 def test_transparent_parts_become_white(gradient, tmp_path):
@@ -96,21 +97,21 @@ def test_transparent_parts_become_white(gradient, tmp_path):
     alpha.paste(0, (0, 0, 24, 32))
     gradient.putalpha(alpha)
     gradient.save(tmp_path / "a.png")
-    read = np.asarray(read_picture(tmp_path / "a.png"))
+    read = np.asarray(read_image(tmp_path / "a.png"))
     assert (read[:, :24] == 255).all()
     assert (read[:, 24:] == np.asarray(gradient)[:, 24:, :3]).all()
 
 
-def test_grey_and_bitmaps(tmp_path):
+def test_gray_and_bitmaps(tmp_path):
     Image.new("1", (32, 32), 1).save(tmp_path / "bits.png")
-    Image.new("L", (32, 32), 77).save(tmp_path / "grey.png")
-    assert (np.asarray(read_picture(tmp_path / "bits.png")) == 255).all()
-    assert (np.asarray(read_picture(tmp_path / "grey.png")) == 77).all()
+    Image.new("L", (32, 32), 77).save(tmp_path / "gray.png")
+    assert (np.asarray(read_image(tmp_path / "bits.png")) == 255).all()
+    assert (np.asarray(read_image(tmp_path / "gray.png")) == 77).all()
 
 
-def test_damaged_exif_does_not_cost_the_picture(gradient, tmp_path):
+def test_damaged_exif_does_not_cost_the_image(gradient, tmp_path):
     gradient.save(tmp_path / "a.png", exif=b"Exif\x00\x00nothing of the kind")
-    assert difference(read_picture(tmp_path / "a.png"), gradient) == 0
+    assert difference(read_image(tmp_path / "a.png"), gradient) == 0
 
 
 def png_that_claims(width: int, height: int) -> bytes:
@@ -126,40 +127,40 @@ def png_that_claims(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("side", [12_000, 60_000])  # beyond our limit, and beyond the one that Pillow itself refuses
 def test_a_decompression_bomb_is_refused_before_it_is_unpacked(side):
     with pytest.raises(ValueError, match="bomb is too large"):
-        read_picture(png_that_claims(side, side), "bomb")
+        read_image(png_that_claims(side, side), "bomb")
 
 
 def test_a_strip_is_refused():
-    with pytest.raises(ValueError, match="strip has 4000 × 20 pixels: no room for a face"):
-        read_picture(png_that_claims(4000, 20), "strip")
+    with pytest.raises(ValueError, match="strip has 4000 × 20 pixels: too small or too narrow for a face"):
+        read_image(png_that_claims(4000, 20), "strip")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF"])
-def test_a_truncated_picture_is_named(tmp_path, kind):
+def test_a_truncated_image_is_named(tmp_path, kind):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     content = io.BytesIO()
     Image.fromarray(noise).save(content, kind)
     (tmp_path / "cut.bin").write_bytes(content.getvalue()[: len(content.getvalue()) // 2])
-    with pytest.raises(ValueError, match=r"cut\.bin is (damaged or cut off|no picture)"):
-        read_picture(tmp_path / "cut.bin")
+    with pytest.raises(ValueError, match=r"cut\.bin is (damaged or cut off|no image)"):
+        read_image(tmp_path / "cut.bin")
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"", "is empty"), (b"no picture at all", "is no picture"), (None, "is not there")]
+    ("content", "message"), [(b"", "is empty"), (b"no image at all", "is no image"), (None, "is not there")]
 )
-def test_what_is_no_picture_is_named(tmp_path, content, message):
+def test_what_is_no_image_is_named(tmp_path, content, message):
     path = tmp_path / "what\nnow.jpg"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"what\\nnow\.jpg {message}"):
-        read_picture(path)
+        read_image(path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(ValueError, match="not a file"):
-        read_picture(tmp_path / "pipe.png")
+        read_image(tmp_path / "pipe.png")
 
 
 AWKWARD = [
@@ -188,3 +189,36 @@ def test_printable_text_is_one_line_of_utf8():
     shown = printable("Zoë\n李\udce9")
     assert shown == "Zoë\\n李\\udce9"
     Path(shown).name.encode("utf-8")
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 8, 3), (8, 8, 3), (1, 8, 8, 2)])
+def test_what_is_no_batch_of_images_is_refused(shape):
+    with pytest.raises(ValueError, match="at least one image"):
+        image_batch(torch.zeros(shape))
+
+
+def test_nan_in_a_batch_is_refused():
+    images = torch.zeros(2, 8, 8, 3)
+    images[1, 3, 3, 0] = torch.nan
+    with pytest.raises(ValueError, match="image 2 of 2 holds NaN"):
+        image_batch(images)
+    with pytest.raises(ValueError, match=r"photo holds NaN"):
+        rgb_array(images[1], "photo")
+
+
+def test_every_form_of_an_image_is_the_same_array(gradient, tmp_path):
+    gradient.save(tmp_path / "a.png")
+    pixels = np.asarray(gradient.convert("RGB"))
+    floats = torch.from_numpy(pixels.copy()).float() / 255
+    with_alpha = torch.cat([floats, torch.rand(*floats.shape[:2], 1)], dim=-1)
+    for source in (gradient, pixels, floats, with_alpha, tmp_path / "a.png", str(tmp_path / "a.png")):
+        assert (rgb_array(source, "photo") == pixels).all()
+    assert (rgb_array(floats[..., :1], "photo") == pixels[..., :1]).all()
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), torch.zeros(8, 8, 2), torch.zeros(1, 8, 8, 3)]
+)
+def test_another_form_is_named(wrong):
+    with pytest.raises(ValueError, match=r"photo is .*expected"):
+        rgb_array(wrong, "photo")

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from difflora_core.autoencoder.config import LAEConfig
 from difflora_core.autoencoder.inverse import latents_of
-from difflora_core.autoencoder.model import LAE, LAEConfig
+from difflora_core.autoencoder.model import LAE
 
 
 @pytest.fixture

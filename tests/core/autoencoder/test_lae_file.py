@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from difflora_core.autoencoder.config import LAEConfig
 from difflora_core.autoencoder.lae_file import HEADER, load_lae, save_lae
-from difflora_core.autoencoder.model import LAE, LAEConfig
+from difflora_core.autoencoder.model import LAE
 from difflora_core.files import read_tensors, write_tensors
 
 CONFIG = LAEConfig(tokens=2, width=3, chunk=12, channels=4, hidden=8)
@@ -38,6 +39,16 @@ def test_statistics_stay_exact_in_half_precision(tmp_path, lae):
         assert torch.equal(tensors[name], tensor), name
 
 
+def test_loaded_in_half_precision_it_codes_in_float32(tmp_path, lae, loras):
+    save_lae(tmp_path / "lae.safetensors", lae)
+    rough = load_lae(tmp_path / "lae.safetensors", dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in rough.parameters()} == {torch.bfloat16}
+    assert torch.equal(rough.mean, lae.mean)
+    latents = rough.encode(loras)
+    assert latents.dtype == rough.decode(latents).dtype == torch.float32
+    torch.testing.assert_close(latents, lae.encode(loras), rtol=0, atol=0.05)
+
+
 @pytest.mark.parametrize(
     ("expected", "message"),
     [
@@ -58,7 +69,10 @@ def test_another_layout_or_configuration_is_refused(tmp_path, lae, expected, mes
     ("change", "message"),
     [
         ({"format": 2}, "format 2, this version reads up to 1"),
-        ({"config": {"kind": "conv", "wavelets": 3}}, "the setting 'wavelets', which this version doesn't know"),
+        (
+            {"config": {"kind": "conv", "wavelets": 3}},
+            "the lae configuration has 'wavelets', which this version doesn't know",
+        ),
         (None, "is no autoencoder"),
     ],
     ids=["newer format", "newer setting", "another file"],

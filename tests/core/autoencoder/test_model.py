@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from difflora_core.autoencoder.model import LAE, LAEConfig
+from difflora_core.autoencoder.config import LAEConfig
+from difflora_core.autoencoder.model import LAE
 from difflora_core.lora.layout import LoRALayout, LoRAModule
 
 CONFIG = LAEConfig(tokens=3, width=2, chunk=8, channels=6, hidden=8)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from difflora_core.autoencoder.baselines import strides_for
-from difflora_core.autoencoder.model import LAE, LAEConfig
-from difflora_core.autoencoder.token import tokens_of
+from difflora_core.autoencoder.config import LAEConfig
+from difflora_core.autoencoder.model import LAE
 from difflora_core.lora.layout import LoRALayout
 
 CONV = LAEConfig(tokens=160, width=121, chunk=2048, channels=32, hidden=256, groups=20, tied=True)
@@ -15,7 +15,7 @@ BYTES = 20  # per parameter: weights, gradient, Adam's two moments, EMA
 
 @pytest.fixture(scope="module")
 def sdxl() -> LoRALayout:
-    return LoRALayout.sdxl(4)
+    return LoRALayout.from_config(None, 4)
 
 
 def test_flat_and_back_is_exact(sdxl):
@@ -31,23 +31,6 @@ def test_ratio_and_size(sdxl, config):
         lae = LAE(sdxl, config)
     assert 290 < lae.compression_ratio < 310
     assert sum(p.numel() for p in lae.parameters()) * BYTES < 24e9 / 2  # the other half is for activations
-
-
-def test_tokens_are_modules_in_their_blocks(sdxl):
-    sizes, kinds, depths = tokens_of(sdxl, "module")
-    assert len(sizes) == 560
-    assert len(set(sizes)) == 4
-    assert max(kinds) + 1 == 8  # q, k, v, out of self- and cross-attention
-    assert max(depths) + 1 == 70
-    assert depths == sorted(depths)
-
-
-def test_tokens_are_blocks(sdxl):
-    sizes, kinds, depths = tokens_of(sdxl, "block")
-    assert len(sizes) == 70
-    assert sum(sum(token) for token in sizes) == sdxl.numel
-    assert len(set(sizes)) == 2  # 640 and 1280 channels
-    assert (set(kinds), depths) == ({0}, list(range(70)))
 
 
 def test_one_map_per_shape_is_much_smaller(sdxl):

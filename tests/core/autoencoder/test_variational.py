@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from difflora_core.autoencoder.model import LAE, LAEConfig
+from difflora_core.autoencoder.config import LAEConfig
+from difflora_core.autoencoder.model import LAE
 from difflora_core.autoencoder.staged import FIRST_LOG_VARIANCE
 
 CONV = LAEConfig(tokens=2, width=2, chunk=8, channels=6, hidden=8, groups=2, variational=True)
@@ -38,10 +39,10 @@ def test_encode_is_the_mean(layout, loras, config):
 @both
 def test_noise_only_with_a_generator(layout, loras, config):
     lae = fitted(layout, config, loras)
-    numbers = lae.normalize(loras)
-    plain, _, _ = lae.reconstruct(numbers)
+    normalized = lae.normalize(loras)
+    plain, _, _ = lae(normalized)
     torch.testing.assert_close(lae.restore(plain), lae.decode(lae.encode(loras)))
-    noisy = [lae.reconstruct(numbers, torch.Generator().manual_seed(seed))[0] for seed in (1, 1, 2)]
+    noisy = [lae(normalized, torch.Generator().manual_seed(seed))[0] for seed in (1, 1, 2)]
     assert torch.equal(noisy[0], noisy[1])
     assert not torch.equal(noisy[0], noisy[2])
     assert not torch.equal(noisy[0], plain)
@@ -51,7 +52,7 @@ def test_noise_only_with_a_generator(layout, loras, config):
 def test_the_noise_has_the_posterior_s_deviation(layout, loras, config):
     lae = fitted(layout, config, loras)
     many = lae.normalize(loras[:1]).expand(4000, -1)
-    noisy, _, _ = lae.reconstruct(many, torch.Generator().manual_seed(0))
+    noisy, _, _ = lae(many, torch.Generator().manual_seed(0))
     latents, _ = lae.posterior(noisy)  # exact: the decoder is the encoder's inverse on its own span
     expected = torch.full((2, 2), FIRST_LOG_VARIANCE).mul(0.5).exp()
     torch.testing.assert_close(latents.std(0), expected, rtol=0.05, atol=0)
@@ -59,16 +60,16 @@ def test_the_noise_has_the_posterior_s_deviation(layout, loras, config):
 
 def test_new_statistics_keep_the_variance_in_raw_latents(layout, loras):
     lae = fitted(layout, CONV, loras)
-    numbers = lae.normalize(loras)
-    before = lae.posterior(numbers)[1] + 2 * lae.latent_std.log()
+    normalized = lae.normalize(loras)
+    before = lae.posterior(normalized)[1] + 2 * lae.latent_std.log()
     lae.latent_std *= 3
-    torch.testing.assert_close(lae.posterior(numbers)[1] + 2 * lae.latent_std.log(), before)
+    torch.testing.assert_close(lae.posterior(normalized)[1] + 2 * lae.latent_std.log(), before)
 
 
 def test_without_the_option_there_is_no_variance(layout, loras):
     lae = fitted(layout, replace(CONV, variational=False), loras)
-    numbers = lae.normalize(loras)
-    assert lae.posterior(numbers)[1] is None
-    predicted, _, log_variance = lae.reconstruct(numbers, torch.Generator().manual_seed(0))
+    normalized = lae.normalize(loras)
+    assert lae.posterior(normalized)[1] is None
+    predicted, _, log_variance = lae(normalized, torch.Generator().manual_seed(0))
     assert log_variance is None
-    assert torch.equal(predicted, lae.reconstruct(numbers)[0])
+    assert torch.equal(predicted, lae(normalized)[0])

@@ -1,13 +1,12 @@
-"""The denoiser's switches: embeddings of what a token is, modulations ahead, checkpointing, compilation, dtypes."""
+"""The transformer: sizes, starts that training relies on, embeddings of tokens, checkpointing, compilation, dtypes."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from difflora_core.denoiser import dit
-from difflora_core.denoiser.dit import CONFIGURATIONS, DiT, DiTConfig, parameter_count, token_places
-from difflora_core.lora.layout import LoRALayout, LoRAModule
+from difflora_core.denoiser.config import CONFIGURATIONS, PAPER, DiTConfig
+from difflora_core.denoiser.dit import DiT, parameter_count
 
 SMALL = DiTConfig(tokens=3, latent_width=4, width=22, layers=2, heads=3, head_width=8, condition_width=10)
 
@@ -24,6 +23,44 @@ def network(config: DiTConfig = SMALL) -> DiT:
 def inputs(rows: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(1)
     return torch.randn(rows, 3, 4, generator=g), torch.arange(rows) * 300, torch.randn(rows, 10, generator=g)
+
+
+def test_the_papers_denoiser_has_16_layers_of_width_1454():
+    with torch.device("meta"):
+        network = DiT(PAPER)
+    assert len(network.blocks) == 16
+    assert network.position.shape[-1] == 1454
+    assert 1454 % PAPER.head_width != 0  # the head width is independent of the width
+    w, inner, hidden = 1454, 23 * 64, int(1454 * 4.0)
+    attention = (w + 1) * 3 * inner + 2 * 64 + (inner + 1) * w
+    block = attention + (w + 1) * hidden + (hidden + 1) * w + (w + 1) * 6 * w
+    ends = (128 + 1) * w + 160 * w + (256 + 1) * w + (w + 1) * w + (w + 1) * w + (w + 1) * 2 * w + (w + 1) * 128
+    assert sum(p.numel() for p in network.parameters()) == 16 * block + ends
+
+
+def test_an_untrained_denoiser_predicts_the_average_person():
+    network = DiT(SMALL)
+    out = network(torch.randn(2, 3, 4), torch.tensor([5, 900]), torch.randn(2, 10))
+    assert torch.equal(out, torch.zeros(2, 3, 4))
+
+
+def test_output_depends_on_time_condition_and_position():
+    torch.manual_seed(0)
+    network = DiT(SMALL)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x, c = torch.randn(1, 3, 4).expand(2, -1, -1), torch.randn(1, 10).expand(2, -1)
+    early_late = network(x, torch.tensor([1, 900]), c)
+    assert not torch.allclose(early_late[0], early_late[1])
+    other = network(x, torch.tensor([1, 1]), torch.cat([c[:1], -c[:1]]))
+    assert not torch.allclose(other[0], other[1])
+    same_tokens = network(torch.ones(1, 3, 4), torch.tensor([1]), c[:1])
+    assert not torch.allclose(same_tokens[0, 0], same_tokens[0, 1])
+
+
+def test_wrong_latents_are_refused_with_both_shapes():
+    with pytest.raises(ValueError, match=r"\(batch, 3, 4\), found \(1, 4, 3\)"):
+        DiT(SMALL)(torch.zeros(1, 4, 3), torch.tensor([0]), torch.zeros(1, 10))
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGURATIONS))
@@ -52,37 +89,15 @@ def test_type_and_depth_tell_tokens_apart():
     torch.testing.assert_close(out[0], out[2])
 
 
-@pytest.mark.parametrize("wrong", [{"token_types": (0, 1)}, {"token_depths": (0, 1, -1)}])
-def test_types_that_do_not_fit_the_tokens_are_refused(wrong):
-    with pytest.raises(ValueError, match="3 numbers from 0 on, one for each token"):
-        replace(SMALL, **wrong)
-
-
-def test_places_of_tokens_follow_the_layout():
-    names = (
-        "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q",
-        "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q",
-        "down_blocks.1.attentions.0.transformer_blocks.1.attn1.to_q",
-        "mid_block.attentions.0.transformer_blocks.0.attn2.to_q",
-    )
-    layout = LoRALayout(tuple(LoRAModule(name, 2, 2) for name in names), 1)
-    assert token_places(layout) == ((0, 1, 0, 1), (0, 0, 1, 2))
-    types, depths = token_places(layout, "block")
-    assert types == (0, 1, 2)  # other modules in each
-    assert depths == (0, 1, 2)
-
-
-@pytest.mark.parametrize("most", [2**24, 1])
-def test_modulations_ahead_change_nothing(monkeypatch, most):
-    monkeypatch.setattr(dit, "MOST_AHEAD", most)  # 1: one step at a time
+def test_latents_that_share_a_condition_stand_side_by_side():
     made = network()
-    noisy, _, conditions = inputs(4)
-    steps = torch.tensor([900, 500, 20])
+    noisy, times, condition = inputs(4)
     with torch.no_grad():
-        ahead = [made.denoise(noisy, step) for step in made.modulations(steps, conditions[:2], copies=2)]
-        for step, found in zip(steps, ahead, strict=True):
-            expected = made(noisy, step.expand(4), conditions[:2].repeat_interleave(2, dim=0))
-            torch.testing.assert_close(found, expected)
+        shared = made(noisy, times[:2], condition[:2])
+        each = made(noisy, times[:2].repeat_interleave(2), condition[:2].repeat_interleave(2, dim=0))
+    torch.testing.assert_close(shared, each)
+    with pytest.raises(ValueError, match="found 4 latents, 3 conditions"):
+        made(noisy, times[:3], condition[:3])
 
 
 def test_gradient_checkpointing_gives_the_same_gradients_from_a_second_run():

@@ -4,7 +4,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from difflora_core.lora.file_formats import ldm_name, lora_state_dict, read_lora, save_lora
+from difflora_core.lora.base_model import SDXL
+from difflora_core.lora.file_formats import lora_state_dict, read_lora, save_lora
 from difflora_core.lora.layout import LoRALayout
 
 
@@ -30,9 +31,9 @@ def test_ldm_names_are_read(layout, loras):
     factors = layout.unflatten(loras[0])
     state = {}
     for name, (down, up) in factors.items():
-        state[f"diffusion_model.{ldm_name(name)}.lora_down.weight"] = down
-        state[f"diffusion_model.{ldm_name(name)}.lora_up.weight"] = up
-    assert ldm_name(layout.names[0]).startswith("input_blocks.4.1.")
+        state[f"diffusion_model.{SDXL().ldm_name(name)}.lora_down.weight"] = down
+        state[f"diffusion_model.{SDXL().ldm_name(name)}.lora_up.weight"] = up
+    assert SDXL().ldm_name(layout.names[0]).startswith("input_blocks.4.1.")
     assert torch.equal(read_lora(state, layout), loras[0])
 
 

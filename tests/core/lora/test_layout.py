@@ -7,8 +7,8 @@ from difflora_core.lora.layout import LoRALayout, LoRAModule
 from miniature.base_model import config as base_config
 
 
-def test_sdxl_has_560_attention_modules_and_1451520_numbers_per_rank():
-    layout = LoRALayout.sdxl(rank=4)
+def test_sdxl_has_560_attention_modules_and_1451520_weights_per_rank():
+    layout = LoRALayout.from_config(None, rank=4)
     assert len(layout.modules) == 560
     assert layout.numel == 4 * 1_451_520
     shapes = {(m.in_features, m.out_features) for m in layout.modules}
@@ -16,7 +16,7 @@ def test_sdxl_has_560_attention_modules_and_1451520_numbers_per_rank():
 
 
 def test_miniature_has_attention_and_feed_forward_modules():
-    layout = LoRALayout.from_unet_config(base_config.UNET, rank=4, feed_forward=True)
+    layout = LoRALayout.from_config(base_config.UNET, rank=4, feed_forward=True)
     kinds = {m.name.split("transformer_blocks.0.")[1].split(".")[0] for m in layout.modules}
     assert kinds == {"attn1", "attn2", "ff"}
     assert len(layout.modules) == 70
@@ -51,8 +51,13 @@ def test_difference_names_the_first_other_module(layout):
     assert "rank 3" in str(layout.difference(LoRALayout(layout.modules, 3)))
 
 
+def test_a_base_model_that_is_not_known_asks_for_an_update(layout):
+    with pytest.raises(ValueError, match=r"base model 'flux' is not among sdxl.*update DiffLoRA"):
+        LoRALayout.from_dict(layout.to_dict() | {"base_model": "flux"})
+
+
 def test_wrong_length_is_refused_with_both_numbers(layout):
-    with pytest.raises(ValueError, match=rf"{layout.numel} numbers.*found a tensor of shape \(7,\)"):
+    with pytest.raises(ValueError, match=rf"{layout.numel} weights.*found a tensor of shape \(7,\)"):
         layout.unflatten(torch.zeros(7))
 
 

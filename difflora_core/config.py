@@ -1,0 +1,83 @@
+"""The configuration of a DiffLoRA checkpoint: everything but the layout and the weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+from .autoencoder.config import LAEConfig
+from .denoiser.config import DiTConfig, MIFConfig, SamplingConfig
+
+
+@dataclass(frozen=True)
+class EncoderNames:
+    """The frozen encoders that a checkpoint was trained with; it can't use the embeddings of others."""
+
+    face: str = "antelopev2"
+    """InsightFace model pack."""
+    image: str = "clip-vit-large-patch14"
+    """CLIP vision model, a folder in transformers' format."""
+
+
+@dataclass(frozen=True)
+class DiffLoRAConfig:
+    """Shapes of all networks, their encoders, and how to sample."""
+
+    lae: LAEConfig
+    """The autoencoder."""
+    dit: DiTConfig
+    """The denoiser's transformer."""
+    mif: MIFConfig
+    """The mixed image features."""
+    encoders: EncoderNames
+    """The frozen encoders."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """Recommended settings."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Figures of the training (people, steps, date), ready for JSON."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `dataclasses.asdict` wrote.
+
+        Raises:
+            KeyError: A section is missing.
+            ValueError: A section has a field that this version doesn't have; it is named.
+        """
+        sections = {
+            "lae": LAEConfig,
+            "dit": DiTConfig,
+            "mif": MIFConfig,
+            "encoders": EncoderNames,
+            "sampling": SamplingConfig,
+        }
+        made = {name: read_fields(section, values[name], name) for name, section in sections.items()}
+        return cls(**made, provenance=values.get("provenance", {}))
+
+    def check(self) -> None:
+        """Check that the networks fit one another.
+
+        Raises:
+            ValueError: The latent or the condition has two widths.
+        """
+        lae, dit = self.lae, self.dit
+        if (lae.tokens, lae.width) != (dit.tokens, dit.latent_width):
+            raise ValueError(
+                f"The LAE's latent is {lae.tokens} × {lae.width}, the DiT's {dit.tokens} × {dit.latent_width}: they "
+                "must agree."
+            )
+        if self.mif.width != dit.condition_width:
+            raise ValueError(f"MIF's condition has width {self.mif.width}, the DiT takes {dit.condition_width}.")
+
+
+def read_fields(section: type[Any], values: Mapping[str, Any], name: str) -> Any:
+    """Make a configuration dataclass from the values of its fields.
+
+    Raises:
+        ValueError: There is a field that this version doesn't have, or an impossible value.
+    """
+    unknown = values.keys() - {entry.name for entry in fields(section)}
+    if unknown:
+        raise ValueError(
+            f"the {name} configuration has {min(unknown)!r}, which this version doesn't know: update DiffLoRA."
+        )
+    return section(**values)

@@ -1,0 +1,141 @@
+"""Sampling LoRA latents with diffusers' schedulers.
+
+The paper samples by diffusion; guidance, the average of several samples and the latent scale are our choice.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from .config import SamplingConfig
+from .noise_schedule import make_scheduler
+
+Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(noisy, timesteps, conditions) → x0, as `DiT` has it: consecutive latents may share a timestep and a condition."""
+StepCallback = Callable[[int, int], None]
+"""Called with (step, steps)."""
+
+
+@torch.no_grad()
+def sample(
+    denoise: Denoise,
+    condition: Tensor,
+    null: Tensor,
+    shape: tuple[int, int],
+    config: SamplingConfig,
+    generator: torch.Generator | Sequence[torch.Generator],
+    callback: StepCallback | None = None,
+) -> Tensor:
+    """Sample latents for conditions.
+
+    All samples of all people run in one batch and are averaged per person; then the latent scale is applied, from
+    latent zero, which is the mean of the training latents. The latents stay in float32 between steps, whatever the
+    network computes in.
+
+    Args:
+        denoise: The network.
+        condition: (people, condition_width).
+        null: (condition_width,), the condition of guidance.
+        shape: Tokens and width of a latent.
+        config: The settings.
+        generator: One for all, or one for each condition, so that a person's latent is the same as when sampled alone.
+            Noise is drawn on the generator's device, so that a seed means the same LoRA on every device.
+        callback: Called before each step; it may raise to interrupt.
+
+    Returns:
+        Latents (people, tokens, width) float32.
+
+    Raises:
+        ValueError: There is no condition, one holds NaN, or the number of generators fits neither one nor all.
+    """
+    check_rows("Conditions", condition, ("people", "width"))
+    if generator is None:
+        raise ValueError("A torch.Generator draws the noise, or one for each condition; found None.")
+    generators = [generator] if isinstance(generator, torch.Generator) else list(generator)
+    if not generators or len(condition) % len(generators):
+        raise ValueError(f"One generator, or one per condition: found {len(generators)} for {len(condition)}.")
+    each = (len(condition) * config.samples // len(generators), *shape)
+    exact = torch.promote_types(condition.dtype, torch.float32)
+    noise = torch.cat([torch.randn(each, generator=g, device=g.device) for g in generators])
+    latents = noise.to(condition.device, exact)
+    for step, (state, _) in enumerate(trajectory(denoise, condition, null, latents, config)):
+        if callback and step < config.steps:
+            callback(step, config.steps)
+        latents = state
+    mean: Tensor = latents.unflatten(0, (len(condition), config.samples)).mean(1)
+    return config.latent_scale * mean
+
+
+@torch.no_grad()
+def trajectory(
+    denoise: Denoise, condition: Tensor, null: Tensor, noise: Tensor, config: SamplingConfig
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Follow the latents through the steps of sampling.
+
+    A step is computed when its result is asked for, so leaving early saves the rest. `config.latent_scale` and the
+    average of samples are left to the caller.
+
+    Args:
+        denoise: The network.
+        condition: (people, condition_width).
+        null: (condition_width,), the condition of guidance.
+        noise: (people · config.samples, tokens, width), samples of a person side by side; the latents keep its dtype.
+        config: The settings.
+
+    Yields:
+        Latents and timestep before each step; at last the samples and timestep 0.
+    """
+    scheduler = make_scheduler(config.scheduler)
+    scheduler.set_timesteps(config.steps, device=condition.device)
+    guided, latents = config.guidance_scale != 1.0, noise
+    conditions = torch.cat([condition, null.expand_as(condition)]) if guided else condition
+    for timestep in scheduler.timesteps:
+        yield latents, timestep
+        noisy = latents.to(condition.dtype)
+        noisy = torch.cat([noisy, noisy]) if guided else noisy
+        clean = denoise(noisy, timestep.expand(len(conditions)), conditions).to(latents.dtype)
+        if guided:
+            with_condition, without = clean.chunk(2)
+            clean = guide(with_condition, without, config.guidance_scale)
+        latents = scheduler.step(clean, timestep, latents).prev_sample
+    yield latents, torch.zeros_like(scheduler.timesteps[0])
+
+
+def guide(with_condition: Tensor, without: Tensor, scale: float) -> Tensor:
+    """Apply classifier-free guidance whose norm is never above that of the conditional prediction.
+
+    The distance from the average person is set by the latent scale: a guided prediction that grows as well soon leaves
+    what the LAE's decoder was trained on. After the rescaled guidance of Lin et al. (2023, arXiv 2305.08891), here
+    with norms in place of standard deviations and in full.
+
+    Args:
+        with_condition: x0 predicted with the condition, (batch, tokens, width).
+        without: x0 predicted with the null condition, of the same shape.
+        scale: 1 gives `with_condition`, 0 `without`, up to the norm.
+    """
+    guided = without + scale * (with_condition - without)
+    norms = [x.flatten(1).norm(dim=1).clamp_min(1e-12) for x in (with_condition, guided)]
+    factors: Tensor = (norms[0] / norms[1]).clamp_max(1.0)
+    return guided * factors[:, None, None]
+
+
+def check_rows(name: str, rows: Tensor, dimensions: Sequence[str]) -> None:
+    """Check that there is at least one row, and no NaN.
+
+    Args:
+        name: What the rows are, in plural, for the error.
+        rows: The tensor.
+        dimensions: Names of its dimensions, for the error.
+
+    Raises:
+        ValueError: Another number of dimensions, an empty tensor, or NaN or infinite values.
+    """
+    if rows.ndim != len(dimensions) or 0 in rows.shape:
+        raise ValueError(f"{name} are ({', '.join(dimensions)}), at least one; found {tuple(rows.shape)}.")
+    finite = rows.flatten(1).isfinite().all(1)
+    if not finite.all():
+        raise ValueError(
+            f"{name} hold NaN or infinite values, first in row {int((~finite).nonzero()[0])} of {len(rows)}: what was "
+            "computed before is broken, or the dtype is too small for it."
+        )

@@ -1,0 +1,201 @@
+"""The frozen face encoder: InsightFace's detector and recognizer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+RETRY_SIZES = (640, 512, 384, 320, 256, 192)
+"""Detector inputs in pixels, tried in this order: a tight crop fills a large one and is missed there."""
+CROP = 112
+"""Side of an aligned face in pixels, ArcFace's size."""
+MIN_FACE_SIDE = 32
+"""Side of an aligned face in pixels below which too little of a person is left; our choice."""
+
+Choice = Literal["largest", "left to right", "highest score"]
+"""The order in which the faces of an image are counted."""
+
+
+class NoFaceError(ValueError):
+    """A reference image in which the chosen face was not found."""
+
+
+@dataclass(frozen=True)
+class EncodedFace:
+    """The face of one reference image."""
+
+    embedding: Tensor
+    """float32 (width,), as the recognizer gives it, without normalization."""
+    crop: Tensor
+    """float32 (112, 112, 3) RGB in [0, 1], aligned by the landmarks."""
+    boxes: Tensor
+    """float32 (faces, 5): every face that was found, as x1, y1, x2, y2 in pixels of the image and the score."""
+    chosen: int = 0
+    """Row of `boxes` that was encoded."""
+    landmarks: Tensor | None = None
+    """float32 (5, 2) in pixels of the image: left and right eye, nose tip, left and right corner of the mouth, "left"
+    being left in the image; None for an image that already was an aligned face."""
+
+
+def providers_for(device: torch.device) -> list[str]:
+    """List onnxruntime's providers for a torch device: CUDA's where that is installed, and always the CPU's."""
+    import onnxruntime
+
+    cuda = "CUDAExecutionProvider"
+    faster = [cuda] if device.type == "cuda" and cuda in onnxruntime.get_available_providers() else []
+    return [*faster, "CPUExecutionProvider"]
+
+
+class FaceEncoder:
+    """InsightFace's detector and recognizer on reference images."""
+
+    def __init__(self, analysis: Any) -> None:
+        """Use a prepared `insightface.app.FaceAnalysis`.
+
+        Args:
+            analysis: With the tasks detection and recognition.
+
+        Raises:
+            ValueError: It is something else, or has no recognizer.
+        """
+        if not hasattr(analysis, "models") or not hasattr(analysis, "det_model"):
+            raise ValueError(
+                f"Face analysis is a {type(analysis).__module__}.{type(analysis).__name__}, expected InsightFace's "
+                "FaceAnalysis: connect Load Face Analysis, or another pack's InsightFace loader."
+            )
+        if "recognition" not in analysis.models:
+            raise ValueError(
+                f"The face model pack has {', '.join(sorted(analysis.models)) or 'no models'} but no recognizer: "
+                "choose a pack with an ArcFace model, for instance buffalo_l."
+            )
+        self.analysis = analysis
+
+    @property
+    def name(self) -> str:
+        """Name of the model pack; embeddings of two packs are not interchangeable."""
+        return Path(self.analysis.model_dir).name
+
+    @classmethod
+    def open(cls, name: str, root: str | Path, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Self:
+        """Load a model pack; nothing is downloaded.
+
+        Args:
+            name: Name of the pack.
+            root: The folder that has it in models/name.
+            providers: Onnxruntime's, in order of preference.
+
+        Raises:
+            FileNotFoundError: The pack is not there; InsightFace itself would download one.
+        """
+        folder = Path(root) / "models" / name
+        if not any(folder.glob("*.onnx")):
+            nested = next(folder.glob("*/*.onnx"), None)
+            hint = f" There are some in {nested.parent}: move them up one folder." if nested else ""
+            raise FileNotFoundError(f"No face models (*.onnx) in {folder}.{hint}")
+        import onnxruntime
+        from insightface.app import FaceAnalysis
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()  # one per core, the default, is slow beside other work
+        analysis = FaceAnalysis(
+            name=str(folder),
+            providers=list(providers),
+            sess_options=options,
+            allowed_modules=["detection", "recognition"],
+        )
+        analysis.prepare(ctx_id=0 if "CUDAExecutionProvider" in providers else -1)
+        return cls(analysis)
+
+    def find(
+        self,
+        image: np.ndarray,
+        name: str = "the image",
+        choose: Choice = "largest",
+        index: int = 0,
+        aligned: bool = False,
+    ) -> EncodedFace:
+        """Find and encode one face of an image.
+
+        Args:
+            image: uint8 (height, width, 3) RGB.
+            name: What errors call it.
+            choose: The order of several faces.
+            index: Position of the face in that order, from 0 on.
+            aligned: The image is an aligned face, as the recognizer takes it: nothing is detected.
+
+        Raises:
+            NoFaceError: The image has no such face; it is named.
+        """
+        return self._encode_aligned(image, name) if aligned else self._encode(image, name, choose, index)
+
+    def encode(self, images: Sequence[np.ndarray]) -> Tensor:
+        """Encode the largest face of each image.
+
+        Args:
+            images: uint8 (height, width, 3) RGB each.
+
+        Returns:
+            Embeddings (images, width).
+
+        Raises:
+            NoFaceError: An image has no face; it is named.
+        """
+        return torch.stack([self.find(x, f"image {i} of {len(images)}").embedding for i, x in enumerate(images, 1)])
+
+    def _encode(self, image: np.ndarray, name: str, choose: Choice, index: int) -> EncodedFace:
+        from insightface.utils import face_align
+
+        bgr = np.ascontiguousarray(image[..., ::-1])
+        boxes, landmarks = self._detect(bgr)
+        if len(boxes) <= index:
+            found = "no face" if len(boxes) == 0 else f"{len(boxes)} face{'s' * (len(boxes) > 1)}, no number {index}"
+            raise NoFaceError(
+                f"Found {found} in {name} ({image.shape[1]} × {image.shape[0]} pixels): use an image in which "
+                "the face is well visible and not cut off."
+            )
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        keys = {"largest": -area, "left to right": boxes[:, 0], "highest score": -boxes[:, 4]}
+        row = int(np.argsort(keys[choose], kind="stable")[index])
+        crop = face_align.norm_crop(bgr, landmark=landmarks[row], image_size=CROP)
+        return EncodedFace(
+            self._embed(crop),
+            _rgb_from_bgr(crop),
+            torch.from_numpy(boxes.astype(np.float32)),
+            row,
+            torch.from_numpy(landmarks[row].astype(np.float32)),
+        )
+
+    def _encode_aligned(self, image: np.ndarray, name: str) -> EncodedFace:
+        import cv2
+
+        height, width = image.shape[:2]
+        if min(height, width) < MIN_FACE_SIDE:
+            raise NoFaceError(
+                f"{name} is {width} × {height} pixels: an aligned face needs at least {MIN_FACE_SIDE} a side, better "
+                f"{CROP}."
+            )
+        crop = cv2.resize(np.ascontiguousarray(image[..., ::-1]), (CROP, CROP), interpolation=cv2.INTER_AREA)
+        whole = torch.tensor([[0.0, 0.0, width, height, 1.0]])
+        return EncodedFace(self._embed(crop), _rgb_from_bgr(crop), whole)
+
+    def _embed(self, crop: np.ndarray) -> Tensor:
+        """Compute the recognizer's embedding (width,) of an aligned face, uint8 (112, 112, 3) BGR."""
+        return torch.from_numpy(np.asarray(self.analysis.models["recognition"].get_feat(crop), dtype=np.float32)[0])
+
+    def _detect(self, bgr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Find boxes with scores (faces, 5) and landmarks (faces, 5, 2), at the pack's own sizes or at smaller ones."""
+        boxes, landmarks = self.analysis.det_model.detect(bgr, metric="default")
+        for size in RETRY_SIZES:
+            if len(boxes):
+                break
+            boxes, landmarks = self.analysis.det_model.detect(bgr, input_size=(size, size), metric="default")
+        return boxes, landmarks
+
+
+def _rgb_from_bgr(crop: np.ndarray) -> Tensor:
+    """Convert uint8 BGR to float32 RGB in [0, 1]."""
+    return torch.from_numpy(crop[..., ::-1].copy()).float() / 255.0

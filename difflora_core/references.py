@@ -1,0 +1,117 @@
+"""Reference images of one person → the frozen encoders' embeddings."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .encoders.face_encoder import Choice, EncodedFace, FaceEncoder
+from .encoders.image_encoder import BATCH, ImageEncoder
+from .images import ImageSource, printable, rgb_array
+
+UnusablePolicy = Literal["raise", "skip"]
+"""What to do about an image that can't be read or shows no such face."""
+
+
+@dataclass(frozen=True)
+class ReferenceImage:
+    """The outcome of one reference image."""
+
+    name: str
+    """Its file, or its number among the images."""
+    face: EncodedFace | None = None
+    """Its face; None without a face encoder, or if the image can't be used."""
+    error: ValueError | None = None
+    """Why it can't be used: a NoFaceError, or another ValueError if it can't be read; None if it is used."""
+
+
+@dataclass(frozen=True)
+class ReferenceEmbeddings:
+    """Embeddings of the usable reference images, in their order."""
+
+    face: Tensor | None
+    """(images, face_width) float32, or None without a face encoder."""
+    image: Tensor | None
+    """(images, image_width) float32, or None without an image encoder."""
+    count: int
+    """How many images were used."""
+
+
+def encode_references(
+    images: Sequence[ImageSource] | Tensor,
+    face_encoder: FaceEncoder | None,
+    image_encoder: ImageEncoder | None,
+    *,
+    unusable: UnusablePolicy = "raise",
+    choose: Choice = "largest",
+    index: int = 0,
+    aligned: bool = False,
+    on_image: Callable[[ReferenceImage], None] | None = None,
+) -> ReferenceEmbeddings:
+    """Encode one person's reference images, of which no more than `BATCH` are in memory at a time.
+
+    Args:
+        images: Files, PIL images, arrays or tensors, see `images.ImageSource`; or a tensor (images, height, width,
+            channels).
+        face_encoder: None leaves faces out.
+        image_encoder: None leaves image embeddings out.
+        unusable: Whether an image that can't be used is an error, or is left out and reported to `on_image`.
+        choose: The order of several faces in an image, see `FaceEncoder.find`.
+        index: Position of the face in that order.
+        aligned: The images are aligned faces.
+        on_image: Called after each image, used or not, with what came of it: for progress and reports.
+
+    Returns:
+        Embeddings of the images that were used.
+
+    Raises:
+        NoFaceError: With the policy `raise`, an image without the chosen face; it is named.
+        ValueError: There is no image, none can be used, or (with the policy `raise`) one can't be read; it is named.
+    """
+    faces: list[Tensor] = []
+    features: list[Tensor] = []
+    used, first_error = 0, None
+    for start in range(0, len(images), BATCH):
+        arrays: list[np.ndarray] = []
+        for number, source in enumerate(images[start : start + BATCH], start=start + 1):
+            outcome = _read(source, number, len(images), face_encoder, (choose, index, aligned), arrays)
+            if outcome.error is not None and unusable == "raise":
+                raise outcome.error
+            if outcome.face is not None:
+                faces.append(outcome.face.embedding)
+            first_error = first_error or outcome.error
+            if on_image is not None:
+                on_image(outcome)
+        used += len(arrays)
+        if image_encoder is not None and arrays:
+            features.append(image_encoder.encode(arrays))
+    if not used:
+        raise ValueError(
+            f"none of the {len(images)} images can be used; the first: {first_error}"
+            if first_error
+            else "At least one reference image is needed, found none."
+        )
+    return ReferenceEmbeddings(torch.stack(faces) if faces else None, torch.cat(features) if features else None, used)
+
+
+def _read(
+    source: ImageSource,
+    number: int,
+    total: int,
+    face_encoder: FaceEncoder | None,
+    face: tuple[Choice, int, bool],
+    arrays: list[np.ndarray],
+) -> ReferenceImage:
+    """Read one image, append it to `arrays` if it can be used, and find its face."""
+    name = printable(str(source)) if isinstance(source, str | Path) else f"image {number} of {total}"
+    try:
+        array = rgb_array(source, name)
+        found = None if face_encoder is None else face_encoder.find(array, name, *face)
+    except ValueError as error:
+        return ReferenceImage(name, error=error)
+    arrays.append(array)
+    return ReferenceImage(name, found)

@@ -1,0 +1,80 @@
+"""The face encoder on real models: the miniature's face pack in the real InsightFace."""
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from difflora_core.encoders.face_encoder import FaceEncoder, NoFaceError, providers_for
+from difflora_core.images import rgb_array
+from miniature.paths import WEIGHTS
+from miniature.world.drawing import draw, draw_empty
+from miniature.world.people import person
+from miniature.world.scenes import reference_scene
+
+
+@pytest.fixture(scope="module")
+def encoder() -> FaceEncoder:
+    torch.set_num_threads(1)
+    return FaceEncoder.open("miniature", WEIGHTS / "insightface")
+
+
+@pytest.fixture(scope="module")
+def group() -> np.ndarray:
+    """Person 6001 on the left and small, 6002 on the right and large: uint8 (170, 300, 3)."""
+    rng = np.random.default_rng(1)
+    picture = Image.new("RGB", (300, 170), (200, 205, 210))
+    picture.paste(Image.fromarray(draw(person(6001), reference_scene(rng), size=112).image), (5, 30))
+    picture.paste(Image.fromarray(draw(person(6002), reference_scene(rng), size=160).image), (130, 5))
+    return np.asarray(picture)
+
+
+def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(torch.nn.functional.cosine_similarity(a, b, dim=0))
+
+
+def test_every_way_of_choosing(encoder, group):
+    largest, left, second_left, surest = (
+        encoder.find(group, choose=choose, index=index)
+        for choose, index in (("largest", 0), ("left to right", 0), ("left to right", 1), ("highest score", 0))
+    )
+    assert len(largest.boxes) == 2
+    assert largest.boxes[largest.chosen, 0] > 120 > left.boxes[left.chosen, 0]
+    assert torch.equal(second_left.embedding, largest.embedding)
+    assert surest.chosen == int(surest.boxes[:, 4].argmax())
+
+
+def test_an_aligned_crop_is_taken_as_it_is(encoder, group):
+    found = encoder.find(group)
+    again = encoder.find(rgb_array(found.crop, "crop"), aligned=True)
+    assert cosine(again.embedding, found.embedding) > 0.999
+    assert torch.equal(again.crop, found.crop)
+    larger = torch.nn.functional.interpolate(found.crop.permute(2, 0, 1)[None], scale_factor=4, mode="bilinear")
+    larger = rgb_array(larger[0].permute(1, 2, 0), "crop")
+    assert cosine(encoder.find(larger, aligned=True).embedding, found.embedding) > 0.98
+
+
+def test_an_image_without_the_chosen_face_is_named(encoder, group):
+    nobody = draw_empty(reference_scene(np.random.default_rng(2)))
+    someone = draw(person(6001), reference_scene(np.random.default_rng(3))).image
+    with pytest.raises(NoFaceError, match="no face in image 2 of 2"):
+        encoder.encode([someone, nobody])
+    with pytest.raises(NoFaceError, match=r"2 faces, no number 5 in group\.png"):
+        encoder.find(group, "group.png", index=5)
+    tiny = np.zeros((1, 1, 3), np.uint8)
+    with pytest.raises(NoFaceError, match="1 × 1 pixels"):
+        encoder.find(tiny)
+    with pytest.raises(NoFaceError, match="1 × 1 pixels: an aligned face needs at least 32"):
+        encoder.find(tiny, aligned=True)
+
+
+def test_faces_are_found_on_the_cpu_where_there_is_no_gpu_runtime(monkeypatch):
+    runtime = SimpleNamespace(get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    assert providers_for(torch.device("cpu")) == ["CPUExecutionProvider"]
+    assert providers_for(torch.device("cuda")) == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    runtime.get_available_providers = lambda: ["CPUExecutionProvider"]
+    assert providers_for(torch.device("cuda")) == ["CPUExecutionProvider"]

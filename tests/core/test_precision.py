@@ -1,0 +1,25 @@
+"""Half precision is for weights alone."""
+
+import torch
+
+from difflora_core.precision import cast_weights, exact_state
+
+
+def network() -> torch.nn.Module:
+    made = torch.nn.BatchNorm1d(3)
+    made.running_mean += 1 / 3
+    return made
+
+
+def test_statistics_keep_their_dtype():
+    made = cast_weights(network(), "cpu", torch.bfloat16)
+    assert made.weight.dtype == torch.bfloat16
+    assert torch.equal(made.running_mean, network().running_mean)
+    assert made.num_batches_tracked.dtype == torch.int64
+
+
+def test_a_file_has_statistics_in_float32():
+    state = exact_state(network(), torch.float16)
+    assert state["weight"].dtype == torch.float16
+    assert state["running_mean"].dtype == torch.float32
+    assert state["running_mean"].data_ptr()

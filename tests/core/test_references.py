@@ -1,0 +1,111 @@
+"""Reference images to embeddings, in every form and under both policies, with encoders that are stood in for."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from difflora_core.encoders.face_encoder import EncodedFace, NoFaceError
+from difflora_core.encoders.image_encoder import BATCH
+from difflora_core.references import encode_references
+
+
+class Faces:
+    """A face's embedding is the image's mean color; a black image has none."""
+
+    def __init__(self) -> None:
+        self.options: list[tuple[object, ...]] = []
+
+    def find(self, image: np.ndarray, name: str, *options: object) -> EncodedFace:
+        self.options.append(options)
+        if not image.any():
+            raise NoFaceError(f"Found no face in {name}")
+        return EncodedFace(torch.from_numpy(image.mean((0, 1)).astype(np.float32)), torch.zeros(1), torch.zeros(1, 5))
+
+
+class Images:
+    """An image's embedding is its size; `batches` are the numbers of images at a time."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def encode(self, images: list[np.ndarray]) -> torch.Tensor:
+        self.batches.append(len(images))
+        return torch.tensor([image.shape[:2] for image in images], dtype=torch.float32)
+
+
+def flat(value: int, side: int = 32) -> np.ndarray:
+    return np.full((side, side, 3), value, np.uint8)
+
+
+def test_files_arrays_images_and_tensors_are_one(tmp_path):
+    Image.fromarray(flat(51)).save(tmp_path / "a.png")
+    sources = [
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        Image.fromarray(flat(51)),
+        flat(51),
+        torch.full((32, 32, 3), 0.2),
+    ]
+    found = encode_references(sources, Faces(), Images())
+    assert found.count == 5
+    assert (found.face == 51).all()
+    assert found.image.tolist() == [[32, 32]] * 5
+
+
+def test_a_batch_of_tensors_needs_no_image_encoder():
+    faces = Faces()
+    batch = torch.stack([torch.full((32, 32, 3), value) for value in (0.2, 0.4)])
+    found = encode_references(batch, faces, None, choose="left to right", index=2, aligned=True)
+    assert found.image is None
+    assert found.face[:, 0].tolist() == [51, 102]
+    assert faces.options == [("left to right", 2, True)] * 2
+
+
+def test_without_a_face_encoder_every_readable_image_is_used():
+    found = encode_references([flat(0), flat(9)], None, Images())
+    assert found.face is None
+    assert found.count == len(found.image) == 2
+
+
+def test_by_default_an_unusable_image_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(NoFaceError, match="image 2 of 3"):
+        encode_references([flat(9), flat(0), flat(9)], Faces(), Images())
+    with pytest.raises(ValueError, match=r"gone\.png is not there"):
+        encode_references([flat(9), tmp_path / "gone.png"], Faces(), None)
+
+
+def test_unusable_images_are_skipped_and_reported(tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    outcomes = []
+    found = encode_references(
+        [flat(0), flat(9), tmp_path / "broken.jpg", flat(7, 40)],
+        Faces(),
+        Images(),
+        unusable="skip",
+        on_image=outcomes.append,
+    )
+    assert found.count == 2
+    assert found.face[:, 0].tolist() == [9, 7]
+    assert found.image[:, 0].tolist() == [32, 40]
+    assert [outcome.error is None for outcome in outcomes] == [False, True, False, True]
+    assert [outcome.face is None for outcome in outcomes] == [True, False, True, False]
+    assert isinstance(outcomes[0].error, NoFaceError)
+    assert outcomes[2].name.endswith("broken.jpg")
+    assert "is no image" in str(outcomes[2].error)
+
+
+def test_no_more_than_a_batch_is_in_memory():
+    images = Images()
+    sources = [flat(1 + number % 250) for number in range(2 * BATCH + 3)]
+    sources[5] = flat(0)
+    found = encode_references(sources, Faces(), images, unusable="skip")
+    assert images.batches == [BATCH - 1, BATCH, 3]
+    assert found.face[:, 0].tolist() == [image[0, 0, 0] for image in sources if image.any()]
+
+
+def test_without_a_usable_image_there_is_nothing_to_encode():
+    with pytest.raises(ValueError, match="none of the 2 images can be used; the first: Found no face in image 1 of 2"):
+        encode_references([flat(0), flat(0)], Faces(), None, unusable="skip")
+    with pytest.raises(ValueError, match="At least one reference image"):
+        encode_references([], Faces(), None)
