@@ -11,7 +11,6 @@ COMMANDS = {
     "train-difflora": (".denoiser.command", "MIF and DiT on the LAE's latents: one DiffLoRA checkpoint"),
     "finetune": (".end_to_end.command", "LAE, or MIF and DiT, through the base model's pictures of the people"),
     "toy-experiment": (".toy_experiment.experiment", "are LoRA weights easier to compress than full weight changes?"),
-    "personalize": ("difflora_core.command", "reference pictures of a person to a LoRA file"),
 }
 """Command → the module that offers `add_arguments(parser)`, which sets the parser's default `run`, and a line of help.
 Only the module of the command that is asked for is imported: most of them bring heavy libraries."""
