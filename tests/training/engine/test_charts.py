@@ -1,21 +1,20 @@
-"""Line charts: a line is where its points are, and what lies beyond the chart at its edge."""
+"""Charts: a line is where its points are, what lies beyond the chart at its edge; histograms of any values."""
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from training.engine.charts import COLORS, Line, Panel, draw_panels
+from training.engine.charts import COLORS, FAILED, PASSED, Histogram, Line, Panel, draw_histograms, draw_panels
 
 LEGEND = 60  # pixels at the foot
 
 
 def heights(path, color: int) -> list[int]:
     """Rows of the chart that have this color."""
-    picture = Image.open(path).convert("RGB")
+    image = Image.open(path).convert("RGB")
     rgb = tuple(int(COLORS[color][i : i + 2], 16) for i in (1, 3, 5))
     return [
-        y
-        for y in range(picture.height - LEGEND)
-        if any(picture.getpixel((x, y)) == rgb for x in range(0, picture.width, 3))
+        y for y in range(image.height - LEGEND) if any(image.getpixel((x, y)) == rgb for x in range(0, image.width, 3))
     ]
 
 
@@ -43,3 +42,24 @@ def test_what_lies_beyond_is_drawn_at_the_edge(tmp_path):
 def test_panels_stand_side_by_side(tmp_path):
     draw_panels(tmp_path / "three.png", [Panel("", "", [level("", 0, 1.0)])] * 3)
     assert Image.open(tmp_path / "three.png").size == (1120, 840)
+
+
+@pytest.mark.parametrize("values", [[], [3.0], [2.0, 2.0], [-1.0, 5.0], [0.1, 0.25, 7.5]])
+def test_histograms_of_few_values(tmp_path, values):
+    draw_histograms(tmp_path / "h.png", [Histogram("few", values, minimum=2.0), Histogram("no threshold", values)])
+    assert Image.open(tmp_path / "h.png").size == (880, 300)
+
+
+def test_values_at_a_threshold_pass():
+    assert Histogram("", [1.0, 2.0, 3.0], minimum=2.0).passed().tolist() == [False, True, True]
+    assert Histogram("", [1.0, 2.0, 3.0], maximum=2.0).passed().tolist() == [True, True, False]
+    assert Histogram("", [1.0, 2.0, 3.0], 1.5, 2.5).passed().tolist() == [False, True, False]
+
+
+def test_bars_show_what_passes_and_what_fails(tmp_path):
+    draw_histograms(tmp_path / "h.png", [Histogram("", [1.0] * 3 + [9.0] * 9, minimum=5.0)])
+    image = np.asarray(Image.open(tmp_path / "h.png").convert("RGB"))
+    passed, failed = (
+        (image == [int(color[i : i + 2], 16) for i in (1, 3, 5)]).all(-1).sum() for color in (PASSED, FAILED)
+    )
+    assert passed == pytest.approx(3 * failed, rel=0.1)

@@ -1,4 +1,4 @@
-"""The whole pipeline from folders of pictures to a store, by its command line, killed in the middle and resumed."""
+"""The whole pipeline from folders of images to a store, by its command line, killed in the middle and resumed."""
 
 import json
 import os
@@ -15,42 +15,43 @@ import torch
 from difflora_core.lora.layout import LoRALayout
 from miniature.base_model import config as base_config
 from miniature.base_model.diffusers_folder import export_diffusers
-from miniature.comfyui.host import find_host
+from miniature.comfyui.host import find_tokenizer
 from miniature.paths import ROOT, WEIGHTS
-from miniature.personal.photographs import SCENES, photograph
+from miniature.personal.example_dataset import draw_person_folders
+from miniature.world.scenes import TEACHER_SCENES
 from training.lora_dataset.manifest import Manifest
 from training.store.lora_store import LoRAStore
 
 PEOPLE = (20, 21, 22, 23)
-NOT_A_PICTURE = "person_00020"
+WITH_BROKEN_IMAGE = "person_00020"
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A set-up with four people in groups of two; one of them has a broken picture among six."""
+    """A set-up with four people in groups of two; one of them has a broken image among six."""
     folder = tmp_path_factory.mktemp("pipeline")
-    photograph(folder / "faces", PEOPLE, SCENES[:6])
-    (folder / "faces" / NOT_A_PICTURE / "broken.png").write_bytes(b"this is no picture")
+    draw_person_folders(folder / "faces", PEOPLE, TEACHER_SCENES[:6])
+    (folder / "faces" / WITH_BROKEN_IMAGE / "broken.png").write_bytes(b"this is not an image")
     base = WEIGHTS / "checkpoints" / "miniature_sdxl.safetensors"
-    export_diffusers(base, folder / "base", find_host() / "comfy" / "sd1_tokenizer")
+    export_diffusers(base, folder / "base", find_tokenizer())
     settings = {
         "workspace": "work",
         "base": "base",
         "faces": {"pack": "miniature", "root": str(WEIGHTS / "insightface")},
         "collect": {"source": "people", "path": str(folder / "faces"), "min_face": 24},
         "generate": {"enabled": False},
-        "filter": {"min_face": 24, "min_sharpness": 0.0, "min_similarity": 0.0, "min_pictures": 2},
+        "filter": {"min_face": 24, "min_sharpness": 0.0, "min_similarity": 0.0, "min_images": 2},
         "preprocess": {"size": 128},
         "dreambooth": {
             "feed_forward": True,
             "people": 2,
             "steps": 12,  # long enough that the second group is not done when the first one's record is noticed
-            "rows": 2,
+            "images_per_person": 2,
             "dtype": "fp32",
             "gradient_checkpointing": False,
         },
-        "pack": {"validation": 0.0, "test": 0.0, "shard": 3},
-        "verify": {"people": 1, "pictures": 1, "steps": 4},
+        "pack": {"validation": 0.0, "test": 0.0, "people_per_shard": 3},
+        "verify": {"people": 1, "images": 1, "steps": 4},
     }
     path = folder / "config.yaml"
     path.write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
@@ -89,22 +90,22 @@ def done(config: Path) -> Path:
     return workspace
 
 
-def test_everybody_is_in_the_store_once(done: Path) -> None:
-    layout = LoRALayout.from_unet_config(base_config.UNET, 4, feed_forward=True)
+def test_everyone_is_in_the_store_once(done: Path) -> None:
+    layout = LoRALayout.from_config(base_config.UNET, 4, feed_forward=True)
     loras, people = LoRAStore(done / "store", layout).read("train")
     assert len(people) == len(set(people)) == len(PEOPLE)
     assert loras.abs().sum(1).min() > 0
     assert not torch.allclose(loras[0], loras[1])
 
 
-def test_the_broken_picture_is_listed_and_the_person_kept(done: Path) -> None:
-    (record,) = (r for r in Manifest(done / "collect").records() if r.item.startswith(NOT_A_PICTURE))
+def test_the_broken_image_is_listed_and_the_person_kept(done: Path) -> None:
+    (record,) = (r for r in Manifest(done / "collect").records() if r.item.startswith(WITH_BROKEN_IMAGE))
     assert record.status == "done"
-    assert len(record.facts["pictures"]) == 6
+    assert len(record.facts["images"]) == 6
     assert "broken.png" in json.dumps(record.facts["dropped"])
 
 
-def test_a_look_at_the_teachers(done: Path) -> None:
+def test_teachers_are_verified(done: Path) -> None:
     assert (done / "verify" / "report" / "sheet.png").stat().st_size > 1000
     json.loads((done / "verify" / "report" / "report.json").read_text(encoding="utf-8"))
 

@@ -1,4 +1,4 @@
-"""Two workers on a local Ray cluster, one killed in the middle: everybody is done exactly once."""
+"""Two workers on a local Ray cluster, one killed in the middle: every item is processed exactly once."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ NAMES = [f"person_{number:02d}" for number in range(12)]
 
 @dataclass
 class Deadly:
-    """A stage whose worker is killed by `kill -9` while it has a certain person in hand, so many times."""
+    """A stage whose worker is killed by `kill -9` while it processes a certain person, so many times."""
 
     victim: str
     deaths: int
@@ -35,17 +35,17 @@ class Deadly:
     def worker(self, config: DatasetConfig, device: str) -> Worker:
         folder, deaths, victim = config.workspace, self.deaths, self.victim
 
-        def work(item: str) -> Record:
-            graves = len(list(folder.glob("died_*")))
-            if item == victim and graves < deaths:
-                (folder / f"died_{graves}").touch()
+        def process(item: str) -> Record:
+            died = len(list(folder.glob("died_*")))
+            if item == victim and died < deaths:
+                (folder / f"died_{died}").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(0.02)
             with (folder / "done.txt").open("a", encoding="utf-8") as file:
                 file.write(f"{item} {os.getpid()}\n")
             return Record(item)
 
-        return work
+        return process
 
     def finish(self, config: DatasetConfig) -> None:
         (config.workspace / "finished").touch()

@@ -32,9 +32,15 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("workspace: w\nbase: b\nspeed: 3\n", "unknown setting 'speed'"),
-        ("workspace: w\nbase: b\ndreambooth: {steps: many}\n", "dreambooth: steps is 'many', expected int"),
-        ("workspace: w\nbase: b\ncollect: {source: internet}\n", "expected one of pictures, people, datasets"),
-        ("workspace: w\nbase: b\nfilter: 3\n", "filter is 3, expected settings by name"),
+        (
+            "workspace: w\nbase: b\ndreambooth: {steps: many}\n",
+            "dreambooth.steps: Input should be a valid integer, found 'many'",
+        ),
+        (
+            "workspace: w\nbase: b\ncollect: {source: internet}\n",
+            "collect.source: Input should be 'images', 'people' or 'datasets', found 'internet'",
+        ),
+        ("workspace: w\nbase: b\nfilter: 3\n", "filter: Input should be an object, found 3"),
         ("base: b\n", "workspace"),
         ("- a list\n", "expected settings by name"),
         ("a: [1\n", "not valid YAML"),
@@ -46,7 +52,10 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None
 
 
 def test_a_whole_number_is_a_number(tmp_path: Path) -> None:
-    assert load_config(written(tmp_path, "workspace: w\nbase: b\nverify: {guidance: 3}\n")).verify.guidance == 3.0
+    assert (
+        load_config(written(tmp_path, "workspace: w\nbase: b\nverify: {guidance_scale: 3}\n")).verify.guidance_scale
+        == 3.0
+    )
 
 
 def test_a_source_on_disk_is_relative_to_the_file_and_a_name_stays_one(tmp_path: Path) -> None:

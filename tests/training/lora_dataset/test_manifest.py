@@ -53,10 +53,10 @@ def test_what_is_settled_is_not_done_again(config: DatasetConfig) -> None:
 
 
 def test_a_failure_is_listed_and_tried_again(config: DatasetConfig) -> None:
-    run_stage(Toy(trouble={"c": ValueError("a broken picture")}), config)
+    run_stage(Toy(trouble={"c": ValueError("a broken image")}), config)
     record = Manifest(config.stage("toy")).read("c")
     assert record is not None
-    assert (record.status, record.reason) == ("failed", "ValueError: a broken picture")
+    assert (record.status, record.reason) == ("failed", "ValueError: a broken image")
     again = Toy()
     run_stage(again, config)
     assert again.did == ["c"]
@@ -65,7 +65,7 @@ def test_a_failure_is_listed_and_tried_again(config: DatasetConfig) -> None:
 
 def test_a_full_disk_stops_the_run(config: DatasetConfig) -> None:
     toy = Toy(trouble={"b": OSError(errno.ENOSPC, "No space left on device")})
-    with pytest.raises(OutOfSpaceError, match="make room and run the same command again"):
+    with pytest.raises(OutOfSpaceError, match="free some space and run the same command again"):
         run_stage(toy, config)
     assert toy.did == ["a"]
     assert Manifest(config.stage("toy")).read("b") is None
@@ -86,7 +86,7 @@ def test_a_name_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -> 
 
 
 def test_a_record_survives_its_file(tmp_path: Path) -> None:
-    record = Record("小明", "dropped", "zu wenig Bilder", {"pictures": [1, 2]}, 0.5)
+    record = Record("小明", "dropped", "zu wenig Bilder", {"images": [1, 2]}, 0.5)
     Manifest(tmp_path).write(record)
     assert list(Manifest(tmp_path).records()) == [record]
     assert [path.name for path in tmp_path.iterdir()] == ["小明.json"]

@@ -31,7 +31,7 @@ from training.store.lora_store import Entry, LoRAStore
 from .preprocess import PreparedImages, read_prepared, read_texts
 from .verify_report import image_strip, write_report
 
-IMAGES_PER_BATCH = 4
+IMAGES_PER_BATCH = 16
 """Noisy images in each batch of the loss."""
 LOSS_SEED = 77
 """Of the loss: noise on which no teacher was trained."""

@@ -1,7 +1,6 @@
 """Trained LoRAs go into the store once, into a split of their own, and more people only add shards."""
 
 import errno
-import hashlib
 import json
 import math
 import os
@@ -15,12 +14,16 @@ import torch
 from difflora_core.files import write_tensors
 from difflora_core.lora.canonical_form import canonical
 from difflora_core.lora.file_formats import save_lora
+from difflora_core.seeds import generator_for
 from miniature.base_model import config as base_config
-from training.lora_dataset.config import DatasetConfig, PackConfig, TeacherConfig
+from training.dreambooth.config import DreamBoothConfig
+from training.lora_dataset.config import DatasetConfig, PackConfig
+from training.lora_dataset.configured_base import configured_layout
 from training.lora_dataset.manifest import Manifest, Record
 from training.lora_dataset.stage import OutOfSpaceError, run_stage
 from training.lora_dataset.stages.import_loras import ImportLoRAs
-from training.lora_dataset.stages.pack import PACK, layout_of, split_of
+from training.lora_dataset.stages.pack import PACK
+from training.lora_dataset.stages.pack_plan import split_of
 from training.store.lora_store import LoRAStore
 
 
@@ -30,17 +33,18 @@ def config(tmp_path: Path) -> DatasetConfig:
     (tmp_path / "base" / "unet").mkdir(parents=True)
     (tmp_path / "base" / "unet" / "config.json").write_text(json.dumps(base_config.UNET), encoding="utf-8")
     (tmp_path / "base" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"weights")
-    teacher = TeacherConfig(rank=1)
-    return DatasetConfig(tmp_path / "work", tmp_path / "base", dreambooth=teacher, pack=PackConfig(0.0, 0.0, shard=3))
+    teacher = DreamBoothConfig(rank=1)
+    return DatasetConfig(
+        tmp_path / "work", tmp_path / "base", dreambooth=teacher, pack=PackConfig(0.0, 0.0, people_per_shard=3)
+    )
 
 
 def lora_of(person: str, config: DatasetConfig) -> torch.Tensor:
-    seed = int.from_bytes(hashlib.sha256(person.encode()).digest()[:4], "big")
-    return torch.randn(layout_of(config).numel, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(configured_layout(config).numel, generator=generator_for(person))
 
 
 def train(config: DatasetConfig, *people: str, broken: str = "") -> None:
-    """What stage dreambooth leaves of a group."""
+    """Write what stage dreambooth writes of a group."""
     loras = torch.stack([lora_of(person, config) * (math.nan if person == broken else 1) for person in people])
     loss = torch.arange(len(people)) / 10
     folder = config.stage("dreambooth")
@@ -54,7 +58,7 @@ def store_of(config: DatasetConfig) -> LoRAStore:
     return LoRAStore.open(config.stage("store"))
 
 
-def test_everybody_is_packed_with_loss_and_provenance(config):
+def test_all_people_are_packed_with_loss_and_provenance(config):
     train(config, "ann", "bob")
     train(config, "cat", "dan")
     Manifest(config.stage("filter")).write(Record("bob", facts={"kept": [{"similarity": 0.5}, {"similarity": 0.7}]}))
@@ -81,8 +85,8 @@ def test_a_second_run_writes_nothing(config):
     assert {path: path.stat().st_mtime_ns for path in config.stage("store").rglob("*.safetensors")} == before
 
 
-def test_more_people_only_add_shards_and_nobody_moves(config):
-    config = replace(config, pack=PackConfig(0.3, 0.3, shard=2))
+def test_more_people_only_add_shards_and_nobody_changes_split(config):
+    config = replace(config, pack=PackConfig(0.3, 0.3, people_per_shard=2))
     names = [f"person{i}" for i in range(12)]
     train(config, *names[:6])
     run_stage(PACK, config)
@@ -112,18 +116,20 @@ def test_impossible_shares_are_refused(shares):
         split_of("ann", *shares)
 
 
-def test_canonical_form_is_stored_if_asked_for(config):
+def test_canonical_form_is_stored_if_configured(config):
     config = replace(config, pack=replace(config.pack, canonical=True))
     train(config, "ann")
     run_stage(PACK, config)
-    assert torch.equal(store_of(config).read("train")[0][0], canonical(lora_of("ann", config), layout_of(config)))
+    assert torch.equal(
+        store_of(config).read("train")[0][0], canonical(lora_of("ann", config), configured_layout(config))
+    )
 
 
 def test_raw_and_canonical_are_not_mixed(config):
     train(config, "ann")
     run_stage(PACK, config)
     train(config, "bob")
-    with pytest.raises(ValueError, match="holds raw LoRAs, the configuration asks for canonical ones"):
+    with pytest.raises(ValueError, match="holds raw LoRAs, the configuration says canonical"):
         run_stage(PACK, replace(config, pack=replace(config.pack, canonical=True)))
 
 
@@ -172,9 +178,9 @@ def test_workers_that_start_late_follow_the_same_plan(config):
     assert len(store_of(config).read("train")[1]) == 5
 
 
-def test_imported_loras_come_along_and_a_name_counts_once(config, tmp_path):
+def test_imported_loras_are_packed_too_and_a_name_counts_once(config, tmp_path):
     for name in ("ann", "zoe"):
-        save_lora(tmp_path / "mine" / f"{name}.safetensors", lora_of(f"my {name}", config), layout_of(config))
+        save_lora(tmp_path / "mine" / f"{name}.safetensors", lora_of(f"my {name}", config), configured_layout(config))
     run_stage(ImportLoRAs(tmp_path / "mine"), config)
     train(config, "ann")
     run_stage(PACK, config)

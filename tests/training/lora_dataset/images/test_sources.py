@@ -1,0 +1,103 @@
+"""Sources of images: folders and data sets, through stage collect; what cannot be a source is refused."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+
+from tests.training.lora_dataset.stages.test_collect import drawn_image, run, save, settings
+from training.lora_dataset.stages.collect import COLLECT
+
+
+def test_max_people_takes_the_first(tmp_path):
+    for name in ("anne", "bert", "cleo"):
+        save(tmp_path / "in" / name / "a.png", drawn_image(6001, 0))
+    assert COLLECT.items(settings(tmp_path, tmp_path / "in", max_people=2)) == ["anne", "bert"]
+
+
+@pytest.mark.parametrize("source", ["images", "people"])
+def test_an_empty_folder_is_an_error(tmp_path, source):
+    (tmp_path / "in" / "inside").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"without any image|holds no images"):
+        COLLECT.items(settings(tmp_path, tmp_path / "in", source=source))
+    with pytest.raises(FileNotFoundError, match="elsewhere does not exist, expected a folder"):
+        COLLECT.items(settings(tmp_path, tmp_path / "elsewhere", source=source))
+
+
+def test_images_in_place_of_folders_are_explained(tmp_path):
+    save(tmp_path / "in" / "a.png", drawn_image(6001, 0))
+    with pytest.raises(ValueError, match="it holds 1 images: if each is a person, set collect"):
+        COLLECT.items(settings(tmp_path, tmp_path / "in"))
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    """Rows of two people, one row without a label, one without a image, as `save_to_disk` writes them."""
+    folder = tmp_path_factory.mktemp("table")
+    images = [drawn_image(6021, 0), drawn_image(6022, 0), drawn_image(6021, 1), drawn_image(6023, 0), None]
+    rows = datasets.Dataset.from_dict(
+        {"photo": images, "who": [0, 1, 0, None, 1]},
+        features=datasets.Features({"photo": datasets.Image(), "who": datasets.ClassLabel(names=["Eva", "Ida M."])}),
+    )
+    rows.save_to_disk(str(folder / "rows"))
+    return folder / "rows"
+
+
+def test_a_column_or_a_data_set_that_is_not_there(table, tmp_path):
+    with pytest.raises(ValueError, match="no column 'face', only photo, who"):
+        COLLECT.items(settings(tmp_path, table, source="datasets", image_column="face"))
+    with pytest.raises(ValueError, match="cannot open nobody/nothing without the network"):
+        COLLECT.items(settings(tmp_path, "nobody/nothing", source="datasets"))
+
+
+def test_without_the_library_the_error_says_what_to_install(table, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ImportError, match="python -m pip install datasets"):
+        COLLECT.items(settings(tmp_path, table, source="datasets"))
+
+
+def test_rows_grouped_by_a_label(table, tmp_path):
+    records = run(settings(tmp_path, table, source="datasets", image_column="photo", person_column="who"))
+    by_origin = {record.facts["origin"]: record for record in records.values()}
+    assert set(by_origin) == {"Eva", "Ida M.", "row 3"}
+    assert by_origin["Eva"].facts["sources"] == ["row 0", "row 2"]
+    assert by_origin["Ida M."].facts["dropped"] == [
+        {"source": "row 4", "reason": "row 4 has no image in column 'photo'"}
+    ]
+
+
+def test_each_row_a_person(table, tmp_path):
+    records = run(settings(tmp_path, table, source="datasets", image_column="photo", max_people=3))
+    assert [(item, record.status) for item, record in records.items()] == [
+        ("row-00000000", "done"), ("row-00000001", "done"), ("row-00000002", "dropped"),
+    ]  # fmt: skip
+    assert records["row-00000002"].reason.startswith("same person as row-00000000")
+
+
+def test_a_folder_of_files_is_a_data_set_too(tmp_path):
+    save(tmp_path / "in" / "a.png", drawn_image(6021, 0))
+    (tmp_path / "in" / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "who": "Eva"}))
+    config = settings(tmp_path / "out", tmp_path / "in", source="datasets", person_column="who")
+    assert [record.facts["origin"] for record in run(config).values()] == ["Eva"]
+
+
+def test_each_image_a_person(tmp_path):
+    save(tmp_path / "in" / "one" / "same name.png", drawn_image(6011, 0))
+    save(tmp_path / "in" / "two" / "same name.png", drawn_image(6012, 0))
+    save(tmp_path / "in" / "same name.jpg", drawn_image(6013, 0))
+    save(tmp_path / "in" / ".hidden.png", drawn_image(6014, 0))
+    records = run(settings(tmp_path / "out", tmp_path / "in", source="images"))
+    assert len(records) == 3
+    assert all(item.startswith("same-name-") and record.status == "done" for item, record in records.items())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no file names that are not Unicode")
+def test_a_name_that_is_not_unicode(tmp_path):
+    save(tmp_path / "in" / os.fsdecode(b"caf\xe9") / "a.png", drawn_image(6011, 0))
+    (record,) = run(settings(tmp_path / "out", tmp_path / "in")).values()
+    assert record.item.startswith("caf-")
+    assert record.status == "done", record.reason
+    assert record.facts["origin"] == "caf\\udce9"
