@@ -41,17 +41,19 @@ class RefineLoRA(io.ComfyNode):
                     default="a portrait of a person",
                     tooltip="Caption of all images; it contains the class word, for example person.",
                 ),
-                io.Int.Input("steps", default=30, min=1, max=2000, tooltip="Training steps."),
+                io.Int.Input("steps", default=RefinementSettings.steps, min=1, max=2000, tooltip="Training steps."),
                 io.Float.Input(
                     "learning_rate",
-                    default=1e-3,
+                    default=RefinementSettings.learning_rate,
                     min=0.0,
                     max=0.1,
                     step=1e-5,
                     round=1e-6,
                     tooltip="Learning rate of Adam; decays to zero along a cosine.",
                 ),
-                io.Int.Input("batch_size", default=4, min=1, max=16, tooltip="Noisy images per step."),
+                io.Int.Input(
+                    "batch_size", default=RefinementSettings.batch_size, min=1, max=16, tooltip="Noisy images per step."
+                ),
                 io.Int.Input(
                     "seed",
                     default=0,

@@ -7,7 +7,7 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..difflora_core.denoiser.config import SCHEDULERS
+from ..difflora_core.denoiser.config import SCHEDULERS, SamplingConfig
 from ..difflora_core.lora.lora import LoRA
 from .sockets import (
     CATEGORY,
@@ -43,26 +43,31 @@ class SampleLoRA(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="The same seed and features give the same LoRA.",
                 ),
-                io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Denoising steps."),
+                io.Int.Input("steps", default=SamplingConfig.steps, min=1, max=1000, tooltip="Denoising steps."),
                 io.Float.Input(
                     "guidance_scale",
-                    default=1.0,
+                    default=SamplingConfig.guidance_scale,
                     min=0.0,
                     max=20.0,
                     step=0.1,
                     tooltip="Classifier-free guidance: above 1 the features have more influence, 1 is no guidance.",
                 ),
-                io.Combo.Input("scheduler", options=list(SCHEDULERS), default="ddim", tooltip="The diffusion sampler."),
+                io.Combo.Input(
+                    "scheduler",
+                    options=list(SCHEDULERS),
+                    default=SamplingConfig.scheduler,
+                    tooltip="The diffusion sampler.",
+                ),
                 io.Int.Input(
                     "samples",
-                    default=4,
+                    default=SamplingConfig.samples,
                     min=1,
                     max=64,
                     tooltip="Latents averaged for each LoRA: more for stability, fewer for variation.",
                 ),
                 io.Float.Input(
                     "latent_scale",
-                    default=1.0,
+                    default=SamplingConfig.latent_scale,
                     min=0.0,
                     max=4.0,
                     step=0.05,
