@@ -1,1 +1,8 @@
-"""The LoRA store and its readers."""
+"""The store of LoRAs and its readers.
+
+shard_file: headers of safetensors files, and what can be read without the LoRAs
+lora_store: the store: shards of stacked LoRAs, one layout, every person once
+row_reader: chosen LoRAs of a store, without the others
+random_batches: all LoRAs of a store in random order
+loras: the LoRAs that a network is trained on, from several stores, in memory or on disk
+"""

@@ -1,6 +1,6 @@
-"""The LoRAs that an autoencoder learns from: one store or several of one layout, in memory or read as they are wanted.
+"""The LoRAs that a network is trained on: one store or several of one layout, in memory or read from disk.
 
-Every LoRA is looked at when it is read: a store that another program wrote, or a damaged file, may hold anything.
+Every LoRA is checked when it is read: a store that another program wrote, or a damaged file, may hold anything.
 """
 
 from bisect import bisect_right
@@ -15,9 +15,10 @@ from torch import Tensor
 from difflora_core.lora.layout import LoRALayout
 
 from .lora_store import LoRAStore, Person
-from .rows import BYTES, RowReader
+from .row_reader import BYTES_PER_WEIGHT, RowReader
 
-ROWS_AT_ONCE = 16
+LORAS_PER_READ = 16
+"""LoRAs that are read or checked at once where all of a split are gone through."""
 
 
 class LoRAs(Protocol):
@@ -26,35 +27,44 @@ class LoRAs(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, rows: Sequence[int]) -> Tensor:
-        """LoRAs (len(rows), numel) float32."""
-        ...
+        """Read LoRAs (len(rows), numel) float32."""
 
     def columns(self, start: int, stop: int) -> Tensor:
-        """Numbers start…stop of all LoRAs (len, stop − start)."""
-        ...
+        """Read weights start…stop of all LoRAs (len, stop − start)."""
 
 
 class LoRAsInMemory:
-    """A tensor (loras, numel). Raises ValueError on one that is not finite or all zero."""
+    """LoRAs in one tensor."""
 
     def __init__(self, loras: Tensor, people: Sequence[Person] | None = None) -> None:
+        """Check the LoRAs.
+
+        Args:
+            loras: (loras, numel).
+            people: Whose they are, for error messages; None numbers them.
+
+        Raises:
+            ValueError: One is not finite or zero throughout.
+        """
         names = range(len(loras)) if people is None else people
-        for at in range(0, len(loras), ROWS_AT_ONCE):
-            check(loras[at : at + ROWS_AT_ONCE], names[at : at + ROWS_AT_ONCE])
+        for start in range(0, len(loras), LORAS_PER_READ):
+            check_loras(loras[start : start + LORAS_PER_READ], names[start : start + LORAS_PER_READ])
         self.loras = loras
 
     def __len__(self) -> int:
         return len(self.loras)
 
     def read(self, rows: Sequence[int]) -> Tensor:
+        """Return LoRAs (len(rows), numel)."""
         return self.loras[list(rows)]
 
     def columns(self, start: int, stop: int) -> Tensor:
+        """Return weights start…stop of all LoRAs (len, stop − start)."""
         return self.loras[:, start:stop]
 
 
 class LoRAsOnDisk:
-    """A split of some stores, one after the other; LoRAs are read anew each time."""
+    """A split of several stores, one after the other; LoRAs are read each time."""
 
     def __init__(self, stores: Sequence[LoRAStore], split: str) -> None:
         self.stores, self.split = stores, split
@@ -65,49 +75,64 @@ class LoRAsOnDisk:
         return self._ends[-1] if self._ends else 0
 
     def read(self, rows: Sequence[int]) -> Tensor:
-        places = [bisect_right(self._ends, row) for row in rows]
+        """Read LoRAs (len(rows), numel) float32.
+
+        Raises:
+            ValueError: One is not finite or zero throughout.
+        """
+        readers = [bisect_right(self._ends, row) for row in rows]
         loras = torch.empty(len(rows), self.readers[0].width)
         for number, reader in enumerate(self.readers):
-            mine = [i for i, place in enumerate(places) if place == number]
+            own = [position for position, chosen in enumerate(readers) if chosen == number]
             begin = self._ends[number] - len(reader)
-            if mine:
-                loras[mine] = reader.read([rows[i] - begin for i in mine])
+            if own:
+                loras[own] = reader.read([rows[position] - begin for position in own])
         try:
-            check(loras, rows)
-        except ValueError:
-            check(loras, [self.person(row) for row in rows])
+            check_loras(loras, rows)
+        except ValueError:  # once more, with names that cost a read each
+            check_loras(loras, [self.person(row) for row in rows])
         return loras
 
     def columns(self, start: int, stop: int) -> Tensor:
-        parts = [store.columns(self.split, start, stop) for store in self.stores if store.paths(self.split)]
-        columns = torch.cat(parts)
+        """Read weights start…stop of all LoRAs (len, stop − start).
+
+        Raises:
+            ValueError: One is not finite.
+        """
+        columns = torch.cat(
+            [store.columns(self.split, start, stop) for store in self.stores if store.paths(self.split)]
+        )
         if not columns.isfinite().all():
-            check(columns, [self.person(row) for row in range(len(self))])
+            check_loras(columns, [self.person(row) for row in range(len(self))])
         return columns
 
     def person(self, row: int) -> Person:
-        """Whose LoRA a row is."""
+        """Return whose LoRA a row is."""
         number = bisect_right(self._ends, row)
         reader = self.readers[number]
         return reader.people([row - (self._ends[number] - len(reader))])[0]
 
 
 def open_stores(folders: Sequence[Path], layout: LoRALayout | None = None) -> list[LoRAStore]:
-    """Stores of one layout.
+    """Open stores of one layout.
+
+    Args:
+        folders: Of the stores.
+        layout: That they have to have; None takes the first store's.
 
     Raises:
-        FileNotFoundError: a folder holds no store.
-        ValueError: no folder is named, or a store's layout is another than `layout` or than the first store's.
+        FileNotFoundError: A folder holds no store.
+        ValueError: No folder is named, a store has another layout, or a person is in two stores.
     """
     if not folders:
         raise ValueError("no store of LoRAs is named: expected at least one folder")
     stores = [LoRAStore.open(folder) for folder in folders]
-    expected, of = (layout, "the configuration") if layout else (stores[0].layout, str(folders[0]))
+    expected, source = (layout, "the configuration") if layout else (stores[0].layout, str(folders[0]))
     for store in stores:
         if (difference := expected.difference(store.layout)) is not None:
             raise ValueError(
-                f"{store.folder} holds LoRAs of another layout than {of}: {difference}. One autoencoder takes one "
-                "layout and rank; bring the LoRAs to it with `python -m training dataset import`."
+                f"{store.folder} holds LoRAs of another layout than {source}: {difference}. One autoencoder takes one "
+                "layout and rank; convert the LoRAs with `python -m training dataset import`."
             )
     people: set[Person] = set()
     for store in stores:
@@ -119,33 +144,37 @@ def open_stores(folders: Sequence[Path], layout: LoRALayout | None = None) -> li
 
 
 def people_of(stores: Sequence[LoRAStore], split: str) -> list[Person]:
-    """Whose the rows of a split are."""
+    """Return whose the rows of a split are."""
     return [person for store in stores for shard in store.shards(split) for person in shard.people]
 
 
 def open_loras(stores: Sequence[LoRAStore], split: str, in_memory_bytes: float) -> LoRAs:
-    """A split, in memory if it takes at most so many bytes."""
+    """Open a split, in memory if it takes at most so many bytes."""
     loras = LoRAsOnDisk(stores, split)
-    if BYTES * len(loras) * stores[0].layout.numel > in_memory_bytes:
+    if BYTES_PER_WEIGHT * len(loras) * stores[0].layout.numel > in_memory_bytes:
         return loras
     whole = torch.empty(len(loras), stores[0].layout.numel)
-    for at in range(0, len(loras), ROWS_AT_ONCE):
-        rows = range(at, min(at + ROWS_AT_ONCE, len(loras)))
+    for start in range(0, len(loras), LORAS_PER_READ):
+        rows = range(start, min(start + LORAS_PER_READ, len(loras)))
         whole[rows.start : rows.stop] = loras.read(rows)
     return LoRAsInMemory(whole, people_of(stores, split))
 
 
-def in_batches(loras: LoRAs, size: int = ROWS_AT_ONCE) -> Iterator[Tensor]:
-    """All LoRAs in order, `size` at a time."""
-    for at in range(0, len(loras), size):
-        yield loras.read(range(at, min(at + size, len(loras))))
+def in_batches(loras: LoRAs, size: int = LORAS_PER_READ) -> Iterator[Tensor]:
+    """Yield all LoRAs in order, `size` at a time."""
+    for start in range(0, len(loras), size):
+        yield loras.read(range(start, min(start + size, len(loras))))
 
 
-def check(loras: Tensor, people: Sequence[Person]) -> None:
-    """Raise ValueError naming the first person whose LoRA is not finite or changes nothing."""
+def check_loras(loras: Tensor, people: Sequence[Person]) -> None:
+    """Check that LoRAs are finite and change something.
+
+    Raises:
+        ValueError: One is not or does not; the message names the first person.
+    """
     if not (finite := loras.isfinite().all(1)).all():
         person = people[int((~finite).nonzero()[0])]
-        raise ValueError(f"the LoRA of {person} holds NaN or infinite numbers: take it out of the store")
-    if not (something := loras.any(1)).all():
-        person = people[int((~something).nonzero()[0])]
-        raise ValueError(f"the LoRA of {person} is zero throughout: its teacher was not trained; take it out")
+        raise ValueError(f"the LoRA of {person} holds NaN or infinite weights: remove it from the store")
+    if not (nonzero := loras.any(1)).all():
+        person = people[int((~nonzero).nonzero()[0])]
+        raise ValueError(f"the LoRA of {person} is zero throughout: its teacher was not trained; remove it")

@@ -1,4 +1,4 @@
-"""The store of LoRAs keeps every person once and never half."""
+"""The store of LoRAs keeps every person once, and a shard completely or not at all."""
 
 import errno
 import json
@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from difflora_core.lora.layout import LoRALayout, LoRAModule
-from training.store.lora_store import Entry, LoRAStore, read_header
+from training.store.lora_store import Entry, LoRAStore
+from training.store.shard_file import read_header
 
 LAYOUT = LoRALayout((LoRAModule("m.transformer_blocks.0.attn1.to_q", 3, 2),), rank=2)
 LORAS = torch.arange(4 * LAYOUT.numel, dtype=torch.float32).view(4, -1)
@@ -52,7 +53,7 @@ def test_another_layout_is_refused(store):
         LoRAStore(store.folder, other)
 
 
-def test_broken_numbers_are_refused_with_the_person(store):
+def test_weights_that_are_not_finite_are_refused_with_the_person(store):
     with pytest.raises(ValueError, match="person 31 holds NaN"):
         store.add("train", [30, 31], torch.stack([LORAS[0], LORAS[1] * float("nan")]))
 
@@ -77,7 +78,7 @@ def test_people_may_have_names(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../b", ".hidden"])
-def test_a_name_that_is_no_file_name_is_refused(tmp_path, name):
+def test_a_name_that_is_not_a_file_name_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match="cannot be a person's name"):
         LoRAStore(tmp_path, LAYOUT).add("train", [name], LORAS[:1])
 
@@ -97,7 +98,7 @@ def test_a_number_and_a_name_that_share_a_file_are_refused(store):
         store.add("train", ["00007"], LORAS[:1])
 
 
-def test_the_index_lists_everybody(store):
+def test_the_index_lists_all_people(store):
     origin = {"source": "dreambooth", "seed": 3}
     store.add("test", [30, 31], LORAS[:2], provenance=[origin, {"source": "import"}], loss=torch.tensor([0.5, 0.25]))
     entries = list(LoRAStore.open(store.folder).entries())
@@ -182,8 +183,8 @@ except OSError as error:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of file sizes are POSIX")
-def test_what_the_system_says_while_safetensors_writes_comes_through(tmp_path):
-    """A file that may not grow: the same road as a full disk, which a test can't make."""
+def test_an_error_of_the_system_while_safetensors_writes_is_passed_on(tmp_path):
+    """A file that may not grow: the same code path as a full disk, which a test cannot make."""
     done = subprocess.run(
         [sys.executable, "-c", WRITE_TOO_MUCH, str(tmp_path)],
         cwd=Path(__file__).parents[3],

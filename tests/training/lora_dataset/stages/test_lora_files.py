@@ -167,7 +167,7 @@ def _wider(state: dict) -> dict:
             r"another base model.*lacks 1 of 3 modules, first mid_block",
         ),
         (lambda s: s | {"lora_unet_proj_in.lora_up.weight": torch.zeros(2, 2)}, r"outside the 3 modules.*proj_in"),
-        (lambda s: {k: t * float("nan") for k, t in s.items()}, "^The LoRA holds NaN or infinite numbers, first in"),
+        (lambda s: {k: t * float("nan") for k, t in s.items()}, "^The LoRA holds NaN or infinite values, first in"),
         (lambda s: s | {"x.dora_scale": torch.zeros(2)}, "x.dora_scale belongs to another method"),
         (lambda s: {"conv.weight": torch.zeros(3)}, r"No module of the layout.*conv\.weight"),
     ],

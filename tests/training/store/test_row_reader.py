@@ -1,6 +1,4 @@
-"""Random rows of a store are the rows that a whole read gives."""
-
-from itertools import pairwise
+"""Chosen rows of a store are the rows that a whole read gives."""
 
 import pytest
 import torch
@@ -8,9 +6,11 @@ import torch
 from difflora_core.files import write_tensors
 from difflora_core.lora.layout import LoRALayout, LoRAModule
 from training.store.lora_store import LoRAStore
-from training.store.rows import RowReader, random_batches, shuffled
+from training.store.row_reader import RowReader
 
 LAYOUT = LoRALayout((LoRAModule("m.transformer_blocks.0.attn1.to_q", 3, 2),), rank=2)
+
+
 SHARDS = (3, 1, 4, 2)
 
 
@@ -20,42 +20,42 @@ def store(tmp_path) -> LoRAStore:
     store, first = LoRAStore(tmp_path / "store", LAYOUT), 0
     for count in SHARDS:
         loras = torch.randn(count, LAYOUT.numel, generator=torch.Generator().manual_seed(first))
-        # other tensors in the file move the LoRAs away from where its data begins
+        # other tensors move the LoRAs away from the beginning of the file's data
         store.add("train", range(first, first + count), loras, a=torch.ones(count), z=torch.ones(count, 3))
         first += count
     return store
 
 
 def test_rows_in_any_order(store):
-    everything, people = store.read("train")
+    whole, people = store.read("train")
     rows = [9, 0, 4, 4, 3, 7]
     with RowReader(store, "train") as reader:
         assert len(reader) == 10
-        assert torch.equal(reader.read(rows), everything[rows])
+        assert torch.equal(reader.read(rows), whole[rows])
         assert reader.people(rows) == [people[row] for row in rows]
 
 
 def test_columns(store):
-    everything, _ = store.read("train")
+    whole, _ = store.read("train")
     with RowReader(store, "train", columns=(2, 7)) as reader:
-        assert torch.equal(reader.read([8, 1]), everything[[8, 1], 2:7])
+        assert torch.equal(reader.read([8, 1]), whole[[8, 1], 2:7])
 
 
 def test_few_open_files_are_enough(store):
-    everything, _ = store.read("train")
+    whole, _ = store.read("train")
     with RowReader(store, "train", open_files=1) as reader:
         for rows in ([9, 0], [3, 8], [0, 9]):
-            assert torch.equal(reader.read(rows), everything[rows])
+            assert torch.equal(reader.read(rows), whole[rows])
         assert len(reader._files) == 1
 
 
-def test_memory_is_filled_again(store):
-    everything, _ = store.read("train")
+def test_memory_is_reused(store):
+    whole, _ = store.read("train")
     memory = torch.empty(2, LAYOUT.numel)
     with RowReader(store, "train") as reader:
         assert reader.read([5, 6], memory) is memory
         reader.read([1, 9], memory)
-    assert torch.equal(memory, everything[[1, 9]])
+    assert torch.equal(memory, whole[[1, 9]])
 
 
 @pytest.mark.parametrize(
@@ -85,56 +85,15 @@ def test_no_rows(store):
         RowReader(store, "test")
 
 
-def test_a_shard_of_other_numbers_is_refused(store):
+def test_a_shard_of_another_width_is_refused(store):
     write_tensors(store.folder / "train" / "00020.safetensors", {"loras": torch.zeros(2, 5)}, {"people": "[20, 21]"})
     with pytest.raises(ValueError, match=r"00020\.safetensors holds LoRAs F32 \[2, 5\], expected F32 \(…, 10\)"):
         RowReader(store, "train")
 
 
-def test_a_file_that_shrinks_meanwhile(store):
+def test_a_file_that_shrinks_while_it_is_read(store):
     with RowReader(store, "train") as reader:
         path = reader.paths[0]
         path.write_bytes(path.read_bytes()[:-60])
         with pytest.raises(ValueError, match="has become shorter"):
             reader.read([0, 1, 2])
-
-
-@pytest.mark.parametrize("window", [0, 1, 2, 9])
-def test_a_round_has_everybody_once_and_begins_anew(store, window):
-    everything, _ = store.read("train")
-    generator = torch.Generator().manual_seed(0)
-    with RowReader(store, "train") as reader:
-        rounds = []
-        for _ in range(2):
-            seen = []
-            for rows, loras in random_batches(reader, 3, generator, window):
-                assert torch.equal(loras, everything[rows])
-                seen += rows
-            assert len(seen) == len(set(seen)) == 9
-            rounds.append(seen)
-    assert rounds[0] != rounds[1]
-
-
-def test_the_same_seed_gives_the_same_order(store):
-    with RowReader(store, "train") as reader:
-        first, second = (shuffled(reader, torch.Generator().manual_seed(5), 2) for _ in range(2))
-    assert first == second
-
-
-def test_a_window_keeps_to_its_shards(store):
-    with RowReader(store, "train") as reader:
-        order = shuffled(reader, torch.Generator().manual_seed(1), window=1)
-    shards = [next(i for i, end in enumerate((3, 4, 8, 10)) if row < end) for row in order]
-    assert sum(one != following for one, following in pairwise(shards)) == 3
-
-
-def test_reused_memory_is_one(store):
-    with RowReader(store, "train") as reader:
-        batches = [loras for _, loras in random_batches(reader, 2, torch.Generator().manual_seed(0), reuse=True)]
-    assert len({batch.data_ptr() for batch in batches}) == 1
-
-
-@pytest.mark.parametrize("size", [0, 11])
-def test_a_batch_of_impossible_size(store, size):
-    with RowReader(store, "train") as reader, pytest.raises(ValueError, match=f"1 to 10 of the 10 rows, found {size}"):
-        next(random_batches(reader, size, torch.Generator()))
