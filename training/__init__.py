@@ -1,16 +1,16 @@
-"""What only a trainer needs, in the order of the road. `python -m training --help` lists the commands.
+"""What only a trainer needs. `python -m training --help` lists the commands.
 
-lora_dataset/                       from a folder of faces to a store of LoRAs
-denoising, dreambooth               LoRAs of many people at once: the loss, and one batch over one frozen U-Net
-lora_store, lora_rows               the store; random rows of it
-training_loop, train_state, rounds  the loop that all networks share, on Accelerate; the best of several validations
-processes, sharding                 several processes of one command; what they share of a network
-settings, dry_run                   YAML files; what a run will cost
-lae_data, lae_training, train_lae   the LoRA autoencoder on numbers
-embed, embeddings, conditions       the frozen encoders' view of people's pictures
-denoiser, difflora_*, train_difflora   MIF and DiT on numbers
-diffusion_loss, picture_stage, dataset_pictures, tune   both through the base model's pictures
-teacher_recovery, picture_check, sampling_choice   validation by pictures; the recommended sampling
-personalize                         pictures to a LoRA file
-toy_*, charts                       the paper's toy experiment; line charts
+In the order of the pipeline, each package using only those above it:
+
+engine           the loop on Accelerate, evaluated runs, state, sharding, settings, costs, charts
+store            the LoRA store and its readers
+base_model       the frozen base model, and the diffusion losses that go through it
+dreambooth       LoRAs of many people at once
+lora_dataset     from a folder of faces to a store of LoRAs
+people           what trainers know of people: embeddings, latents, images
+autoencoder      the LoRA autoencoder in weight space
+denoiser         MIF and DiT in latent space
+end_to_end       both fine-tuned with the base model's diffusion loss
+toy_experiment   the paper's toy experiment
+configs          YAML files
 """

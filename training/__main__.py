@@ -6,24 +6,24 @@ import sys
 
 COMMANDS = {
     "dataset": (".lora_dataset.command", "from a folder of faces to a store of LoRAs"),
-    "embed": (".denoiser.embed", "people's pictures to the frozen encoders' embeddings"),
+    "embed": (".denoiser.embed", "people's images to the frozen encoders' embeddings"),
     "train-lae": (".autoencoder.command", "the LoRA autoencoder on a store of LoRAs: one file"),
     "train-difflora": (".denoiser.command", "MIF and DiT on the LAE's latents: one DiffLoRA checkpoint"),
-    "finetune": (".end_to_end.command", "LAE, or MIF and DiT, through the base model's pictures of the people"),
+    "finetune": (".end_to_end.command", "LAE, or MIF and DiT, end to end with the base model's diffusion loss"),
     "toy-experiment": (".toy_experiment.experiment", "are LoRA weights easier to compress than full weight changes?"),
 }
 """Command → the module that offers `add_arguments(parser)`, which sets the parser's default `run`, and a line of help.
-Only the module of the command that is asked for is imported: most of them bring heavy libraries."""
+Only the module of the given command is imported: most of them bring heavy libraries."""
 
 
 def main() -> int:
-    """Parse the command line and run; an error that is the user's to mend is one line, not a traceback."""
+    """Parse the command line and run; an error that the user can fix is one line, not a traceback."""
     parser = argparse.ArgumentParser(prog="python -m training", description="Train what DiffLoRA needs.")
     commands = parser.add_subparsers(dest="command", required=True)
-    asked = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+    given = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
     for name, (module, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text)
-        if name == asked:
+        if name == given:
             importlib.import_module(module, __package__).add_arguments(command)
     arguments = parser.parse_args()
     try:
@@ -32,7 +32,7 @@ def main() -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; the same command resumes from here", file=sys.stderr)
         return 130
     return 0
 

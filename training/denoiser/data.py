@@ -1,4 +1,4 @@
-"""What `train-difflora` is trained on: latents of the stores' LoRAs, computed once, beside the people's embeddings."""
+"""What `train-difflora` is trained on: latents of the stores' LoRAs, and the people's embeddings."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,24 +10,24 @@ from training.lora_dataset.config import load_config
 from training.people.conditions import People
 from training.people.embeddings import HOW, EmbeddingCache
 from training.people.latents import cached_latents
-from training.store import loras as lae_data
 from training.store.lora_store import LoRAStore, Person
+from training.store.loras import LoRAsOnDisk
 
 from .embed import embed_people, embeddings_folder
 from .settings import DiffLoRASettings
 
-COMPARED = 64  # validation people whose ΔW is compared with their teacher's: one of SDXL's LoRAs is 23 MB in memory
+MAX_COMPARED = 64  # validation people whose ΔW is compared with their teacher's: one of SDXL's LoRAs takes 23 MB
 
 
 def open_embeddings(settings: DiffLoRASettings, accelerator: Accelerator) -> EmbeddingCache:
-    """The configured embeddings, made now where a data set is named and this is the only process.
+    """Open the configured embeddings; where a dataset is named and this is the only process, make them first.
 
     Raises:
-        FileNotFoundError: there are none.
-        ValueError: they are of other encoders or widths than the configuration says.
+        FileNotFoundError: There are none.
+        ValueError: They are of other encoders or widths than the configuration says.
     """
     own = settings.embeddings
-    places = own.cache
+    places: tuple[Path, ...] = own.cache
     if own.dataset is not None:
         assert own.image_encoder is not None
         dataset = load_config(own.dataset)
@@ -47,7 +47,7 @@ def open_embeddings(settings: DiffLoRASettings, accelerator: Accelerator) -> Emb
     return cache
 
 
-def people_of(
+def people_of_split(
     stores: Sequence[LoRAStore],
     split: str,
     lae: LAE,
@@ -56,15 +56,25 @@ def people_of(
     folder: Path,
     device: str = "cpu",
 ) -> tuple[People, list[Person]]:
-    """Latents and conditions of a split's people, with validation also LoRAs; and who they are.
+    """Load latents and conditions of a split's people; of the validation split also some LoRAs.
 
-    folder: where latents are kept.
+    Args:
+        stores: Of LoRAs.
+        split: Their name.
+        lae: Whose latents.
+        cache: The people's embeddings.
+        allow_missing: Leave out people without embeddings, in place of an error.
+        folder: Where latents are kept.
+        device: Of the LAE.
+
+    Returns:
+        What is known of the people, and who they are.
 
     Raises:
-        FileNotFoundError: the split holds nobody.
-        ValueError: a LoRA or a latent is not finite, or people have no embeddings.
+        FileNotFoundError: The split is empty.
+        ValueError: A LoRA or a latent is not finite, or people have no embeddings.
     """
     latents, people = cached_latents(stores, split, lae, folder / f"latents_{split}.safetensors", device)
     conditions, rows = cache.of(people, allow_missing)
-    loras = lae_data.LoRAsOnDisk(stores, split).read(rows[:COMPARED]) if split == "validation" else None
+    loras = LoRAsOnDisk(stores, split).read(rows[:MAX_COMPARED]) if split == "validation" else None
     return People(latents[rows], conditions, loras), [people[row] for row in rows]

@@ -1,29 +1,33 @@
 """The settings of `train-difflora` and `embed`: one YAML file, see training/configs/difflora_*.yaml."""
 
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 
 from difflora_core.autoencoder.model import LAE
-from difflora_core.denoiser.diffusion import SamplingConfig
-from difflora_core.denoiser.dit import CONFIGURATIONS, DiTConfig, token_places
-from difflora_core.denoiser.mif import MIFConfig, Mode
-from difflora_core.model import EncoderNames
+from difflora_core.config import EncoderNames
+from difflora_core.denoiser.config import CONFIGURATIONS, DiTConfig, MIFConfig, Mode, SamplingConfig
+from difflora_core.lora.tokens import tokens_of
+from training.engine.settings import SettingsPath
 from training.people.diffusion_loss_check import DiffusionLossCheckSettings
 
-from .train import DiffLoRATraining
+from .config import DiffLoRATraining
 
 
 @dataclass(frozen=True)
 class EmbeddingSettings:
-    """cache: folders and files of embeddings, see `embeddings`. dataset: in its place the pipeline's YAML file, whose
-    kept pictures are embedded into its workspace, with image_encoder, a CLIP vision folder in transformers' format.
-    allow_missing: people of the store without embeddings are left out, not an error.
+    """Where embeddings are, or what to make them from.
+
+    Raises:
+        ValueError: Both are named or neither, or the image encoder is missing.
     """
 
-    cache: tuple[Path, ...] = ()
-    dataset: Path | None = None
-    image_encoder: Path | None = None
+    cache: tuple[SettingsPath, ...] = ()
+    """Folders and files of embeddings, see `training.people.embeddings`."""
+    dataset: SettingsPath | None = None
+    """In place of `cache` the dataset's YAML file, whose kept images are embedded into its workspace."""
+    image_encoder: SettingsPath | None = None
+    """With `dataset`: a CLIP vision model, a folder in transformers' format."""
     allow_missing: bool = False
+    """Leave out people of the store without embeddings, in place of an error."""
 
     def __post_init__(self) -> None:
         if bool(self.cache) == (self.dataset is not None):
@@ -35,79 +39,98 @@ class EmbeddingSettings:
 
 @dataclass(frozen=True)
 class DiTSettings:
-    """name: of one of `difflora_core.denoiser.dit.CONFIGURATIONS`; the other fields take the place of its own. Tokens and latent
-    width are the LAE's, the condition's width is MIF's.
+    """Shape of the DiT. Tokens and latent width are the LAE's, the condition's width is MIF's.
+
+    Raises:
+        ValueError: There is no configuration of the name.
     """
 
     name: str = "small"
+    """One of `difflora_core.denoiser.config.CONFIGURATIONS`; the other fields replace its own."""
     width: int | None = None
+    """Of the tokens inside."""
     layers: int | None = None
+    """Transformer blocks."""
     heads: int | None = None
+    """Of attention."""
     head_width: int | None = None
+    """Of one head."""
     mlp_ratio: float | None = None
+    """Width inside the MLP over width of the tokens."""
 
     def __post_init__(self) -> None:
         if self.name not in CONFIGURATIONS:
             raise ValueError(f"DiTs by name are {', '.join(CONFIGURATIONS)}, found {self.name!r}")
 
-    @property
-    def named(self) -> DiTConfig:
-        """The configuration, with the latents that the named one was meant for."""
-        own = {entry.name for entry in fields(DiTConfig)}
-        asked = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name in own}
-        return replace(CONFIGURATIONS[self.name], **{key: value for key, value in asked.items() if value is not None})
+    def config(self) -> DiTConfig:
+        """Return the configuration, with the latents that the named one is meant for."""
+        names = {entry.name for entry in fields(DiTConfig)}
+        own = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name in names}
+        return replace(CONFIGURATIONS[self.name], **{key: value for key, value in own.items() if value is not None})
 
 
 @dataclass(frozen=True)
 class MIFSettings:
-    """mode: gate, mean, face or image. width: of the condition, default the DiT's own. face_width, image_width: of the
-    embeddings; unless given, what the cache holds.
-    """
+    """Shape and mode of the mixed image features."""
 
     mode: Mode = "gate"
+    """gate, mean, face or image."""
     width: int | None = None
+    """Of the condition; None is the named DiT's own."""
     face_width: int | None = None
+    """Of face embeddings; None is what the cache holds."""
     image_width: int | None = None
+    """Of image embeddings; None is what the cache holds."""
 
 
 @dataclass(frozen=True)
 class DiffLoRASettings:
-    """Everything that a run takes.
+    """Everything that a run needs.
 
-    stores: of LoRAs, all of the LAE's layout, with the splits train and validation. lae: from `train-lae`, or a whole
-    DiffLoRA checkpoint. output: folder of the run; the result is output/difflora.safetensors. encoders: whose the
-    embeddings are.
-    pictures: validation by the base model's loss, see `picture_check`; None is without. sampling: recommended by the
-    checkpoint, to be chosen on validation people later; a regression has one of its own.
+    Raises:
+        ValueError: The monitored metric needs a section that is not there.
     """
 
-    stores: tuple[Path, ...]
-    lae: Path
-    output: Path
+    stores: tuple[SettingsPath, ...]
+    """LoRA stores, all of the LAE's layout, with the splits train and validation."""
+    lae: SettingsPath
+    """From `train-lae`, or a whole DiffLoRA checkpoint."""
+    output: SettingsPath
+    """Folder of the run; the result is output/difflora.safetensors."""
     encoders: EncoderNames
+    """Whose embeddings they are."""
     embeddings: EmbeddingSettings
+    """Where they are, or what to make them from."""
     dit: DiTSettings = field(default_factory=DiTSettings)
+    """Shape of the DiT."""
     mif: MIFSettings = field(default_factory=MIFSettings)
+    """Shape and mode of MIF."""
     training: DiffLoRATraining = field(default_factory=DiffLoRATraining)
-    pictures: DiffusionLossCheckSettings | None = None
+    """How both are trained."""
+    diffusion_loss_check: DiffusionLossCheckSettings | None = None
+    """Validation by the base model's diffusion loss; None is without."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """What the checkpoint recommends until it is chosen on validation people; a regression has settings of its own."""
 
     def __post_init__(self) -> None:
-        if self.training.monitor == "teacher_recovery" and self.pictures is None:
-            raise ValueError("training.monitor is teacher_recovery, which needs the section `pictures`; found none")
+        if self.training.evaluation.monitor == "teacher_recovery" and self.diffusion_loss_check is None:
+            raise ValueError("evaluation.monitor is teacher_recovery, which needs the section `diffusion_loss_check`")
 
     def networks(self, lae: LAE | None, widths: tuple[int, int]) -> tuple[DiTConfig, MIFConfig]:
-        """Shapes of DiT and MIF. lae: None before there is one, which then has the latents that the named DiT was meant
-        for. widths: of face and image embeddings.
+        """Return the shapes of DiT and MIF.
+
+        Args:
+            lae: Whose latents; None before there is one, then those that the named DiT is meant for.
+            widths: Of face and image embeddings.
         """
-        dit = self.dit.named
+        dit = self.dit.config()
         mif = MIFConfig(*widths, self.mif.width or dit.condition_width, self.mif.mode)
         dit = replace(dit, condition_width=mif.width)
         if lae is None:
             return dit, mif
         dit = replace(dit, tokens=lae.config.tokens, latent_width=lae.config.width)
         if lae.config.kind == "token":
-            types, depths = token_places(lae.layout, lae.config.token_of)
-            if len(types) == lae.config.groups == dit.tokens:  # else a token of the latent mixes several modules
-                dit = replace(dit, token_types=types, token_depths=depths)
+            tokens = tokens_of(lae.layout, lae.config.token_of)
+            if len(tokens.types) == lae.config.groups == dit.tokens:  # else a latent's token mixes several modules
+                dit = replace(dit, token_types=tokens.types, token_depths=tokens.depths)
         return dit, mif

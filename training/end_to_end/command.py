@@ -1,266 +1,178 @@
-"""Tune an autoencoder, or MIF and DiT, through the base model's pictures (see `picture_stage`).
+"""Fine-tune an autoencoder, or MIF and DiT, end to end with the base model's diffusion loss.
 
-python -m training tune --config FILE               first an LAE from train-lae, later what train-difflora makes with it
-accelerate launch -m training finetune --config FILE    on several GPUs
+python -m training finetune --config FILE               # an LAE from train-lae, later a checkpoint made with it
+accelerate launch -m training finetune --config FILE    # on several GPUs
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-from accelerate import PartialState
-from torch import nn
-
 from difflora_core.autoencoder.lae_file import load_lae, save_lae
-from difflora_core.autoencoder.model import LAE
-from difflora_core.denoiser.diffusion import SamplingConfig
-from difflora_core.lora.layout import LoRALayout
-from difflora_core.model import HEADER, DiffLoRA
-from training.base_model.lora_loss import LoRADiffusionLoss
-from training.base_model.teacher_recovery import TeacherRecovery
-from training.denoiser.train import Denoiser
-from training.engine.loop import LossFunction, TrainConfig, open_accelerator
-from training.engine.rounds import Figures, train_in_rounds
+from difflora_core.denoiser.config import SamplingConfig
+from difflora_core.denoiser.model import Denoiser
+from difflora_core.model import DiffLoRA
+from training.engine.accelerator import close_trackers
 from training.engine.settings import read_settings
-from training.engine.step_cost import measure
-from training.lora_dataset.config import load_config
-from training.lora_dataset.manifest import Manifest
-from training.people.dataset_images import DatasetImages, dataset_loss, open_base
+from training.engine.step_cost import StepCost, measure_step
 from training.people.embeddings import EmbeddingCache
-from training.people.latents import cached_latents
-from training.store.lora_store import Person, read_header
-from training.store.loras import in_batches, open_loras, open_stores, people_of
+from training.people.latents import is_checkpoint
+from training.store.loras import open_loras, people_of
 
-from .objectives import (
-    Autoencode,
-    DenoiserFinetuning,
-    FinetuneDataset,
-    LAEFinetuning,
-    denoiser_loss,
-    lae_loss,
-    recovery_by_steps,
-    sampled_recovery,
-)
+from .denoiser_objective import DenoiserEndToEndObjective
+from .evaluation import sampled_recovery
+from .inputs import RUN, FinetuneInputs
+from .lae_objective import LAEEndToEndObjective
 from .sampling_choice import choose_sampling
+from .settings import FinetuneSettings
+from .train import finetune_denoiser, finetune_lae
 
-LOOP = TrainConfig(steps=2000, learning_rate=3e-4, warmup=50, ema=0.98, unused_parameters=True, device="auto")
-RUN = "run"
-WORTH_IT = 0.01  # of teacher recovery, see `choose_sampling`
-PEOPLE_AT_ONCE = 4  # in validation, with `rows` pictures of each
-
-
-@dataclass(frozen=True)
-class TuneSettings:
-    """network: a file of `train-lae`, or a DiffLoRA checkpoint; the result is output/<the same name>.
-
-    stores: of LoRAs, all of one layout, with the splits train and validation. dataset: the pipeline's YAML file, whose
-    workspace holds the people's pictures and names the base model; preprocess.held_out is at least 1. embeddings:
-    caches of `python -m training embed`, for MIF and DiT. rows: pictures of each person in a step. rounds: validations,
-    of which the best is kept, on the first `validation_people`, who show `references` pictures. lae, denoiser: of the
-    training, whichever it is.
-    """
-
-    network: Path
-    stores: tuple[Path, ...]
-    dataset: Path
-    output: Path
-    embeddings: tuple[Path, ...] = ()
-    rows: int = 1
-    rounds: int = 10
-    validation_people: int = 16
-    references: int = 3
-    in_memory_gb: float = 8.0
-    lae: LAEFinetuning = field(default_factory=lambda: LAEFinetuning(LOOP, people=4))
-    denoiser: DenoiserFinetuning = field(default_factory=lambda: DenoiserFinetuning(LOOP, people=4))
-
-    def __post_init__(self) -> None:
-        if min(self.rows, self.rounds, self.validation_people, self.references) < 1:
-            raise ValueError("rows, rounds, validation_people and references are at least 1")
-        if self.network.parent == self.output:
-            raise ValueError(f"{self.output} holds the network itself: choose another output folder, nothing is lost")
+MIN_IMPROVEMENT = 0.01  # of teacher recovery, see `choose_sampling`
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
-    parser.add_argument("--config", type=Path, required=True, help="a YAML file, see training/configs/tune_*.yaml")
+    """Add the command's arguments."""
+    parser.add_argument("--config", type=Path, required=True, help="a YAML file, see training/configs/finetune_*.yaml")
     parser.add_argument("--dry-run", action="store_true", help="only print sizes, memory and measured speed")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
-    settings = read_settings(TuneSettings, arguments.config)
+    """Run the command."""
+    settings = read_settings(FinetuneSettings, arguments.config)
     if arguments.dry_run:
         print(dry_run(settings))
     else:
-        tune(settings)
+        finetune(settings)
 
 
-def tune(settings: TuneSettings) -> Path:
-    """Tune what `network` is, or go on where a run was ended; the file that comes out.
+def finetune(settings: FinetuneSettings) -> Path:
+    """Fine-tune what `network` is, or resume; return the file, which the first process writes.
 
     Raises:
-        FileNotFoundError: a file or folder is missing.
-        ValueError: what is there doesn't fit together.
+        FileNotFoundError: A file or folder is missing.
+        ValueError: The parts don't fit together.
     """
-    job = open_job(settings)
-    told = train(job)
+    return finetune_checkpoint(settings) if _is_checkpoint(settings) else finetune_lae_file(settings)
+
+
+def dry_run(settings: FinetuneSettings) -> str:
+    """Describe sizes, memory and measured speed of a step, with everything that the training needs.
+
+    Of MIF and DiT it leaves the teachers' latents in the output folder, where the training finds them again.
+    """
+    if _is_checkpoint(settings):
+        people, cost = settings.denoiser.people, denoiser_cost(settings)
+    else:
+        people, cost = settings.lae.people, lae_cost(settings)
+    return f"a step       {people} people, {settings.images_per_person} images of each, in a process\n{cost}"
+
+
+def finetune_lae_file(settings: FinetuneSettings) -> Path:
+    """Fine-tune an autoencoder, whose latents are standardized anew at the end."""
+    lae = load_lae(settings.network)
+    inputs = FinetuneInputs.open(settings, settings.lae.loop, lae.layout)
+    loras = open_loras(inputs.stores, "train", 1e9 * settings.in_memory_gb)
+    images, loss = inputs.images(people_of(inputs.stores, "train"))
+    history = finetune_lae(
+        lae.to(inputs.device),
+        loras,
+        images,
+        inputs.validation_loras,
+        loss,
+        inputs.recovery,
+        settings.lae,
+        settings.output / RUN,
+        "finetune",
+        inputs.accelerator,
+    )
+    close_trackers(inputs.accelerator)
     path = settings.output / settings.network.name
-    if job.bench.first:
-        job.finish(path, told)
+    if inputs.accelerator.is_main_process:
+        save_lae(path, lae, {"finetuning": history})
         print(f"wrote {path}", flush=True)
     return path
 
 
-def dry_run(settings: TuneSettings) -> str:
-    """Sizes, memory and measured speed of a step, with everything that the training needs.
-
-    Of MIF and DiT it leaves the teachers' latents in the output folder, where the training finds them again.
-    """
-    job = open_job(settings)
-    cost = measure(job.module, job.loss, job.training.loop, job.training.people, frozen=job.frozen)
-    seen = f"{job.training.people} people, {settings.rows} pictures of each, in a process"
-    return f"a step       {seen}\n{cost}"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is trained, how, and what becomes of it. finish(path, figures of all rounds) writes the file. frozen: what
-    the loss goes through beside the module.
-    """
-
-    bench: "Bench"
-    module: nn.Module
-    loss: LossFunction
-    training: LAEFinetuning | DenoiserFinetuning
-    validate: Callable[[], Figures]
-    finish: Callable[[Path, dict[str, Figures]], None]
-    frozen: Mapping[str, nn.Module]
-
-
-def train(job: Job) -> dict[str, Figures]:
-    """Train in rounds; what they told."""
-    told: dict[str, Figures] = {}
-
-    def report(name: str, figures: Figures) -> None:
-        told[name] = figures
-        print(f"  {name}: " + ", ".join(f"{key} {value:.4f}" for key, value in figures.items()), flush=True)
-
-    train_in_rounds(
-        job.module,
-        job.loss,
-        job.training.loop,
-        job.bench.settings.output / RUN,
-        "tune",
-        job.bench.settings.rounds,
-        lambda: {"before": job.validate()},
-        job.validate,
-        report,
-        by="teacher_recovery",
-        settings={name: value for name, value in asdict(job.training).items() if name != "loop"},
-    )
-    return told
-
-
-def open_job(settings: TuneSettings) -> Job:
-    """Load what `settings` name."""
-    if not settings.network.is_file():
-        raise FileNotFoundError(f"There is no network {settings.network}: train-lae and train-difflora make them.")
-    if HEADER in read_header(settings.network)[0].get("__metadata__", {}):
-        return denoiser_job(settings)
-    return lae_job(settings)
-
-
-def lae_job(settings: TuneSettings) -> Job:
-    """An autoencoder, whose latents are measured anew in the end."""
-    lae = load_lae(settings.network)
-    bench = Bench(settings, settings.lae.loop, lae.layout)
-    lae.to(bench.device).train().requires_grad_(True)
-    loras = open_loras(bench.stores, "train", 1e9 * settings.in_memory_gb)
-    albums = DatasetImages(bench.dataset, people_of(bench.stores, "train"))
-
-    @torch.no_grad()
-    def validate() -> Figures:
-        return {"teacher_recovery": bench.recovery(lae.decode(lae.encode(bench.teachers.to(bench.device))))}
-
-    def finish(path: Path, told: dict[str, Figures]) -> None:
-        lae.fit_latents(batch.to(bench.device) for batch in in_batches(loras))
-        save_lae(path, lae.eval(), {"tuned": told})
-
-    loss = lae_loss(lae, loras, albums, bench.loss(albums), settings.lae)
-    return Job(bench, Autoencode(lae), loss, settings.lae, validate, finish, {"U-Net": bench.base.unet})
-
-
-def denoiser_job(settings: TuneSettings) -> Job:
-    """MIF and DiT of a checkpoint; its autoencoder stays. In the end its sampling is chosen anew."""
-    model = DiffLoRA.load(settings.network)
-    if not settings.embeddings:
-        raise ValueError("`embeddings` names no cache: MIF and DiT need the people's embeddings to be tuned")
-    cache = EmbeddingCache.open(*settings.embeddings)
+def finetune_checkpoint(settings: FinetuneSettings) -> Path:
+    """Fine-tune MIF and DiT of a checkpoint; its autoencoder stays. At the end its sampling is chosen anew."""
+    model, cache = DiffLoRA.load(settings.network), open_cache(settings)
     cache.check(model.config.encoders, (model.config.mif.face_width, model.config.mif.image_width))
-    bench = Bench(settings, settings.denoiser.loop, model.layout)
+    inputs = FinetuneInputs.open(settings, settings.denoiser.loop, model.layout)
+    denoiser, lae = trainable_denoiser(model).to(inputs.device), model.lae.to(inputs.device)
+    dataset, loss = inputs.finetune_dataset(cache, lae)
+    validation = cache.of(inputs.validation)[0].first(settings.references)
+    history = finetune_denoiser(
+        denoiser,
+        lae,
+        dataset,
+        validation,
+        loss,
+        inputs.recovery,
+        settings.denoiser,
+        settings.output / RUN,
+        "finetune",
+        inputs.accelerator,
+    )
+    close_trackers(inputs.accelerator)
+    path = settings.output / settings.network.name
+    if inputs.accelerator.is_main_process:
+
+        def evaluate(sampling: SamplingConfig) -> dict[str, float]:
+            return {"teacher_recovery": sampled_recovery(inputs.recovery, lae, denoiser, validation, sampling)}
+
+        sampling, tried = choose_sampling(evaluate, lambda metrics: metrics["teacher_recovery"], MIN_IMPROVEMENT)
+        model.dit.load_state_dict(denoiser.dit.state_dict())
+        model.mif.load_state_dict(denoiser.mif.state_dict())
+        provenance = {**model.config.provenance, "finetuning": history, "sampling": tried}
+        model.config = replace(model.config, sampling=sampling, provenance=provenance)
+        model.cpu().save(path)
+        print(f"wrote {path}", flush=True)
+    return path
+
+
+def lae_cost(settings: FinetuneSettings) -> StepCost:
+    """Measure a step of an autoencoder."""
+    lae = load_lae(settings.network)
+    inputs = FinetuneInputs.open(settings, settings.lae.loop, lae.layout, trackers=False)
+    loras = open_loras(inputs.stores, "train", 1e9 * settings.in_memory_gb)
+    images, loss = inputs.images(people_of(inputs.stores, "train"))
+    lae.to(inputs.device).requires_grad_(True)
+    objective = LAEEndToEndObjective(lae, loras, images, loss, settings.lae)
+    return measure_step(lae, objective, settings.lae.loop, settings.lae.people, frozen={"U-Net": inputs.base.unet})
+
+
+def denoiser_cost(settings: FinetuneSettings) -> StepCost:
+    """Measure a step of MIF and DiT."""
+    model, cache = DiffLoRA.load(settings.network), open_cache(settings)
+    inputs = FinetuneInputs.open(settings, settings.denoiser.loop, model.layout, trackers=False)
+    denoiser, lae = trainable_denoiser(model).to(inputs.device), model.lae.to(inputs.device)
+    dataset, loss = inputs.finetune_dataset(cache, lae)
+    objective = DenoiserEndToEndObjective(denoiser, lae, dataset, loss, settings.denoiser)
+    frozen = {"U-Net": inputs.base.unet, "LAE": lae}
+    return measure_step(denoiser, objective, settings.denoiser.loop, settings.denoiser.people, frozen=frozen)
+
+
+def open_cache(settings: FinetuneSettings) -> EmbeddingCache:
+    """Open the people's embeddings.
+
+    Raises:
+        ValueError: The settings name none.
+    """
+    if not settings.embeddings:
+        raise ValueError("`embeddings` names no cache: MIF and DiT need the people's embeddings")
+    return EmbeddingCache.open(*settings.embeddings)
+
+
+def trainable_denoiser(model: DiffLoRA) -> Denoiser:
+    """Copy MIF and DiT of a checkpoint."""
     denoiser = Denoiser(model.config.dit, model.config.mif)
     denoiser.dit.load_state_dict(model.dit.state_dict())
     denoiser.mif.load_state_dict(model.mif.state_dict())
-    denoiser.to(bench.device)
-    lae = model.lae.to(bench.device)
-    everyone, albums = everyone_of(bench, cache, lae)
-    others, _ = cache.of(bench.validation)
-    references = others.first(settings.references)
-
-    def validate() -> Figures:
-        return recovery_by_steps(bench.recovery, lae, denoiser, references)
-
-    def look(sampling: SamplingConfig) -> Figures:
-        return {"teacher_recovery": sampled_recovery(bench.recovery, lae, denoiser, references, sampling)}
-
-    def finish(path: Path, told: dict[str, Figures]) -> None:
-        model.dit.load_state_dict(denoiser.dit.state_dict())
-        model.mif.load_state_dict(denoiser.mif.state_dict())
-        sampling, tried = choose_sampling(look, lambda figures: figures["teacher_recovery"], WORTH_IT)
-        provenance = {**model.config.provenance, "tuned": told, "validation": tried}
-        model.config = replace(model.config, sampling=sampling, provenance=provenance)
-        model.cpu().save(path)
-
-    loss = denoiser_loss(denoiser, lae, everyone, bench.loss(albums), settings.denoiser)
-    frozen = {"U-Net": bench.base.unet, "LAE": lae}
-    return Job(bench, denoiser, loss, settings.denoiser, validate, finish, frozen)
+    return denoiser
 
 
-class Bench:
-    """What both have in common: base model, store, validation people and what a round of them says."""
-
-    def __init__(self, settings: TuneSettings, loop: TrainConfig, layout: LoRALayout) -> None:
-        self.settings, self.dataset = settings, load_config(settings.dataset)
-        self.stores, self.layout = open_stores(settings.stores, layout), layout
-        accelerator = open_accelerator(replace(loop, log_with=()), settings.output / RUN, "tune")
-        self.device, self.first = accelerator.device, PartialState().is_main_process
-        self.base = open_base(self.dataset, layout, str(self.device))
-        self.validation = people_of(self.stores, "validation")[: settings.validation_people]
-        self.teachers = open_loras(self.stores, "validation", 0).read(range(len(self.validation)))
-        held_out = DatasetImages(self.dataset, self.validation, held_out=True)
-        self.recovery = TeacherRecovery(self.loss(held_out), held_out, self.teachers, PEOPLE_AT_ONCE)
-
-    def loss(self, albums: DatasetImages) -> LoRADiffusionLoss:
-        """The loss through the base model on these people's pictures."""
-        return dataset_loss(self.base, self.layout, albums, self.settings.rows)
-
-
-def everyone_of(bench: Bench, cache: EmbeddingCache, lae: LAE) -> tuple[FinetuneDataset, DatasetImages]:
-    """Everybody with embeddings and pictures, but those who are held out: the store's other splits.
-
-    People without a teacher help as well; people with one come first.
-    """
-    taught = people_of(bench.stores, "train")
-    splits = {split for store in bench.stores for split in store.splits()} - {"train"}
-    kept_out = {str(person) for split in splits for person in people_of(bench.stores, split)}
-    prepared = Manifest(bench.dataset.stage("preprocess")).done()
-    known = {str(person) for person in taught}
-    more: Sequence[Person] = [p for p in prepared if p in cache.people and p not in known and p not in kept_out]
-    conditions, _ = cache.of([*taught, *more])
-    albums = DatasetImages(bench.dataset, [*taught, *more])
-    path = bench.settings.output / RUN / "latents_train.safetensors"
-    latents, _ = cached_latents(bench.stores, "train", lae, path, str(bench.device))
-    return FinetuneDataset(conditions, albums, torch.arange(len(taught)), latents), albums
+def _is_checkpoint(settings: FinetuneSettings) -> bool:
+    if not settings.network.is_file():
+        raise FileNotFoundError(f"There is no network {settings.network}: train-lae and train-difflora make them.")
+    return is_checkpoint(settings.network)

@@ -1,1 +1,15 @@
-"""What all trainers share: the loop on Accelerate, its state, settings, sharding, costs, charts."""
+"""What all trainers share.
+
+config          steps, optimizer, precision, processes; how often a run is evaluated
+accelerator     Accelerate: device, precision, compiler, trackers
+schedules       learning rates
+loop            the training loop
+state           what a run is resumed from
+sharding        parameters that several processes share
+evaluated_run   a run that its caller evaluates, the best weights kept
+processes       several processes of one command
+settings        YAML files
+step_cost       what a training step costs
+format          numbers as text
+charts          line charts and histograms
+"""

@@ -19,7 +19,7 @@ def in_processes(function: Callable[..., None], processes: int, *arguments: Any)
 
 
 def _enter(rank: int, processes: int, port: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    # What `accelerate launch` would have set: Accelerate reads who it is from here
+    # What `accelerate launch` would have set: Accelerate reads its rank from here
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1")
     os.environ.update({name: str(number) for name, number in numbers.items()})
@@ -33,9 +33,9 @@ def _enter(rank: int, processes: int, port: int, function: Callable[..., None], 
 
 
 def end_with_parent() -> None:
-    """Make this worker process end when the command that started it is gone, even if that was killed hard.
+    """Make this worker process end when the command that started it is gone, even if it was killed by SIGKILL.
 
-    Without it workers train on, unseen, and write over the files of the next run.
+    Without it, workers would go on training in the background and overwrite the files of the next run.
     """
     parent = torch.multiprocessing.parent_process()
 

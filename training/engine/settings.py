@@ -1,88 +1,82 @@
-"""Settings: one YAML file per set-up, read into nested frozen dataclasses.
+"""Settings: one YAML file per set-up, read into nested frozen dataclasses by pydantic.
 
-Paths in a file are relative to the file's own folder. A key that no dataclass has is an error, not a comment.
+Unknown keys, other types than the field's, and keys that stand twice are errors. Relative paths of the file are
+relative to its own folder, if the field is a `SettingsPath`.
 """
 
-import re
-from collections.abc import Mapping
+import json
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
-import yaml
+from pydantic import AfterValidator, ConfigDict, ValidationError, ValidationInfo, create_model
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 T = TypeVar("T")
-EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # YAML 1.1 reads 1e-3 as a string: it wants 1.0e-3
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+"""pydantic hands it on to the dataclasses inside."""
+
+
+def _relative_to_file(path: Path, info: ValidationInfo) -> Path:
+    folder: Path = info.context  # type: ignore[assignment]  # `read_settings` passes it
+    return (folder / path.expanduser()).resolve()
+
+
+SettingsPath = Annotated[Path, AfterValidator(_relative_to_file)]
+"""A path in a settings file; relative ones are relative to the file's folder."""
 
 
 def read_settings(kind: type[T], path: str | Path) -> T:
-    """Read a YAML file into the dataclass `kind`.
+    """Read a YAML 1.2 file into a dataclass.
 
-    Fields may be dataclasses, Literals, paths, numbers, strings, booleans, `X | None`, `tuple[X, ...]`, `list[X]` and
-    `dict[str, X]`.
+    Args:
+        kind: The dataclass. Its fields may be dataclasses and whatever else pydantic validates.
+        path: Of the file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no YAML, a key is unknown, a value has another type than the field, or the dataclass itself
-            refuses it.
+        FileNotFoundError: There is no such file.
+        ValueError: It is no YAML, a key is unknown or stands twice, a value has another type than the field, or the
+            dataclass itself refuses it.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no configuration file {path}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(values, Mapping):
+    if not isinstance(values, dict):
         raise ValueError(f"{path} holds a {type(values).__name__}, expected settings by name")
-    return _read(kind, values, path.parent, str(path))
-
-
-def _read(kind: type[T], values: Mapping[str, Any], folder: Path, where: str) -> T:
-    hints = get_type_hints(kind)
-    known = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(map(str, values.keys() - known)):
-        raise ValueError(f"{where}: unknown setting {unknown[0]!r}; there are {', '.join(sorted(known))}")
+    model = create_model("Settings", __config__=STRICT, settings=(kind, ...))
+    # As JSON, since a strict validation of Python's own objects takes no list for a tuple and no text for a path
+    document = json.dumps({"settings": values}, default=str)
     try:
-        return kind(**{key: _value(hints[key], value, folder, f"{where}: {key}") for key, value in values.items()})
-    except TypeError as error:
-        raise ValueError(f"{where}: {error}") from error
+        settings: T = model.model_validate_json(document, context=path.parent).settings  # type: ignore[attr-defined]
+    except ValidationError as error:
+        raise ValueError(f"{path}: {_first_error(kind, error)}") from error
+    return settings
 
 
-def _value(kind: Any, value: Any, folder: Path, where: str) -> Any:
-    origin, options = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType) and NoneType in options:
-        if value is None:
-            return None
-        kind = next(option for option in options if option is not NoneType)
-        origin, options = get_origin(kind), get_args(kind)
-    if is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{where} is {value!r}, expected settings by name")
-        return _read(kind, value, folder, where)  # type: ignore[arg-type]
-    if origin is Literal:
-        if value is False and "no" in options:  # YAML 1.1 reads a bare `no` as false
-            return "no"
-        if value not in options:
-            raise ValueError(f"{where} is {value!r}, expected one of {', '.join(map(str, options))}")
-        return value
-    if origin in (tuple, list):
-        if not isinstance(value, list):
-            raise ValueError(f"{where} is {value!r}, expected a list")
-        return origin(_value(options[0], entry, folder, f"{where}[{i}]") for i, entry in enumerate(value))
-    if origin in (dict, Mapping):
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{where} is {value!r}, expected settings by name")
-        return {str(key): _value(options[1], entry, folder, f"{where}: {key}") for key, entry in value.items()}
-    if kind is Path:
-        if not isinstance(value, str):
-            raise ValueError(f"{where} is {value!r}, expected a path")
-        return (folder / Path(value).expanduser()).resolve()
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is float and isinstance(value, str) and EXPONENT.fullmatch(value):
-        return float(value)
-    if type(value) is not kind:
-        raise ValueError(f"{where} is {value!r}, expected {kind.__name__}")
-    return value
+def _first_error(kind: type, error: ValidationError) -> str:
+    """The first thing that is wrong, in one line: where it stands, what was found, what was expected."""
+    first = error.errors(include_url=False)[0]
+    location, found = first["loc"][1:], first["input"]
+    where = ".".join(map(str, location))
+    if first["type"] == "unexpected_keyword_argument":
+        known = ", ".join(sorted(_field_names(kind, location[:-1])))
+        return f"{where}: unknown setting {location[-1]!r}; there are {known}"
+    if first["type"] == "missing":
+        return f"{where} is missing"
+    if first["type"] == "value_error":
+        return f"{where}: {first['ctx']['error']}" if where else str(first["ctx"]["error"])
+    return f"{where}: {first['msg']}, found {found!r}"
+
+
+def _field_names(kind: Any, location: Sequence[str | int]) -> set[str]:
+    """Names of the fields of the dataclass at a place of `kind`."""
+    for name in location:
+        hint = get_type_hints(kind)[str(name)] if is_dataclass(kind) else kind
+        kind = next((option for option in (hint, *get_args(hint)) if is_dataclass(option)), hint)
+    return {entry.name for entry in fields(kind)} if is_dataclass(kind) else set()

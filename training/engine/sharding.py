@@ -1,11 +1,11 @@
 """Fully sharded training (torch's FSDP2): each process holds its share of parameters, gradients, moments and EMA.
 
-The modules that are trained stay whole for everybody but the optimizer: what is sharded is a copy, whose EMA comes back
-into the whole module at the end of a call. So validation, checkpoints and states on disk know nothing of it, and a run
-can go on with another number of processes.
+For everything but the optimizer the trained modules stay whole: what is sharded is a copy, whose EMA is loaded into the
+full module at the end of a call. So validation, checkpoints and states on disk are independent of it, and a run can be
+resumed with another number of processes.
 
-Every process has to go through the same modules in the same order, or all wait for each other for ever: a loss function
-must not draw from a part's dice what decides which modules run.
+Every process has to run the same modules in the same order, or all wait for each other forever: a loss function must
+not draw from a micro-batch's generator what decides which modules run.
 """
 
 from copy import deepcopy
@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def shard(module: nn.Module, processes: int) -> nn.Module:
-    """A copy whose parameters are shared between all processes, on the module's device. The module itself stays whole.
+    """Copy a module onto its device with parameters that all processes share. The module itself stays whole.
 
     What lies in a ModuleList (a transformer's blocks) is gathered when it is needed, one at a time; everything else
     together.
@@ -32,15 +32,15 @@ def shard(module: nn.Module, processes: int) -> nn.Module:
     return copy
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor, of which this process may hold a share only; then all processes have to ask."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Return the whole of a tensor of which this process may hold a share only; then all processes have to call it."""
     tensor = tensor.detach()
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def share(tensor: Tensor, like: Tensor) -> Tensor:
-    """Of a whole tensor, on any device, what this process holds of `like`."""
+def local_share(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return this process's share of a whole tensor, on any device, distributed as `like` is."""
     tensor = tensor.to(like.device)
     if not isinstance(like, DTensor):
         return tensor
-    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)  # everybody has the file
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)  # all have read the file

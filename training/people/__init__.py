@@ -1,1 +1,8 @@
-"""What trainers know of people: embeddings, latents, images."""
+"""What trainers know of people.
+
+conditions             embeddings as conditions, drawn references, modality dropout
+embeddings             the cache of embeddings
+latents                latents of the stores' LoRAs
+dataset_images         the dataset's images and base model
+diffusion_loss_check   validation by the base model's diffusion loss
+"""

@@ -1,78 +1,108 @@
-"""The pipeline's held-out pictures and base model, for a look at validation people every so many rounds.
+"""Validation by the base model's diffusion loss on held-out images, every so many evaluations.
 
-The pictures are those that the pipeline's preprocess kept from the teachers' training (`preprocess.held_out`).
+The images are those that the dataset's stage `preprocess` kept from the teachers' training (`preprocess.held_out`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
+from functools import cached_property
 
+import torch
 from torch import Tensor
 
+from difflora_core.library_logs import silence_library_logs
 from difflora_core.lora.layout import LoRALayout
-from training.base_model.sdxl import SDXLBase
+from training.base_model.interface import BaseModel
 from training.base_model.teacher_recovery import TeacherRecovery
-from training.engine.rounds import Figures
+from training.engine.settings import SettingsPath
 from training.lora_dataset.config import DatasetConfig, load_config
 from training.lora_dataset.manifest import Manifest
 from training.store.lora_store import Person
+from training.store.loras import LoRAs
 
-from .dataset_images import DatasetImages, dataset_loss, open_base
+from .dataset_images import DatasetImages, dataset_loss, open_base_model
 
-ROWS, PEOPLE_AT_ONCE = 4, 1  # pictures of one person in a batch: little memory beside a network in training
+IMAGES_PER_PERSON, PEOPLE_PER_BATCH = 4, 1  # little memory beside a network in training
 
 
 @dataclass(frozen=True)
 class DiffusionLossCheckSettings:
-    """dataset: the pipeline's YAML file, of whose workspace the base model and the pictures are taken. people: how many
-    are looked at. every: rounds from one look to the next.
-    """
+    """Which people are checked, and how often."""
 
-    dataset: Path
+    dataset: SettingsPath
+    """The dataset's YAML file, whose workspace has the base model and the images."""
     people: int = 8
+    """How many validation people are checked."""
     every: int = 1
+    """Evaluations from one check to the next."""
 
     def __post_init__(self) -> None:
         if self.people < 1 or self.every < 1:
-            raise ValueError(f"pictures: people and every are at least 1, found {self.people} and {self.every}")
+            raise ValueError(f"people and every are at least 1, found {self.people} and {self.every}")
 
 
 class DiffusionLossCheck:
-    """Figures of some people. rows: who they are, as places in the list of people that it was opened with.
+    """The check of some validation people.
 
-    Between two looks the base model waits in the host's memory.
+    The base model is loaded at the first check, and waits in host memory between two checks.
     """
 
     def __init__(
-        self, config: DatasetConfig, base: SDXLBase, layout: LoRALayout, people: Sequence[Person], count: int
+        self,
+        settings: DiffusionLossCheckSettings,
+        layout: LoRALayout,
+        people: Sequence[Person],
+        teachers: LoRAs,
+        device: torch.device,
     ) -> None:
-        """Take the first `count` people who have held-out pictures. Raises ValueError if nobody has."""
-        prepared = set(Manifest(config.stage("preprocess")).done())
-        having = [row for row, person in enumerate(people) if str(person) in prepared]
-        if not having or config.preprocess.held_out < 1:
-            why = "preprocess.held_out is 0" if having else f"preprocess has pictures of none of {len(people)} people"
-            raise ValueError(
-                f"{config.workspace} holds no held-out pictures: {why}. Leave `pictures` out, or mend that."
-            )
-        self.base, self.rows = base, having[:count]
-        self.albums = DatasetImages(config, [people[row] for row in self.rows], held_out=True)
-        self.loss = dataset_loss(base, layout, self.albums, ROWS)
-        self._gain: TeacherRecovery | None = None
+        """Choose the people.
 
-    @classmethod
-    def open(
-        cls, settings: DiffusionLossCheckSettings, layout: LoRALayout, people: Sequence[Person], device: str
-    ) -> Self:
-        """Load what the settings name; see the constructor. Raises ValueError if the base model has another layout."""
-        config = load_config(settings.dataset)
-        return cls(config, open_base(config, layout, device), layout, people, settings.people)
+        Args:
+            settings: Which and how many.
+            layout: Of the LoRAs.
+            people: Validation people.
+            teachers: Their LoRAs, in the same order.
+            device: Of the base model.
 
-    def figures(self, loras: Tensor, teachers: Tensor) -> Figures:
-        """See `TeacherRecovery.figures`. teachers: (people, numel), always the same, of which the first look keeps the
-        loss.
+        Raises:
+            ValueError: None of the people has held-out images.
         """
-        with self.base.working_unet():
-            if self._gain is None:
-                self._gain = TeacherRecovery(self.loss, self.albums, teachers, PEOPLE_AT_ONCE)
-            return self._gain.figures(loras)
+        self.settings, self.layout, self.device = settings, layout, device
+        self.config = load_config(settings.dataset)
+        self.rows = _people_with_images(self.config, people)[: settings.people]
+        """Positions in `people` of those who are checked."""
+        self.people = [people[row] for row in self.rows]
+        self.teachers = teachers.read(self.rows)
+        """Their teachers (people, numel)."""
+
+    def is_due(self, evaluation: int) -> bool:
+        """Whether the evaluation of this number includes the check."""
+        return evaluation % self.settings.every == 0
+
+    def metrics(self, loras: Tensor) -> dict[str, float]:
+        """Return `TeacherRecovery.metrics` of LoRAs (people, numel) of the people at `rows`."""
+        with self._base_model.unet_on_device():
+            return self._recovery.metrics(loras)
+
+    @cached_property
+    def _base_model(self) -> BaseModel:
+        silence_library_logs()
+        return open_base_model(self.config, self.layout, str(self.device))
+
+    @cached_property
+    def _recovery(self) -> TeacherRecovery:
+        images = DatasetImages(self.config, self.people, held_out=True)
+        loss = dataset_loss(self._base_model, self.layout, images, IMAGES_PER_PERSON)
+        return TeacherRecovery(loss, images, self.teachers, PEOPLE_PER_BATCH)
+
+
+def _people_with_images(config: DatasetConfig, people: Sequence[Person]) -> list[int]:
+    prepared = set(Manifest(config.stage("preprocess")).done())
+    rows = [row for row, person in enumerate(people) if str(person) in prepared]
+    if not rows or config.preprocess.held_out < 1:
+        why = "preprocess.held_out is 0" if rows else f"preprocess has images of none of {len(people)} people"
+        raise ValueError(
+            f"{config.workspace} holds no held-out images: {why}. Leave the section `diffusion_loss_check` out, or run "
+            "that stage with held-out images."
+        )
+    return rows

@@ -1,11 +1,11 @@
-"""What MIF is trained on: the frozen encoders' embeddings of people's pictures, read from a cache.
+"""What MIF is trained on: the frozen encoders' embeddings of people's images, read from a cache.
 
-    <folder>/ann.safetensors     face (rows, face width), image (rows, image width); rows are pictures
-                                 metadata: people, their counts of rows, the encoders' names, the pictures' files
+    <folder>/ann.safetensors     face (images, face width), image (images, image width)
+                                 metadata: people, their counts of images, the encoders' names, the images' files
 
-A person may have any number of pictures. A file holds one person (`python -m training embed` writes such files: they
-can be made one by one, and a killed run loses the person in hand) or several, one after another. The miniature's
-files with a picture axis, (people, pictures, width) and a tensor `person`, are read as well.
+A person may have any number of images. A file holds one person (`python -m training embed` writes such files: they can
+be made one by one, and a killed run loses only the person in progress) or several, one after another. The miniature's
+files with an image axis, (people, images, width) and a tensor `person`, are read as well.
 """
 
 import json
@@ -17,107 +17,110 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from difflora_core.config import EncoderNames
 from difflora_core.files import read_tensors, write_tensors
-from difflora_core.model import EncoderNames
 from training.store.lora_store import Person
 
 from .conditions import Conditions
 
 HOW = "run `python -m training embed` with this configuration"
-MAX_IMAGES_PER_PERSON = (
-    64  # pictures of a person: all people's are padded to the most, so one with thousands would fill the memory
-)
-NAMED = 5  # people that an error names before it only counts
+MAX_IMAGES_PER_PERSON = 64  # embeddings are padded to the most, so that one person with thousands would fill the memory
+MAX_NAMES_IN_ERROR = 5
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """One person's embeddings. face: (pictures, face width), image: (pictures, image width), raw, float32. files: of
-    the pictures, in the same order; empty if nobody wrote them down.
-    """
+class ImageEmbeddings:
+    """The embeddings of one person's images."""
 
     face: Tensor
+    """(images, face width), as the encoder gives them, float32."""
     image: Tensor
+    """(images, image width), as the encoder gives them, float32."""
     files: tuple[str, ...] = ()
+    """Of the images, in the same order; empty if they were not recorded."""
 
 
 @dataclass(frozen=True)
 class EmbeddingCache:
-    """Everybody's embeddings by name. where: files and folders that were read. encoders: whose they are, None if the
-    files don't say.
-    """
+    """Embeddings of many people."""
 
     where: str
-    people: Mapping[str, Pictures]
+    """Files and folders that were read."""
+    people: Mapping[str, ImageEmbeddings]
+    """By name."""
     encoders: EncoderNames | None
+    """Whose embeddings they are; None if the files don't say."""
 
     @classmethod
     def open(cls, *places: str | Path) -> "EmbeddingCache":
         """Read folders and single files.
 
         Raises:
-            FileNotFoundError: there is nothing.
-            ValueError: a file is something else; numbers are not finite; widths or encoders differ between files; a
+            FileNotFoundError: There is nothing.
+            ValueError: A file is something else; values are not finite; widths or encoders differ between files; a
                 person is there twice.
         """
         where = ", ".join(map(str, places))
-        paths: list[Path] = []
-        for place in map(Path, places):
-            found = [place] if place.is_file() else sorted(place.glob("*.safetensors"))
-            if not found:
-                raise FileNotFoundError(f"{place} holds no embeddings: {HOW} first.")
-            paths += found
-        people: dict[str, Pictures] = {}
+        people: dict[str, ImageEmbeddings] = {}
         known: tuple[Path, tuple[int, int], EncoderNames | None] | None = None
-        for path in paths:
+        for path in _files(places):
             own, encoders = _read(path)
-            for name, pictures in own:
+            for name, embeddings in own:
                 if name in people:
                     raise ValueError(f"{path} holds {name}, who is in another file of {where} too: delete one.")
-                kind = (pictures.face.shape[1], pictures.image.shape[1]), encoders
+                kind = (embeddings.face.shape[1], embeddings.image.shape[1]), encoders
                 if known is not None and known[1:] != kind:
                     raise ValueError(
                         f"{path} holds embeddings of widths {kind[0]} by {_names(kind[1])}, {known[0]} of {known[1]} "
                         f"by {_names(known[2])}: they can't be mixed. Delete the old ones and {HOW} again."
                     )
                 known = known or (path, *kind)
-                people[name] = pictures
+                people[name] = embeddings
         return cls(where, people, known[2] if known else None)
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Width of a face's embedding and of a picture's."""
+        """Widths of a face embedding and of an image embedding."""
         first = next(iter(self.people.values()))
         return first.face.shape[1], first.image.shape[1]
 
     def check(self, encoders: EncoderNames, widths: tuple[int, int] | None = None) -> None:
-        """Raise ValueError unless these are embeddings by `encoders`, of these widths if they are given.
+        """Check that the embeddings are of these encoders. Files that don't name their encoders are trusted.
 
-        Files that don't name their encoders are taken at their word.
+        Args:
+            encoders: Of the network.
+            widths: Of face and image embeddings, if they are known.
+
+        Raises:
+            ValueError: They are of others, or of other widths.
         """
         if self.encoders not in (None, encoders):
             raise ValueError(
                 f"{self.where} holds embeddings by {_names(self.encoders)}, expected {_names(encoders)}: embeddings "
-                "of another encoder mean nothing to the network. Name these encoders, or embed the pictures again."
+                "of another encoder mean nothing to the network. Name these encoders, or embed the images again."
             )
         if widths is not None and self.widths != widths:
             raise ValueError(
                 f"{self.where} holds embeddings of widths {self.widths} (face, image), expected {widths}: correct "
-                "`mif`, or embed the pictures with the encoder that it is meant for."
+                "`mif`, or embed the images with the encoder that it is meant for."
             )
 
     def of(self, people: Sequence[Person], allow_missing: bool = False) -> tuple[Conditions, list[int]]:
-        """Embeddings of these people, padded to the most pictures, and which rows of `people` they are of.
+        """Return the embeddings of people, padded to the most images, and which rows of `people` they belong to.
 
-        Of somebody with more than 64 pictures 64 are taken, evenly spread.
+        Of a person with more than 64 images 64 are taken, evenly spread.
+
+        Args:
+            people: Whose embeddings.
+            allow_missing: Leave out people who have none, in place of an error.
 
         Raises:
-            ValueError: some have none, unless allow_missing; or nobody has any.
+            ValueError: Some have none, unless `allow_missing`; or none of them has any.
         """
         rows = [row for row, person in enumerate(people) if str(person) in self.people]
         missing = [str(person) for person in people if str(person) not in self.people]
         if missing and (not rows or not allow_missing):
-            named = ", ".join(missing[:NAMED]) + (", …" if len(missing) > NAMED else "")
+            named = ", ".join(missing[:MAX_NAMES_IN_ERROR]) + (", …" if len(missing) > MAX_NAMES_IN_ERROR else "")
             raise ValueError(
                 f"{len(missing)} of {len(people)} people have no embeddings in {self.where}: {named}. "
                 + HOW.capitalize()
@@ -125,72 +128,77 @@ class EmbeddingCache:
             )
         own = [self.people[str(people[row])] for row in rows]
         face, image = (
-            pad_sequence([_spread(getattr(one, kind)) for one in own], batch_first=True) for kind in ("face", "image")
+            pad_sequence([_thin_out(getattr(one, kind)) for one in own], batch_first=True) for kind in ("face", "image")
         )
-        return Conditions(face, image, torch.tensor([min(MAX_IMAGES_PER_PERSON, len(one.face)) for one in own])), rows
+        counts = torch.tensor([min(MAX_IMAGES_PER_PERSON, len(one.face)) for one in own])
+        return Conditions(face, image, counts), rows
 
 
-def write_embeddings(path: Path, people: Mapping[str, Pictures], encoders: EncoderNames) -> None:
-    """Write some people's embeddings into one file; it is there whole or not at all.
+def write_embeddings(path: Path, people: Mapping[str, ImageEmbeddings], encoders: EncoderNames) -> None:
+    """Write some people's embeddings into one file, atomically.
 
     Raises:
-        ValueError: numbers are not finite, or the two encoders saw different numbers of pictures.
+        ValueError: Values are not finite, or the two encoders saw different numbers of images.
     """
-    for name, pictures in people.items():
-        _check(path, name, pictures)
+    for name, embeddings in people.items():
+        _check(path, name, embeddings)
     tensors = {kind: torch.cat([getattr(p, kind).float() for p in people.values()]) for kind in ("face", "image")}
     metadata = {
         "people": json.dumps(list(people), ensure_ascii=False),
-        "counts": json.dumps([len(pictures.face) for pictures in people.values()]),
-        "files": json.dumps([list(pictures.files) for pictures in people.values()], ensure_ascii=False),
+        "counts": json.dumps([len(embeddings.face) for embeddings in people.values()]),
+        "files": json.dumps([list(embeddings.files) for embeddings in people.values()], ensure_ascii=False),
         "encoders": json.dumps(asdict(encoders)),
     }
     write_tensors(path, {name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
 
 
-def _read(path: Path) -> tuple[list[tuple[str, Pictures]], EncoderNames | None]:
+def _files(places: Sequence[str | Path]) -> Iterator[Path]:
+    for place in map(Path, places):
+        found = [place] if place.is_file() else sorted(place.glob("*.safetensors"))
+        if not found:
+            raise FileNotFoundError(f"{place} holds no embeddings: {HOW} first.")
+        yield from found
+
+
+def _read(path: Path) -> tuple[list[tuple[str, ImageEmbeddings]], EncoderNames | None]:
     tensors, metadata = read_tensors(path)
     if not {"face", "image"} <= tensors.keys() or not ("counts" in metadata or "person" in tensors):
         raise ValueError(f"{path} holds no embeddings: found the tensors {', '.join(sorted(tensors)) or 'none'}.")
     people = list(_split(tensors, metadata))
-    for name, pictures in people:
-        _check(path, name, pictures)
+    for name, embeddings in people:
+        _check(path, name, embeddings)
     return people, EncoderNames(**json.loads(metadata["encoders"])) if "encoders" in metadata else None
 
 
-def _split(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[tuple[str, Pictures]]:
+def _split(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[tuple[str, ImageEmbeddings]]:
     face, image = tensors["face"].float(), tensors["image"].float()
     if "person" in tensors:
         for number, *embeddings in zip(tensors["person"].tolist(), face, image, strict=True):
-            yield str(number), Pictures(*embeddings)
+            yield str(number), ImageEmbeddings(*embeddings)
         return
     names, counts = json.loads(metadata["people"]), json.loads(metadata["counts"])
     files = json.loads(metadata.get("files", "[]")) or [()] * len(names)
     for name, own, faces, images in zip(names, files, face.split(counts), image.split(counts), strict=True):
-        yield str(name), Pictures(faces, images, tuple(own))
+        yield str(name), ImageEmbeddings(faces, images, tuple(own))
 
 
-def _check(path: Path, name: str, pictures: Pictures) -> None:
-    counts = len(pictures.face), len(pictures.image)
+def _check(path: Path, name: str, embeddings: ImageEmbeddings) -> None:
+    counts = len(embeddings.face), len(embeddings.image)
     if counts[0] != counts[1] or not counts[0]:
         raise ValueError(
-            f"{path}: {name} has {counts[0]} face and {counts[1]} image embeddings, expected one per picture."
+            f"{path}: {name} has {counts[0]} face and {counts[1]} image embeddings, expected one per image."
         )
     for kind in ("face", "image"):
-        if not (finite := getattr(pictures, kind).isfinite().all(1)).all():
+        if not (finite := getattr(embeddings, kind).isfinite().all(1)).all():
             raise ValueError(
-                f"{path}: the {kind} embedding of {name}'s picture {int((~finite).nonzero()[0]) + 1} holds NaN or "
-                "infinite numbers: delete the file and embed this person again."
+                f"{path}: the {kind} embedding of {name}'s image {int((~finite).nonzero()[0]) + 1} holds NaN or "
+                "infinite values: delete the file and embed this person again."
             )
 
 
-def _spread(embeddings: Tensor) -> Tensor:
-    count = len(embeddings)
-    return (
-        embeddings
-        if count <= MAX_IMAGES_PER_PERSON
-        else embeddings[torch.arange(MAX_IMAGES_PER_PERSON) * count // MAX_IMAGES_PER_PERSON]
-    )
+def _thin_out(embeddings: Tensor) -> Tensor:
+    count, most = len(embeddings), MAX_IMAGES_PER_PERSON
+    return embeddings if count <= most else embeddings[torch.arange(most) * count // most]
 
 
 def _names(encoders: EncoderNames | None) -> str:

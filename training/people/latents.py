@@ -1,4 +1,4 @@
-"""Latents of the stores' LoRAs, computed once."""
+"""Latents of the stores' LoRAs, computed once and kept."""
 
 import hashlib
 import json
@@ -12,29 +12,41 @@ from tqdm import tqdm
 
 from difflora_core.autoencoder.lae_file import load_lae
 from difflora_core.autoencoder.model import LAE
+from difflora_core.checkpoint import HEADER
 from difflora_core.files import read_tensors, write_tensors
-from difflora_core.model import HEADER, DiffLoRA
-from training.store import loras as lae_data
-from training.store.lora_store import LoRAStore, Person, read_header
+from difflora_core.model import DiffLoRA
+from training.store.lora_store import LoRAStore, Person
+from training.store.loras import LoRAs, LoRAsOnDisk, in_batches, people_of
+from training.store.shard_file import read_header
 
 
 def open_lae(path: Path) -> LAE:
-    """A frozen LAE, from its own file or out of a whole DiffLoRA checkpoint.
+    """Load a frozen LAE, from its own file or out of a whole DiffLoRA checkpoint.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is something else.
+        FileNotFoundError: There is no such file.
+        ValueError: It is something else.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no LAE {path}: train one first (python -m training train-lae).")
-    header, _ = read_header(path)
-    if HEADER in header.get("__metadata__", {}):
-        return DiffLoRA.load(path).lae
-    return load_lae(path)
+    return DiffLoRA.load(path).lae if is_checkpoint(path) else load_lae(path)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a safetensors file is a whole DiffLoRA checkpoint, by its header.
+
+    Raises:
+        ValueError: It is no safetensors file.
+    """
+    return HEADER in read_header(path)[0].get("__metadata__", {})
 
 
 def check_layout(stores: Sequence[LoRAStore], lae: LAE) -> None:
-    """Raise ValueError unless the LAE was trained for the stores' layout; the first difference is named."""
+    """Check that an LAE was trained for the stores' layout.
+
+    Raises:
+        ValueError: It was not; the first difference is named.
+    """
     for store in stores:
         if (difference := lae.layout.difference(store.layout)) is not None:
             raise ValueError(
@@ -46,11 +58,23 @@ def check_layout(stores: Sequence[LoRAStore], lae: LAE) -> None:
 def cached_latents(
     stores: Sequence[LoRAStore], split: str, lae: LAE, path: Path, device: str = "cpu"
 ) -> tuple[Tensor, list[Person]]:
-    """Standardized latents (people, tokens, width) float32 of a split and whose they are.
+    """Encode the LoRAs of a split, or read what was encoded before.
 
-    Kept in `path` until the LAE or the stores' shards change.
+    Args:
+        stores: Of LoRAs.
+        split: Their name.
+        lae: The encoder; it is moved to the device.
+        path: Where the latents are kept, until the LAE or the stores' shards change.
+        device: Of the encoder.
+
+    Returns:
+        Standardized latents (people, tokens, width) float32, and the people.
+
+    Raises:
+        FileNotFoundError: The split is empty.
+        ValueError: A LoRA or a latent is not finite.
     """
-    people = lae_data.people_of(stores, split)
+    people = people_of(stores, split)
     if not people:
         folders = ", ".join(str(store.folder) for store in stores)
         raise FileNotFoundError(f"{folders} holds no LoRAs of split {split!r}: train or import some first.")
@@ -60,13 +84,13 @@ def cached_latents(
         tensors, metadata = read_tensors(path)
         if metadata.get("key") == key:
             return tensors["latents"], people
-    latents = _encode(lae_data.LoRAsOnDisk(stores, split), people, lae.to(device), f"latents {split}")
+    latents = _encode(LoRAsOnDisk(stores, split), people, lae.to(device), f"latents {split}")
     write_tensors(path, {"latents": latents}, {"key": key})
     return latents, people
 
 
 def digest(lae: LAE) -> str:
-    """A hash of the LAE's weights, statistics and configuration: latents of another one mean something else."""
+    """Hash an LAE's weights, statistics and configuration: another one's latents mean something else."""
     hashed = hashlib.sha256(json.dumps(asdict(lae.config)).encode())
     for name, tensor in sorted(lae.state_dict().items()):
         hashed.update(name.encode())
@@ -75,15 +99,15 @@ def digest(lae: LAE) -> str:
 
 
 @torch.no_grad()
-def _encode(loras: lae_data.LoRAs, people: Sequence[Person], lae: LAE, title: str) -> Tensor:
+def _encode(loras: LoRAs, people: Sequence[Person], lae: LAE, title: str) -> Tensor:
     parts: list[Tensor] = []
     with tqdm(total=len(loras), desc=title, mininterval=5) as progress:
-        for batch in lae_data.in_batches(loras):
+        for batch in in_batches(loras):
             latents = lae.encode(batch.to(lae.mean.device)).float().cpu()
             if not (finite := latents.isfinite().all((1, 2))).all():
                 person = people[progress.n + int((~finite).nonzero()[0])]
                 raise ValueError(
-                    f"the latent of {person} holds NaN or infinite numbers: take that LoRA out of the store"
+                    f"the latent of {person} holds NaN or infinite values: take that LoRA out of the store"
                 )
             parts.append(latents)
             progress.update(len(latents))

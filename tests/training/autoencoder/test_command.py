@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,13 +15,13 @@ from difflora_core.autoencoder.lae_file import HEADER, load_lae
 from difflora_core.files import read_tensors, write_tensors
 from difflora_core.lora.layout import LoRALayout, LoRAModule
 from training.autoencoder import command as train_lae
-from training.autoencoder import train as lae_training
-from training.autoencoder.command import LAESettings
-from training.autoencoder.train import TERMS, LAEObjective, LossWeights, Reconstruct, new_lae, validate
-from training.engine.loop import generator_of
-from training.engine.rounds import Figures
+from training.autoencoder.config import LossWeights
+from training.autoencoder.evaluation import evaluate
+from training.autoencoder.settings import LAESettings
+from training.autoencoder.train import new_lae
 from training.engine.settings import read_settings
 from training.store.lora_store import LoRAStore
+from training.store.loras import LoRAsInMemory
 
 ROOT = Path(__file__).parents[3]
 LAYOUT = LoRALayout((LoRAModule("a", 12, 10), LoRAModule("b", 8, 12)), rank=2)
@@ -31,7 +31,7 @@ SETTINGS = {
     "lae": {"tokens": 2, "width": 2, "chunk": 12, "channels": 4, "hidden": 8},
     "training": {
         "batch": 8,
-        "rounds": 2,
+        "evaluation": {"interval": 6},
         "loop": {"steps": 12, "learning_rate": 3e-3, "warmup": 2, "ema": 0.9, "log_with": ["tensorboard"]},
     },
 }
@@ -62,6 +62,12 @@ def train(folder: Path, dry_run: bool = False, **changed) -> None:
     train_lae.run(Namespace(config=written(folder, **changed), dry_run=dry_run))
 
 
+def read_history(folder: Path) -> dict[str, dict[str, float]]:
+    """The metrics of all evaluations, by step, as the file has them."""
+    header = json.loads(read_tensors(folder / "out" / "lae.safetensors")[1][HEADER])
+    return header["provenance"]["history"]
+
+
 def weights(path: Path) -> dict[str, torch.Tensor]:
     return read_tensors(path)[0]
 
@@ -73,12 +79,12 @@ def trained(tmp_path_factory) -> Path:
     return folder
 
 
-def test_the_result_is_the_best_round(trained):
+def test_the_result_has_the_best_weights(trained):
     lae = load_lae(trained / "out" / "lae.safetensors", layout=LAYOUT)
-    told = json.loads(read_tensors(trained / "out" / "lae.safetensors")[1][HEADER])["provenance"]["rounds"]
-    assert list(told) == ["start", "step 6", "step 12"]
-    best = max(told.values(), key=lambda figures: figures["r2"])
-    found = validate(lae, people(8, 9), LossWeights())
+    history = read_history(trained)
+    assert list(history) == ["0", "6", "12"]
+    best = max(history.values(), key=lambda metrics: metrics["r2"])
+    found = evaluate(lae, LoRAsInMemory(people(8, 9)), LossWeights())
     assert found == pytest.approx({name: best[name] for name in found}, abs=1e-5)
     assert {"reconstruction", "weight_preserved", "delta_w_cosine"} < found.keys()
 
@@ -87,7 +93,7 @@ def test_it_is_logged_for_tensorboard(trained):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(trained / "out" / "run" / "lae")).Reload()
-    assert [event.step for event in events.Scalars("validation/r2")] == [6, 12]
+    assert [event.step for event in events.Scalars("validation/r2")] == [0, 6, 12]
 
 
 def test_reading_from_disk_changes_nothing(tmp_path, trained):
@@ -108,7 +114,7 @@ def test_two_stores_are_as_one(tmp_path, trained):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_two_launched_processes_are_one_that_accumulates_two_parts(tmp_path):
+def test_two_launched_processes_are_one_that_accumulates_two_micro_batches(tmp_path):
     alone, launched = tmp_path / "alone", tmp_path / "launched"
     for folder in (alone, launched):
         folder.mkdir()
@@ -133,9 +139,9 @@ def test_a_dry_run_needs_no_store_and_writes_nothing(tmp_path, capsys):
     before = sorted(tmp_path.rglob("*"))
     train_lae.run(Namespace(config=config, dry_run=True))
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    layout = LoRALayout.from_unet_config(unet, 2)
+    layout = LoRALayout.from_config(unet, 2)
     parameters = sum(p.numel() for p in new_lae(layout, read_settings(LAESettings, config).lae, 0).parameters())
-    assert lines["LoRA"] == f"{len(layout.modules)} modules, rank 2: {layout.numel:,} numbers"
+    assert lines["LoRA"] == f"{len(layout.modules)} modules, rank 2: {layout.numel:,} values"
     assert lines["parameters"].startswith(f"{parameters:,}, of which {parameters:,}")
     assert lines["compression"].startswith(
         f"{layout.numel / 4:.1f} : 1 by the latent alone, {layout.numel / 4:.1f} : 1"
@@ -146,71 +152,17 @@ def test_a_dry_run_needs_no_store_and_writes_nothing(tmp_path, capsys):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_every_weight_has_its_term():
-    assert [entry.name for entry in fields(LossWeights)] == list(TERMS)
-
-
-def objective(tmp_path: Path, **changed) -> LAEObjective:
-    settings = read_settings(LAESettings, written(tmp_path, **changed))
-    lae = new_lae(LAYOUT, settings.lae, 0)
-    loras = lae_training.LoRAsInMemory(people(24))
-    lae.fit(loras)
-    return LAEObjective(lae, loras, settings.training)
-
-
-def test_the_loss_is_the_weighted_sum_of_its_terms(tmp_path):
-    names = [name for name in TERMS if name != "kl"]
-    each = {name: 0.5 + number for number, name in enumerate(names)}
-    loss = objective(tmp_path, training={"losses": each})
-    value, figures = loss(Reconstruct(loss.lae), 0, generator_of(0, 0, 0))
-    assert list(figures) == names
-    assert float(value.detach()) == pytest.approx(sum(each[name] * float(figures[name]) for name in names))
-    target = loss.draw(generator_of(0, 0, 0))
-    predicted = loss.lae.reconstruct(target)[0]
-    assert float(figures["reconstruction"]) == pytest.approx(float((predicted - target).square().mean()))
-
-
-def test_a_term_of_weight_zero_is_not_computed(tmp_path, monkeypatch):
-    def fail(outcome, delta):
-        raise AssertionError("computed")
-
-    monkeypatch.setattr(lae_training, "TERMS", {**TERMS, "spectrum": fail})
-    loss = objective(tmp_path, training={"losses": {"spectrum": 0.0}})
-    loss(Reconstruct(loss.lae), 0, generator_of(0, 0, 0))
-    loss.weights["spectrum"] = 1.0
-    with pytest.raises(AssertionError, match="computed"):
-        loss(Reconstruct(loss.lae), 0, generator_of(0, 0, 0))
-
-
-def test_scaled_samples_keep_their_direction(tmp_path):
-    plain = objective(tmp_path, training={"blend": 0.0})
-    scaled = LAEObjective(plain.lae, plain.loras, replace(plain.training, scale=0.5))
-    rows, longer = plain.draw(generator_of(0, 0, 0)), scaled.draw(generator_of(0, 0, 0))
-    factors = longer.norm(dim=1) / rows.norm(dim=1)
-    torch.testing.assert_close(longer, factors[:, None] * rows)
-    assert factors.std() > 0.1
-
-
-def test_noise_is_seen_by_the_network_and_not_by_the_target(tmp_path):
-    loss, seen = objective(tmp_path, training={"noise": 0.5}), []
-
-    def model(numbers):
-        seen.append(numbers)
-        return loss.lae.reconstruct(numbers)
-
-    loss(model, 0, generator_of(0, 0, 0))
-    noise = seen[0] - loss.draw(generator_of(0, 0, 0))
-    assert float(noise.std()) == pytest.approx(0.5, rel=0.1)
-
-
 def test_a_variational_network_trains_and_its_latents_come_near_unit_gaussian(tmp_path):
-    def run(weight: float) -> Figures:
+    def run(weight: float) -> dict[str, float]:
         folder = tmp_path / str(weight)
         folder.mkdir()
         loop = SETTINGS["training"]["loop"] | {"steps": 60, "learning_rate": 1e-2}
-        train(folder, lae={"variational": True}, training={"rounds": 1, "losses": {"kl": weight}, "loop": loop})
-        _, metadata = read_tensors(folder / "out" / "lae.safetensors")
-        return json.loads(metadata[HEADER])["provenance"]["rounds"]["step 60"]
+        train(
+            folder,
+            lae={"variational": True},
+            training={"evaluation": {"interval": 60}, "losses": {"kl": weight}, "loop": loop},
+        )
+        return read_history(folder)["60"]
 
     assert run(1.0)["kl"] < 0.5 * run(1e-6)["kl"]
 
@@ -220,34 +172,35 @@ def test_kl_without_a_variational_network_is_refused(tmp_path):
         train(tmp_path, training={"losses": {"kl": 0.1}})
 
 
-class Pictures:
-    """Stands in for the base model: likes round 1 best."""
+class Check:
+    """Stands in for the base model: likes the first evaluation after the start best."""
 
-    rows = (0, 3)
+    def __init__(self, settings, layout, people, teachers, device) -> None:
+        assert people == [f"v{i}" for i in range(8)]
+        self.teachers, self.values = teachers.read([0, 3]), iter([0.1, 0.9, 0.5])
 
-    def __init__(self) -> None:
-        self.gains = iter([0.1, 0.9, 0.5])
-        self.shapes: list[tuple[int, ...]] = []
+    def is_due(self, evaluation: int) -> bool:
+        return True
 
-    def figures(self, loras: torch.Tensor, teachers: torch.Tensor) -> Figures:
-        self.shapes += [tuple(loras.shape), tuple(teachers.shape)]
-        return {"teacher_recovery": next(self.gains)}
-
-
-def test_pictures_decide_which_round_is_kept(tmp_path, monkeypatch):
-    stub = Pictures()
-    monkeypatch.setattr(train_lae.DiffusionLossCheck, "open", lambda *arguments: stub)
-    train(tmp_path, pictures={"dataset": "dataset.yaml"}, training={"monitor": "teacher_recovery"})
-    assert stub.shapes == [(2, LAYOUT.numel)] * 6
-    told = json.loads(read_tensors(tmp_path / "out" / "lae.safetensors")[1][HEADER])["provenance"]["rounds"]
-    found = validate(load_lae(tmp_path / "out" / "lae.safetensors"), people(8, 9))
-    assert found["r2"] == pytest.approx(told["step 6"]["r2"], abs=1e-6)
-    assert found["r2"] != pytest.approx(told["step 12"]["r2"], abs=1e-6)
+    def metrics(self, loras: torch.Tensor) -> dict[str, float]:
+        assert loras.shape == (2, LAYOUT.numel)
+        return {"teacher_recovery": next(self.values)}
 
 
-def test_pictures_that_decide_have_to_be_named(tmp_path):
-    with pytest.raises(ValueError, match="needs the section `pictures`"):
-        train(tmp_path, training={"monitor": "teacher_recovery"})
+def test_the_diffusion_loss_decides_which_weights_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_lae, "DiffusionLossCheck", Check)
+    evaluation = {"interval": 6, "monitor": "teacher_recovery"}
+    train(tmp_path, diffusion_loss_check={"dataset": "dataset.yaml"}, training={"evaluation": evaluation})
+    history = read_history(tmp_path)
+    assert [metrics["teacher_recovery"] for metrics in history.values()] == [0.1, 0.9, 0.5]
+    found = evaluate(load_lae(tmp_path / "out" / "lae.safetensors"), LoRAsInMemory(people(8, 9)))
+    assert found["r2"] == pytest.approx(history["6"]["r2"], abs=1e-6)
+    assert found["r2"] != pytest.approx(history["12"]["r2"], abs=1e-6)
+
+
+def test_the_section_of_the_monitored_metric_is_needed(tmp_path):
+    with pytest.raises(ValueError, match="needs the section `diffusion_loss_check`"):
+        train(tmp_path, training={"evaluation": {"monitor": "teacher_recovery"}})
 
 
 def test_a_run_of_another_network_is_not_resumed(tmp_path):
@@ -275,13 +228,13 @@ def test_a_lora_of_zeros_is_named(tmp_path, in_memory_gb):
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_a_lora_that_is_not_finite_is_named(tmp_path, number):
     broken(tmp_path, number)
-    with pytest.raises(ValueError, match="the LoRA of t15 holds NaN or infinite numbers"):
+    with pytest.raises(ValueError, match="the LoRA of t15 holds NaN or infinite weights"):
         train(tmp_path)
 
 
 def test_a_lora_on_disk_that_is_not_finite_stops_the_run(tmp_path):
     broken(tmp_path, float("nan"))
-    with pytest.raises(ValueError, match="the LoRA of t15 holds NaN or infinite numbers"):
+    with pytest.raises(ValueError, match="the LoRA of t15 holds NaN or infinite weights"):
         train(tmp_path, in_memory_gb=0.0)
 
 

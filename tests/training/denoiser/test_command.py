@@ -9,88 +9,26 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from difflora_core.autoencoder.model import LAE, LAEConfig
-from difflora_core.denoiser.dit import DiTConfig
-from difflora_core.denoiser.mif import MIFConfig
-from difflora_core.lora.layout import LoRALayout, LoRAModule
-from difflora_core.model import DiffLoRA, DiffLoRAConfig, EncoderNames
+from difflora_core.autoencoder.config import LAEConfig
+from difflora_core.autoencoder.model import LAE
+from difflora_core.lora.layout import LoRALayout
+from difflora_core.model import DiffLoRA
 from training.__main__ import main
 from training.denoiser.command import ONE_SHOT, train_difflora
-from training.denoiser.dry_run import dry_run
 from training.denoiser.settings import DiffLoRASettings
-from training.denoiser.train import DiffLoRATraining, new_denoiser
 from training.engine.processes import in_processes
 from training.engine.settings import read_settings
-from training.people import latents as person_latents
-from training.people.diffusion_loss_check import DiffusionLossCheck
-from training.people.embeddings import Pictures, write_embeddings
-from training.people.latents import cached_latents, open_lae
+from training.people.latents import open_lae
 from training.store.lora_store import LoRAStore
 
+from .toy_run import ENCODERS, LAYOUT, PEOPLE, configure, train, write_lae, write_world
+
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"
-ENCODERS = EncoderNames("faces", "pictures")
-LAYOUT = LoRALayout(
-    (
-        LoRAModule("down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q", 6, 4),
-        LoRAModule("mid_block.attentions.0.transformer_blocks.0.ff.net.2", 3, 5),
-    ),
-    rank=2,
-)
-PEOPLE = {"train": [f"ann{i}" for i in range(24)], "validation": [f"bob{i}" for i in range(6)]}
-
-
-def write_lae(path: Path, loras: torch.Tensor, layout: LoRALayout = LAYOUT) -> None:
-    """A fitted LAE inside a whole checkpoint."""
-    lae = LAE(layout, LAEConfig(kind="linear", tokens=2, width=3))
-    lae.fit(loras)
-    dit = DiTConfig(tokens=2, latent_width=3, width=8, layers=1, heads=1, head_width=8, condition_width=8)
-    model = DiffLoRA(layout, DiffLoRAConfig(lae.config, dit, MIFConfig(4, 3, 8), ENCODERS))
-    model.lae.load_state_dict(lae.state_dict())
-    model.save(path, torch.float32)
 
 
 @pytest.fixture
 def world(tmp_path):
-    """A folder with a store, an LAE, embeddings that tell people apart, and config.yaml."""
-    dice = torch.Generator().manual_seed(0)
-    store = LoRAStore(tmp_path / "store", LAYOUT)
-    mixing = torch.randn(4, LAYOUT.numel, generator=dice)
-    loras = {}
-    for split, people in PEOPLE.items():
-        faces = torch.randn(len(people), 4, generator=dice)
-        loras[split] = faces @ mixing
-        store.add(split, people, loras[split])
-        for number, (name, face) in enumerate(zip(people, faces, strict=True)):
-            pictures = face + 0.02 * torch.randn(1 + number % 3, 4, generator=dice)
-            write_embeddings(
-                tmp_path / "embeddings" / f"{name}.safetensors", {name: Pictures(pictures, pictures[:, :3])}, ENCODERS
-            )
-    write_lae(tmp_path / "lae.safetensors", loras["train"])
-    configure(tmp_path)
-    return tmp_path
-
-
-def configure(folder: Path, training: dict | None = None, loop: dict | None = None, **changed) -> Path:
-    """Write config.yaml; JSON is YAML."""
-    loop = {"steps": 8, "learning_rate": 0.005, "warmup": 2, "ema": 0.9, "save_every": 3} | (loop or {})
-    training = {"batch": 8, "rounds": 2, "delta_w_error": 0.1, "delta_w_direction": 0.1} | (training or {})
-    settings = {
-        "stores": ["store"],
-        "lae": "lae.safetensors",
-        "output": "out",
-        "encoders": {"face": "faces", "image": "pictures"},
-        "embeddings": {"cache": ["embeddings"]},
-        "dit": {"name": "miniature", "width": 16, "layers": 1, "heads": 1, "head_width": 16},
-        "mif": {"width": 16},
-        "training": training | {"loop": loop},
-    }
-    path = folder / "config.yaml"
-    path.write_text(json.dumps(settings | changed), encoding="utf-8")
-    return path
-
-
-def train(folder: Path) -> Path:
-    return train_difflora(read_settings(DiffLoRASettings, folder / "config.yaml"))
+    return write_world(tmp_path)
 
 
 def test_a_checkpoint_comes_out(world):
@@ -99,11 +37,15 @@ def test_a_checkpoint_comes_out(world):
     assert model.config.encoders == ENCODERS
     assert (model.config.dit.tokens, model.config.dit.latent_width, model.config.dit.width) == (2, 3, 16)
     assert (model.config.mif.face_width, model.config.mif.image_width, model.config.mif.width) == (4, 3, 16)
-    told = model.config.provenance
-    assert (told["people"], told["validation_people"], told["training"]["loop"]["steps"]) == (24, 6, 8)
-    assert set(told["rounds"]) == {"step 4", "step 8"}
-    assert set(told["rounds"]["step 4"]) == {"r2", "delta_w_cosine"}
-    condition = model.mix(torch.randn(2, 4), torch.randn(2, 3))
+    provenance = model.config.provenance
+    assert (provenance["people"], provenance["validation_people"], provenance["training"]["loop"]["steps"]) == (
+        24,
+        6,
+        8,
+    )
+    assert set(provenance["history"]) == {"4", "8"}
+    assert set(provenance["history"]["4"]) == {"r2", "delta_w_cosine"}
+    condition = model.mix(torch.randn(2, 4), torch.randn(2, 3)).condition
     lora = model.decode(model.sample(condition, generator=torch.Generator().manual_seed(0), steps=2))
     assert lora.shape == (1, LAYOUT.numel)
     assert lora.isfinite().all()
@@ -119,7 +61,7 @@ def test_a_regression_recommends_one_step(world):
     configure(world, {"objective": "regression"})
     model = DiffLoRA.load(train(world))
     assert model.config.sampling == ONE_SHOT
-    condition = model.mix(torch.randn(2, 4), torch.randn(2, 3))
+    condition = model.mix(torch.randn(2, 4), torch.randn(2, 3)).condition
     one, other = (model.sample(condition, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     torch.testing.assert_close(one, other)
 
@@ -155,27 +97,6 @@ def test_a_run_is_not_resumed_with_another_lae(world):
         train(world)
 
 
-def test_latents_are_encoded_once_for_an_lae_and_a_store(world, monkeypatch):
-    store, lae = LoRAStore.open(world / "store"), open_lae(world / "lae.safetensors")
-    calls = []
-    encode = person_latents._encode
-    monkeypatch.setattr(person_latents, "_encode", lambda *a: calls.append(a[3]) or encode(*a))
-    path = world / "latents.safetensors"
-    latents, people = cached_latents([store], "train", lae, path)
-    assert (latents.shape, people) == ((24, 2, 3), PEOPLE["train"])
-    loras, _ = store.read("train")
-    torch.testing.assert_close(latents, lae.encode(loras))
-    again, _ = cached_latents([store], "train", lae, path)
-    assert torch.equal(again, latents)
-    assert len(calls) == 1
-    lae.latent_std *= 2
-    other, _ = cached_latents([store], "train", lae, path)
-    assert len(calls) == 2
-    torch.testing.assert_close(2 * other, latents)
-    store.add("train", ["new"], loras[:1])
-    assert cached_latents([store], "train", lae, path)[1] == [*PEOPLE["train"], "new"]
-
-
 def test_a_lora_that_is_not_finite_is_named(world):
     bad = torch.ones(2, LAYOUT.numel)
     bad[1, 3] = float("nan")
@@ -191,13 +112,13 @@ def test_people_without_embeddings_are_refused_or_left_out(world):
     with pytest.raises(ValueError, match=r"2 of 24 people have no embeddings in .*: ann3, ann4"):
         train(world)
     configure(world, embeddings={"cache": ["embeddings"], "allow_missing": True})
-    told = DiffLoRA.load(train(world)).config.provenance
-    assert (told["people"], told["validation_people"]) == (22, 5)
+    provenance = DiffLoRA.load(train(world)).config.provenance
+    assert (provenance["people"], provenance["validation_people"]) == (22, 5)
 
 
 def test_embeddings_of_another_encoder_are_refused(world):
-    configure(world, encoders={"face": "antelopev2", "image": "pictures"})
-    with pytest.raises(ValueError, match="by faces and pictures, expected antelopev2 and pictures"):
+    configure(world, encoders={"face": "antelopev2", "image": "images"})
+    with pytest.raises(ValueError, match="by faces and images, expected antelopev2 and images"):
         train(world)
 
 
@@ -238,7 +159,7 @@ def test_another_file_is_no_lae(world):
         ({"dit": {"name": "huge"}}, "DiTs by name are paper, small, miniature, found 'huge'"),
         ({"embeddings": {}}, "found neither"),
         ({"embeddings": {"dataset": "x.yaml"}}, "needs embeddings.image_encoder"),
-        ({"training": {"monitor": "teacher_recovery"}}, "needs the section `pictures`"),
+        ({"training": {"evaluation": {"monitor": "teacher_recovery"}}}, "needs the section `diffusion_loss_check`"),
         ({"color": "red"}, "unknown setting 'color'"),
     ],
 )
@@ -261,8 +182,8 @@ def run_apart(rank: int, processes: int, path: Path) -> None:
     train_difflora(read_settings(DiffLoRASettings, path))
 
 
-def test_two_processes_are_one_that_accumulates_two_parts(world):
-    """Some steps drop an expert, sometimes in one process only."""
+def test_two_processes_are_one_that_accumulates_two_micro_batches(world):
+    """Some steps drop a modality."""
     in_processes(run_apart, 2, configure(world, {"batch": 4, "modality_dropout": 0.6}, output="two"))
     configure(world, {"batch": 4, "modality_dropout": 0.6}, {"accumulate": 2}, output="one")
     train(world)
@@ -272,75 +193,58 @@ def test_two_processes_are_one_that_accumulates_two_parts(world):
         torch.testing.assert_close(two[name], tensor, atol=1e-4, rtol=1e-3, msg=name)
 
 
-def test_a_dry_run_counts_and_measures_without_store_and_embeddings(world):
-    path = configure(world, stores=["none"], embeddings={"cache": ["none"]})
-    told = dry_run(read_settings(DiffLoRASettings, path))
-    settings = read_settings(DiffLoRASettings, path)
-    model = new_denoiser(*settings.networks(open_lae(settings.lae), (512, 768)), DiffLoRATraining())
-    assert f"{sum(p.numel() for p in model.dit.parameters()):,} parameters" in told
-    assert "latent       2 × 3 = 6 numbers" in told
-    assert "steps/s" in told
-    assert not (world / "out").exists()
-
-
-def test_a_dry_run_without_an_lae_takes_the_latent_that_the_dit_was_meant_for(world):
-    path = configure(world, lae="none.safetensors")
-    told = dry_run(read_settings(DiffLoRASettings, path))
-    assert "not there yet" in told
-    assert "latent       18 × 16 = 288 numbers" in told
-
-
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("difflora_*.yaml")), ids=lambda path: path.stem)
 def test_the_configurations_can_be_read(path):
     settings = read_settings(DiffLoRASettings, path)
     settings.networks(None, (512, 768))
-    assert settings.pictures is None or settings.pictures.dataset.is_file()
+    assert settings.diffusion_loss_check is None or settings.diffusion_loss_check.dataset.is_file()
 
 
-def test_pictures_are_looked_at_every_so_many_rounds(world, monkeypatch):
-    """The check gets the predicted LoRAs of the people it chose, beside these people's teachers."""
-    seen = []
+def test_the_diffusion_loss_check_gets_the_compared_people_and_their_teachers(world, monkeypatch):
+    arguments = []
 
     class Check:
         rows: ClassVar = [4, 1]
 
-        def figures(self, loras, teachers):
-            seen.append((loras, teachers))
+        def __init__(self, settings, layout, people, teachers, device):
+            arguments.append((layout, people, teachers.read(range(len(people)))))
+            self.every = settings.every
+
+        def is_due(self, evaluation):
+            return evaluation % self.every == 0
+
+        def metrics(self, loras):
+            assert loras.shape == (2, LAYOUT.numel)
             return {"teacher_recovery": 0.5}
 
-    def open_check(settings, layout, people, device):
-        assert (layout, people) == (LAYOUT, PEOPLE["validation"])
-        return Check()
-
-    monkeypatch.setattr(DiffusionLossCheck, "open", open_check)
-    configure(world, pictures={"dataset": "none.yaml", "every": 2})
-    told = DiffLoRA.load(train(world)).config.provenance["rounds"]
-    assert ["teacher_recovery" in told[f"step {step}"] for step in (4, 8)] == [False, True]
-    ((loras, teachers),) = seen
-    whole, _ = LoRAStore(world / "store", LAYOUT).read("validation")
-    assert torch.equal(teachers, whole[[4, 1]])
-    assert loras.shape == teachers.shape
+    monkeypatch.setattr("training.denoiser.command.DiffusionLossCheck", Check)
+    configure(world, diffusion_loss_check={"dataset": "none.yaml", "every": 2})
+    history = DiffLoRA.load(train(world)).config.provenance["history"]
+    assert ["teacher_recovery" in history[step] for step in ("4", "8")] == [False, True]
+    ((layout, people, teachers),) = arguments
+    assert (layout, people) == (LAYOUT, PEOPLE["validation"])
+    assert torch.equal(teachers, LoRAStore(world / "store", LAYOUT).read("validation")[0])
 
 
-def test_embeddings_are_made_first_where_a_data_set_is_named(world, monkeypatch):
+def test_embeddings_are_made_first_where_a_dataset_is_named(world, monkeypatch):
     (world / "faces.yaml").write_text("{workspace: work, base: base, faces: {pack: faces}}", encoding="utf-8")
     made = []
 
     def embed(dataset, image_encoder, device):
         made.append((dataset.workspace, image_encoder))
         (world / "work" / "embeddings").mkdir(parents=True)
-        (world / "embeddings").rename(world / "work" / "embeddings" / "faces+pictures")
+        (world / "embeddings").rename(world / "work" / "embeddings" / "faces+images")
 
     monkeypatch.setattr("training.denoiser.data.embed_people", embed)
-    configure(world, embeddings={"dataset": "faces.yaml", "image_encoder": "clip/pictures"})
+    configure(world, embeddings={"dataset": "faces.yaml", "image_encoder": "clip/images"})
     train(world)
-    assert made == [(world / "work", world / "clip" / "pictures")]
+    assert made == [(world / "work", world / "clip" / "images")]
 
 
-def test_a_data_set_of_other_encoders_is_refused(world):
+def test_a_dataset_of_other_encoders_is_refused(world):
     (world / "faces.yaml").write_text("{workspace: work, base: base, faces: {pack: faces}}", encoding="utf-8")
     configure(world, embeddings={"dataset": "faces.yaml", "image_encoder": "clip/another"})
-    with pytest.raises(ValueError, match="name the encoders faces and another, `encoders` says faces and pictures"):
+    with pytest.raises(ValueError, match="name the encoders faces and another, `encoders` says faces and images"):
         train(world)
 
 

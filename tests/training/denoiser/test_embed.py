@@ -1,4 +1,4 @@
-"""The embedding stage with the miniature's real face pack and CLIP vision folder, on two people with two pictures."""
+"""The embedding stage with the miniature's real face pack and CLIP vision folder, on two people with two images."""
 
 import dataclasses
 from pathlib import Path
@@ -8,10 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from difflora_core.encoders import ImageEncoder
-from difflora_core.model import EncoderNames
+from difflora_core.config import EncoderNames
+from difflora_core.encoders.image_encoder import ImageEncoder
 from miniature.paths import WEIGHTS
-from miniature.personal.photographs import SCENES, photograph
+from miniature.personal.example_dataset import draw_person_folders
+from miniature.world.scenes import TEACHER_SCENES
 from training.denoiser.embed import Embed, embed_people
 from training.lora_dataset.config import DatasetConfig, FacesConfig
 from training.lora_dataset.images.faces import open_faces
@@ -23,7 +24,7 @@ NAMES = ("person_00020", "person_00021")
 
 
 def keep(workspace: Path, person: str, numbers: list[int]) -> None:
-    """What the filter's record of a person says, the best picture first."""
+    """What the filter's record of a person says, the best image first."""
     kept = [{"file": f"pictures/{person}/{number:02d}.png"} for number in numbers]
     Manifest(workspace / "filter").write(Record(person, facts={"kept": kept}))
 
@@ -31,7 +32,7 @@ def keep(workspace: Path, person: str, numbers: list[int]) -> None:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     workspace = tmp_path_factory.mktemp("work")
-    photograph(workspace / "pictures", (20, 21), SCENES[:3])
+    draw_person_folders(workspace / "pictures", (20, 21), TEACHER_SCENES[:3])
     for name in NAMES:
         keep(workspace, name, [1, 0])
     return DatasetConfig(workspace, workspace, faces=FacesConfig("miniature", WEIGHTS / "insightface"))
@@ -42,7 +43,7 @@ def folder(config):
     return embed_people(config, CLIP)
 
 
-def test_everybody_is_embedded_as_the_encoders_do(config, folder):
+def test_images_are_embedded_as_the_encoders_do(config, folder):
     cache = EmbeddingCache.open(folder)
     assert sorted(cache.people) == list(NAMES)
     assert cache.encoders == EncoderNames("miniature", "miniature")
@@ -53,13 +54,13 @@ def test_everybody_is_embedded_as_the_encoders_do(config, folder):
     torch.testing.assert_close(own.image, ImageEncoder.open(CLIP).encode(arrays), atol=1e-5, rtol=1e-4)
 
 
-def test_a_second_run_embeds_nobody_again(config, folder):
+def test_a_second_run_embeds_nothing_again(config, folder):
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     embed_people(config, CLIP)
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
-def test_who_has_other_pictures_is_embedded_again(config, folder):
+def test_a_person_with_other_images_is_embedded_again(config, folder):
     keep(config.workspace, NAMES[0], [2, 1, 0])
     stage = Embed(CLIP, EncoderNames("miniature", "miniature"))
     assert embed_people(config, CLIP) == config.stage(stage.name)
@@ -69,7 +70,7 @@ def test_who_has_other_pictures_is_embedded_again(config, folder):
     }
 
 
-def test_a_picture_without_a_face_is_left_out(config, folder):
+def test_an_image_without_a_face_is_left_out(config, folder):
     person = config.workspace / "pictures" / "nobody"
     person.mkdir()
     Image.new("RGB", (64, 64), "white").save(person / "00.png")
@@ -78,7 +79,7 @@ def test_a_picture_without_a_face_is_left_out(config, folder):
         embed_people(config, CLIP)
         record = Manifest(folder).read("nobody")
         assert record.status == "dropped"
-        assert "no face was found in any of 1 pictures" in record.reason
+        assert "no face was found in any of 1 images" in record.reason
         assert "nobody" not in EmbeddingCache.open(folder).people
     finally:
         (config.workspace / "filter" / "nobody.json").unlink()
@@ -91,7 +92,7 @@ def test_a_lost_file_is_made_again(config, folder):
     assert path.exists()
 
 
-def test_people_that_failed_are_told(config):
+def test_people_that_failed_are_named(config):
     broken = dataclasses.replace(config, workspace=config.workspace / "broken")
     keep(broken.workspace, "ann", [0])
     with pytest.raises(RuntimeError, match=r"1 people could not be embedded, first ann: .*is not there"):

@@ -1,5 +1,4 @@
-"""A run that was killed and started again ends with the same numbers, bit for bit; two processes are as good as one
-with twice the batch; what goes wrong is told and costs nothing that was there."""
+"""The training loop: resumption bit for bit, several processes, precision, logs, and errors that lose nothing."""
 
 import errno
 import importlib.util
@@ -20,11 +19,13 @@ import torch._dynamo.utils
 
 from difflora_core import files as tensor_file
 from difflora_core.files import read_tensors
-from training.engine import loop as training_loop
-from training.engine.loop import DivergedError, TrainConfig, generator_of, train
+from difflora_core.seeds import generator_for
+from training.engine import accelerator as engine_accelerator
+from training.engine.config import TrainConfig
+from training.engine.loop import DivergedError, train
 
 ROOT = Path(__file__).parents[3]
-PROGRAM = Path(__file__).with_name("kill_me.py")
+PROGRAM = Path(__file__).with_name("killed_run.py")
 
 
 def _module(path: Path) -> ModuleType:
@@ -60,7 +61,7 @@ def test_a_finished_run_is_not_run_again(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_workers_do_not_outlive_a_killed_command(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = subprocess.Popen([sys.executable, PROGRAM.with_name("leave_me.py"), tmp_path], env=environment)
+    command = subprocess.Popen([sys.executable, PROGRAM.with_name("orphaned_workers.py"), tmp_path], env=environment)
     files = [tmp_path / f"worker_{rank}" for rank in (0, 1)]
     try:
         _wait_for(lambda: all(file.exists() for file in files))
@@ -86,7 +87,7 @@ def _runs(process: int) -> bool:
     return not (Path(f"/proc/{process}/stat").exists() and ") Z " in Path(f"/proc/{process}/stat").read_text())
 
 
-apart = _module(PROGRAM.with_name("train_apart.py"))
+two_process_run = _module(PROGRAM.with_name("two_process_run.py"))
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +95,12 @@ def two_processes(tmp_path_factory) -> dict[str, torch.Tensor]:
     """The state that a run in two processes leaves."""
     folder = tmp_path_factory.mktemp("two")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, PROGRAM.with_name("train_apart.py"), folder], env=environment, check=True)
+    subprocess.run([sys.executable, PROGRAM.with_name("two_process_run.py"), folder], env=environment, check=True)
     return read_tensors(folder / "net.safetensors")[0]
 
 
 def _state(folder: Path, loss, **changed) -> dict[str, torch.Tensor]:
-    train(apart.network(), loss, replace(apart.CONFIG, **changed), folder, "net")
+    train(two_process_run.network(), loss, replace(two_process_run.CONFIG, **changed), folder, "net")
     return read_tensors(folder / "net.safetensors")[0]
 
 
@@ -111,41 +112,46 @@ def _same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> 
 
 def test_two_processes_are_one_with_twice_the_batch(tmp_path, two_processes):
     def loss(module, step, generator):
-        parts = [apart.batch(generator_of(apart.CONFIG.seed, step, part)) for part in (0, 1)]
-        return apart.loss(module, torch.cat(parts))
+        micro_batches = [
+            two_process_run.batch(generator_for(two_process_run.CONFIG.seed, step, number)) for number in (0, 1)
+        ]
+        return two_process_run.loss(module, torch.cat(micro_batches))
 
     _same(two_processes, _state(tmp_path, loss))
 
 
-def test_two_processes_are_one_that_accumulates_two_parts(tmp_path, two_processes):
-    _same(two_processes, _state(tmp_path, lambda m, step, g: apart.loss(m, apart.batch(g)), accumulate=2))
+def test_two_processes_are_one_that_accumulates_two_micro_batches(tmp_path, two_processes):
+    _same(
+        two_processes,
+        _state(tmp_path, lambda m, step, g: two_process_run.loss(m, two_process_run.batch(g)), accumulate=2),
+    )
 
 
-def test_parts_of_a_batch_differ(tmp_path, two_processes):
-    once = _state(tmp_path, lambda m, step, g: apart.loss(m, apart.batch(g)))
+def test_micro_batches_differ(tmp_path, two_processes):
+    once = _state(tmp_path, lambda m, step, g: two_process_run.loss(m, two_process_run.batch(g)))
     assert not torch.allclose(once["model.0.weight"], two_processes["model.0.weight"], rtol=1e-4)
 
 
 def test_accumulating_runs_resume_bit_for_bit(tmp_path):
     def loss(module, step, generator):
-        return apart.loss(module, apart.batch(generator))
+        return two_process_run.loss(module, two_process_run.batch(generator))
 
-    config = replace(apart.CONFIG, accumulate=3, mixed_precision="bf16")
+    config = replace(two_process_run.CONFIG, accumulate=3, mixed_precision="bf16")
     for folder, stops in (("through", (8,)), ("again", (3, 8))):
         for until in stops:
-            train(apart.network(), loss, config, tmp_path / folder, "net", until=until)
+            train(two_process_run.network(), loss, config, tmp_path / folder, "net", until=until)
     through, again = (read_tensors(tmp_path / folder / "net.safetensors")[0] for folder in ("through", "again"))
     assert all(torch.equal(through[name], again[name]) for name in through)
 
 
 def test_bf16_is_for_the_forward_pass_alone(tmp_path):
-    network, seen = apart.network(), []
+    network, seen = two_process_run.network(), []
     network[0].register_forward_hook(lambda module, given, output: seen.append(output.dtype))
 
     def loss(module, step, generator):
-        return apart.loss(module, apart.batch(generator))
+        return two_process_run.loss(module, two_process_run.batch(generator))
 
-    train(network, loss, replace(apart.CONFIG, mixed_precision="bf16"), tmp_path, "net")
+    train(network, loss, replace(two_process_run.CONFIG, mixed_precision="bf16"), tmp_path, "net")
     assert set(seen) == {torch.bfloat16}
     tensors, _ = read_tensors(tmp_path / "net.safetensors")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
@@ -153,29 +159,29 @@ def test_bf16_is_for_the_forward_pass_alone(tmp_path):
     assert seen[-1] == torch.float32, "the module is given back as it came"
 
 
-def test_trackers_are_told_what_the_log_says(tmp_path):
+def test_trackers_get_what_the_log_has(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def loss(module, step, generator):
-        value, _ = apart.loss(module, apart.batch(generator))
+        value, _ = two_process_run.loss(module, two_process_run.batch(generator))
         return value, {"half": value.detach() / 2}
 
-    config = replace(apart.CONFIG, steps=40, log_with=("tensorboard",))
-    train(apart.network(), loss, config, tmp_path, "net")
+    config = replace(two_process_run.CONFIG, steps=40, log_with=("tensorboard",))
+    train(two_process_run.network(), loss, config, tmp_path, "net")
     lines = [json.loads(line) for line in (tmp_path / "net.jsonl").read_text().splitlines()]
     events = EventAccumulator(str(tmp_path / "net")).Reload()
     assert [line["step"] for line in lines] == [20, 40]
     for name in ("loss", "half"):
-        told = [(event.step, pytest.approx(event.value)) for event in events.Scalars(name)]
-        assert [(line["step"], line[name]) for line in lines] == told
+        tracked = [(event.step, pytest.approx(event.value)) for event in events.Scalars(name)]
+        assert [(line["step"], line[name]) for line in lines] == tracked
 
 
 def _line(module, step, generator):
-    return apart.loss(module, apart.batch(generator))
+    return two_process_run.loss(module, two_process_run.batch(generator))
 
 
 def test_a_full_disk_leaves_the_state_before_it_whole(tmp_path, monkeypatch):
-    train(apart.network(), _line, apart.CONFIG, tmp_path, "net", until=4)
+    train(two_process_run.network(), _line, two_process_run.CONFIG, tmp_path, "net", until=4)
     before = (tmp_path / "net.safetensors").read_bytes()
 
     def full(tensors, path, metadata=None):
@@ -185,11 +191,11 @@ def test_a_full_disk_leaves_the_state_before_it_whole(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(tensor_file, "save_file", full)
         with pytest.raises(OSError, match="the disk is full, so the state of step 8 could not be written") as caught:
-            train(apart.network(), _line, apart.CONFIG, tmp_path, "net")
+            train(two_process_run.network(), _line, two_process_run.CONFIG, tmp_path, "net")
     assert caught.value.errno == errno.ENOSPC
     assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
     assert (tmp_path / "net.safetensors").read_bytes() == before
-    train(apart.network(), _line, apart.CONFIG, tmp_path, "net")
+    train(two_process_run.network(), _line, two_process_run.CONFIG, tmp_path, "net")
     assert read_tensors(tmp_path / "net.safetensors")[1]["step"] == "8"
 
 
@@ -203,13 +209,13 @@ def test_a_full_disk_leaves_the_state_before_it_whole(tmp_path, monkeypatch):
     ids=["shape", "missing", "extra"],
 )
 def test_the_state_of_another_network_is_refused(tmp_path, other, message):
-    train(apart.network(), _line, apart.CONFIG, tmp_path, "net", until=1)
+    train(two_process_run.network(), _line, two_process_run.CONFIG, tmp_path, "net", until=1)
     with pytest.raises(ValueError, match=message):
-        train(other, _line, apart.CONFIG, tmp_path, "net")
+        train(other, _line, two_process_run.CONFIG, tmp_path, "net")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_state(tmp_path):
-    train(apart.network(), _line, apart.CONFIG, tmp_path, "net", until=4)
+    train(two_process_run.network(), _line, two_process_run.CONFIG, tmp_path, "net", until=4)
     before = (tmp_path / "net.safetensors").read_bytes()
 
     def broken(module, step, generator):
@@ -217,12 +223,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_state(tmp_path):
         return value * float("nan"), {}
 
     with pytest.raises(DivergedError, match="the loss of net is nan at step 8"):
-        train(apart.network(), broken, apart.CONFIG, tmp_path, "net")
+        train(two_process_run.network(), broken, two_process_run.CONFIG, tmp_path, "net")
     assert (tmp_path / "net.safetensors").read_bytes() == before
 
 
 def test_a_compiled_module_trains_alike(tmp_path, monkeypatch):
-    monkeypatch.setattr(training_loop, "COMPILER", "aot_eager")  # inductor's own compiler takes twenty seconds
+    monkeypatch.setattr(engine_accelerator, "COMPILER", "aot_eager")  # inductor's own compiler takes twenty seconds
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     plain = _state(tmp_path / "plain", _line)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs

@@ -1,4 +1,4 @@
-"""YAML into dataclasses: every kind of field, and the two places where YAML 1.1 surprises."""
+"""YAML into dataclasses: every kind of field, and what is refused."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from training.engine.settings import read_settings
+from training.engine.settings import SettingsPath, read_settings
 
 
 @dataclass(frozen=True)
@@ -14,10 +14,14 @@ class Inner:
     rate: float = 0.1
     precision: Literal["no", "bf16"] = "bf16"
 
+    def __post_init__(self) -> None:
+        if self.rate <= 0:
+            raise ValueError(f"rate is above 0, found {self.rate}")
+
 
 @dataclass(frozen=True)
 class Outer:
-    folders: tuple[Path, ...] = ()
+    folders: tuple[SettingsPath, ...] = ()
     inner: Inner = field(default_factory=Inner)
     maybe: Inner | None = None
     patience: int | None = 3
@@ -51,14 +55,21 @@ def test_lists_of_paths_are_relative_to_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("folders: a", r"folders is 'a', expected a list"),
-        ("folders: [1]", r"folders\[0\] is 1, expected a path"),
-        ("weights: {a: much}", r"weights: a is 'much', expected float"),
-        ("maybe: 3", "maybe is 3, expected settings by name"),
-        ("patience: 1.5", "patience is 1.5, expected int"),
-        ("inner: {rate: true}", "rate is True, expected float"),
-        ("inner: {precision: fp8}", "'fp8', expected one of no, bf16"),
-        ("inner: {speed: 1}", "unknown setting 'speed'"),
+        ("folders: a", "folders: Input should be a valid array, found 'a'"),
+        ("folders: [1]", r"folders.0: Input should be a valid string, found 1"),
+        ("weights: {a: much}", "weights.a: Input should be a valid number, found 'much'"),
+        ("weights: {a: .nan}", "weights.a: Input should be a finite number"),
+        ("maybe: 3", "maybe: Input should be an object, found 3"),
+        ("patience: 1.5", "patience: Input should be a valid integer, found 1.5"),
+        ("patience: '1'", "patience: Input should be a valid integer, found '1'"),
+        ("inner: {rate: true}", "inner.rate: Input should be a valid number, found True"),
+        ("inner: {precision: fp8}", "inner.precision: Input should be 'no' or 'bf16', found 'fp8'"),
+        ("inner: {speed: 1}", "inner.speed: unknown setting 'speed'; there are precision, rate"),
+        ("maybe: {speed: 1}", "maybe.speed: unknown setting 'speed'; there are precision, rate"),
+        ("nothing: 1", "nothing: unknown setting 'nothing'; there are folders, inner, maybe, patience, weights"),
+        ("patience: 1\npatience: 2", 'found duplicate key "patience"'),
+        ("inner: {rate: -1}", "inner: rate is above 0, found -1"),
+        ("- patience", "holds a list, expected settings by name"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, text, message):

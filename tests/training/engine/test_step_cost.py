@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from training.engine.loop import TrainConfig
-from training.engine.step_cost import kept_for_backward, measure
+from training.engine.config import TrainConfig
+from training.engine.step_cost import measure_activations, measure_step
 
 LOOP = TrainConfig(steps=1, learning_rate=0.1)
 
@@ -20,9 +20,9 @@ def test_frozen_networks_are_counted_once(tmp_path: Path, monkeypatch) -> None:
         return frozen(model(torch.ones(2, 3))).square().mean(), {}
 
     weights = 4 * sum(parameter.numel() for parameter in frozen.parameters())
-    alone, together = kept_for_backward(module, loss, LOOP), kept_for_backward(module, loss, LOOP, [frozen])
+    alone, together = measure_activations(module, loss, LOOP), measure_activations(module, loss, LOOP, [frozen])
     assert alone - together == 4 * frozen.weight.numel()
-    cost = measure(module, loss, LOOP, 2, frozen={"U-Net": frozen})
+    cost = measure_step(module, loss, LOOP, 2, frozen={"U-Net": frozen})
     assert cost.memory["U-Net"] == weights
     assert cost.memory["activations"] == together
     assert list(tmp_path.iterdir()) == []

@@ -1,48 +1,50 @@
-"""The cache of embeddings: any number of pictures per person, matched by name, refused where it doesn't fit."""
+"""The cache of embeddings: any number of images per person, matched by name, refused where it doesn't fit."""
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from difflora_core.model import EncoderNames
-from training.people.embeddings import EmbeddingCache, Pictures, write_embeddings
+from difflora_core.config import EncoderNames
+from training.people.embeddings import EmbeddingCache, ImageEmbeddings, write_embeddings
 
-ENCODERS = EncoderNames("faces", "pictures")
+ENCODERS = EncoderNames("faces", "images")
 
 
-def pictures(count: int, seed: int = 0, face: int = 4, image: int = 3) -> Pictures:
-    dice = torch.Generator().manual_seed(seed)
-    return Pictures(torch.randn(count, face, generator=dice), torch.randn(count, image, generator=dice))
+def embeddings(count: int, seed: int = 0, face: int = 4, image: int = 3) -> ImageEmbeddings:
+    generator = torch.Generator().manual_seed(seed)
+    return ImageEmbeddings(
+        torch.randn(count, face, generator=generator), torch.randn(count, image, generator=generator)
+    )
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Ann with two pictures, Bob with five, in files of their own; Cleo with one and 7 with three in a common one."""
-    write_embeddings(tmp_path / "ann.safetensors", {"ann": pictures(2, 1)}, ENCODERS)
-    write_embeddings(tmp_path / "bob.safetensors", {"bob": pictures(5, 2)}, ENCODERS)
-    write_embeddings(tmp_path / "more.safetensors", {"cleo": pictures(1, 3), "7": pictures(3, 4)}, ENCODERS)
+    """Ann with two images, Bob with five, in files of their own; Cleo with one and 7 with three in a common one."""
+    write_embeddings(tmp_path / "ann.safetensors", {"ann": embeddings(2, 1)}, ENCODERS)
+    write_embeddings(tmp_path / "bob.safetensors", {"bob": embeddings(5, 2)}, ENCODERS)
+    write_embeddings(tmp_path / "more.safetensors", {"cleo": embeddings(1, 3), "7": embeddings(3, 4)}, ENCODERS)
     return tmp_path
 
 
-def test_people_are_matched_by_name_and_padded_to_the_most_pictures(folder):
+def test_people_are_matched_by_name_and_padded_to_the_most_embeddings(folder):
     conditions, rows = EmbeddingCache.open(folder).of([7, "bob", "ann"])
     assert rows == [0, 1, 2]
     assert conditions.face.shape == (3, 5, 4)
     assert conditions.image.shape == (3, 5, 3)
     assert conditions.counts.tolist() == [3, 5, 2]
-    assert torch.equal(conditions.face[0, :3], pictures(3, 4).face)
-    assert torch.equal(conditions.image[2, :2], pictures(2, 1).image)
+    assert torch.equal(conditions.face[0, :3], embeddings(3, 4).face)
+    assert torch.equal(conditions.image[2, :2], embeddings(2, 1).image)
     assert not conditions.face[2, 2:].any()
 
 
-def test_the_files_of_the_pictures_are_kept(tmp_path):
-    one = pictures(2)
-    named = Pictures(one.face, one.image, ("a.png", "b.png"))
+def test_the_files_of_the_images_are_kept(tmp_path):
+    one = embeddings(2)
+    named = ImageEmbeddings(one.face, one.image, ("a.png", "b.png"))
     write_embeddings(tmp_path / "ann.safetensors", {"ann": named}, ENCODERS)
     assert EmbeddingCache.open(tmp_path).people["ann"].files == ("a.png", "b.png")
 
 
-def test_files_with_an_axis_of_pictures_are_read(tmp_path):
+def test_files_with_an_axis_of_images_are_read(tmp_path):
     face, image = torch.randn(2, 3, 4), torch.randn(2, 3, 5)
     save_file({"face": face, "image": image, "person": torch.tensor([12, 5])}, tmp_path / "train.safetensors")
     cache = EmbeddingCache.open(tmp_path / "train.safetensors")
@@ -52,9 +54,9 @@ def test_files_with_an_axis_of_pictures_are_read(tmp_path):
     cache.check(ENCODERS, (4, 5))
 
 
-def test_of_a_thousand_pictures_some_are_taken_evenly(tmp_path):
+def test_of_a_thousand_images_some_are_taken_evenly(tmp_path):
     face = torch.arange(1000.0)[:, None]
-    write_embeddings(tmp_path / "ann.safetensors", {"ann": Pictures(face, -face)}, ENCODERS)
+    write_embeddings(tmp_path / "ann.safetensors", {"ann": ImageEmbeddings(face, -face)}, ENCODERS)
     conditions, _ = EmbeddingCache.open(tmp_path).of(["ann"])
     taken = conditions.face[0, :, 0]
     assert conditions.counts.tolist() == [64]
@@ -85,8 +87,8 @@ def test_nobody_at_all_is_refused_even_then(folder):
 
 
 def test_another_encoder_is_refused(folder):
-    with pytest.raises(ValueError, match="embeddings by faces and pictures, expected other and pictures"):
-        EmbeddingCache.open(folder).check(EncoderNames("other", "pictures"))
+    with pytest.raises(ValueError, match="embeddings by faces and images, expected other and images"):
+        EmbeddingCache.open(folder).check(EncoderNames("other", "images"))
 
 
 def test_another_width_is_refused(folder):
@@ -95,28 +97,28 @@ def test_another_width_is_refused(folder):
 
 
 def test_encoders_are_not_mixed(folder):
-    write_embeddings(folder / "dan.safetensors", {"dan": pictures(1)}, EncoderNames("faces", "another"))
+    write_embeddings(folder / "dan.safetensors", {"dan": embeddings(1)}, EncoderNames("faces", "another"))
     with pytest.raises(ValueError, match=r"dan\.safetensors holds embeddings .* by faces and another"):
         EmbeddingCache.open(folder)
 
 
 def test_widths_are_not_mixed(folder):
-    write_embeddings(folder / "dan.safetensors", {"dan": pictures(1, image=9)}, ENCODERS)
+    write_embeddings(folder / "dan.safetensors", {"dan": embeddings(1, image=9)}, ENCODERS)
     with pytest.raises(ValueError, match=r"dan\.safetensors holds embeddings of widths \(4, 9\)"):
         EmbeddingCache.open(folder)
 
 
 def test_a_person_in_two_files_is_refused(folder):
-    write_embeddings(folder / "again.safetensors", {"bob": pictures(1)}, ENCODERS)
+    write_embeddings(folder / "again.safetensors", {"bob": embeddings(1)}, ENCODERS)
     with pytest.raises(ValueError, match="holds bob, who is in another file"):
         EmbeddingCache.open(folder)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_not_written(tmp_path, value):
-    one = pictures(3)
+    one = embeddings(3)
     one.image[1, 0] = value
-    with pytest.raises(ValueError, match="the image embedding of ann's picture 2 holds NaN or infinite numbers"):
+    with pytest.raises(ValueError, match="the image embedding of ann's image 2 holds NaN or infinite values"):
         write_embeddings(tmp_path / "ann.safetensors", {"ann": one}, ENCODERS)
     assert not list(tmp_path.iterdir())
 
@@ -126,13 +128,15 @@ def test_what_is_not_finite_is_not_read(tmp_path):
     face[0, 0, 3] = float("nan")
     tensors = {"face": face, "image": torch.randn(1, 2, 3), "person": torch.tensor([3])}
     save_file(tensors, tmp_path / "train.safetensors")
-    with pytest.raises(ValueError, match="the face embedding of 3's picture 1 holds NaN"):
+    with pytest.raises(ValueError, match="the face embedding of 3's image 1 holds NaN"):
         EmbeddingCache.open(tmp_path)
 
 
-def test_encoders_that_saw_different_pictures_are_refused(tmp_path):
+def test_encoders_that_saw_different_images_are_refused(tmp_path):
     with pytest.raises(ValueError, match="ann has 2 face and 3 image embeddings"):
-        write_embeddings(tmp_path / "ann.safetensors", {"ann": Pictures(torch.ones(2, 4), torch.ones(3, 4))}, ENCODERS)
+        write_embeddings(
+            tmp_path / "ann.safetensors", {"ann": ImageEmbeddings(torch.ones(2, 4), torch.ones(3, 4))}, ENCODERS
+        )
 
 
 def test_an_empty_folder_says_what_to_run(tmp_path):

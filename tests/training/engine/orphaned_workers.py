@@ -1,4 +1,4 @@
-"""Starts two workers that write their process numbers and then wait for ever: run by test_training_loop, and killed."""
+"""Starts two workers that write their process numbers and then wait for ever: run by test_loop, and killed."""
 
 import os
 import sys

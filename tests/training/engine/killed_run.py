@@ -1,4 +1,4 @@
-"""Trains a line and kills itself without warning: what test_training_loop runs as a process of its own."""
+"""Trains a line and kills itself without warning: what test_loop runs as a process of its own."""
 
 import os
 import signal
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from training.engine.loop import TrainConfig, train
+from training.engine.config import TrainConfig
+from training.engine.loop import train
 
 CONFIG = TrainConfig(steps=12, learning_rate=0.1, warmup=2, save_every=4)
 

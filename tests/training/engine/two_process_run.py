@@ -1,11 +1,12 @@
-"""Trains a small network in two processes, a part of each batch in each: run by test_training_loop."""
+"""Trains a small network in two processes, each with its own micro-batches: run by test_loop."""
 
 import sys
 from pathlib import Path
 
 import torch
 
-from training.engine.loop import TrainConfig, train
+from training.engine.config import TrainConfig
+from training.engine.loop import train
 from training.engine.processes import in_processes
 
 CONFIG = TrainConfig(steps=8, learning_rate=0.03, warmup=2, save_every=4, weight_decay=0.01, ema=0.9)
@@ -19,7 +20,7 @@ def network() -> torch.nn.Module:
 
 
 def batch(generator: torch.Generator) -> torch.Tensor:
-    """One part of a batch (8, 3)."""
+    """A micro-batch (8, 3)."""
     return torch.randn(8, 3, generator=generator)
 
 

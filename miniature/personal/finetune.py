@@ -1,0 +1,152 @@
+"""End-to-end fine-tuning of stage `difflora`: LAE, then MIF and DiT, with the base model's diffusion loss.
+
+Several processes share the work. What they agree on is read from files that the stage wrote before.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from difflora_core.autoencoder.model import LAE
+from difflora_core.denoiser.model import Denoiser
+from miniature.base_model.checkpoint import load_checkpoint
+from miniature.base_model.config import lora_layout
+from miniature.base_model.model import Tokenizer
+from training.base_model.lora_diffusion_loss import LoRADiffusionLoss
+from training.base_model.person_images import PersonImages
+from training.base_model.teacher_recovery import TeacherRecovery
+from training.end_to_end.config import DenoiserFinetuning, LAEFinetuning
+from training.end_to_end.denoiser_objective import FinetuneDataset
+from training.end_to_end.train import finetune_denoiser, finetune_lae
+from training.engine.config import EvaluationConfig, TrainConfig
+from training.engine.evaluated_run import History, load_best_of_run
+from training.engine.processes import in_processes
+from training.store.lora_store import LoRAStore
+from training.store.loras import LoRAsInMemory, in_batches
+
+from .embeddings import load_conditions
+from .person_images import diffusion_loss, draw_person_images, training_person_images
+
+LAE_FINETUNING = LAEFinetuning(
+    TrainConfig(steps=1500, learning_rate=3e-4, warmup=30, ema=0.98, save_every=100),
+    EvaluationConfig(interval=300, monitor="teacher_recovery"),
+    people=16,
+)
+DENOISER_FINETUNING = DenoiserFinetuning(
+    TrainConfig(
+        steps=2000, learning_rate=5e-4, warmup=50, weight_decay=0.02, ema=0.99, save_every=100, unused_parameters=True
+    ),
+    EvaluationConfig(interval=200, monitor="teacher_recovery"),
+    people=16,
+)
+REFERENCES = 3
+LAE_RUN, DENOISER_RUN = "lae_finetuning", "difflora_finetuning"
+"""Names of the runs in the build folder."""
+
+
+@dataclass(frozen=True)
+class FinetuneData:
+    """What both runs need."""
+
+    loras: Tensor
+    """Training people's teachers (people, numel)."""
+    people: list[int]
+    """Those training people."""
+    images: dict[int, PersonImages]
+    """Of all training people."""
+    validation: Tensor
+    """Validation people's teachers (people, numel)."""
+    diffusion_loss: LoRADiffusionLoss
+    """Through the base model."""
+    recovery: TeacherRecovery
+    """Of the validation people."""
+
+    @classmethod
+    def load(cls, build: Path, weights: Path, tokenizer: Path) -> Self:
+        """Load the teachers and the base model, and draw the validation people's images."""
+        store = LoRAStore(build / "teachers", lora_layout())
+        loras, people = store.read("train")
+        validation, validation_people = store.read("validation")
+        base, vae = load_checkpoint(weights)
+        base.requires_grad_(False)
+        loss = diffusion_loss(base, Tokenizer(tokenizer))
+        recovery = TeacherRecovery(loss, draw_person_images(vae, validation_people), validation)
+        return cls(loras, people, training_person_images(build), validation, loss, recovery)
+
+
+def finetune_lae_in_processes(lae: LAE, build: Path, weights: Path, tokenizer: Path, processes: int) -> History:
+    """Fine-tune an autoencoder in place; resumable in build/lae_finetuning*.safetensors.
+
+    Args:
+        lae: The autoencoder; its latents are standardized anew.
+        build: Scratch folder.
+        weights: Folder of what ships.
+        tokenizer: Folder of CLIP's tokenizer.
+        processes: How many share the work.
+
+    Returns:
+        Teacher recovery before, and at every evaluation.
+    """
+    in_processes(_finetune_lae, processes, lae, build, weights, tokenizer)
+    history = load_best_of_run(lae, build, LAE_RUN)
+    loras = LoRAsInMemory(LoRAStore(build / "teachers", lora_layout()).read("train")[0])
+    lae.fit_latents(in_batches(loras))
+    return history
+
+
+def _finetune_lae(_rank: int, _processes: int, lae: LAE, build: Path, weights: Path, tokenizer: Path) -> None:
+    data = FinetuneData.load(build, weights, tokenizer)
+    loras, images = LoRAsInMemory(data.loras), [data.images[index] for index in data.people]
+    finetune_lae(
+        lae, loras, images, data.validation, data.diffusion_loss, data.recovery, LAE_FINETUNING, build, LAE_RUN
+    )
+
+
+def finetune_denoiser_in_processes(
+    denoiser: Denoiser, lae: LAE, build: Path, weights: Path, tokenizer: Path, processes: int
+) -> History:
+    """Fine-tune MIF and DiT in place; resumable in build/difflora_finetuning*.safetensors.
+
+    Args:
+        denoiser: MIF and DiT.
+        lae: Frozen.
+        build: Scratch folder.
+        weights: Folder of what ships.
+        tokenizer: Folder of CLIP's tokenizer.
+        processes: How many share the work.
+
+    Returns:
+        Teacher recovery before, and at every evaluation.
+    """
+    in_processes(_finetune_denoiser, processes, denoiser, lae, build, weights, tokenizer)
+    return load_best_of_run(denoiser, build, DENOISER_RUN)
+
+
+def _finetune_denoiser(
+    _rank: int, _processes: int, denoiser: Denoiser, lae: LAE, build: Path, weights: Path, tokenizer: Path
+) -> None:
+    data = FinetuneData.load(build, weights, tokenizer)
+    lae.eval().requires_grad_(False)
+    conditions, people = load_conditions(build / "conditions" / "everyone.safetensors")
+    rows = {index: row for row, index in enumerate(people.tolist())}
+    dataset = FinetuneDataset(
+        conditions,
+        [data.images[index] for index in rows],
+        torch.tensor([rows[index] for index in data.people]),
+        lae.encode(data.loras),
+    )
+    validation = load_conditions(build / "conditions" / "validation.safetensors")[0].first(REFERENCES)
+    finetune_denoiser(
+        denoiser,
+        lae,
+        dataset,
+        validation,
+        data.diffusion_loss,
+        data.recovery,
+        DENOISER_FINETUNING,
+        build,
+        DENOISER_RUN,
+    )

@@ -1,0 +1,62 @@
+"""Stage `held_out`: what DiffLoRA is compared with on held-out people."""
+
+import datetime
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from difflora_core.denoiser.mif import mean_embedding
+from difflora_core.files import replacing, write_tensors
+from miniature.base_model.checkpoint import load_checkpoint
+from miniature.base_model.config import lora_layout
+from miniature.base_model.model import Tokenizer
+from training.store.lora_store import LoRAStore
+
+from .embeddings import embed_people, load_conditions
+from .teachers import CONFIG, person_latents, train_teachers
+
+REFERENCES = 3
+
+
+def ship_held_out(build: Path, weights: Path, tokenizer: Path) -> None:
+    """Write the held-out teachers, and for each held-out person the teacher of the most similar training person.
+
+    Args:
+        build: Scratch folder, with the teachers.
+        weights: Folder of what ships.
+        tokenizer: Folder of CLIP's tokenizer.
+    """
+    store = LoRAStore(build / "teachers", lora_layout())
+    teachers, people = store.read("held_out")
+    trained, trained_people = store.read("train")
+    embed_people(build / "conditions" / "held_out.safetensors", people, REFERENCES)
+    own, _ = load_conditions(build / "conditions" / "held_out.safetensors")
+    others, order = load_conditions(build / "conditions" / "train.safetensors")
+    means = [torch.cat([mean_embedding(faces.float()) for faces in conditions.face]) for conditions in (own, others)]
+    nearest = [int(order[row]) for row in (means[0] @ means[1].T).argmax(1)]
+    chosen = torch.stack([trained[trained_people.index(index)] for index in sorted(set(nearest))])
+    folder = weights / "teachers"
+    tensors = {"teachers": teachers.half().contiguous(), "nearest": chosen.half().contiguous()}
+    write_tensors(folder / "held_out.safetensors", tensors)
+    facts = {
+        "people": people,
+        "nearest": nearest,
+        "seconds_per_teacher": seconds_per_teacher(weights, tokenizer, people[0]),
+        "date": datetime.date.today().isoformat(),
+        "settings": asdict(CONFIG),
+    }
+    with replacing(folder / "held_out.json") as partial:
+        partial.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def seconds_per_teacher(weights: Path, tokenizer: Path, index: int) -> float:
+    """Measure the seconds to train one person's LoRA alone on one thread, from images that are already latents."""
+    words = Tokenizer(tokenizer)
+    base, vae = load_checkpoint(weights)
+    latents = person_latents(vae, index)[None]
+    start = time.monotonic()
+    train_teachers(base, words, latents)
+    return time.monotonic() - start

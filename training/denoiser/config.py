@@ -1,0 +1,77 @@
+"""How MIF and DiT are trained in latent space."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from difflora_core.denoiser.config import TIMESTEPS
+from training.engine.config import EvaluationConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class DiffLoRATraining:
+    """The training.
+
+    Raises:
+        ValueError: A value is outside its range.
+    """
+
+    loop: TrainConfig = field(
+        default_factory=lambda: TrainConfig(steps=5000, learning_rate=1e-3, warmup=200, weight_decay=0.02, ema=0.999)
+    )
+    """Steps, optimizer, processes. `loop.compile` compiles the DiT's blocks alone."""
+    evaluation: EvaluationConfig = field(default_factory=lambda: EvaluationConfig(interval=500))
+    """How often validation people are evaluated, and which weights are kept."""
+    objective: Literal["diffusion", "regression"] = "diffusion"
+    """`regression` is a baseline: the same network maps the condition to the latent in one pass, from zero input at the
+    last timestep."""
+    batch: int = 64
+    """People per micro-batch."""
+    blend: float = 0.0
+    """Share of samples that are blends of two people, in embeddings and latent alike. All teachers share one
+    initialization, so a blend is a plausible person, and a thousand people become many (mixup, Zhang et al. 2018)."""
+    max_references: int = 8
+    """A random number of images up to this one is averaged into the condition."""
+    embedding_noise: float = 0.25
+    """Length of noise on the averaged embedding, relative to it."""
+    cfg_dropout: float = 0.1
+    """Share of samples with the null condition, for classifier-free guidance."""
+    modality_dropout: float = 0.1
+    """Share of steps with only the face or only the image embedding, each in half of them."""
+    face_dropout: float | None = None
+    """Share of steps without the face embedding, in place of half of `modality_dropout`."""
+    image_dropout: float | None = None
+    """Share of steps without the image embedding, in place of half of `modality_dropout`."""
+    timestep_bias: float = 1.5
+    """Above 1 high noise is drawn more often, see `draw_timesteps`."""
+    min_snr_gamma: float | None = None
+    """Of min-SNR loss weights (Hang et al. 2023); None is off."""
+    delta_w_error: float = 0.0
+    """Weight of the relative error of ΔW, see `objective.DeltaWeightLoss`."""
+    delta_w_direction: float = 0.0
+    """Weight of the direction of ΔW, see `objective.DeltaWeightLoss`."""
+    delta_w_people: int = 8
+    """People of a micro-batch whose latents are decoded for these two terms."""
+    delta_w_below: int = TIMESTEPS
+    """Only timesteps below this one are decoded for these two terms."""
+    validation_references: int = 3
+    """Images that are averaged for each validation person."""
+    gradient_checkpointing: bool = False
+    """Of the DiT's blocks."""
+
+    def __post_init__(self) -> None:
+        if self.objective not in ("diffusion", "regression"):
+            raise ValueError(f"The objective is diffusion or regression, found {self.objective!r}.")
+        if min(self.batch, self.max_references, self.validation_references, self.delta_w_people) < 1:
+            raise ValueError("batch, max_references, validation_references and delta_w_people are at least 1.")
+        if min(self.dropouts) < 0 or sum(self.dropouts) > 1:
+            raise ValueError(
+                f"The shares of steps without face and without image lie between 0 and 1 together, found "
+                f"{self.dropouts}."
+            )
+
+    @property
+    def dropouts(self) -> tuple[float, float]:
+        """Shares of steps without the face embedding, and without the image embedding."""
+        half = self.modality_dropout / 2
+        face = half if self.face_dropout is None else self.face_dropout
+        return face, half if self.image_dropout is None else self.image_dropout

@@ -1,0 +1,65 @@
+"""How LAE, MIF and DiT are fine-tuned end to end."""
+
+from dataclasses import dataclass
+
+from difflora_core.denoiser.config import TIMESTEPS
+from training.engine.config import EvaluationConfig, TrainConfig
+
+EVALUATION = EvaluationConfig(interval=200, monitor="teacher_recovery")
+LOOP = TrainConfig(steps=2000, learning_rate=3e-4, warmup=50, ema=0.98, unused_parameters=True, device="auto")
+
+
+@dataclass(frozen=True)
+class LAEFinetuning:
+    """Fine-tuning of the autoencoder."""
+
+    loop: TrainConfig = LOOP
+    """Steps, optimizer, processes."""
+    evaluation: EvaluationConfig = EVALUATION
+    """How often validation people are evaluated, and which weights are kept."""
+    people: int = 4
+    """Per micro-batch."""
+    reconstruction_weight: float = 0.02
+    """Of the weight-space loss, beside the diffusion loss with weight 1."""
+
+
+@dataclass(frozen=True)
+class DenoiserFinetuning:
+    """Fine-tuning of MIF and DiT.
+
+    The latent-space loss keeps the latents' meaning and gives guidance something to learn from, but with little noise
+    it teaches the network to trust the latent that comes in, which in sampling is the network's own prediction: hence
+    the small weight, and nearly pure noise. In the miniature, teacher recovery in 1, 4 and 20 steps of 32 validation
+    people after 300 more steps of one training: 1.36, 1.35, 1.32 with weight 0.02 and a timestep bias of 1.5, and 1.36,
+    1.36, 1.35 with these settings.
+
+    Raises:
+        ValueError: A rollout has more steps than there are timesteps.
+    """
+
+    loop: TrainConfig = LOOP
+    """Steps, optimizer, processes."""
+    evaluation: EvaluationConfig = EVALUATION
+    """How often validation people are evaluated, and which weights are kept."""
+    people: int = 4
+    """People per micro-batch whose images the diffusion loss takes."""
+    batch: int = 32
+    """Teachers per micro-batch of the latent-space loss."""
+    latent_loss_weight: float = 0.005
+    """Of the latent-space loss, beside the diffusion loss with weight 1."""
+    max_references: int = 6
+    """A random number of images up to this one is averaged into the condition."""
+    embedding_noise: float = 0.25
+    """Length of noise on the averaged embedding, relative to it."""
+    cfg_dropout: float = 0.1
+    """Share of the latent-space loss's samples with the null condition."""
+    modality_dropout: float = 0.3
+    """Share of steps with only the face or only the image embedding, each in half of them."""
+    timestep_bias: float = 8.0
+    """Of the latent-space loss, see `draw_timesteps`."""
+    max_rollout_steps: int = 50
+    """Most steps of the samplers whose latents are met in on-policy rollouts."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_rollout_steps <= TIMESTEPS:
+            raise ValueError(f"A sampler has 1 to {TIMESTEPS} steps, found max_rollout_steps {self.max_rollout_steps}.")

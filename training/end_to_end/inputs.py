@@ -1,0 +1,103 @@
+"""What the fine-tuning of either network needs: base model, stores, validation people."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from difflora_core.autoencoder.model import LAE
+from difflora_core.lora.layout import LoRALayout
+from training.base_model.interface import BaseModel
+from training.base_model.lora_diffusion_loss import LoRADiffusionLoss
+from training.base_model.teacher_recovery import TeacherRecovery
+from training.engine.accelerator import open_accelerator
+from training.engine.config import TrainConfig
+from training.lora_dataset.config import DatasetConfig, load_config
+from training.lora_dataset.manifest import Manifest
+from training.people.dataset_images import DatasetImages, dataset_loss, open_base_model
+from training.people.embeddings import EmbeddingCache
+from training.people.latents import cached_latents
+from training.store.lora_store import LoRAStore, Person
+from training.store.loras import open_loras, open_stores, people_of
+
+from .denoiser_objective import FinetuneDataset
+from .settings import FinetuneSettings
+
+RUN = "run"
+"""In the output folder: the run's state, log and TensorBoard files."""
+PEOPLE_PER_BATCH = 4  # in validation
+
+
+@dataclass(frozen=True)
+class FinetuneInputs:
+    """The opened inputs of a run."""
+
+    settings: FinetuneSettings
+    """What was asked for."""
+    layout: LoRALayout
+    """Of all LoRAs."""
+    accelerator: Accelerator
+    """Of the run."""
+    dataset: DatasetConfig
+    """The people's images."""
+    stores: list[LoRAStore]
+    """Their teachers."""
+    base: BaseModel
+    """Frozen."""
+    validation: list[Person]
+    """People who are evaluated."""
+    validation_loras: Tensor
+    """Their teachers (people, numel)."""
+    recovery: TeacherRecovery
+    """Evaluates LoRAs of the validation people."""
+
+    @classmethod
+    def open(cls, settings: FinetuneSettings, loop: TrainConfig, layout: LoRALayout, trackers: bool = True) -> Self:
+        """Open everything that the settings name.
+
+        Args:
+            settings: Of the command.
+            loop: Of the network that is trained.
+            layout: Of the network.
+            trackers: Whether to start the run's trackers.
+
+        Raises:
+            FileNotFoundError: A file or folder is missing.
+            ValueError: The parts don't fit together.
+        """
+        accelerator = open_accelerator(loop, settings.output / RUN if trackers else None, "finetune")
+        dataset, stores = load_config(settings.dataset), open_stores(settings.stores, layout)
+        base = open_base_model(dataset, layout, str(accelerator.device))
+        validation = people_of(stores, "validation")[: settings.validation_people]
+        loras = open_loras(stores, "validation", 0).read(range(len(validation)))
+        held_out = DatasetImages(dataset, validation, held_out=True)
+        loss = dataset_loss(base, layout, held_out, settings.images_per_person)
+        recovery = TeacherRecovery(loss, held_out, loras, PEOPLE_PER_BATCH)
+        return cls(settings, layout, accelerator, dataset, stores, base, validation, loras, recovery)
+
+    @property
+    def device(self) -> torch.device:
+        """Of the run."""
+        device: torch.device = self.accelerator.device
+        return device
+
+    def images(self, people: list[Person]) -> tuple[DatasetImages, LoRADiffusionLoss]:
+        """Return people's training images, and the diffusion loss on them."""
+        images = DatasetImages(self.dataset, people)
+        return images, dataset_loss(self.base, self.layout, images, self.settings.images_per_person)
+
+    def finetune_dataset(self, cache: EmbeddingCache, lae: LAE) -> tuple[FinetuneDataset, LoRADiffusionLoss]:
+        """Collect all people with embeddings and images who are in no other split; those with a teacher come first."""
+        teachers = people_of(self.stores, "train")
+        others = {split for store in self.stores for split in store.splits()} - {"train"}
+        excluded = {str(person) for split in others for person in people_of(self.stores, split)}
+        excluded |= {str(person) for person in teachers}
+        prepared = Manifest(self.dataset.stage("preprocess")).done()
+        people = [*teachers, *(person for person in prepared if person in cache.people and person not in excluded)]
+        conditions, _ = cache.of(people)
+        images, loss = self.images(people)
+        path = self.settings.output / RUN / "latents_train.safetensors"
+        latents, _ = cached_latents(self.stores, "train", lae, path, str(self.device))
+        return FinetuneDataset(conditions, images, torch.arange(len(teachers)), latents), loss

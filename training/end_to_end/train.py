@@ -1,0 +1,117 @@
+"""Fine-tune end to end with the frozen base model's diffusion loss: first the autoencoder, later MIF and DiT.
+
+Both start from networks that were trained in weight space or latent space, and keep a share of that loss, so that
+latents keep their meaning. What decides is the frozen base model, on the people's own images. The paper has no such
+stage; it is ours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from torch import Tensor
+
+from difflora_core.autoencoder.model import LAE
+from difflora_core.denoiser.model import Denoiser
+from training.base_model.lora_diffusion_loss import LoRADiffusionLoss
+from training.base_model.person_images import PersonImages
+from training.base_model.teacher_recovery import TeacherRecovery
+from training.engine.evaluated_run import EvaluatedRun, History
+from training.store.loras import LoRAs, in_batches
+
+from .config import DenoiserFinetuning, LAEFinetuning
+from .denoiser_objective import DenoiserEndToEndObjective, FinetuneDataset
+from .evaluation import reconstruction_recovery, recovery_by_steps
+from .lae_objective import LAEEndToEndObjective
+
+
+def finetune_lae(
+    lae: LAE,
+    loras: LoRAs,
+    images: Sequence[PersonImages],
+    validation: Tensor,
+    diffusion_loss: LoRADiffusionLoss,
+    recovery: TeacherRecovery,
+    config: LAEFinetuning,
+    folder: Path,
+    name: str,
+    accelerator: Accelerator | None = None,
+) -> History:
+    """Fine-tune an autoencoder in place, or resume; then standardize its latents anew.
+
+    Args:
+        lae: On its device; its weights are made trainable.
+        loras: Of training people.
+        images: Of the same people, in the same order.
+        validation: LoRAs of validation people (people, numel).
+        diffusion_loss: Through the frozen base model.
+        recovery: Of the validation people.
+        config: How it is trained.
+        folder: Of the run.
+        name: Of the run.
+        accelerator: Of the run, if the caller has one.
+
+    Returns:
+        Teacher recovery before, and at every evaluation.
+    """
+    lae.train().requires_grad_(True)
+    objective = LAEEndToEndObjective(lae, loras, images, diffusion_loss, config)
+    with EvaluatedRun(
+        lae, objective, config.loop, config.evaluation, folder, name, _identity(config), accelerator
+    ) as run:
+        if run.is_new:
+            run.record(0, reconstruction_recovery(recovery, lae, validation))
+        for step in run:
+            run.record(step, reconstruction_recovery(recovery, lae, validation))
+        run.load_best()
+    lae.fit_latents(batch.to(lae.mean.device) for batch in in_batches(loras))
+    lae.eval().requires_grad_(False)
+    return run.history
+
+
+def finetune_denoiser(
+    denoiser: Denoiser,
+    lae: LAE,
+    dataset: FinetuneDataset,
+    validation: tuple[Tensor, Tensor],
+    diffusion_loss: LoRADiffusionLoss,
+    recovery: TeacherRecovery,
+    config: DenoiserFinetuning,
+    folder: Path,
+    name: str,
+    accelerator: Accelerator | None = None,
+) -> History:
+    """Fine-tune MIF and DiT in place, or resume.
+
+    Args:
+        denoiser: On its device.
+        lae: Frozen, on the same device.
+        dataset: Training people.
+        validation: Face and image embeddings (people, width) of validation people.
+        diffusion_loss: Through the frozen base model.
+        recovery: Of the validation people.
+        config: How they are trained.
+        folder: Of the run.
+        name: Of the run.
+        accelerator: Of the run, if the caller has one.
+
+    Returns:
+        Teacher recovery before, and at every evaluation.
+    """
+    objective = DenoiserEndToEndObjective(denoiser, lae, dataset, diffusion_loss, config)
+    with EvaluatedRun(
+        denoiser, objective, config.loop, config.evaluation, folder, name, _identity(config), accelerator
+    ) as run:
+        if run.is_new:
+            run.record(0, recovery_by_steps(recovery, lae, denoiser, validation))
+        for step in run:
+            run.record(step, recovery_by_steps(recovery, lae, denoiser, validation))
+        run.load_best()
+    return run.history
+
+
+def _identity(config: LAEFinetuning | DenoiserFinetuning) -> dict[str, Any]:
+    """What a run can't be resumed without."""
+    return {name: value for name, value in asdict(config).items() if name not in ("loop", "evaluation")}
