@@ -1,6 +1,6 @@
 """A LoRA changes the U-Net's output alike in diffusers and through the hooks that train teachers.
 
-That ComfyUI patches the same modules with the same result is tests/host/test_same_networks.py.
+That ComfyUI patches the same modules with the same result is tests/host/networks/test_same_networks.py.
 """
 
 import pytest

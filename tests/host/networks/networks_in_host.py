@@ -10,7 +10,7 @@ from pathlib import Path
 
 HOST, CHECKPOINT, INPUTS, OUTPUTS, *LORA = sys.argv[1:]
 sys.argv = sys.argv[:1]
-sys.path[:0] = [HOST, str(Path(__file__).parents[2] / "miniature" / "comfyui")]
+sys.path[:0] = [HOST, str(Path(__file__).parents[3] / "miniature" / "comfyui")]
 
 from comfy.cli_args import args  # noqa: E402
 
