@@ -1,65 +1,72 @@
-"""What comes out of the toy experiment: the cases that are compared, the panels of its figure, its tables."""
+"""What the toy experiment shows: the cases that are compared, the panels of its figure, its tables."""
 
 from training.engine.charts import Line, Panel
 
-LATENTS = (4, 16, 64)
+LATENT_SIZES = (4, 16, 64)
 KINDS = ("full", "LoRA", "full, own starts", "LoRA, own starts")
 COMPRESSORS = ("PCA", "conv")
 Entries = list[dict[str, float | str]]
 
 
-def latents_of(kind: str, lora_numbers: int, numbers: int) -> list[int]:
-    """Latents that a kind is compressed to: for full weights also those of the ratios that LoRAs have."""
-    same_ratio = [round(latent * numbers / lora_numbers) for latent in LATENTS]
-    return list(LATENTS) if kind.startswith("LoRA") else sorted({*LATENTS, *same_ratio})
+def latent_sizes(kind: str, lora_size: int, size: int) -> list[int]:
+    """Return the latent sizes that a kind is compressed to: full weights also at the ratios that LoRAs have.
+
+    Args:
+        kind: One of `KINDS`.
+        lora_size: Weights of a LoRA.
+        size: Weights of this kind.
+    """
+    same_ratio = [round(latent * size / lora_size) for latent in LATENT_SIZES]
+    return list(LATENT_SIZES) if kind.startswith("LoRA") else sorted({*LATENT_SIZES, *same_ratio})
 
 
-def spread(entries: Entries, wanted: str, **case: float | str) -> tuple[float, float, float]:
-    """Mean, least and largest of a figure over the seeds."""
-    values = [float(entry[wanted]) for entry in entries if all(entry[key] == value for key, value in case.items())]
+def spread(entries: Entries, metric: str, **case: float | str) -> tuple[float, float, float]:
+    """Return mean, least and largest of a metric over the seeds."""
+    values = [float(entry[metric]) for entry in entries if all(entry[key] == value for key, value in case.items())]
     return sum(values) / len(values), min(values), max(values)
 
 
 def panels(entries: Entries) -> list[Panel]:
-    """Lost spread and kept gain, against ratio and against latent."""
-    made = []
-    for wanted, title in (
-        ("error", "share of the weights' spread lost"),
-        ("kept", "share of the gain in task loss kept (below 0 drawn as 0)"),
+    """Make the figure's panels: lost variance and preserved improvement, against ratio and against latent size."""
+    charts = []
+    for metric, title in (
+        ("error", "share of the weights' variance lost"),
+        ("preserved", "share of the improvement in task loss preserved (below 0 drawn as 0)"),
     ):
-        for axis, text in (("ratio", "numbers : latent numbers"), ("latent", "latent numbers")):
+        for axis, text in (("ratio", "weights : latent values"), ("latent", "latent values")):
             lines = []
             for kind in KINDS:
                 for compressor in COMPRESSORS:
                     own = [entry for entry in entries if (entry["kind"], entry["compressor"]) == (kind, compressor)]
                     places = sorted({float(entry[axis]) for entry in own})
-                    points = [(place, *spread(own, wanted, **{axis: place})) for place in places]
+                    points = [(place, *spread(own, metric, **{axis: place})) for place in places]
                     lines.append(Line(f"{kind} ({compressor})", KINDS.index(kind), compressor == "conv", points))
-            made.append(Panel(title, text, lines))
-    return made
+            charts.append(Panel(title, text, lines))
+    return charts
 
 
 def table(entries: Entries) -> str:
-    """Both comparisons, means over seeds."""
-    facts = {kind: next(entry for entry in entries if entry["kind"] == kind) for kind in KINDS}
+    """Format both comparisons, means over seeds."""
+    sizes = {kind: next(float(entry["weights"]) for entry in entries if entry["kind"] == kind) for kind in KINDS}
     rows = [
-        f"{kind}: {facts[kind]['numbers']} numbers, task loss {spread(entries, 'loss_without', kind=kind)[0]:.3f} → "
+        f"{kind}: {sizes[kind]:.0f} weights, task loss {spread(entries, 'loss_unadapted', kind=kind)[0]:.3f} → "
         f"{spread(entries, 'loss_adapted', kind=kind)[0]:.3f}"
         for kind in KINDS
     ]
-    share = float(facts["full"]["numbers"]) / float(facts["LoRA"]["numbers"])
-    for wanted, text in (("error", "spread lost"), ("kept", "gain kept")):
+    for metric, text in (("error", "variance lost"), ("preserved", "improvement preserved")):
         for equal in ("ratio", "latent"):
             rows.append(f"{text} at equal {equal}, by {' / '.join(COMPRESSORS)}:")
             rows.append(f"{equal:>8s}  " + "".join(f"{kind:>20s}" for kind in KINDS))
-            for latent in LATENTS:
-                cells = []
-                for kind in KINDS:
-                    own = round(latent * share) if equal == "ratio" and kind.startswith("full") else latent
-                    values = (
-                        spread(entries, wanted, kind=kind, compressor=name, latent=own)[0] for name in COMPRESSORS
-                    )
-                    cells.append(" / ".join(f"{value:.3f}" for value in values))
-                value = latent if equal == "latent" else float(facts["LoRA"]["numbers"]) / latent
-                rows.append(f"{value:8.4g}  " + "".join(f"{cell:>20s}" for cell in cells))
+            rows += [_row(entries, sizes, metric, equal, latent) for latent in LATENT_SIZES]
     return "\n".join(rows)
+
+
+def _row(entries: Entries, sizes: dict[str, float], metric: str, equal: str, latent: int) -> str:
+    """One row of a table. latent: of the LoRAs."""
+    cells = []
+    for kind in KINDS:
+        own = round(latent * sizes["full"] / sizes["LoRA"]) if equal == "ratio" and kind.startswith("full") else latent
+        values = (spread(entries, metric, kind=kind, compressor=name, latent=own)[0] for name in COMPRESSORS)
+        cells.append(" / ".join(f"{value:.3f}" for value in values))
+    first = latent if equal == "latent" else sizes["LoRA"] / latent
+    return f"{first:8.4g}  " + "".join(f"{cell:>20s}" for cell in cells)
