@@ -19,9 +19,8 @@ from tqdm import tqdm
 from .autoencoder.config import LAEConfig
 from .autoencoder.lae_file import HEADER as LAE_HEADER
 from .checkpoint import HEADER, read_checkpoint_header
-from .config import read_fields
 from .encoders.face_encoder import NoFaceError
-from .files import read_shapes
+from .files import read_fields, read_shapes
 from .images import KINDS, SUFFIXES
 from .library_logs import silence_library_logs
 from .lora.file_formats import DOWN

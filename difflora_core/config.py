@@ -1,11 +1,12 @@
 """The configuration of a DiffLoRA checkpoint: everything but the layout and the weights."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from .autoencoder.config import LAEConfig
 from .denoiser.config import DiTConfig, MIFConfig, SamplingConfig
+from .files import read_fields
 
 
 @dataclass(frozen=True)
@@ -67,17 +68,3 @@ class DiffLoRAConfig:
             )
         if self.mif.width != dit.condition_width:
             raise ValueError(f"MIF's condition has width {self.mif.width}, the DiT takes {dit.condition_width}.")
-
-
-def read_fields(section: type[Any], values: Mapping[str, Any], name: str) -> Any:
-    """Make a configuration dataclass from the values of its fields.
-
-    Raises:
-        ValueError: There is a field that this version doesn't have, or an impossible value.
-    """
-    unknown = values.keys() - {entry.name for entry in fields(section)}
-    if unknown:
-        raise ValueError(
-            f"the {name} configuration has {min(unknown)!r}, which this version doesn't know: update DiffLoRA."
-        )
-    return section(**values)

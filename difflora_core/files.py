@@ -1,9 +1,10 @@
-"""Files: safetensors whose errors say what was found instead, and atomic writing."""
+"""Files: safetensors and headers whose errors say what was found instead, and atomic writing."""
 
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,17 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def read_fields(section: type[Any], values: Mapping[str, Any], name: str) -> Any:
+    """Make a configuration dataclass from the values of its fields.
+
+    Raises:
+        ValueError: There is a field that this version doesn't have, or an impossible value.
+    """
+    unknown = values.keys() - {entry.name for entry in fields(section)}
+    if unknown:
+        raise ValueError(
+            f"the {name} configuration has {min(unknown)!r}, which this version doesn't know: update DiffLoRA."
+        )
+    return section(**values)
