@@ -1,4 +1,4 @@
-"""What import-linter (pyproject.toml) can't check: imports as ComfyUI loads the pack, and sizes of files and folders."""
+"""What import-linter (pyproject.toml) can't check: imports as ComfyUI loads the pack, sizes of files and folders."""
 
 import ast
 import importlib.util
