@@ -98,7 +98,7 @@ def personalize(arguments: argparse.Namespace) -> None:
     }
     with (
         tqdm(total=len(paths), desc="images", unit="image", file=sys.stderr) as images,
-        tqdm(desc="steps", unit="step", file=sys.stderr) as steps,
+        tqdm(desc="steps", unit="step", file=sys.stderr, delay=0.1) as steps,  # not shown before the images are read
     ):
 
         def on_image(image: ReferenceImage) -> None:
@@ -108,7 +108,9 @@ def personalize(arguments: argparse.Namespace) -> None:
             images.update()
 
         def before_step(step: int, total: int) -> None:
-            steps.total = total
+            if step == 0:
+                images.close()
+                steps.reset(total)
             steps.update(step - steps.n)
 
         lora = model.personalize(

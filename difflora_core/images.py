@@ -48,9 +48,7 @@ def rgb_array(source: ImageSource, name: str) -> np.ndarray:
 
 def _from_tensor(image: Tensor, name: str) -> np.ndarray:
     if image.ndim != 3 or 0 in image.shape or image.shape[-1] not in (1, 3, 4) or not image.is_floating_point():
-        raise ValueError(
-            f"{name} is {image.dtype} {tuple(image.shape)}, expected floats (height, width, 3) in [0, 1]."
-        )
+        raise ValueError(f"{name} is {image.dtype} {tuple(image.shape)}, expected floats (height, width, 3) in [0, 1].")
     if not image.isfinite().all():
         raise ValueError(f"{name} holds NaN or infinite values: what made it is broken.")
     rgb = image.expand(-1, -1, 3) if image.shape[-1] == 1 else image[..., :3]

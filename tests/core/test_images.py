@@ -31,7 +31,7 @@ def difference(a: Image.Image, b: Image.Image) -> float:
     return float(np.abs(np.asarray(a, np.int16) - np.asarray(b, np.int16)).max())
 
 
-def test_a_plain_picture_comes_out_as_it_is(gradient, tmp_path):
+def test_a_plain_image_is_unchanged(gradient, tmp_path):
     gradient.save(tmp_path / "a.png")
     assert difference(read_image(tmp_path / "a.png"), gradient) == 0
 

@@ -24,7 +24,7 @@ class Faces:
 
 
 class Images:
-    """An image's embedding is its size; `batches` are the numbers of images at a time."""
+    """An image's embedding is its size; `batches` are the sizes of its calls."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []

@@ -26,10 +26,10 @@ def encoder() -> FaceEncoder:
 def group() -> np.ndarray:
     """Person 6001 on the left and small, 6002 on the right and large: uint8 (170, 300, 3)."""
     rng = np.random.default_rng(1)
-    picture = Image.new("RGB", (300, 170), (200, 205, 210))
-    picture.paste(Image.fromarray(draw(person(6001), reference_scene(rng), size=112).image), (5, 30))
-    picture.paste(Image.fromarray(draw(person(6002), reference_scene(rng), size=160).image), (130, 5))
-    return np.asarray(picture)
+    image = Image.new("RGB", (300, 170), (200, 205, 210))
+    image.paste(Image.fromarray(draw(person(6001), reference_scene(rng), size=112).image), (5, 30))
+    image.paste(Image.fromarray(draw(person(6002), reference_scene(rng), size=160).image), (130, 5))
+    return np.asarray(image)
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
