@@ -6,7 +6,7 @@ nothing; otherwise the file is refused unless the best approximation is allowed.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -79,7 +79,7 @@ def import_lora(
         others = {key: tensor for key, tensor in tensors.items() if _split(key)[0] not in known}
         tensors = {key: tensor for key, tensor in tensors.items() if key not in others}
     state, rank = _one_rank(tensors)
-    source = LoRALayout(layout.modules, rank)
+    source = replace(layout, rank=rank)
     lora, difference = change_rank(_read(state, source), source, layout)
     lost = float(difference) ** 2
     rounding = max((torch.finfo(t.dtype).eps for t in tensors.values() if t.is_floating_point()), default=TOLERANCE)
