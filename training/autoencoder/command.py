@@ -16,7 +16,7 @@ from training.engine.settings import read_settings
 from training.people.diffusion_loss_check import DiffusionLossCheck
 from training.store.loras import open_loras, open_stores, people_of
 
-from .dry_run import dry_run
+from .lae_dry_run import dry_run
 from .settings import LAESettings
 from .train import train_lae
 

@@ -7,7 +7,7 @@ from training.engine.config import EvaluationConfig, TrainConfig
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weight of each loss term (`objective.TERMS`); a term of weight 0 is not computed.
+    """Weight of each loss term (`weight_space_objective.TERMS`); a term of weight 0 is not computed.
 
     Raises:
         ValueError: A weight is negative, or all are 0.

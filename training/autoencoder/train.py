@@ -20,8 +20,8 @@ from training.people.diffusion_loss_check import DiffusionLossCheck
 from training.store.loras import LoRAs, in_batches
 
 from .config import LAETraining
-from .evaluation import check_diffusion_loss, evaluate
-from .objective import LAEObjective
+from .reconstruction_metrics import check_diffusion_loss, evaluate
+from .weight_space_objective import LAEObjective
 
 MAX_BASELINE_SIZE = 2**28  # values of the principal components that a run is compared with, 1 GB
 

@@ -26,7 +26,7 @@ from training.store.lora_store import Person
 from training.store.loras import LoRAsInMemory, open_stores
 
 from .data import open_embeddings, people_of_split
-from .dry_run import dry_run
+from .difflora_dry_run import dry_run
 from .settings import DiffLoRASettings
 from .train import loop_config, train_denoiser
 

@@ -46,9 +46,9 @@ class DiffLoRATraining:
     min_snr_gamma: float | None = None
     """Of min-SNR loss weights (Hang et al. 2023); None is off."""
     delta_w_error: float = 0.0
-    """Weight of the relative error of ΔW, see `objective.DeltaWeightLoss`."""
+    """Weight of the relative error of ΔW, see `latent_space_objective.DeltaWeightLoss`."""
     delta_w_direction: float = 0.0
-    """Weight of the direction of ΔW, see `objective.DeltaWeightLoss`."""
+    """Weight of the direction of ΔW, see `latent_space_objective.DeltaWeightLoss`."""
     delta_w_people: int = 8
     """People of a micro-batch whose latents are decoded for these two terms."""
     delta_w_below: int = TIMESTEPS

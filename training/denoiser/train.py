@@ -24,8 +24,8 @@ from training.people.conditions import People
 from training.people.diffusion_loss_check import DiffusionLossCheck
 
 from .config import DiffLoRATraining
-from .evaluation import check_diffusion_loss, evaluate
-from .objective import LatentObjective
+from .latent_space_objective import LatentObjective
+from .prediction_metrics import check_diffusion_loss, evaluate
 
 
 def train_denoiser(

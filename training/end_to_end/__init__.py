@@ -4,7 +4,7 @@ config               people per step, loss weights, rollouts
 lae_objective        the loss of the autoencoder
 rollout              what the network meets while sampling
 denoiser_objective   the loss of MIF and DiT
-evaluation           teacher recovery
+recovery_metrics     teacher recovery
 train                both trainings
 sampling_choice      the recommended sampling
 settings             one YAML file

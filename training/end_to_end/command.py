@@ -20,9 +20,9 @@ from training.people.latents import is_checkpoint
 from training.store.loras import open_loras, people_of
 
 from .denoiser_objective import DenoiserEndToEndObjective
-from .evaluation import sampled_recovery
 from .inputs import RUN, FinetuneInputs
 from .lae_objective import LAEEndToEndObjective
+from .recovery_metrics import sampled_recovery
 from .sampling_choice import choose_sampling
 from .settings import FinetuneSettings
 from .train import finetune_denoiser, finetune_lae

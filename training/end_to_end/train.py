@@ -23,8 +23,8 @@ from training.store.loras import LoRAs, in_batches
 
 from .config import DenoiserFinetuning, LAEFinetuning
 from .denoiser_objective import DenoiserEndToEndObjective, FinetuneDataset
-from .evaluation import reconstruction_recovery, recovery_by_steps
 from .lae_objective import LAEEndToEndObjective
+from .recovery_metrics import reconstruction_recovery, recovery_by_steps
 
 
 def finetune_lae(

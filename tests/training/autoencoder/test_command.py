@@ -16,7 +16,7 @@ from difflora_core.files import read_tensors, write_tensors
 from difflora_core.lora.layout import LoRALayout, LoRAModule
 from training.autoencoder import command as train_lae
 from training.autoencoder.config import LossWeights
-from training.autoencoder.evaluation import evaluate
+from training.autoencoder.reconstruction_metrics import evaluate
 from training.autoencoder.settings import LAESettings
 from training.autoencoder.train import new_lae
 from training.engine.settings import read_settings

@@ -7,7 +7,7 @@ from difflora_core.autoencoder.config import LAEConfig
 from difflora_core.lora.layout import LoRALayout, LoRAModule
 from training.autoencoder import train as train_module
 from training.autoencoder.config import LAETraining
-from training.autoencoder.evaluation import evaluate
+from training.autoencoder.reconstruction_metrics import evaluate
 from training.autoencoder.train import train_lae
 from training.engine.config import EvaluationConfig, TrainConfig
 from training.store.loras import LoRAsInMemory

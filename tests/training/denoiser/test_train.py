@@ -10,7 +10,7 @@ from difflora_core.denoiser.config import SamplingConfig
 from difflora_core.denoiser.sampling import sample
 from training.denoiser import train as train_module
 from training.denoiser.config import DiffLoRATraining
-from training.denoiser.evaluation import evaluate
+from training.denoiser.prediction_metrics import evaluate
 from training.denoiser.train import new_denoiser, train_denoiser
 from training.engine import accelerator as engine_accelerator
 from training.engine.config import EvaluationConfig

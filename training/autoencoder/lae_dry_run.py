@@ -9,9 +9,9 @@ from difflora_core.lora.layout import LoRALayout
 from training.engine.step_cost import measure_step
 from training.store.loras import open_stores
 
-from .objective import LAEObjective
 from .settings import LAESettings
 from .train import new_lae
+from .weight_space_objective import LAEObjective
 
 FLOAT32_BYTES = 4
 COPIES = 3  # of a batch on the device: as read, normalized, and what a blend adds

@@ -7,7 +7,7 @@ import torch
 
 from difflora_core.lora.delta_weights import DeltaWeights
 from training.denoiser.config import DiffLoRATraining
-from training.denoiser.objective import DeltaWeightLoss, LatentObjective
+from training.denoiser.latent_space_objective import DeltaWeightLoss, LatentObjective
 from training.denoiser.train import new_denoiser
 from training.people.conditions import People
 

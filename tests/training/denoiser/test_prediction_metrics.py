@@ -2,9 +2,9 @@
 
 import torch
 
-from training.denoiser import evaluation
+from training.denoiser import prediction_metrics
 from training.denoiser.config import DiffLoRATraining
-from training.denoiser.evaluation import evaluate, predict_latents
+from training.denoiser.prediction_metrics import evaluate, predict_latents
 from training.denoiser.train import new_denoiser
 from training.people.conditions import Conditions, People
 
@@ -16,7 +16,7 @@ def test_batches_of_people_change_nothing(world, monkeypatch):
     torch.nn.init.normal_(model.dit.out.weight, generator=torch.Generator().manual_seed(0))
     people = People(*world[:2])
     together = predict_latents(model, people, 3)
-    monkeypatch.setattr(evaluation, "PEOPLE_PER_BATCH", 7)
+    monkeypatch.setattr(prediction_metrics, "PEOPLE_PER_BATCH", 7)
     torch.testing.assert_close(predict_latents(model, people, 3), together, atol=1e-5, rtol=1e-5)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from training.denoiser.config import DiffLoRATraining
-from training.denoiser.dry_run import dry_run
+from training.denoiser.difflora_dry_run import dry_run
 from training.denoiser.settings import DiffLoRASettings
 from training.denoiser.train import new_denoiser
 from training.engine.settings import read_settings

@@ -10,7 +10,7 @@ from training.engine.step_cost import measure_step
 from training.people.conditions import Conditions, People
 from training.people.latents import open_lae
 
-from .objective import LatentObjective
+from .latent_space_objective import LatentObjective
 from .settings import DiffLoRASettings
 from .train import loop_config, new_denoiser
 

@@ -7,7 +7,7 @@ from difflora_core.autoencoder.config import LAEConfig
 from difflora_core.autoencoder.model import LAE
 from difflora_core.lora.layout import LoRALayout, LoRAModule
 from training.autoencoder.config import LossWeights
-from training.autoencoder.evaluation import check_diffusion_loss, evaluate
+from training.autoencoder.reconstruction_metrics import check_diffusion_loss, evaluate
 from training.store.loras import LoRAsInMemory
 
 LAYOUT = LoRALayout((LoRAModule("a", 12, 10), LoRAModule("b", 8, 12)), rank=2)

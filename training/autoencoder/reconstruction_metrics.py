@@ -9,7 +9,7 @@ from training.people.diffusion_loss_check import DiffusionLossCheck
 from training.store.loras import LoRAs, in_batches
 
 from .config import LossWeights
-from .objective import TERMS, Reconstruction
+from .weight_space_objective import TERMS, Reconstruction
 
 
 @torch.no_grad()

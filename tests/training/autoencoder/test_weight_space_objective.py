@@ -8,10 +8,10 @@ import torch
 from difflora_core.autoencoder.config import LAEConfig
 from difflora_core.lora.layout import LoRALayout, LoRAModule
 from difflora_core.seeds import generator_for
-from training.autoencoder import objective as objective_module
+from training.autoencoder import weight_space_objective as objective_module
 from training.autoencoder.config import LAETraining, LossWeights
-from training.autoencoder.objective import TERMS, LAEObjective
 from training.autoencoder.train import new_lae
+from training.autoencoder.weight_space_objective import TERMS, LAEObjective
 from training.store.loras import LoRAsInMemory
 
 LAYOUT = LoRALayout((LoRAModule("a", 12, 10), LoRAModule("b", 8, 12)), rank=2)
