@@ -1,14 +1,13 @@
-"""Whose face do the pictures show? DiffLoRA, its parts switched off one by one, and the baselines to beat.
+"""Likeness and prompt fidelity of DiffLoRA, of its ablations and of baselines, on people it was not trained on.
 
     python -m benchmarks.identity [--table methods stages dreambooth gate] [--people 25] [--seeds 1 2 3]
     python -m benchmarks.identity --table sampling --split validation --people 16 [--figure curves.png]
 
-Every method gets the same three reference pictures of each person, through the real encoders, and its LoRA makes the
-same prompts' pictures from the same noise; a seed changes references, LoRAs and pictures. Face similarity is the raw
-cosine of the measuring recognizer; `of teacher` is (method − none) / (teacher − none). Pictures are made without
-ComfyUI (the demo measures there). `sampling` is for choosing and therefore refuses held-out people; `baselines` that
-learn (ridge regression, one-shot regression) learn from the miniature's scratch folder, which has to be there:
-`python -m miniature build`.
+Every method gets the same three reference images of each person, through the real encoders, and images of the same
+prompts are generated with its LoRA from the same noise; a seed changes references, LoRAs and images. Face similarity is
+the cosine of the measuring recognizer; `of teacher` is (method − none) / (teacher − none). Images are generated without
+ComfyUI (the demo measures there). The table `sampling` is for choosing settings and therefore refuses held-out people.
+Baselines are trained on the miniature's scratch folder, which has to be there: `python -m miniature build`.
 """
 
 import argparse
@@ -22,198 +21,145 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
+from benchmarks.regression_baselines import (
+    choose_penalty,
+    ridge,
+    teacher_store,
+    through_pca,
+    trained_regression,
+    training_faces,
+)
 from benchmarks.sampling_curves import SAMPLING, curves, label
-from difflora_core.autoencoder.model import LAE, LAEConfig
 from difflora_core.denoiser.mif import mean_embedding
-from difflora_core.encoders import FaceEncoder, ImageEncoder
-from difflora_core.files import read_tensors
+from difflora_core.denoiser.model import Denoiser
+from difflora_core.encoders.face_encoder import FaceEncoder
+from difflora_core.encoders.image_encoder import ImageEncoder
 from difflora_core.model import DiffLoRA
 from miniature.base_model.checkpoint import load_checkpoint
+from miniature.base_model.config import lora_layout
 from miniature.base_model.model import Tokenizer
-from miniature.build import Workshop
-from miniature.demo.run import SCENES
-from miniature.encoders.faces import ROOT as FACES
-from miniature.measure.evaluation import face_similarity, make_pictures, prompt_fidelity
-from miniature.personal.embeddings import load_conditions
-from miniature.personal.held_out import CHECKPOINT, HeldOut
+from miniature.comfyui.host import find_tokenizer
+from miniature.encoders.faces.face_analysis import ROOT as FACES
+from miniature.measure.lora_evaluation import LoRAEvaluation
+from miniature.paths import BUILD, DIFFLORA_CHECKPOINT, WEIGHTS
+from miniature.personal.held_out_teachers import HeldOutTeachers
 from miniature.personal.teachers import CONFIG as TEACHER_CONFIG
-from miniature.personal.teachers import layout, person_latents, teacher_people, train_teachers
-from miniature.personal.train import CHOICE_SCENES, DIFFLORA_TRAINING, REFERENCES
-from miniature.world.drawing import draw
-from miniature.world.people import person, reference_scene
+from miniature.personal.teachers import person_latents, teacher_people, train_teachers
+from miniature.world.drawing import draw_references
+from miniature.world.scenes import DEMO_SCENES, VALIDATION_SCENES
 from training.denoiser.command import ONE_SHOT, assemble
-from training.denoiser.train import Denoiser, train_denoiser
 from training.engine.charts import draw_panels
-from training.people.conditions import People
-from training.store.lora_store import LoRAStore
+from training.engine.evaluated_run import load_best_of_run
 
 Table = dict[str, Tensor]
 ONE_SAMPLE: dict[str, Any] = {"samples": 1, "latent_scale": 1.0}
 
 
-class Panel:
-    """People with references, and the base model that draws them."""
+class EvaluatedPeople:
+    """People with reference images and their embeddings, and what evaluates their LoRAs."""
 
     def __init__(self, split: str, people: int, seed: int) -> None:
-        self.seed, self.scenes = seed, SCENES if split == "held_out" else CHOICE_SCENES
-        self.people = list(teacher_people(split))[:people]
-        shop = Workshop()
-        self.base, self.vae = load_checkpoint(shop.weights)
-        self.base.requires_grad_(False)
-        self.tokenizer = Tokenizer(shop.tokenizer)
-        self.references = [self._references(index) for index in self.people]
+        """Draw the references and encode them.
+
+        Args:
+            split: "held_out" or "validation".
+            people: How many.
+            seed: Of references, LoRAs and images.
+        """
+        self.split, self.seed, self.indices = split, seed, list(teacher_people(split))[:people]
+        # Published figures depend on these draws
+        references = [draw_references(index, np.random.default_rng([seed, index])) for index in self.indices]
         face = FaceEncoder.open("miniature", FACES)
-        image = ImageEncoder.open(shop.weights / "clip_vision" / "miniature")
-        self.face = torch.cat([mean_embedding(face.encode(own)) for own in self.references])
-        self.image = torch.cat([mean_embedding(image.encode(own)) for own in self.references])
-
-    def _references(self, index: int) -> list[np.ndarray]:
-        dice = np.random.default_rng([self.seed, index])
-        return [draw(person(index), reference_scene(dice)).image for _ in range(REFERENCES)]
-
-    def figures(self, loras: Tensor) -> dict[str, float]:
-        """Mean face similarity and prompt fidelity of LoRAs (people, numel)."""
-        made = make_pictures(self.base, self.vae, self.tokenizer, layout(), loras, self.scenes, self.seed)
-        pairs = list(zip(made, self.references, strict=True))
-        return {
-            "similarity": float(np.mean([face_similarity(list(own), references).mean() for own, references in pairs])),
-            "fidelity": float(np.mean([prompt_fidelity(list(own), self.scenes).mean() for own in made])),
-        }
+        image = ImageEncoder.open(WEIGHTS / "clip_vision" / "miniature")
+        self.face = torch.cat([mean_embedding(face.encode(own)) for own in references])
+        self.image = torch.cat([mean_embedding(image.encode(own)) for own in references])
+        base, vae = load_checkpoint(WEIGHTS)
+        scenes = DEMO_SCENES if split == "held_out" else VALIDATION_SCENES
+        self.evaluation = LoRAEvaluation(base, vae, Tokenizer(find_tokenizer()), references, scenes, seed)
 
     def latents(self, model: DiffLoRA, mode: str | None = None, **sampling: object) -> Tensor:
-        """Everybody's latents, each from a generator of its own."""
-        condition, _ = model.mif(self.face, self.image, mode)
-        dice = [torch.Generator().manual_seed(self.seed) for _ in self.people]
-        return model.sample(condition, generator=dice, **sampling)  # type: ignore[arg-type]
+        """Sample all people's latents, each with an own generator."""
+        condition = model.mif(self.face, self.image, mode)[0]
+        generators = [torch.Generator().manual_seed(self.seed) for _ in self.indices]
+        return model.sample(condition, generator=generators, **sampling)  # type: ignore[arg-type]
 
-    def teachers(self, split: str) -> Tensor:
-        """LoRAs that were trained for these people."""
-        if split == "held_out":
-            return HeldOut.load().teachers[: len(self.people)].float()
-        return store().read(split)[0][: len(self.people)]
-
-
-def store() -> LoRAStore:
-    """The teachers in the scratch folder."""
-    return LoRAStore(Workshop().build / "teachers", layout())
+    def teachers(self) -> Tensor:
+        """LoRAs that were trained for these people: (people, numel)."""
+        if self.split == "held_out":
+            return HeldOutTeachers.load().teachers[: len(self.indices)].float()
+        return teacher_store().read(self.split)[0][: len(self.indices)]
 
 
-def methods(panel: Panel, split: str, model: DiffLoRA) -> Table:
-    """DiffLoRA as it ships and for one sample; the teacher; what needs no diffusion."""
-    teachers = panel.teachers(split)
-    trained, people = store().read("train")
-    conditions, order = load_conditions(Workshop().build / "conditions" / "train.safetensors")
-    if order.tolist() != people:
-        raise ValueError("the embeddings in the scratch folder are of other people than the teachers: build again")
-    known = mean_faces(conditions.face)
-    known_latents = model.encode(trained)
-    strength = choose_strength(known, known_latents.flatten(1), model)
-    regressed = ridge(known, known_latents.flatten(1), panel.face, strength).view(-1, *known_latents.shape[1:])
+def methods(people: EvaluatedPeople, model: DiffLoRA) -> Table:
+    """DiffLoRA as it ships and with one sample, the teacher, and baselines without diffusion."""
+    teachers = people.teachers()
+    trained, trained_people = teacher_store().read("train")
+    faces, latents = training_faces(trained_people), model.encode(trained)
+    penalty = choose_penalty(faces, latents.flatten(1), model)
+    regressed = ridge(faces, latents.flatten(1), people.face, penalty).view(-1, *latents.shape[1:])
     return {
         "none": torch.zeros_like(teachers),
         "mean of the teachers": trained.mean(0).expand_as(teachers),
-        "average person (latent zero)": model.decode(torch.zeros(len(teachers), *known_latents.shape[1:])),
-        "teacher of the most similar training person": trained[(panel.face @ known.T).argmax(1)],
+        "average person (latent zero)": model.decode(torch.zeros(len(teachers), *latents.shape[1:])),
+        "teacher of the most similar training person": trained[(people.face @ faces.T).argmax(1)],
         "ridge regression, face embedding to latent": model.decode(regressed),
-        "DiffLoRA, one sample": model.decode(panel.latents(model, **ONE_SAMPLE)),
-        "DiffLoRA": model.decode(panel.latents(model)),
+        "DiffLoRA, one sample": model.decode(people.latents(model, **ONE_SAMPLE)),
+        "DiffLoRA": model.decode(people.latents(model)),
         "teacher through the LAE": model.decode(model.encode(teachers)),
-        "teacher through PCA with as many numbers": through_pca(trained, teachers, model.config.lae),
+        "teacher through PCA with as many components": through_pca(trained, teachers, model.config.lae),
         "teacher": teachers,
     }
 
 
-def mean_faces(embeddings: Tensor) -> Tensor:
-    """(people, pictures, width) → the unit-length mean (people, width)."""
-    return F.normalize(F.normalize(embeddings.float(), dim=-1).mean(1), dim=-1)
-
-
-def choose_strength(x: Tensor, y: Tensor, model: DiffLoRA) -> float:
-    """The penalty that predicts validation people's latents best."""
-    conditions, _ = load_conditions(Workshop().build / "conditions" / "validation.safetensors")
-    seen = mean_faces(conditions.face[:, :REFERENCES])
-    latents = model.encode(store().read("validation")[0]).flatten(1)
-    return min((0.1, 0.3, 1.0, 3.0, 10.0), key=lambda s: float((ridge(x, y, seen, s) - latents).square().sum()))
-
-
-@torch.no_grad()
-def through_pca(trained: Tensor, loras: Tensor, config: LAEConfig) -> Tensor:
-    """LoRAs (people, numel) to the latent's size and back by principal components of the training people's."""
-    pca = LAE(layout(), LAEConfig(kind="linear", tokens=config.tokens, width=config.width))
-    pca.fit(trained)
-    return pca.decode(pca.encode(loras))
-
-
-def ridge(x: Tensor, y: Tensor, queries: Tensor, strength: float) -> Tensor:
-    """Penalised linear regression of y (n, targets) on x (n, features), for other x: (queries, targets)."""
-    mean = x.mean(0)
-    x = x - mean
-    weights = torch.linalg.solve(x.T @ x + strength * torch.eye(x.shape[1]), x.T @ (y - y.mean(0)))
-    return (queries - mean) @ weights + y.mean(0)
-
-
-def stages(panel: Panel, split: str, model: DiffLoRA) -> Table:
-    """MIF and DiT before pictures tuned them, and one-shot regression with the same networks on the same numbers."""
-    del split
-    numbers = Denoiser(model.config.dit, model.config.mif)
-    numbers.load_state_dict(read_tensors(Workshop().build / "difflora_best.safetensors")[0])
-    diffusion = assemble(model.lae, numbers, model.config)
+def stages(people: EvaluatedPeople, model: DiffLoRA) -> Table:
+    """MIF and DiT before end-to-end fine-tuning, and one-shot regression by the same networks in latent space."""
+    denoiser = Denoiser(model.config.dit, model.config.mif)
+    load_best_of_run(denoiser, BUILD, "difflora")
+    diffusion = assemble(model.lae, denoiser, model.config)
     regression = assemble(model.lae, trained_regression(model), replace(model.config, sampling=ONE_SHOT))
     return {
-        "numbers alone, one-shot regression": model.decode(panel.latents(regression)),
-        "numbers alone, diffusion, one sample": model.decode(panel.latents(diffusion, **ONE_SAMPLE)),
-        "numbers alone, diffusion": model.decode(panel.latents(diffusion)),
+        "latent-space training, one-shot regression": model.decode(people.latents(regression)),
+        "latent-space training, diffusion, one sample": model.decode(people.latents(diffusion, **ONE_SAMPLE)),
+        "latent-space training, diffusion": model.decode(people.latents(diffusion)),
     }
 
 
-def trained_regression(model: DiffLoRA) -> Denoiser:
-    """The baseline behind the same trainer, with the same settings but its objective; kept in the scratch folder."""
-    build = Workshop().build
-    people = []
-    for split in ("train", "validation"):
-        conditions, _ = load_conditions(build / "conditions" / f"{split}.safetensors")
-        people.append(People(model.encode(store().read(split)[0]), conditions))
-    settings = replace(DIFFLORA_TRAINING, objective="regression")
-    config = model.config
-    return train_denoiser(
-        *people, config.dit, config.mif, settings, build / "regression", lambda name, told: print(name, told)
-    )
-
-
-def dreambooth(panel: Panel, split: str, model: DiffLoRA) -> Table:
-    """Teachers that were trained longer: how far from the best that training for a person gives is the shipped one?"""
-    del split, model
-    latents = torch.stack([person_latents(panel.vae, index) for index in panel.people])
+def dreambooth(people: EvaluatedPeople, _: DiffLoRA) -> Table:
+    """Teachers that were trained longer: how good can training for a person become?"""
+    used = people.evaluation
+    latents = torch.stack([person_latents(used.vae, index) for index in people.indices])
     return {
         f"DreamBooth LoRA, {steps} steps": train_teachers(
-            panel.base, panel.tokenizer, latents, replace(TEACHER_CONFIG, steps=steps)
+            used.base, used.tokenizer, latents, replace(TEACHER_CONFIG, steps=steps)
         )[0]
         for steps in (160, 320)
     }
 
 
-def gate(panel: Panel, split: str, model: DiffLoRA) -> Table:
+def gate(people: EvaluatedPeople, model: DiffLoRA) -> Table:
     """The ablation of MIF."""
-    del split
-    return {mode: model.decode(panel.latents(model, mode)) for mode in ("gate", "mean", "face", "image")}
+    return {mode: model.decode(people.latents(model, mode)) for mode in ("gate", "mean", "face", "image")}
 
 
-def sampling(panel: Panel, split: str, model: DiffLoRA) -> Table:
-    """Curves over steps, guidance, samples, latent scale and scheduler, one at a time from what ships."""
-    if split == "held_out":
+def sampling(people: EvaluatedPeople, model: DiffLoRA) -> Table:
+    """Curves over steps, guidance, samples, latent scale and scheduler, changed one at a time.
+
+    Raises:
+        ValueError: The people are held out.
+    """
+    if people.split == "held_out":
         raise ValueError("settings are chosen on validation people: use --split validation")
     return {
-        label(name, value, one): model.decode(panel.latents(model, **{name: value}, **(ONE_SAMPLE if one else {})))
+        label(name, value, one): model.decode(people.latents(model, **{name: value}, **(ONE_SAMPLE if one else {})))
         for name, values in SAMPLING.items()
         for value in values
         for one in ((False, True) if name == "steps" else (False,))
     }
 
 
-TABLES: dict[str, Callable[[Panel, str, DiffLoRA], Table]] = {
+TABLES: dict[str, Callable[[EvaluatedPeople, DiffLoRA], Table]] = {
     "methods": methods,
     "stages": stages,
     "dreambooth": dreambooth,
@@ -229,7 +175,7 @@ def main() -> None:
     parser.add_argument("--split", choices=["held_out", "validation"], default="held_out")
     parser.add_argument("--people", type=int, default=25)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--checkpoint", type=Path, default=DIFFLORA_CHECKPOINT)
     parser.add_argument("--figure", type=Path, help="PNG file for the curves of the table `sampling`")
     arguments = parser.parse_args()
     if arguments.figure and "sampling" not in arguments.table:
@@ -239,15 +185,12 @@ def main() -> None:
     start = time.monotonic()
     found: dict[str, list[dict[str, float]]] = {}
     for seed in arguments.seeds:
-        panel = Panel(arguments.split, arguments.people, seed)
-        loras: Table = {
-            "none": torch.zeros(len(panel.people), layout().numel),
-            "teacher": panel.teachers(arguments.split),
-        }
+        people = EvaluatedPeople(arguments.split, arguments.people, seed)
+        loras: Table = {"none": torch.zeros(len(people.indices), lora_layout().numel), "teacher": people.teachers()}
         for name in arguments.table:
-            loras |= TABLES[name](panel, arguments.split, model)
+            loras |= TABLES[name](people, model)
         for name, flat in tqdm(loras.items(), desc=f"seed {seed}"):
-            found.setdefault(name, []).append(panel.figures(flat))
+            found.setdefault(name, []).append(people.evaluation.evaluate(flat))
     if arguments.figure:
         draw_panels(arguments.figure, curves(found))
     print(json.dumps(summary(found, arguments.split, arguments.people), indent=1))
@@ -255,10 +198,10 @@ def main() -> None:
 
 
 def summary(found: dict[str, list[dict[str, float]]], split: str, people: int) -> dict[str, object]:
-    """Means over seeds, each seed's similarity, and the share of the teacher's."""
+    """Summarize the metrics of every method, one for each seed: similarities, share of the teacher's, mean fidelity."""
 
-    def column(name: str, figure: str) -> np.ndarray:
-        return np.array([one[figure] for one in found[name]])
+    def column(name: str, metric: str) -> np.ndarray:
+        return np.array([one[metric] for one in found[name]])
 
     none, teacher = column("none", "similarity"), column("teacher", "similarity")
     lines = {

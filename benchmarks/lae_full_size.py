@@ -1,10 +1,10 @@
-"""A few training steps of the full-size autoencoders with random LoRAs, on the present device.
+"""Memory and speed of a training step of the full-size autoencoders, with random LoRAs, on the present device.
 
-python -m benchmarks.lae_full_size                          # training/configs/lae_sdxl_*_24gb.yaml
-python -m benchmarks.lae_full_size lae_sdxl_token_24gb --batch 4
+    python -m benchmarks.lae_full_size                          # training/configs/lae_sdxl_*_24gb.yaml
+    python -m benchmarks.lae_full_size lae_sdxl_token_24gb --batch 4
 
-The batch is small (1 unless asked for) so that it runs on any machine, each file in a process of its own. What the
-configured batch would take is worked out from the activations of two batches. The file for four GPUs has the network
+The batch is small (1 by default) so that it runs on any machine, and each file runs in a process of its own. The memory
+for the configured batch is extrapolated from the activations of two batch sizes. The file for four GPUs has the network
 of the file for one.
 """
 
@@ -17,48 +17,54 @@ from pathlib import Path
 
 import torch
 
-from training.autoencoder.command import LAESettings, RandomLoRAs, lora_copies
-from training.autoencoder.train import LAEObjective, Reconstruct, new_lae
+from training.autoencoder.lae_dry_run import RandomLoRAs, batch_bytes
+from training.autoencoder.weight_space_objective import LAEObjective
+from training.autoencoder.settings import LAESettings
+from training.autoencoder.train import new_lae
+from training.engine.format import format_bytes
 from training.engine.settings import read_settings
-from training.engine.step_cost import in_bytes, kept_for_backward, measure
+from training.engine.step_cost import measure_activations, measure_step
 
 CONFIGS = Path(__file__).parents[1] / "training" / "configs"
 
 
-def one(name: str, batch: int, threads: int) -> None:
-    """Measure one file."""
+def measure_file(name: str, batch: int, threads: int) -> None:
+    """Measure one file of training/configs."""
     torch.set_num_threads(threads)
     settings = read_settings(LAESettings, CONFIGS / f"{name}.yaml")
     assert settings.layout is not None
-    layout, asked = settings.layout.layout(), settings.training.batch
+    layout, configured = settings.layout.layout(), settings.training.batch
     loop = replace(settings.training.loop, accumulate=1)
     lae = new_lae(layout, settings.lae, 0)
 
     def loss(size: int) -> LAEObjective:
         return LAEObjective(lae, RandomLoRAs(layout.numel, size), replace(settings.training, batch=size))
 
-    cost = measure(Reconstruct(lae), loss(batch), loop, batch, lora_copies(layout, batch))
-    print(f"{name}: {layout.numel:,} numbers, {lae.compression_ratio:.1f} : 1, batch {batch}\n{cost}")
+    cost = measure_step(lae, loss(batch), loop, batch, batch_bytes(layout, batch))
+    print(f"{name}: {layout.numel:,} values, {lae.compression_ratio:.1f} : 1, batch {batch}\n{cost}")
     print(f"             {cost.seconds:.3g} s/step, {threads} threads")
     activations = cost.memory["activations"]
-    each = (kept_for_backward(Reconstruct(lae), loss(2 * batch), loop) - activations) / batch
+    each = (measure_activations(lae, loss(2 * batch), loop) - activations) / batch
     fixed = sum(size for part, size in cost.memory.items() if part != "batch") - batch * each
-    total = fixed + asked * (each + lora_copies(layout, 1)["batch"])
-    print(f"by arithmetic, {in_bytes(total)} at its batch of {asked}: {in_bytes(each)} of activations for each LoRA")
+    total = fixed + configured * (each + batch_bytes(layout, 1)["batch"])
+    print(
+        f"extrapolated to its batch of {configured}: {format_bytes(total)}; "
+        f"{format_bytes(each)} of activations for each LoRA"
+    )
     if sys.platform != "win32":
         print(f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB\n")
 
 
 def main() -> None:
-    """Measure the files that are asked for."""
-    parser = argparse.ArgumentParser(description="A few training steps of the full-size autoencoders.")
-    everything = sorted(path.stem for path in CONFIGS.glob("lae_sdxl_*_24gb.yaml"))
-    parser.add_argument("names", nargs="*", default=everything, help="of files in training/configs, default all")
+    """Measure the named files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = sorted(path.stem for path in CONFIGS.glob("lae_sdxl_*_24gb.yaml"))
+    parser.add_argument("names", nargs="*", default=names, help="of files in training/configs, default all")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     if len(arguments.names) == 1:
-        one(arguments.names[0], arguments.batch, arguments.threads)
+        measure_file(arguments.names[0], arguments.batch, arguments.threads)
         return
     for name in arguments.names:
         sizes = ["--batch", str(arguments.batch), "--threads", str(arguments.threads)]

@@ -1,12 +1,12 @@
-"""The store of LoRAs at scale: how fast random batches are, and that memory does not grow with the store.
+"""Speed of random batches from the LoRA store, and memory of reading from stores of growing size.
 
     python -m benchmarks.lora_store [--loras 4096] [--batch 32] [--sizes 1000 8000 64000] [--sdxl] [--folder DIR]
 
-Speed: random batches against plain sequential reading of the same bytes in blocks of the same size into one buffer, by
-turns in one run; cold, with the files thrown out of the page cache before (Linux), and warm. Files of random numbers:
-1.4 GB for 4,096 LoRAs of the miniature's 84,224 numbers. Memory: peak of a process of its own that reads 64 random
-batches, from stores whose files have holes in place of LoRAs. Everything is written into a temporary folder and
-removed. --sdxl: LoRAs of SDXL's 5,806,080 numbers instead.
+Speed: random batches against plain sequential reading of the same bytes in blocks of the same size into one buffer, in
+turns; cold, with the files dropped from the page cache before (Linux), and warm. Files of random values: 1.4 GB for
+4,096 LoRAs of the miniature's 84,224 values. Memory: peak of a separate process that reads 64 random batches, from
+stores whose files have holes in place of LoRAs. Everything is written into a temporary folder and removed. --sdxl: with
+LoRAs of SDXL's 5,806,080 values instead.
 """
 
 import argparse
@@ -25,7 +25,8 @@ import torch
 
 from difflora_core.lora.layout import LoRALayout
 from training.store.lora_store import LoRAStore
-from training.store.rows import RowReader, random_batches
+from training.store.random_batches import random_batches
+from training.store.row_reader import RowReader
 
 SHARD = 64
 BATCHES = 64
@@ -46,7 +47,7 @@ def fill_store(folder: Path, layout: LoRALayout, loras: int, holes: bool) -> LoR
 
 
 def write_holes(path: Path, people: list[str], numel: int) -> None:
-    """A shard whose header is whole and whose LoRAs are a hole in the file: zeros without space on the disk."""
+    """Write a shard whose LoRAs are a hole in the file: zeros that take no space on the disk."""
     size = 4 * len(people) * numel
     loras = {"dtype": "F32", "shape": [len(people), numel], "data_offsets": [0, size]}
     header = json.dumps({"__metadata__": {"people": json.dumps(people)}, "loras": loras}).encode()
@@ -56,8 +57,8 @@ def write_holes(path: Path, people: list[str], numel: int) -> None:
         file.truncate(8 + len(header) + size)
 
 
-def forget(paths: list[Path]) -> None:
-    """Throw files out of the page cache (Linux)."""
+def drop_from_cache(paths: list[Path]) -> None:
+    """Drop files from the page cache (Linux)."""
     for path in paths:
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -65,7 +66,7 @@ def forget(paths: list[Path]) -> None:
 
 
 def read_in_order(paths: list[Path], block: int) -> None:
-    """All bytes of all files, one file after another, in blocks of so many bytes into one buffer."""
+    """Read all bytes of all files in order, in blocks of so many bytes into one buffer."""
     buffer = bytearray(block)
     for path in paths:
         with path.open("rb", buffering=0) as file:
@@ -74,7 +75,7 @@ def read_in_order(paths: list[Path], block: int) -> None:
 
 
 def read_ahead(paths: list[Path], block: int) -> None:
-    """The same, but the system is always told of the next block, as random batches do it."""
+    """The same with the next block always announced to the system, as random batches do it."""
     buffer = bytearray(block)
     for path in paths:
         with path.open("rb", buffering=0) as file:
@@ -88,47 +89,47 @@ def read_ahead(paths: list[Path], block: int) -> None:
 
 
 def read_at_random(store: LoRAStore, batch: int, window: int) -> None:
-    """One round of random batches."""
+    """Read all LoRAs once in random batches."""
     with RowReader(store, "train") as reader:
         for _ in random_batches(reader, batch, torch.Generator().manual_seed(0), window, reuse=True):
             pass
 
 
 def seconds(work: Callable[[], None]) -> float:
-    """Wall time."""
+    """Wall time of a function."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def speed(store: LoRAStore, batch: int) -> None:
-    """Print GB/s and ratios, the median of some rounds in which all ways take turns."""
+    """Print GB/s and ratios: medians over rounds in which the methods take turns."""
     paths, block = store.paths("train"), 4 * batch * store.layout.numel
     size = sum(path.stat().st_size for path in paths) / 1e9
-    ways: dict[str, Callable[[], None]] = {
+    methods: dict[str, Callable[[], None]] = {
         "in order": lambda: read_in_order(paths, block),
         "random rows": lambda: read_at_random(store, batch, 0),
         "window of 4 shards": lambda: read_at_random(store, batch, 4),
     }
     if hasattr(os, "posix_fadvise"):
-        ways["in order, told ahead"] = lambda: read_ahead(paths, block)
+        methods["in order, read ahead"] = lambda: read_ahead(paths, block)
     for state in ("cold", "warm") if hasattr(os, "posix_fadvise") else ("warm",):
-        times: dict[str, list[float]] = {name: [] for name in ways}
+        times: dict[str, list[float]] = {name: [] for name in methods}
         for _ in range(ROUNDS):
-            for name, way in ways.items():
+            for name, method in methods.items():
                 if state == "cold":
-                    forget(paths)
-                times[name].append(seconds(way))
+                    drop_from_cache(paths)
+                times[name].append(seconds(method))
         plain = statistics.median(times["in order"])
-        for name, taken in times.items():
-            middle = statistics.median(taken)
-            print(f"{state}  {name:20s} {size / middle:6.2f} GB/s  ratio {plain / middle:.2f}", flush=True)
+        for name, measured in times.items():
+            median = statistics.median(measured)
+            print(f"{state}  {name:20s} {size / median:6.2f} GB/s  ratio {plain / median:.2f}", flush=True)
 
 
 def peak() -> float:
     """Peak resident memory of this process in MB, pages of mapped files included."""
     status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss would start at the parent's peak
+    if status.exists():  # ru_maxrss would begin with the parent's peak
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
     import resource
 
@@ -136,8 +137,8 @@ def peak() -> float:
 
 
 def peak_memory(folder: Path, batch: int) -> str:
-    """Peak memory in MB before and after random batches; printed by a child."""
-    torch.zeros(batch, LoRAStore.open(folder).layout.numel)  # a batch counts as there before
+    """Peak memory in MB before and after random batches, for a child process to print."""
+    torch.zeros(batch, LoRAStore.open(folder).layout.numel)  # a batch is counted as memory before
     before = peak()
     with RowReader(LoRAStore.open(folder), "train") as reader:
         batches = random_batches(reader, batch, torch.Generator().manual_seed(0), reuse=True)
@@ -147,7 +148,7 @@ def peak_memory(folder: Path, batch: int) -> str:
 
 
 def memory(folder: Path, layout: LoRALayout, sizes: list[int], batch: int) -> None:
-    """Print the peak of a process of its own for each size of store."""
+    """Print the peak memory of a separate process for each size of store."""
     print("   LoRAs  shards  store GB  MB before  MB peak  index s")
     for size in sizes:
         store = fill_store(folder / str(size), layout, size, holes=True)
@@ -173,9 +174,9 @@ def main() -> None:
     if arguments.child:
         print(peak_memory(arguments.child, arguments.batch))
         return
-    from miniature.personal.teachers import layout as miniature_layout  # its libraries would blur the child's memory
+    from miniature.base_model.config import lora_layout  # only here: its libraries would add to the child's memory
 
-    layout = LoRALayout.sdxl(4) if arguments.sdxl else miniature_layout()
+    layout = LoRALayout.from_config(None, 4) if arguments.sdxl else lora_layout()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         speed(fill_store(Path(folder) / "speed", layout, arguments.loras, holes=False), arguments.batch)
         memory(Path(folder), layout, arguments.sizes, arguments.batch)

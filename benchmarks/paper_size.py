@@ -1,11 +1,12 @@
-"""The paper's sizes with random weights: one reference picture to a LoRA of SDXL, and a training step of the DiT.
+"""Seconds from one reference image to a LoRA of SDXL, and of a training step of the DiT, at the paper's sizes.
 
     python -m benchmarks.paper_size [--device cuda] [--dtype bf16] [--steps 20] [--dit paper] [--batch 32]
 
-Seconds are of interest on a GPU alone. The training step is also told as a share of what the device's matrix products
-reach in the same dtype, in the same run; operations are counted by torch (two for a multiplication and an addition).
+The weights are random; seconds are of interest on a GPU only. The training step is also given as a share of the speed
+of the device's matrix products in the same dtype and run; operations are counted by torch (two for a multiplication and
+an addition).
 
-The networks are the published ones by their shapes: CLIP ViT-L/14; the recognizer an IResNet-50 on a face of 112 pixels
+The networks have the shapes of the published ones: CLIP ViT-L/14; the recognizer an IResNet-50 on a face of 112 pixels
 (buffalo_l's, 44 million parameters); the detector a plain convolutional network of 10 billion multiplications on 640
 pixels, which is what buffalo_l's SCRFD takes. Both run in torch here, in onnxruntime in the pack.
 """
@@ -22,35 +23,44 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from benchmarks.lae_full_size import CONFIGS
-from difflora_core.denoiser.diffusion import SamplingConfig
-from difflora_core.denoiser.dit import CONFIGURATIONS
-from difflora_core.denoiser.mif import MIFConfig
-from difflora_core.model import DiffLoRA, DiffLoRAConfig, EncoderNames
-from training.autoencoder.command import LAESettings
-from training.denoiser.train import DiffLoRATraining, denoising_loss, new_denoiser
-from training.engine.loop import TrainConfig, generator_of
+from difflora_core.config import DiffLoRAConfig, EncoderNames
+from difflora_core.denoiser.config import CONFIGURATIONS, MIFConfig, SamplingConfig
+from difflora_core.model import DiffLoRA
+from difflora_core.seeds import generator_for
+from training.autoencoder.settings import LAESettings
+from training.denoiser.config import DiffLoRATraining
+from training.denoiser.latent_space_objective import LatentObjective
+from training.denoiser.train import new_denoiser
+from training.engine.config import TrainConfig
 from training.engine.settings import read_settings
-from training.engine.step_cost import measure
+from training.engine.step_cost import measure_step
 from training.people.conditions import Conditions, People
 
-FACE, IMAGE, DETECTED, ALIGNED, SEEN = 512, 768, 640, 112, 224
-MATRIX = {"cuda": 8192, "cpu": 1024}  # rows and columns of the products that the device is measured with
+FACE, IMAGE = 512, 768
+"""Widths of the embeddings."""
+DETECTOR_SIZE, RECOGNIZER_SIZE, CLIP_SIZE = 640, 112, 224
+"""Sides of the input images in pixels."""
+MATRIX = {"cuda": 8192, "cpu": 1024}
+"""Rows and columns of the matrix products that the device is measured with."""
 ROUNDS = 5
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where and in what the networks run."""
+class Setting:
+    """Where the networks run, and with what precision."""
 
     device: torch.device
+    """Where they run."""
     dtype: torch.dtype
+    """Of weights and inputs."""
 
     def random(self, *shape: int) -> Tensor:
+        """A random tensor."""
         return torch.randn(*shape, device=self.device, dtype=self.dtype)
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """Median time of a piece of work, after one run that is not counted."""
+        """Median time of a function, after one run that is not counted."""
         times = []
         for _ in range(ROUNDS + 1):
             self._wait()
@@ -65,7 +75,7 @@ class Place:
             torch.cuda.synchronize(self.device)
 
 
-class Unit(nn.Module):
+class ResidualUnit(nn.Module):
     """IResNet's residual unit: (batch, inward, h, w) → (batch, outward, h / stride, w / stride)."""
 
     def __init__(self, inward: int, outward: int, stride: int) -> None:
@@ -82,6 +92,7 @@ class Unit(nn.Module):
         self.skip = nn.Identity() if same else nn.Conv2d(inward, outward, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(batch, inward, h, w) → (batch, outward, h / stride, w / stride)."""
         return self.body(x) + self.skip(x)
 
 
@@ -89,14 +100,14 @@ def recognizer() -> nn.Module:
     """IResNet-50: pixels (batch, 3, 112, 112) → embeddings (batch, 512)."""
     stages, width = [], 64
     for depth, outward in ((3, 64), (4, 128), (14, 256), (3, 512)):
-        stages += [Unit(width, outward, 2), *(Unit(outward, outward, 1) for _ in range(depth - 1))]
+        stages += [ResidualUnit(width, outward, 2), *(ResidualUnit(outward, outward, 1) for _ in range(depth - 1))]
         width = outward
     stem = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64)]
     return nn.Sequential(*stem, *stages, nn.BatchNorm2d(512), nn.Flatten(), nn.Linear(512 * 7 * 7, FACE))
 
 
 def detector() -> nn.Module:
-    """As much work as SCRFD-10GF: pixels (batch, 3, 640, 640) → maps (batch, 224, 20, 20)."""
+    """As many operations as SCRFD-10GF: pixels (batch, 3, 640, 640) → maps (batch, 224, 20, 20)."""
     layers: list[nn.Module] = []
     width = 3
     for outward, depth in ((28, 2), (56, 8), (88, 6), (88, 4), (224, 4)):
@@ -115,7 +126,7 @@ def image_encoder() -> nn.Module:
         num_hidden_layers=24,
         num_attention_heads=16,
         patch_size=14,
-        image_size=SEEN,
+        image_size=CLIP_SIZE,
         projection_dim=IMAGE,
     )
     return CLIPVisionModelWithProjection(shape)
@@ -132,13 +143,15 @@ def model(name: str) -> DiffLoRA:
 
 
 @torch.inference_mode()
-def personalize(place: Place, name: str, steps: int) -> str:
-    """Seconds from one picture to a LoRA, part by part."""
-    networks = [network.eval().to(place.device, place.dtype) for network in (detector(), recognizer(), image_encoder())]
-    find, recognize, see = networks
-    difflora = model(name).eval().to(place.device, place.dtype)
-    face, image = place.random(1, FACE), place.random(1, IMAGE)
-    condition = difflora.mix(face, image)
+def personalize(setting: Setting, name: str, steps: int) -> str:
+    """Measure the seconds from one image to a LoRA, part by part."""
+    networks = [
+        network.eval().to(setting.device, setting.dtype) for network in (detector(), recognizer(), image_encoder())
+    ]
+    detect, recognize, encode = networks
+    difflora = model(name).eval().to(setting.device, setting.dtype)
+    face, image = setting.random(1, FACE), setting.random(1, IMAGE)
+    condition = difflora.mix(face, image).condition
     sampling = {"steps": steps, "guidance_scale": 2.0, "samples": 1}
 
     def sampled() -> Tensor:
@@ -146,38 +159,38 @@ def personalize(place: Place, name: str, steps: int) -> str:
 
     latents = sampled()
     works: dict[str, Callable[[], object]] = {
-        "face detector": lambda: find(place.random(1, 3, DETECTED, DETECTED)),
-        "face recognizer": lambda: recognize(place.random(1, 3, ALIGNED, ALIGNED)),
-        "image encoder": lambda: see(pixel_values=place.random(1, 3, SEEN, SEEN)),
+        "face detector": lambda: detect(setting.random(1, 3, DETECTOR_SIZE, DETECTOR_SIZE)),
+        "face recognizer": lambda: recognize(setting.random(1, 3, RECOGNIZER_SIZE, RECOGNIZER_SIZE)),
+        "image encoder": lambda: encode(pixel_values=setting.random(1, 3, CLIP_SIZE, CLIP_SIZE)),
         "MIF": lambda: difflora.mix(face, image),
         f"{steps} steps, guided": sampled,
         "LAE's decoder": lambda: difflora.decode(latents),
     }
-    took = {part: place.seconds(work) for part, work in works.items()}
-    lines = [f"{part:18s} {1000 * value:9.1f} ms" for part, value in took.items()]
-    return "\n".join([*lines, f"{'picture to LoRA':18s} {1000 * sum(took.values()):9.1f} ms"])
+    times = {part: setting.seconds(work) for part, work in works.items()}
+    lines = [f"{part:18s} {1000 * value:9.1f} ms" for part, value in times.items()]
+    return "\n".join([*lines, f"{'image to LoRA':18s} {1000 * sum(times.values()):9.1f} ms"])
 
 
-def training_step(place: Place, name: str, batch: int) -> str:
-    """A step of MIF and DiT as `train-difflora` does it, beside the device's matrix products."""
+def training_step(setting: Setting, name: str, batch: int) -> str:
+    """Measure a training step of MIF and DiT as in `train-difflora`, and the device's matrix products."""
     dit = CONFIGURATIONS[name]
     people = People(
         torch.randn(batch, dit.tokens, dit.latent_width),
         Conditions(torch.randn(batch, 2, FACE), torch.randn(batch, 2, IMAGE)),
     )
-    precision = "bf16" if place.dtype == torch.bfloat16 else "no"
-    loop = TrainConfig(1, 1e-4, mixed_precision=precision, device="auto" if place.device.type == "cuda" else "cpu")
+    precision = "bf16" if setting.dtype == torch.bfloat16 else "no"
+    loop = TrainConfig(1, 1e-4, mixed_precision=precision, device="auto" if setting.device.type == "cuda" else "cpu")
     settings = DiffLoRATraining(replace(loop, unused_parameters=True), batch=batch, max_references=2)
-    network = new_denoiser(dit, MIFConfig(FACE, IMAGE, dit.condition_width), settings).to(place.device)
-    loss = denoising_loss(people, settings)
+    network = new_denoiser(dit, MIFConfig(FACE, IMAGE, dit.condition_width), settings).to(setting.device)
+    loss = LatentObjective(people, settings)
     with FlopCounterMode(display=False) as counter:
-        loss(network, 0, generator_of(0, 0, 0))[0].backward()
+        loss(network, 0, generator_for(0, 0, 0))[0].backward()
     operations = counter.get_total_flops()
     network.zero_grad(set_to_none=True)
-    cost = measure(network, loss, settings.loop, batch)
-    side = MATRIX[place.device.type]
-    one, other = place.random(side, side), place.random(side, side)
-    best = 2 * side**3 / place.seconds(lambda: one @ other)
+    cost = measure_step(network, loss, settings.loop, batch)
+    side = MATRIX[setting.device.type]
+    one, other = setting.random(side, side), setting.random(side, side)
+    best = 2 * side**3 / setting.seconds(lambda: one @ other)
     reached = operations / cost.seconds
     return (
         f"training step of {batch} people {1000 * cost.seconds:.1f} ms, {reached / 1e12:.2f} of "
@@ -195,10 +208,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    place = Place(device, DTYPES[arguments.dtype or ("bf16" if device.type == "cuda" else "fp32")])
+    setting = Setting(device, DTYPES[arguments.dtype or ("bf16" if device.type == "cuda" else "fp32")])
     torch.set_num_threads(1)
-    print(personalize(place, arguments.dit, arguments.steps), flush=True)
-    print(training_step(place, arguments.dit, arguments.batch))
+    print(personalize(setting, arguments.dit, arguments.steps), flush=True)
+    print(training_step(setting, arguments.dit, arguments.batch))
 
 
 if __name__ == "__main__":

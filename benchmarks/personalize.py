@@ -1,8 +1,8 @@
-"""What personalizing costs beside training: seconds from reference pictures to a LoRA, as shares and as a ratio.
+"""Seconds from reference images to a LoRA, the share of each part, and the ratio to training a teacher.
 
     python -m benchmarks.personalize [--references 3] [--rounds 5]
 
-The ratio's other side is the stored time of one held-out teacher, trained alone on one thread.
+The teacher's time is the stored one of a held-out person's, trained alone on one thread.
 """
 
 import argparse
@@ -13,12 +13,14 @@ from statistics import median
 import numpy as np
 import torch
 
-from difflora_core.encoders import FaceEncoder, ImageEncoder
+from difflora_core.encoders.face_encoder import FaceEncoder
+from difflora_core.encoders.image_encoder import ImageEncoder
 from difflora_core.model import DiffLoRA
-from miniature.paths import WEIGHTS
-from miniature.personal.held_out import CHECKPOINT, HeldOut
+from miniature.paths import DIFFLORA_CHECKPOINT, WEIGHTS
+from miniature.personal.held_out_teachers import HeldOutTeachers
 from miniature.world.drawing import draw
-from miniature.world.people import person, reference_scene, split_people
+from miniature.world.people import person, split_people
+from miniature.world.scenes import reference_scene
 
 
 def main() -> None:
@@ -30,7 +32,7 @@ def main() -> None:
     torch.set_num_threads(1)
     who, rng = person(split_people("validation")[0]), np.random.default_rng(0)
     images = [draw(who, reference_scene(rng)).image for _ in range(arguments.references)]
-    model = DiffLoRA.load(CHECKPOINT)
+    model = DiffLoRA.load(DIFFLORA_CHECKPOINT)
     faces = FaceEncoder.open(model.config.encoders.face, WEIGHTS / "insightface")
     tower = ImageEncoder.open(WEIGHTS / "clip_vision" / model.config.encoders.image)
 
@@ -43,18 +45,18 @@ def main() -> None:
             times.append(time.perf_counter() - start)
         return median(times)
 
-    condition = model.mix(faces.encode(images), tower.encode(images))
+    condition = model.mix(faces.encode(images), tower.encode(images)).condition
     latents = model.sample(condition, generator=torch.Generator().manual_seed(0))
     parts = {
         "faces": seconds(lambda: faces.encode(images)),
-        "image features": seconds(lambda: tower.encode(images)),
+        "CLIP vision": seconds(lambda: tower.encode(images)),
         "sampling": seconds(lambda: model.sample(condition, generator=torch.Generator().manual_seed(0))),
         "decoding": seconds(lambda: model.decode(latents)),
     }
     total = sum(parts.values())
     for name, part in parts.items():
         print(f"{name:15s} {1000 * part:8.1f} ms  {part / total:5.0%}")
-    teacher = HeldOut.load().seconds_per_teacher
+    teacher = HeldOutTeachers.load().seconds_per_teacher
     print(
         f"{'together':15s} {1000 * total:8.1f} ms; a teacher took {teacher:.1f} s: {teacher / total:.0f} times as long"
     )

@@ -1,6 +1,8 @@
-"""What gradient checkpointing costs Refine LoRA in time: seconds per step with it over without, in one run.
+"""Time of the node Refine LoRA with gradient checkpointing, as a ratio to the time without.
 
-python -m benchmarks.refine [--steps 20] [--rounds 3]
+    python -m benchmarks.refine [--steps 20] [--rounds 3]
+
+Both run in turns in one ComfyUI.
 """
 
 import argparse
@@ -10,25 +12,28 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
+from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.comfyui.client import Client
-from miniature.comfyui.graph import Graph
 from miniature.comfyui.host import Host, prepare_base
 from miniature.paths import ROOT
 from miniature.world.drawing import draw
-from miniature.world.people import person, reference_scene
+from miniature.world.people import person
+from miniature.world.scenes import reference_scene
 
 WORKFLOW = ROOT / "workflows" / "difflora_one_picture.json"
 
 
-def seconds(client: Client, graph: Graph, steps: int, save_memory: bool, seed: int) -> float:
-    """Seconds of one run; everything before Refine LoRA is cached."""
-    base = {name: graph.output("Load Checkpoint", slot) for slot, name in enumerate(("model", "clip", "vae"))}
+def seconds(client: Client, prompt: ApiPrompt, steps: int, checkpointing: bool, seed: int) -> float:
+    """Seconds of one run, in which everything before Refine LoRA is cached."""
+    base = {name: prompt.output("Load Checkpoint", slot) for slot, name in enumerate(("model", "clip", "vae"))}
     settings = {"prompt": "a portrait of a person", "learning_rate": 1e-3, "batch_size": 4, "seed": seed}
-    links = {"lora": graph.output("Decode LoRA"), "images": graph.output("Reference 1")}
-    graph = graph.copy()
-    graph.add("Refine", "DiffLoRARefine", **base, **settings, **links, steps=steps, gradient_checkpointing=save_memory)
-    graph.add("Curve", "PreviewImage", images=graph.output("Refine", 1))
-    return client.run(graph.only("Curve").prompt).seconds
+    links = {"lora": prompt.output("Decode LoRA"), "images": prompt.output("Reference 1")}
+    prompt = prompt.copy()
+    prompt.add(
+        "Refine", "DiffLoRARefine", **base, **settings, **links, steps=steps, gradient_checkpointing=checkpointing
+    )
+    prompt.add("Curve", "PreviewImage", images=prompt.output("Refine", 1))
+    return client.run(prompt.only("Curve").prompt).seconds
 
 
 def main() -> None:
@@ -39,16 +44,16 @@ def main() -> None:
     arguments = parser.parse_args()
     with Host(prepare_base(ROOT / "output" / "host"), arguments=("--cache-lru", "100")) as host:
         client = Client(host.url)
-        graph = Graph.load(WORKFLOW, client.object_info())
-        picture = draw(person(7000), reference_scene(np.random.default_rng(0))).image
-        graph.set("Reference 1", image=client.upload(Image.fromarray(picture), "benchmark.png"))
-        seconds(client, graph, 1, False, 0)  # loads the networks
+        prompt = ApiPrompt.load(WORKFLOW, client.object_info())
+        image = draw(person(7000), reference_scene(np.random.default_rng(0))).image
+        prompt.set("Reference 1", image=client.upload(Image.fromarray(image), "benchmark.png"))
+        seconds(client, prompt, 1, False, 0)  # loads the networks
         plain, saving = [], []
         for seed in range(1, arguments.rounds + 1):
-            plain.append(seconds(client, graph, arguments.steps, False, seed))
-            saving.append(seconds(client, graph, arguments.steps, True, seed))
+            plain.append(seconds(client, prompt, arguments.steps, False, seed))
+            saving.append(seconds(client, prompt, arguments.steps, True, seed))
     ratio = median(a / b for a, b in zip(saving, plain, strict=True))
-    figures = {"plain": plain, "save_memory": saving}
+    figures = {"plain": plain, "gradient_checkpointing": saving}
     print(json.dumps({"seconds": figures, "steps": arguments.steps, "ratio": round(ratio, 3)}, indent=1))
 
 

@@ -1,4 +1,7 @@
-"""The curves of `python -m benchmarks.identity --table sampling`: what is tried, and the figure."""
+"""The settings that `benchmarks.identity` tries for sampling, and the figure of their curves.
+
+python -m benchmarks.identity --table sampling --split validation --people 16 --figure curves.png
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,14 +25,21 @@ Found = Mapping[str, Sequence[Mapping[str, float]]]
 
 
 def label(name: str, value: object, one: bool = False) -> str:
-    """How a row of the table is called. one: with a single sample and latent scale 1 in place of what ships."""
+    """Name of a row of the table.
+
+    Args:
+        name: The setting that is changed.
+        value: Its value.
+        one: Whether the rest is one sample and latent scale 1 in place of what ships.
+    """
     return f"{name} {value}{', one sample, latent scale 1' if one else ''}"
 
 
 def curves(found: Found) -> list[Panel]:
     """A chart for each setting: face similarity as a share of the teachers', mean and range over the seeds.
 
-    found: figures of every row of the table, one for each seed.
+    Args:
+        found: Metrics of every row of the table, one for each seed.
     """
 
     def shares(row: str) -> tuple[float, float, float]:

@@ -1,14 +1,14 @@
-"""People per hour: many LoRAs in one batch, against one at a time, against the loop of diffusers and PEFT.
+"""Speed of training LoRAs of many people in one batch, against one at a time and against diffusers with PEFT.
 
     python -m benchmarks.teachers_per_batch [--people 4 16] [--steps 3] [--cores 2] [--rounds 3]
 
-Equal work per person: rank 4 on attention and feed-forward layers, four rows per step, cached latents and text
+Equal work per person: rank 4 on attention and feed-forward layers, four images per step, cached latents and text
 embeddings, AdamW. The base model is the miniature's, untrained, since time does not depend on weights. The PEFT loop is
-the training step of diffusers' DreamBooth LoRA script for SDXL without what doesn't concern it (logging, saving).
+the training step of diffusers' DreamBooth LoRA script for SDXL without logging and saving.
 
-Everything uses the same number of cores in both ways there are: one process with a thread per core, and a process per
-core with one thread each (`python -m training dataset dreambooth --workers N`). Prints ratios of one run; loading is
-not counted. The last lines compare each side's better way.
+Everything uses the same number of cores in two ways: one process with a thread per core, and a process per core with
+one thread each (`python -m training dataset dreambooth --workers N`). Loading is not counted. The last lines compare
+the faster of the two ways.
 """
 
 import argparse
@@ -28,25 +28,25 @@ from miniature.base_model.config import lora_layout
 from miniature.base_model.model import TextCondition, TinySDXL, Tokenizer, noise_scheduler
 from miniature.comfyui.host import find_tokenizer
 from miniature.personal.teachers import CONFIG, train_teachers
-from miniature.world.scenes import caption, teacher_scene
+from miniature.world.scenes import TEACHER_IMAGES, TEACHER_SCENES, caption
 
-ROWS, PICTURES = 4, 16
+IMAGES_PER_STEP = 4
 PEFT = 0
-"""Stands for the PEFT loop where a number of people is expected."""
+"""Means the PEFT loop where a number of people is expected."""
 
 
 @cache
 def frozen_base() -> tuple[TinySDXL, Tokenizer]:
-    """A process's base model and tokenizer."""
+    """The process's base model and tokenizer."""
     return TinySDXL().eval().requires_grad_(False), Tokenizer(find_tokenizer())
 
 
 def ours(people: int, steps: int) -> float:
     """Wall seconds of one optimizer step divided by the people in it."""
     base, tokenizer = frozen_base()
-    latents = torch.randn(people, PICTURES, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    latents = torch.randn(people, TEACHER_IMAGES, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     start = time.perf_counter()
-    train_teachers(base, tokenizer, latents, replace(CONFIG, steps=steps, images_per_person=ROWS))
+    train_teachers(base, tokenizer, latents, replace(CONFIG, steps=steps, images_per_person=IMAGES_PER_STEP))
     return (time.perf_counter() - start) / steps / people
 
 
@@ -58,16 +58,16 @@ def with_peft(steps: int) -> float:
     base.unet.add_adapter(LoraConfig(r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=names))
     factors = [parameter for parameter in base.unet.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(factors, lr=1e-4)
-    scheduler, dice = noise_scheduler(), torch.Generator().manual_seed(0)
-    latents = torch.randn(PICTURES, 4, 16, 16, generator=dice)
+    scheduler, generator = noise_scheduler(), torch.Generator().manual_seed(0)
+    latents = torch.randn(TEACHER_IMAGES, 4, 16, 16, generator=generator)
     with torch.no_grad():
-        text = base.encode(tokenizer([caption(teacher_scene(number)) for number in range(PICTURES)]))
+        text = base.encode(tokenizer([caption(scene) for scene in TEACHER_SCENES]))
     base.unet.train()
     start = time.perf_counter()
     for _ in range(steps):
-        picks = torch.randint(0, PICTURES, (ROWS,), generator=dice)
-        clean, noise = latents[picks], torch.randn(ROWS, 4, 16, 16, generator=dice)
-        timesteps = torch.randint(0, 1000, (ROWS,), generator=dice)
+        picks = torch.randint(0, TEACHER_IMAGES, (IMAGES_PER_STEP,), generator=generator)
+        clean, noise = latents[picks], torch.randn(IMAGES_PER_STEP, 4, 16, 16, generator=generator)
+        timesteps = torch.randint(0, 1000, (IMAGES_PER_STEP,), generator=generator)
         noisy = scheduler.add_noise(clean, noise, timesteps)
         output = base.predict(noisy, timesteps, TextCondition(text.context[picks], text.pooled[picks]))
         F.mse_loss(output, scheduler.get_velocity(clean, noise, timesteps)).backward()
@@ -85,8 +85,8 @@ def measure(kind: int, steps: int, threads: int) -> float:
     return run(steps)
 
 
-def beside(pool: ProcessPoolExecutor, kind: int, steps: int, processes: int) -> float:
-    """Seconds per person-step of `processes` processes that work beside one another, one thread each."""
+def measure_processes(pool: ProcessPoolExecutor, kind: int, steps: int, processes: int) -> float:
+    """Seconds per person-step of `processes` processes that run at the same time, one thread each."""
     return sum(pool.map(measure, [kind] * processes, [steps] * processes, [1] * processes)) / processes**2
 
 
@@ -114,7 +114,7 @@ def main() -> None:
                     if processes == 1:
                         time_taken = single.submit(measure, kind, steps, cores).result()
                     else:
-                        time_taken = beside(several, kind, steps, processes)
+                        time_taken = measure_processes(several, kind, steps, processes)
                     seconds.setdefault((name, way), []).append(time_taken)
     each = {key: median(times) for key, times in seconds.items()}
     best: dict[str, float] = {}
@@ -136,7 +136,7 @@ def main() -> None:
         }
         for name, value in best.items()
     }
-    print(json.dumps({"cores": cores, **table, "each in its better way": ratios}, indent=1))
+    print(json.dumps({"cores": cores, **table, "each in its faster way": ratios}, indent=1))
 
 
 if __name__ == "__main__":
