@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 
 from training.autoencoder.lae_dry_run import RandomLoRAs, batch_bytes
-from training.autoencoder.weight_space_objective import LAEObjective
 from training.autoencoder.settings import LAESettings
 from training.autoencoder.train import new_lae
+from training.autoencoder.weight_space_objective import LAEObjective
 from training.engine.format import format_bytes
 from training.engine.settings import read_settings
 from training.engine.step_cost import measure_activations, measure_step

@@ -30,8 +30,8 @@ from miniature.base_model.config import lora_layout
 from miniature.paths import BUILD, WEIGHTS
 from training.autoencoder.config import LAETraining, LossWeights
 from training.autoencoder.reconstruction_metrics import evaluate
-from training.autoencoder.weight_space_objective import LAEObjective
 from training.autoencoder.train import new_lae
+from training.autoencoder.weight_space_objective import LAEObjective
 from training.engine.config import TrainConfig
 from training.engine.loop import train
 from training.store.lora_store import LoRAStore
