@@ -1,6 +1,6 @@
 """SDXL as the frozen base model: diffusers' pipeline behind `interface.BaseModel`.
 
-What is particular to SDXL stands here: two text encoders, time ids, the autoencoder's scale and precision. The
+What is particular to SDXL is here: two text encoders, time ids, the autoencoder's scale and precision. The
 miniature's base model is a folder of the same kind and goes through the same code.
 """
 
@@ -23,7 +23,7 @@ from .sdxl_folder import NETWORKS, check_folder
 
 LATENT_CHANNELS = 4
 PIXELS_PER_LATENT = 8
-"""Pixels of a side that one place of a latent stands for."""
+"""Pixels of a side per position of a latent."""
 
 
 @dataclass

@@ -14,7 +14,7 @@ RESERVED = re.compile(r"con|prn|aux|nul|com\d|lpt\d")  # Windows, with any endin
 
 
 def item_name(key: str, readable: str | None = None) -> str:
-    """Make a name for `key` that depends on the key alone, so that it is the same in every run, whoever else is there.
+    """Make a name for `key` that depends on the key alone, and is therefore the same in every run, for any other items.
 
     A key that is a plain lower-case file name is its own name. Any other becomes a readable part (made from `readable`,
     else from the key; "person" if nothing is left of it) and a hash of the key: "Ann B" and "ann_b" stay two.

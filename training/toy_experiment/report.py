@@ -31,7 +31,7 @@ def panels(entries: Entries) -> list[Panel]:
     charts = []
     for metric, title in (
         ("error", "share of the weights' variance lost"),
-        ("preserved", "share of the improvement in task loss preserved (below 0 drawn as 0)"),
+        ("preserved", "share of the loss improvement preserved (below 0 as 0)"),
     ):
         for axis, text in (("ratio", "weights : latent values"), ("latent", "latent values")):
             lines = []

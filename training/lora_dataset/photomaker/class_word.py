@@ -24,10 +24,10 @@ def repeat_class_word(
     word = list(word)
     starts = [i for i in range(len(ids) - len(word) + 1) if list(ids[i : i + len(word)]) == word]
     if not word or not starts:
-        raise ValueError(f"the class word is not in the prompt {prompt!r}: write {{person}} where it should stand")
+        raise ValueError(f"the class word is not in the prompt {prompt!r}: write {{person}} in its place")
     last = starts[0] + len(word) - 1
     if last + times > length - 1:
-        raise ValueError(f"the class word, {times} times, stands behind token {length} of the prompt {prompt!r}")
+        raise ValueError(f"the class word, {times} times, is behind token {length} of the prompt {prompt!r}")
     repeated = [*ids[:last], *[ids[last]] * times, *ids[last + 1 :]]
     if len(repeated) > length:
         repeated = [*repeated[: length - 1], ids[-1]]

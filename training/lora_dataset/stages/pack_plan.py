@@ -47,7 +47,7 @@ def split_of(person: str, validation: float, test: float) -> str:
 
 
 def origins(config: DatasetConfig) -> Iterator[Origin]:
-    """Yield everyone whose LoRA is ready, by stage and group."""
+    """Yield every person whose LoRA is ready, by stage and group."""
     for stage in SOURCES:
         for record in Manifest(config.stage(stage)).records():
             if record.status == "done":

@@ -48,7 +48,7 @@ def unet() -> Any:
 
 
 def content(encoder: IdEncoder) -> dict[str, dict[str, Tensor]]:
-    """What a valid `.bin` holds, to be spoilt by a test."""
+    """What a valid `.bin` holds, which a test then breaks."""
     return {"id_encoder": dict(encoder.state_dict()), "lora_weights": {}}
 
 
@@ -69,9 +69,9 @@ def test_file_gives_the_same_encoder_and_lora(
 
 
 def test_constant_of_older_files_is_ignored(encoder: IdEncoder, tmp_path: Path) -> None:
-    spoilt = content(encoder)
-    spoilt["id_encoder"]["vision_model.embeddings.position_ids"] = torch.arange(65)[None]
-    torch.save(spoilt, tmp_path / "old.bin")
+    broken = content(encoder)
+    broken["id_encoder"]["vision_model.embeddings.position_ids"] = torch.arange(65)[None]
+    torch.save(broken, tmp_path / "old.bin")
     assert read_photomaker(tmp_path / "old.bin").encoder.size == 128
 
 
@@ -101,7 +101,7 @@ def _nan(parts: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("break_it", "message"),
     [
         (_v2, r"v2 \(it holds qformer_perceiver.token_proj.0.weight\)"),
         (_missing, "1 tensors .* missing, first fuse_module.mlp2.fc1.bias"),
@@ -116,10 +116,10 @@ def _nan(parts: dict[str, Any]) -> Any:
     ],
 )
 def test_other_files_are_refused(
-    encoder: IdEncoder, tmp_path: Path, spoil: Callable[[dict[str, Any]], Any], message: str
+    encoder: IdEncoder, tmp_path: Path, break_it: Callable[[dict[str, Any]], Any], message: str
 ) -> None:
     path = tmp_path / "other.bin"
-    torch.save(spoil(content(encoder)), path)
+    torch.save(break_it(content(encoder)), path)
     with pytest.raises(ValueError, match=message):
         read_photomaker(path)
 

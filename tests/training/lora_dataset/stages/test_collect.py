@@ -51,7 +51,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory) -> Path:
-    """A folder per person: `anne` twice over under another name, `bert`, somebody with unusable images, and nobody."""
+    """A folder per person: `anne`, also under another name, `bert`, a person with unusable images, nobody."""
     folder = tmp_path_factory.mktemp("people")
     for number in range(3):
         save(folder / "anne" / f"{number}.png", drawn_image(6001, number))
@@ -195,6 +195,6 @@ def test_drop_instead_of_merge_and_max_images(people, tmp_path):
 
 
 def test_nobody_at_all_is_an_error_that_says_why(tmp_path):
-    save(tmp_path / "in" / "wall" / "a.png", Image.new("RGB", (64, 64), "grey"))
+    save(tmp_path / "in" / "wall" / "a.png", Image.new("RGB", (64, 64), "gray"))
     with pytest.raises(ValueError, match=r"nobody was collected.*wall: none of 1 images.*no face"):
         run(settings(tmp_path / "out", tmp_path / "in"))

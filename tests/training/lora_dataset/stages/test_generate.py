@@ -113,13 +113,13 @@ def test_person_without_a_face_fails_and_says_why(config: DatasetConfig) -> None
 
 def test_prompt_without_the_class_word_stops_the_stage(config: DatasetConfig, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a {person}\na castle on a hill\n", encoding="utf-8")
-    spoilt = replace(config, generate=replace(config.generate, prompts=tmp_path / "prompts.txt"))
+    broken = replace(config, generate=replace(config.generate, prompts=tmp_path / "prompts.txt"))
     with pytest.raises(ValueError, match=r"prompts.txt.*'a castle on a hill'"):
-        run_stage(GENERATE, spoilt)
+        run_stage(GENERATE, broken)
 
 
 def test_placement_beyond_the_tokens_stops_the_stage(config: DatasetConfig, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("very " * 74 + "old {person}\n", encoding="utf-8")
-    spoilt = replace(config, generate=replace(config.generate, prompts=tmp_path / "prompts.txt"))
+    broken = replace(config, generate=replace(config.generate, prompts=tmp_path / "prompts.txt"))
     with pytest.raises(ValueError, match="behind token 77 of the prompt 'very very"):
-        run_stage(GENERATE, spoilt)
+        run_stage(GENERATE, broken)
