@@ -250,3 +250,7 @@ def _tree(values: Mapping[str, Any], title: str = "training") -> Iterator[str]:
 
 def _figure(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

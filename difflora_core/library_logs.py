@@ -4,7 +4,7 @@ import importlib
 
 
 def silence_library_logs() -> None:
-    """One progress bar per stage is enough: no bars of the libraries for every model they load."""
+    """Turn off what diffusers and transformers print for every model they load: warnings and progress bars."""
     for library in ("diffusers", "transformers"):
         logging = importlib.import_module(f"{library}.utils.logging")
         logging.set_verbosity_error()

@@ -74,23 +74,6 @@ def test_another_rank_is_refused(layout, loras):
         read_lora(state, layout)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"<!DOCTYPE html><html>", "HTML page"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
-        (b"", "empty"),
-        (b"PK\x03\x04zzzzzzzz", "pickled"),
-    ],
-    ids=["html", "lfs", "empty", "pickle"],
-)
-def test_files_that_are_no_safetensors_are_named(tmp_path, layout, content, message):
-    path = tmp_path / "x.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        read_lora(path, layout)
-
-
 def test_truncated_file_is_named(tmp_path, layout, loras):
     path = tmp_path / "x.safetensors"
     save_lora(path, loras[0], layout)
