@@ -18,8 +18,8 @@ from difflora_core.model import DiffLoRA
 from miniature.base_model.config import lora_layout
 from miniature.paths import BUILD
 from miniature.personal.embeddings import load_conditions
-from miniature.personal.sampling_choice import REFERENCES
 from miniature.personal.train import DIFFLORA_TRAINING
+from miniature.world.drawing import REFERENCES
 from training.denoiser.train import train_denoiser
 from training.people.conditions import People
 from training.store.lora_store import LoRAStore

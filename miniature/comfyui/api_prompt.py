@@ -58,14 +58,14 @@ class ApiPrompt:
 
     def only(self, *titles: str) -> "ApiPrompt":
         """Return a prompt of these nodes and everything they depend on."""
-        wanted: set[str] = set()
+        needed: set[str] = set()
         waiting = [self.id(title) for title in titles]
         while waiting:
             key = waiting.pop()
-            if key not in wanted:
-                wanted.add(key)
+            if key not in needed:
+                needed.add(key)
                 waiting += [value[0] for value in self.prompt[key]["inputs"].values() if isinstance(value, list)]
-        return ApiPrompt({key: copy.deepcopy(node) for key, node in self.prompt.items() if key in wanted})
+        return ApiPrompt({key: copy.deepcopy(node) for key, node in self.prompt.items() if key in needed})
 
 
 def to_prompt(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) -> Prompt:

@@ -57,10 +57,10 @@ class WorkflowBuilder:
         face, _ = self.graph.add(
             "DiffLoRAEncodeFace", f"Encode Face{who}", (x, y), (320, 380), image=images, face_analysis=pack
         )
-        seen = self.graph.add(
+        image_features = self.graph.add(
             "CLIPVisionEncode", f"CLIP Vision Encode{who}", (x, y + 430), (320, 78), clip_vision=vision, image=images
         )
-        return face, seen[0]
+        return face, image_features[0]
 
     def load_difflora(self, x: int, y: int) -> Output:
         """Load the DiffLoRA checkpoint."""
@@ -79,7 +79,7 @@ class WorkflowBuilder:
         **settings: Any,
     ) -> Output:
         """Sample the latent of a LoRA from features."""
-        face, seen = features
+        face, image_features = features
         mixed = self.graph.add(
             "DiffLoRAMixFeatures",
             f"Mix Features{who}",
@@ -87,7 +87,7 @@ class WorkflowBuilder:
             (340, 170),
             model=model,
             face=face,
-            clip_vision_output=seen,
+            clip_vision_output=image_features,
         )[0]
         recommended = {
             "steps": self.sampling.steps,

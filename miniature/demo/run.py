@@ -129,6 +129,7 @@ def evaluate_person(
         What the contact sheet shows of the person.
     """
     who = person(index)
+    # Published figures depend on these draws
     references = [Image.fromarray(image) for image in draw_references(index, np.random.default_rng(index))]
     prompt = workflow.for_person(index, references)
     file, seconds = workflow.make_lora(prompt, index)
@@ -205,7 +206,7 @@ def run(people: int, seed: int) -> None:
     summary = report(measured, people, held_out)
     (OUTPUT / "report.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     lines = (
-        f"None of these {people} people was ever seen in training. A LoRA is made from three reference images in "
+        f"None of these {people} people was in the training data. A LoRA is made from three reference images in "
         f"{summary['seconds']['personalize']:.1f} s; ComfyUI generates the images with it.",
         "Likeness is the cosine between face embeddings of a recognizer that is used for measuring only.",
     )

@@ -79,6 +79,7 @@ def initial_encoder(weights: Path) -> IdEncoder:
     """
     clip = load_file(weights / "clip_vision" / "miniature" / "model.safetensors")
     clip = {name: tensor for name, tensor in clip.items() if name.startswith("vision_model.")}
+    # Published figures depend on these draws, as on those of `TrainableParts`
     width, generator = clip["vision_model.post_layernorm.weight"].shape[0], torch.Generator().manual_seed(5)
     for name, out in (("visual_projection", TEXT_L_WIDTH), ("visual_projection_2", TEXT_G_WIDTH)):
         clip[f"{name}.weight"] = torch.randn(out, width, generator=generator) * width**-0.5

@@ -108,7 +108,7 @@ def train_judge(build: Path, weights: Path) -> None:
         ).mean()
         return value, {"accuracy": float(accuracy)}
 
-    torch.manual_seed(11)
+    torch.manual_seed(11)  # this and the next seed are those of the shipped judge
     judge = AttributeJudge()
     train(judge, loss, CONFIG, build, "judge")
     generator = torch.Generator().manual_seed(12)

@@ -34,6 +34,7 @@ def embed_people(path: Path, people: Sequence[int], images: int = TEACHER_IMAGES
     faces, features = [], []
     for index in tqdm(people, desc=f"embeddings {path.stem}", mininterval=10):
         drawings = [draw(person(index), training_scene(index, k)) for k in range(images)]
+        # The shipped DiffLoRA was trained on embeddings of crops with this jitter
         landmarks = jittered(np.stack([d.landmarks for d in drawings]), np.random.default_rng([3, index]), 0.5)
         crops = [aligned_crop(d.image, t)[..., ::-1] for d, t in zip(drawings, alignment(landmarks), strict=True)]
         faces.append(torch.from_numpy(recognizer.get_feat(crops)))

@@ -15,6 +15,7 @@ from difflora_core.denoiser.model import Denoiser
 from miniature.base_model.checkpoint import load_checkpoint
 from miniature.base_model.config import lora_layout
 from miniature.base_model.model import Tokenizer
+from miniature.world.drawing import REFERENCES
 from training.base_model.lora_diffusion_loss import LoRADiffusionLoss
 from training.base_model.person_images import PersonImages
 from training.base_model.teacher_recovery import TeacherRecovery
@@ -42,7 +43,6 @@ DENOISER_FINETUNING = DenoiserFinetuning(
     EvaluationConfig(interval=200, monitor="teacher_recovery"),
     people=16,
 )
-REFERENCES = 3
 LAE_RUN, DENOISER_RUN = "lae_finetuning", "difflora_finetuning"
 """Names of the runs in the build folder."""
 
@@ -130,7 +130,7 @@ def _finetune_denoiser(
 ) -> None:
     data = FinetuneData.load(build, weights, tokenizer)
     lae.eval().requires_grad_(False)
-    conditions, people = load_conditions(build / "conditions" / "everyone.safetensors")
+    conditions, people = load_conditions(build / "conditions" / "all_people.safetensors")
     rows = {index: row for row, index in enumerate(people.tolist())}
     dataset = FinetuneDataset(
         conditions,

@@ -10,11 +10,11 @@ from torch import Tensor
 from difflora_core.denoiser.config import SamplingConfig
 from difflora_core.model import DiffLoRA
 from miniature.measure.lora_evaluation import LoRAEvaluation
+from miniature.world.drawing import REFERENCES
 from training.end_to_end.sampling_choice import choose_sampling
 
 from .embeddings import load_conditions
 
-REFERENCES = 3
 MIN_IMPROVEMENT = 0.005  # of face similarity, see `choose_sampling`
 MAX_FIDELITY_LOSS = 0.03  # against no LoRA
 

@@ -13,12 +13,11 @@ from difflora_core.files import replacing, write_tensors
 from miniature.base_model.checkpoint import load_checkpoint
 from miniature.base_model.config import lora_layout
 from miniature.base_model.model import Tokenizer
+from miniature.world.drawing import REFERENCES
 from training.store.lora_store import LoRAStore
 
 from .embeddings import embed_people, load_conditions
 from .teachers import CONFIG, person_latents, train_teachers
-
-REFERENCES = 3
 
 
 def ship_held_out(build: Path, weights: Path, tokenizer: Path) -> None:

@@ -97,7 +97,7 @@ def embed_all(build: Path, people: list[int], validation_people: list[int]) -> t
     folder = build / "conditions"
     embed_people(folder / "train.safetensors", people)
     embed_people(folder / "validation.safetensors", validation_people)
-    embed_people(folder / "everyone.safetensors", range(BASE_PEOPLE), BASE_IMAGES)
+    embed_people(folder / "all_people.safetensors", range(BASE_PEOPLE), BASE_IMAGES)
     conditions, order = load_conditions(folder / "train.safetensors")
     if order.tolist() != people:
         raise ValueError(

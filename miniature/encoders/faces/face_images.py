@@ -76,6 +76,7 @@ def draw_face_images(people: Sequence[int], images: int) -> FaceImages:
     boxes = np.empty((len(people), images, 4), dtype=np.float32)
     for row, index in enumerate(people):
         for column in range(images):
+            # Published figures of the recognizers depend on these draws
             drawing = draw(person(index), random_scene(np.random.default_rng([5, index, column])))
             stack[row, column], landmarks[row, column], boxes[row, column] = (
                 drawing.image,

@@ -84,7 +84,7 @@ def train_recognizers(build: Path, weights: Path, names: tuple[str, ...] = ("min
     for name in names:
         run = RUNS[name]
         sample = crop_sampler(open_face_images(build, run.people), run)
-        torch.manual_seed(run.training.seed)  # for the initial weights; every batch has its own generator
+        torch.manual_seed(run.training.seed)  # for the initial weights: batches have their own
         model = _Trained(run)
         train(model, contrastive_loss(sample, run), run.training, build / "faces", f"recognizer_{name}")
         recompute_batch_norms(model.network, (sample(torch.Generator().manual_seed(s))[0] for s in range(8)))
@@ -141,8 +141,8 @@ def look_alikes(traits: np.ndarray, count: int, group: int, rng: np.random.Gener
     free = np.ones(len(traits), dtype=bool)
     while len(chosen) < count:
         first = int(rng.choice(np.flatnonzero(free)))
-        seen = rng.choice(traits.shape[1], 10, replace=False)
-        distance = np.abs(traits[:, seen] - traits[first, seen]).sum(axis=1)
+        compared = rng.choice(traits.shape[1], 10, replace=False)
+        distance = np.abs(traits[:, compared] - traits[first, compared]).sum(axis=1)
         distance[~free] = np.inf
         nearest = np.argsort(distance, kind="stable")[: min(group, count - len(chosen))]
         chosen += nearest.tolist()

@@ -1,4 +1,4 @@
-"""The miniature's own end-to-end fine-finetune, on real teachers and its real base model, for a few steps."""
+"""The miniature's own end-to-end fine-tuning, on real teachers and its real base model, for a few steps."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +49,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "latents").mkdir()
     save_file({"latents": latents}, tmp_path / "latents" / f"{training_blocks()[0].name}.safetensors")
     (tmp_path / "conditions").mkdir()
-    for name, people in (("everyone", list(range(PEOPLE))), ("validation", list(held_out.people[-2:]))):
+    for name, people in (("all_people", list(range(PEOPLE))), ("validation", list(held_out.people[-2:]))):
         faces, images = (torch.randn(len(people), 4, 8, generator=generator) for _ in range(2))
         about = {"face": faces, "image": images, "person": torch.tensor(people)}
         save_file(about, tmp_path / "conditions" / f"{name}.safetensors")
