@@ -139,6 +139,11 @@ class PhotoMakerPipeline:
         context = self.encoder.fuse(repeated.context, positions, identity.expand(len(prompts), -1, -1))
         fused = Text(context, repeated.pooled)
         without = self._encode_negative(negative, len(prompts))
+        latents = self._sample(plain, fused, without, seeds, sampling)
+        return [self._decode(row[None], prompt) for row, prompt in zip(latents, prompts, strict=True)]
+
+    def _sample(self, plain: Text, fused: Text, without: Text, seeds: Sequence[int], sampling: Sampling) -> Tensor:
+        """Sample latents; `fused` replaces `plain` after the style's steps. without: of the negative prompt."""
         guided = Text(torch.cat([without.context, fused.context]), torch.cat([without.pooled, fused.pooled]))
 
         def merge(pipeline: Any, step: int, _: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +154,7 @@ class PhotoMakerPipeline:
             return tensors
 
         first = fused if sampling.steps * sampling.style_strength < 100 else plain
-        latents = self.pipeline(
+        return self.pipeline(
             prompt_embeds=first.context,
             pooled_prompt_embeds=first.pooled,
             negative_prompt_embeds=without.context,
@@ -163,7 +168,6 @@ class PhotoMakerPipeline:
             callback_on_step_end_tensor_inputs=["prompt_embeds", "add_text_embeds"],
             output_type="latent",
         ).images
-        return [self._decode(row[None], prompt) for row, prompt in zip(latents, prompts, strict=True)]
 
     def _decode(self, latents: Tensor, prompt: str) -> Image.Image:
         if not latents.isfinite().all():
