@@ -15,9 +15,9 @@ from difflora_core.denoiser.config import DiTConfig, MIFConfig
 from difflora_core.denoiser.model import Denoiser
 from tests.training.tiny_world import LAYOUT, base_model, diffusion_loss, person_images
 from training.autoencoder.config import LAETraining
-from training.autoencoder.objective import LAEObjective
+from training.autoencoder.weight_space_objective import LAEObjective
 from training.denoiser.config import DiffLoRATraining
-from training.denoiser.objective import LatentObjective
+from training.denoiser.latent_space_objective import LatentObjective
 from training.denoiser.train import new_denoiser
 from training.end_to_end.config import DenoiserFinetuning
 from training.end_to_end.denoiser_objective import DenoiserEndToEndObjective, FinetuneDataset
