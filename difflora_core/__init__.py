@@ -11,10 +11,9 @@
 - `encoders`: face and image embeddings
 - `references`: reference images to embeddings
 - `model`: all of it as one object
-- `similarity`: how similar the faces in images are
 - `refinement`: some training steps for one person's LoRA
 - `command`: the command line
-- `files`, `precision`, `seeds`, `library_logs`: helpers
+- `fields`, `files`, `precision`, `seeds`, `library_logs`: helpers
 """
 
 from typing import TYPE_CHECKING, Any

@@ -20,7 +20,8 @@ from .autoencoder.config import LAEConfig
 from .autoencoder.lae_file import HEADER as LAE_HEADER
 from .checkpoint import HEADER, read_checkpoint_header
 from .encoders.face_encoder import NoFaceError
-from .files import read_fields, read_shapes
+from .fields import read_fields
+from .files import read_shapes
 from .images import KINDS, SUFFIXES
 from .library_logs import silence_library_logs
 from .lora.file_formats import DOWN

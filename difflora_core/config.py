@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from .autoencoder.config import LAEConfig
 from .denoiser.config import DiTConfig, MIFConfig, SamplingConfig
-from .files import read_fields
+from .fields import read_fields
 
 
 @dataclass(frozen=True)

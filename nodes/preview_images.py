@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..difflora_core.encoders.face_encoder import EncodedFace
-from ..difflora_core.similarity import FaceSimilarities
+from ..difflora_core.encoders.similarity import FaceSimilarities
 
 MAX_PREVIEW_SIDE = 1024
 """Longest side in pixels of an image with boxes."""

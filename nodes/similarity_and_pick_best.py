@@ -8,8 +8,8 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..difflora_core.encoders.face_encoder import FaceEncoder
+from ..difflora_core.encoders.similarity import FaceSimilarities, face_similarities
 from ..difflora_core.images import image_batch
-from ..difflora_core.similarity import FaceSimilarities, face_similarities
 from .preview_images import similarity_grid
 from .sockets import CATEGORY, FaceAnalysis, InsightFace, show_text, to_intermediate
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from ..files import read_fields, read_tensors, write_tensors
+from ..fields import read_fields
+from ..files import read_tensors, write_tensors
 from ..lora.layout import LoRALayout
 from ..precision import cast_weights, exact_state
 from .config import LAEConfig

@@ -3,4 +3,5 @@
 - `face_encoder`: InsightFace's detector and recognizer
 - `image_encoder`: a CLIP vision model of transformers
 - `loaded`: a checkpoint's encoders, loaded once
+- `similarity`: how similar the faces in images are
 """

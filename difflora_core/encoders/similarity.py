@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .denoiser.mif import mean_embedding
-from .encoders.face_encoder import EncodedFace, FaceEncoder, NoFaceError
-from .images import image_batch, rgb_array
+from ..denoiser.mif import mean_embedding
+from ..images import image_batch, rgb_array
+from .face_encoder import EncodedFace, FaceEncoder, NoFaceError
 
 
 @dataclass(frozen=True)

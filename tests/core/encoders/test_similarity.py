@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from difflora_core.encoders.face_encoder import EncodedFace, NoFaceError
-from difflora_core.similarity import face_similarities, find_faces
+from difflora_core.encoders.similarity import face_similarities, find_faces
 
 
 class Faces:

@@ -1,0 +1,122 @@
+"""Fields of configuration dataclasses: ranges declared beside each field, checked wherever the values come from.
+
+    @dataclass(frozen=True)
+    class Config:
+        steps: PositiveInt = 20
+
+        def __post_init__(self) -> None:
+            check_ranges(self)
+
+The annotations are `annotated_types`', which pydantic reads as well. NaN and infinity are outside every range.
+"""
+
+import math
+import operator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from functools import cache
+from numbers import Integral, Real
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Interval, Le, Lt
+
+PositiveInt = Annotated[int, Ge(1)]
+NonNegativeInt = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+"""A share of something."""
+Cosine = Annotated[float, Interval(ge=-1, le=1)]
+Seed = Annotated[int, Interval(ge=0, lt=2**63)]
+"""What `torch.Generator.manual_seed` takes."""
+
+Bound = Ge | Gt | Le | Lt
+_BOUNDS = {
+    Ge: ("ge", operator.ge, "of at least"),
+    Gt: ("gt", operator.gt, "above"),
+    Le: ("le", operator.le, "of at most"),
+    Lt: ("lt", operator.lt, "below"),
+}
+"""Kind of bound → the name of its limit, the comparison with it, and words."""
+
+
+def check_ranges(settings: Any) -> None:
+    """Check every number of a dataclass against its annotation.
+
+    Args:
+        settings: An instance of a dataclass. Fields that are None are not checked.
+
+    Raises:
+        ValueError: A number is of another kind, not finite, or outside its range; the message names the field, what
+            was found and what was expected.
+    """
+    for name, (kind, bounds) in number_fields(type(settings)).items():
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        right_kind = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+        if not right_kind or not math.isfinite(value) or not all(_within(value, bound) for bound in bounds):
+            raise ValueError(f"{name} is {value!r}, expected {describe(kind, bounds)}")
+
+
+@cache
+def number_fields(settings: type[Any]) -> dict[str, tuple[type, tuple[Bound, ...]]]:
+    """Return kind (int or float) and bounds of every field of a dataclass that holds a number or None."""
+    found = {}
+    for name, hint in get_type_hints(settings, include_extras=True).items():
+        number = next(_numbers(hint), None)
+        if number is not None:
+            found[name] = number
+    return found
+
+
+def describe(kind: type, bounds: tuple[Bound, ...]) -> str:
+    """Describe a range in words: "an integer of at least 1"."""
+    noun = "an integer" if kind is int else "a finite number"
+    parts = [f"{words} {getattr(bound, name)}" for bound in bounds for name, _, words in [_BOUNDS[type(bound)]]]
+    return f"{noun} {' and '.join(parts)}".strip()
+
+
+def read_fields(section: type[Any], values: Mapping[str, Any], name: str) -> Any:
+    """Make a configuration dataclass from the values of its fields, as a file's header has them.
+
+    Args:
+        section: The dataclass.
+        values: By field.
+        name: What the section is called in the header.
+
+    Raises:
+        ValueError: There is a field that this version doesn't have, or an impossible value.
+    """
+    unknown = values.keys() - {entry.name for entry in fields(section)}
+    if unknown:
+        raise ValueError(
+            f"the {name} configuration has {min(unknown)!r}, which this version doesn't know: update DiffLoRA."
+        )
+    return section(**values)
+
+
+def _numbers(hint: Any) -> Iterator[tuple[type, tuple[Bound, ...]]]:
+    """Kind and bounds of the number that a type hint allows, also inside `… | None`."""
+    if get_origin(hint) is Annotated:
+        kind, *metadata = get_args(hint)
+        if kind in (int, float):
+            yield kind, tuple(bound for entry in metadata for bound in _bounds(entry))
+    elif hint in (int, float):
+        yield hint, ()
+    else:
+        options = [option for option in get_args(hint) if option is not type(None)]
+        if len(options) == 1 and type(None) in get_args(hint):
+            yield from _numbers(options[0])
+
+
+def _bounds(entry: Any) -> Iterator[Bound]:
+    if isinstance(entry, Bound):
+        yield entry
+    elif isinstance(entry, Interval):
+        yield from (bound for bound in entry if isinstance(bound, Bound))
+
+
+def _within(value: Any, bound: Bound) -> bool:
+    name, compare, _ = _BOUNDS[type(bound)]
+    return bool(compare(value, getattr(bound, name)))
