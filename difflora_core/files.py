@@ -1,16 +1,56 @@
-"""Files: safetensors and headers whose errors say what was found instead, and atomic writing."""
+"""Files: safetensors whose errors say what was found instead, and atomic writing.
 
+Readers of a file that others replace get one version or the other. A writer leaves the file before it or the whole new
+one; what killed writers left in the folder is removed by the next one.
+"""
+
+import errno
+import json
 import os
+import platform
 import re
+import secrets
+import stat
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import fields
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+MAX_HEADER_BYTES = 32_000_000
+"""Of a safetensors file that is read or written; SDXL's is 300 kB, and parsing takes many times the memory."""
+MAX_ATTEMPTS = 100
+"""How often a file is opened that was replaced while it was opened."""
+DTYPES = {
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int16: "I16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""Dtypes that are written, by safetensors' names, in the order in which a file has them, so that all are aligned."""
+ABANDONED_SECONDS = 24 * 3600.0
+"""Age of a partial file of another machine at which its writer is taken for dead."""
+SWEEP_SECONDS = 60.0
+"""How long a process that swept a folder writes into it without listing it again."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, a limit of a file's size
 
 
 def read_tensors(path: str | Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -36,21 +76,68 @@ def read_shapes(path: str | Path) -> tuple[dict[str, tuple[int, ...]], dict[str,
         ValueError: It is something else; what it is is said.
     """
     with open_tensors(path) as file:
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        return shapes, file.metadata() or {}
+        return shapes_of(file), file.metadata() or {}
+
+
+def shapes_of(file: Any) -> dict[str, tuple[int, ...]]:
+    """List the shapes of the tensors of a file that `open_tensors` opened."""
+    return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
 @contextmanager
 def open_tensors(path: str | Path, device: str = "cpu") -> Iterator[Any]:
     """Open a safetensors file, with errors as `read_tensors` has them."""
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
     try:
-        with safe_open(path, framework="pt", device=device) as file:
+        with _open_one_version(path, device) as file:
             yield file
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {describe_content(path)} ({error}).") from error
+
+
+def _open_one_version(path: Path, device: str) -> Any:
+    """Open a safetensors file of which the header and the data are of one version.
+
+    safetensors opens a path twice, for the header and for the data; between them the file may be replaced.
+    """
+    for _ in range(MAX_ATTEMPTS):
+        before, opened, failure = _version(path), None, None
+        try:
+            _check_header_length(path)
+            opened = safe_open(path, framework="pt", device=device)
+        except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+            failure = error
+        if _version(path) != before:
+            continue
+        if failure is not None:
+            raise failure
+        return opened
+    raise OSError(f"{path} was replaced again and again while it was read; try again when it is written less often")
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """Return what differs between a file and one that replaces it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is something else: a pipe would be waited for without end.
+    """
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"There is no file {path}.") from None
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a device or a socket"
+        raise ValueError(f"{path} is {kind}, expected a safetensors file.")
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _check_header_length(path: Path) -> None:
+    with path.open("rb") as file:
+        head = file.read(9)
+    length = int.from_bytes(head[:8], "little")
+    if head[8:] == b"{" and MAX_HEADER_BYTES < length <= path.stat().st_size:
+        raise ValueError(f"{path} has a header of {length:,} bytes, at most {MAX_HEADER_BYTES:,} are read.")
 
 
 def describe_content(path: Path) -> str:
@@ -73,7 +160,10 @@ def describe_content(path: Path) -> str:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file, whole or not at all.
+    """Write a safetensors file, whole or not at all; tensors may share memory, and each is written.
+
+    safetensors' own writer is not used: it writes into a file of its own with mode 0600, which nobody removes if the
+    process is killed.
 
     Args:
         path: The file.
@@ -82,19 +172,30 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
 
     Raises:
         OSError: The system refuses, with its `errno`: disk full, quota, no permission.
+        ValueError: A dtype that such files don't have, or a header above `MAX_HEADER_BYTES`.
     """
     path = Path(path)
-    with replacing(path) as partial:
-        try:
-            save_file(dict(tensors), partial, metadata=dict(metadata) if metadata else None)
-        except SafetensorError as error:
-            # safetensors tells a full disk from other trouble in its text only
-            if (number := re.search(r"\(os error (\d+)\)", str(error))) is None:
-                raise
-            code = int(number[1])
-            raise OSError(code, os.strerror(code), str(path), code) from error  # the last is read on Windows only
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
+    for name, tensor in tensors.items():
+        if tensor.dtype not in DTYPES:
+            raise ValueError(f"{path}: tensor {name} is {tensor.dtype}, which is not written to safetensors files.")
+    order = list(DTYPES.values())
+    names = sorted(tensors, key=lambda name: (order.index(DTYPES[tensors[name].dtype]), name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name in names:
+        tensor = tensors[name]
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER_BYTES:
+        raise ValueError(f"{path} would have a header of {len(text):,} bytes, at most {MAX_HEADER_BYTES:,} are read.")
+    with replacing(path) as partial, partial.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            file.write(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -107,26 +208,93 @@ def replacing(path: Path) -> Iterator[Path]:
         path: The file.
 
     Yields:
-        A path to write to, which takes the place of `path` when the block ends.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def read_fields(section: type[Any], values: Mapping[str, Any], name: str) -> Any:
-    """Make a configuration dataclass from the values of its fields.
+        The path of an empty file to write into, which takes the place of `path` when the block ends.
 
     Raises:
-        ValueError: There is a field that this version doesn't have, or an impossible value.
+        OSError: The system refuses; of a full disk it is said which file was not written.
     """
-    unknown = values.keys() - {entry.name for entry in fields(section)}
-    if unknown:
-        raise ValueError(
-            f"the {name} configuration has {min(unknown)!r}, which this version doesn't know: update DiffLoRA."
-        )
-    return section(**values)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
+        partial, lock = _create_partial(path)
+        try:
+            yield partial
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+            if lock is not None:
+                os.close(lock)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        kept = "the file before it is kept" if path.exists() else "nothing is left of it"
+        message = f"{os.strerror(error.errno)}, so this file was not written ({kept}); free some space and repeat"
+        raise OSError(error.errno, message, str(path)) from error
+
+
+@cache
+def _machine() -> str:
+    """Name the running system: within it a lock says whether a writer lives, in whatever container that is."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+    except OSError:
+        return re.sub(r"\W", "", platform.node())[:8] or "host"
+
+
+def _create_partial(path: Path) -> tuple[Path, int | None]:
+    """Create an empty file beside `path` under a name that nobody can guess, and lock it while this process lives.
+
+    Returns:
+        The file, and the descriptor that holds the lock; None where there are no such locks.
+    """
+    name = path.name if len(os.fsencode(path.name)) < 200 else path.name[:40]  # the whole may have 255 bytes
+    while True:
+        partial = path.with_name(f".{name}.{_machine()}.{secrets.token_hex(8)}.partial")
+        try:
+            descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)  # less what the umask says
+        except FileExistsError:
+            continue
+        if fcntl is None:
+            os.close(descriptor)  # Windows replaces no open file
+            return partial, None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            swept = os.fstat(descriptor).st_nlink == 0
+        except BlockingIOError:
+            swept = True
+        except OSError:  # the file system has no locks
+            swept = False
+        if not swept:
+            return partial, descriptor
+        os.close(descriptor)  # another process took it for abandoned between its creation and its lock
+
+
+_swept: dict[Path, float] = {}
+"""When this process swept a folder."""
+_PARTIAL = re.compile(r"\..+\.(\w+)\.[0-9a-f]{16}\.partial")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove partial files whose writers are gone."""
+    now = time.monotonic()
+    if now - _swept.get(folder, -SWEEP_SECONDS) < SWEEP_SECONDS:
+        return
+    _swept[folder] = now
+    with suppress(OSError):  # a folder that may be written but not listed
+        for entry in os.scandir(folder):
+            if (match := _PARTIAL.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False):
+                _remove_if_abandoned(Path(entry.path), match[1] == _machine())
+
+
+def _remove_if_abandoned(partial: Path, same_machine: bool) -> None:
+    with suppress(OSError):
+        if not same_machine or fcntl is None:
+            if time.time() - partial.stat().st_mtime > ABANDONED_SECONDS:
+                partial.unlink()
+            return
+        descriptor = os.open(partial, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while the writer lives
+            partial.unlink()
+        finally:
+            os.close(descriptor)
