@@ -3,7 +3,8 @@
 The mathematics is in `difflora_core.refinement`; here are the host's weights, conditions, memory and progress.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -50,44 +51,97 @@ def train_lora(
         The trained LoRA under the same names, and the loss of every step.
 
     Raises:
-        ValueError: The LoRA has no factors under kohya names, or the loss became NaN or infinite.
+        ValueError: The LoRA has no factors under kohya names, a module of it cannot be trained, or the loss became NaN
+            or infinite.
     """
     # The host runs nodes in inference mode, whose tensors no gradient can pass.
     with torch.inference_mode(False), torch.enable_grad():
         factors = LoRAFactors(lora, comfy.model_management.get_torch_device())
-        model = with_trainable_lora(model, factors)
+        model = model.clone()
         if gradient_checkpointing:
             checkpoint_blocks(model)
-        comfy.model_management.load_models_gpu([model], force_full_load=True)
         progress = comfy.utils.ProgressBar(settings.steps)
         losses: list[float] = []
         try:
-            base = HostModel(model.model, conditioning, latents.clone(), size)
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            for loss in refine(factors, partial(base.loss, settings.batch_size, generator), settings):
-                losses.append(loss)
-                progress.update(1)
+            comfy.model_management.load_models_gpu([model], force_full_load=True)
+            with trainable_lora(model.model, factors):
+                base = HostModel(model.model, conditioning, latents.clone(), size)
                 comfy.model_management.throw_exception_if_processing_interrupted()
+                for loss in refine(factors, partial(base.loss, settings.batch_size, generator), settings):
+                    if not losses:
+                        check_gradients(factors)
+                    losses.append(loss)
+                    progress.update(1)
+                    comfy.model_management.throw_exception_if_processing_interrupted()
         finally:
-            model.detach()  # the weight wrappers go with the clone: other users of the network do not meet them
+            model.detach()  # the checkpointed blocks go with the clone
         return {name: to_intermediate(tensor) for name, tensor in factors.tensors().items()}, losses
 
 
-def with_trainable_lora(model: Any, factors: LoRAFactors) -> Any:
-    """Clone a MODEL; the clone computes with each weight plus the factors' change of it."""
-    trainable = model.clone()
-    keys = comfy.lora.model_lora_keys_unet(model.model, {})
-    for module in factors.modules:
-        trainable.add_weight_wrapper(keys[module], partial(_add_delta_weight, factors, module))
-    changed = {keys[module] for module in factors.modules}
-    for key, weight in model.model.named_parameters():
-        if key not in changed and weight.is_inference():
-            trainable.add_weight_wrapper(key, torch.clone)
-    return trainable
+@contextmanager
+def trainable_lora(network: Any, factors: LoRAFactors) -> Iterator[None]:
+    """Let a loaded network compute with each weight plus the factors' change of it, until the context ends.
+
+    The functions are put into the network's modules directly. A wrapper of the host's MODEL would be lost in modules
+    that the host loads by another way: with dynamic VRAM those of at most 16 KiB.
+
+    Args:
+        network: The `model` of a loaded MODEL; other users of it do not run within the context.
+        factors: Of modules of the network.
+
+    Raises:
+        ValueError: The network cannot change a weight of the LoRA while it computes; nothing is trained.
+    """
+    keys = comfy.lora.model_lora_keys_unet(network, {})
+    changes = {keys[module]: partial(_add_delta_weight, factors, module) for module in factors.modules}
+    attached: list[tuple[torch.nn.Module, str, list[Callable[[Tensor], Tensor]] | None]] = []
+    try:
+        for path, module in network.named_modules():
+            for name, _ in module.named_parameters(recurse=False):
+                functions = f"{name}_function"
+                if hasattr(module, functions):
+                    attached.append((module, functions, module.__dict__.get(functions)))
+                    function = changes.pop(f"{path}.{name}", _copy_frozen)
+                    setattr(module, functions, [*getattr(module, functions), function])
+        if changes:
+            raise ValueError(
+                f"ComfyUI's {type(network).__name__} cannot compute with a trainable LoRA at {len(changes)} of "
+                f"{len(factors.modules)} weights, first {next(iter(changes))}; the LoRA is not refined"
+            )
+        yield
+    finally:
+        for module, functions, before in attached:
+            if before is None:
+                delattr(module, functions)  # back to the empty list of the class
+            else:
+                setattr(module, functions, before)
+
+
+def check_gradients(factors: LoRAFactors) -> None:
+    """Check after the first step that every factor takes part in training.
+
+    Raises:
+        ValueError: Names the first module with a factor that the loss does not depend on.
+    """
+    without = [name for name, factor in factors.parameters.items() if factor.grad is None]
+    if without:
+        raise ValueError(
+            f"{len(without)} of {len(factors.parameters)} factors of the LoRA received no gradient, first "
+            f"{without[0]}: ComfyUI does not compute with these weights, and the LoRA would be refined in part; no "
+            "LoRA is returned"
+        )
+
+
+def _copy_frozen(weight: Tensor) -> Tensor:
+    """Copy a weight: loaded in inference mode, it cannot be saved for the backward pass.
+
+    Always, since a move by the host hides that from `Tensor.is_inference`.
+    """
+    return weight.detach().clone()
 
 
 def _add_delta_weight(factors: LoRAFactors, module: str, weight: Tensor) -> Tensor:
-    return weight + factors.delta_weight(module).to(weight.dtype).view(weight.shape)
+    return weight.detach() + factors.delta_weight(module).to(weight.dtype).view(weight.shape)
 
 
 def checkpoint_blocks(model: Any) -> None:

@@ -111,6 +111,21 @@ def test_same_seed_same_lora(client: Client, workflow: ApiPrompt, base: Path, re
     torch.testing.assert_close(refine(client, workflow, base, "again"), refined)
 
 
+@pytest.mark.parametrize("kind", ["move weights", "skip weight wrappers"])
+def test_same_lora_in_the_states_of_a_gpu_host(
+    client: Client, workflow: ApiPrompt, base: Path, refined: torch.Tensor, kind: str
+) -> None:
+    """On a GPU the weights leave inference mode when they are moved, and dynamic VRAM loads small modules apart."""
+    graph = workflow.copy().add("GPU", "DiffLoRATestLikeOnGPU", model=workflow.output("Load Checkpoint"), kind=kind)
+    for time_ in ("first", "second"):
+        name = f"{kind.replace(' ', '_')}_{time_}"
+        links = with_refine(graph).set("Refine", model=graph.output("GPU")).set("Ours", filename_prefix=name)
+        client.run(links.only("Ours").prompt)
+        client.free()  # also of cached results, so that the second time trains again
+        (path,) = (base / "output" / "loras").glob(f"{name}_*.safetensors")
+        torch.testing.assert_close(read_lora(path, DiffLoRA.load(DIFFLORA_CHECKPOINT).layout), refined)
+
+
 def test_gradient_checkpointing_gives_the_same_lora(
     client: Client, workflow: ApiPrompt, base: Path, refined: torch.Tensor
 ) -> None:

@@ -4,6 +4,7 @@ import gc
 from typing import Any
 
 import comfy.model_management
+import comfy.patcher_extension
 import comfy.utils
 import folder_paths
 import torch
@@ -79,6 +80,51 @@ class OtherVision(io.ComfyNode):
         return io.NodeOutput(output)
 
 
+def move_weights(model: Any) -> Any:
+    """Replace the weights outside of inference mode, as a host does that moves them to a GPU and back."""
+    with torch.inference_mode(False):
+        for weight in model.model.parameters():
+            weight.data = weight.data.clone()
+    return model
+
+
+def skip_weight_wrappers(model: Any) -> Any:
+    """Load modules of at most 16 KiB as a host with dynamic VRAM does: new weights, and no weight wrappers."""
+
+    def on_load(patcher: Any, *_: object) -> None:
+        for module in patcher.model.modules():
+            if hasattr(module, "weight_function") and comfy.model_management.module_size(module) <= 16 * 1024:
+                module.weight_function, module.bias_function = [], []
+                for name, weight in list(module.named_parameters(recurse=False)):
+                    setattr(module, name, torch.nn.Parameter(weight.clone(), requires_grad=False))
+
+    patched = model.clone()
+    patched.add_callback(comfy.patcher_extension.CallbacksMP.ON_LOAD, on_load)
+    return patched
+
+
+LIKE_ON_GPU = {"move weights": move_weights, "skip weight wrappers": skip_weight_wrappers}
+
+
+class LikeOnGPU(io.ComfyNode):
+    """A MODEL in a state that the host's CPU mode does not lead to."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Define inputs and outputs."""
+        return io.Schema(
+            node_id="DiffLoRATestLikeOnGPU",
+            category="DiffLoRA/tests",
+            inputs=[io.Model.Input("model"), io.Combo.Input("kind", options=list(LIKE_ON_GPU))],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, kind: str) -> io.NodeOutput:
+        """Change it."""
+        return io.NodeOutput(LIKE_ON_GPU[kind](model))
+
+
 class Memory(io.ComfyNode):
     """Count the pack's networks in memory."""
 
@@ -109,7 +155,7 @@ class TestExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return the node classes for ComfyUI to register."""
-        return [ReadLoRA, OddImage, OtherVision, Memory]
+        return [ReadLoRA, OddImage, OtherVision, LikeOnGPU, Memory]
 
 
 async def comfy_entrypoint() -> TestExtension:
