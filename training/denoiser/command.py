@@ -22,8 +22,8 @@ from training.engine.accelerator import close_trackers, open_accelerator
 from training.engine.settings import read_settings
 from training.people.diffusion_loss_check import DiffusionLossCheck
 from training.people.latents import check_layout, digest, open_lae
-from training.store.lora_store import Person
 from training.store.loras import LoRAsInMemory, open_stores
+from training.store.shard import Person
 
 from .data import open_embeddings, people_of_split
 from .difflora_dry_run import dry_run

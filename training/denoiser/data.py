@@ -10,8 +10,9 @@ from training.lora_dataset.config import load_config
 from training.people.conditions import People
 from training.people.embeddings import HOW, EmbeddingCache
 from training.people.latents import cached_latents
-from training.store.lora_store import LoRAStore, Person
+from training.store.lora_store import LoRAStore
 from training.store.loras import LoRAsOnDisk
+from training.store.shard import Person
 
 from .embed import embed_people, embeddings_folder
 from .settings import DiffLoRASettings

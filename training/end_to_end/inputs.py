@@ -19,8 +19,9 @@ from training.lora_dataset.manifest import Manifest
 from training.people.dataset_images import DatasetImages, dataset_loss, open_base_model
 from training.people.embeddings import EmbeddingCache
 from training.people.latents import cached_latents
-from training.store.lora_store import LoRAStore, Person
+from training.store.lora_store import LoRAStore
 from training.store.loras import open_loras, open_stores, people_of
+from training.store.shard import Person
 
 from .denoiser_objective import FinetuneDataset
 from .settings import FinetuneSettings

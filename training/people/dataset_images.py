@@ -14,7 +14,7 @@ from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.configured_base import open_configured_base
 from training.lora_dataset.manifest import Manifest
 from training.lora_dataset.stages.preprocess import PreparedImages, read_prepared, read_texts
-from training.store.lora_store import Person
+from training.store.shard import Person
 
 
 class DatasetImages(Sequence[PersonImages]):

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from difflora_core.fields import PositiveInt, check_fields
 from difflora_core.library_logs import silence_library_logs
 from difflora_core.lora.layout import LoRALayout
 from training.base_model.interface import BaseModel
@@ -17,8 +18,8 @@ from training.base_model.teacher_recovery import TeacherRecovery
 from training.engine.settings import SettingsPath
 from training.lora_dataset.config import DatasetConfig, load_config
 from training.lora_dataset.manifest import Manifest
-from training.store.lora_store import Person
 from training.store.loras import LoRAs
+from training.store.shard import Person
 
 from .dataset_images import DatasetImages, dataset_loss, open_base_model
 
@@ -31,14 +32,13 @@ class DiffusionLossCheckSettings:
 
     dataset: SettingsPath
     """The dataset's YAML file, whose workspace has the base model and the images."""
-    people: int = 8
+    people: PositiveInt = 8
     """How many validation people are checked."""
-    every: int = 1
+    every: PositiveInt = 1
     """Evaluations from one check to the next."""
 
     def __post_init__(self) -> None:
-        if self.people < 1 or self.every < 1:
-            raise ValueError(f"people and every are at least 1, found {self.people} and {self.every}")
+        check_fields(self)
 
 
 class DiffusionLossCheck:

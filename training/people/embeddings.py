@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from difflora_core.config import EncoderNames
 from difflora_core.files import read_tensors, write_tensors
-from training.store.lora_store import Person
+from training.store.shard import Person
 
 from .conditions import Conditions
 

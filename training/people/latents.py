@@ -15,8 +15,9 @@ from difflora_core.autoencoder.model import LAE
 from difflora_core.checkpoint import HEADER
 from difflora_core.files import read_tensors, write_tensors
 from difflora_core.model import DiffLoRA
-from training.store.lora_store import LoRAStore, Person
+from training.store.lora_store import LoRAStore
 from training.store.loras import LoRAs, LoRAsOnDisk, in_batches, people_of
+from training.store.shard import Person
 from training.store.shard_file import read_header
 
 

@@ -6,38 +6,31 @@
 
 A person is a number, as in the miniature, or a name that is safe as a file name, as in the LoRA dataset. Several
 processes may write at once: a shard is a file of its own and appears only when it is complete, so a killed writer loses
-the shard in progress and nothing else. There is no central index that could be outdated: the shards' headers are the
-index, with the people and where each LoRA comes from, and are read without the LoRAs.
+the shard in progress and nothing else; a lock lets one writer after the other check that its people are new, and write.
+There is no central index that could be outdated: the shards' headers are the index, with the people and where each LoRA
+comes from, and are read without the LoRAs.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import safe_open
 from torch import Tensor
 
 from difflora_core.files import replacing, write_tensors
 from difflora_core.lora.layout import LoRALayout
 
-from .shard_file import read_header, read_measured
+from .shard import Person, Shard, provenance_metadata, read_shard
+from .shard_file import read_measured
 
-Person = int | str
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A file and the people in it."""
-
-    path: Path
-    """Of the file."""
-    people: tuple[Person, ...]
-    """In the order of its rows."""
-    provenance: tuple[Mapping[str, Any], ...] = ()
-    """Where each one's LoRA comes from, if that is known."""
+LOCK_SECONDS = 600.0
+"""How long a writer waits for another one: a shard of 64 LoRAs of SDXL is 1.3 GB."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,7 @@ class LoRAStore:
             ValueError: The folder holds LoRAs of another layout.
         """
         self.folder, self.layout = Path(folder), layout
-        self._known_shards: dict[Path, tuple[int, Shard]] = {}
+        self._known_shards: dict[Path, tuple[tuple[int, ...], Shard]] = {}
         description = self.folder / "layout.json"
         if not description.exists():
             with replacing(description) as partial:
@@ -103,15 +96,17 @@ class LoRAStore:
         loras: Tensor,
         *,
         provenance: Sequence[Mapping[str, Any]] = (),
+        replaced: Path | None = None,
         **measured: Tensor,
     ) -> None:
-        """Write one shard.
+        """Write one shard. Of several processes that add the same person, one does, and the others fail.
 
         Args:
             split: train, validation …
             people: Whose LoRAs they are.
             loras: (people, numel), stored as float32.
             provenance: A JSON-ready mapping for each person, or nothing; equal ones are stored once.
+            replaced: A shard of this split whose place the new one takes; its people may be in the new one.
             measured: Other tensors (people, …).
 
         Raises:
@@ -121,9 +116,34 @@ class LoRAStore:
         """
         self._check(people, loras, provenance, measured)
         path = self._path(split, people)
-        self._check_new(split, people, path)
-        metadata = {"people": json.dumps(list(people), ensure_ascii=False), **_provenance_metadata(provenance)}
-        write_tensors(path, {"loras": loras.float().contiguous(), **measured}, metadata)
+        metadata = {"people": json.dumps(list(people), ensure_ascii=False), **provenance_metadata(provenance)}
+        with self._writing():
+            self._check_new(split, people, path, replaced)
+            write_tensors(path, {"loras": loras.float().contiguous(), **measured}, metadata)
+            if replaced is not None and replaced != path:
+                replaced.unlink(missing_ok=True)
+
+    def remove(self, shard: Path) -> None:
+        """Remove a shard."""
+        with self._writing():
+            shard.unlink(missing_ok=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Let one process at a time change the store; a killed one leaves no lock.
+
+        Raises:
+            TimeoutError: Another process has been writing for a long time.
+        """
+        path = self.folder / ".lock"
+        try:
+            with FileLock(path, timeout=LOCK_SECONDS):
+                yield
+        except Timeout:
+            raise TimeoutError(
+                f"another process has been writing to {self.folder} for {LOCK_SECONDS:.0f} seconds (it holds {path}): "
+                "wait until it has ended, then run the same command again"
+            ) from None
 
     def _check(
         self,
@@ -141,14 +161,14 @@ class LoRAStore:
             row = int((~finite).nonzero()[0])
             raise ValueError(f"The LoRA of person {people[row]} holds NaN or infinite weights: it is not stored.")
 
-    def _check_new(self, split: str, people: Sequence[Person], path: Path) -> None:
+    def _check_new(self, split: str, people: Sequence[Person], path: Path, replaced: Path | None) -> None:
         if len(set(people)) < len(people):
             raise ValueError(f"A person is in the shard of {people[0]} twice.")
         for other in {split, *self.splits()}:
-            known = {person for shard in self.shards(other) for person in shard.people}
+            known = {person for shard in self.shards(other) if shard.path != replaced for person in shard.people}
             if twice := sorted(known & set(people), key=str):
                 raise ValueError(f"The store has person {twice[0]} in {other!r} already.")
-        if path.exists():  # the number 12 and the name 00012
+        if path.exists() and path != replaced:  # the number 12 and the name 00012
             raise ValueError(f"{path} exists already: people are all numbers or all names, found {people[0]!r}.")
 
     def has(self, split: str, people: Sequence[Person]) -> bool:
@@ -170,10 +190,11 @@ class LoRAStore:
             ValueError: A file is damaged, or is not a shard.
         """
         for path in self.paths(split):
-            changed = path.stat().st_mtime_ns
+            status = path.stat()
+            version = status.st_mtime_ns, status.st_size, status.st_ino
             known = self._known_shards.get(path)
-            if known is None or known[0] != changed:
-                known = self._known_shards[path] = (changed, read_shard(path))
+            if known is None or known[0] != version:
+                known = self._known_shards[path] = (version, read_shard(path))
             yield known[1]
 
     def count(self, split: str) -> int:
@@ -221,27 +242,3 @@ class LoRAStore:
         if isinstance(first, str) and (not first or first.startswith(".") or first != Path(first).name):
             raise ValueError(f"{first!r} cannot be a person's name: it has to be a plain file name.")
         return self.folder / split / (f"{first}.safetensors" if isinstance(first, str) else f"{first:05d}.safetensors")
-
-
-def _provenance_metadata(provenance: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Equal ones once, and for each person the number of its own."""
-    if not provenance:
-        return {}
-    lines = [json.dumps(dict(line), sort_keys=True, ensure_ascii=False) for line in provenance]
-    kinds = list(dict.fromkeys(lines))
-    numbers = [kinds.index(line) for line in lines]
-    return {"provenance": f"[{','.join(kinds)}]", "provenance_of": json.dumps(numbers)}
-
-
-def read_shard(path: Path) -> Shard:
-    """Read who is in a shard.
-
-    Raises:
-        ValueError: The file is damaged, or is not a shard.
-    """
-    metadata = read_header(path)[0].get("__metadata__", {})
-    if "people" not in metadata:
-        raise ValueError(f"{path} is not a shard of a LoRA store: its metadata do not name the people.")
-    kinds = json.loads(metadata.get("provenance", "[]"))
-    provenance = tuple(kinds[number] for number in json.loads(metadata.get("provenance_of", "[]")))
-    return Shard(path, tuple(json.loads(metadata["people"])), provenance)

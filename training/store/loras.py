@@ -14,8 +14,9 @@ from torch import Tensor
 
 from difflora_core.lora.layout import LoRALayout
 
-from .lora_store import LoRAStore, Person
+from .lora_store import LoRAStore
 from .row_reader import BYTES_PER_WEIGHT, RowReader
+from .shard import Person
 
 LORAS_PER_READ = 16
 """LoRAs that are read or checked at once where all of a split are gone through."""

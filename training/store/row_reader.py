@@ -18,7 +18,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from .lora_store import LoRAStore, Person, read_shard
+from .lora_store import LoRAStore
+from .shard import Person, read_shard
 from .shard_file import read_header
 
 BYTES_PER_WEIGHT = 4

@@ -119,16 +119,18 @@ def test_equal_provenance_is_stored_once(store):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a file with a hole")
-def test_the_index_does_not_read_the_loras(store):
+def test_the_index_does_not_read_the_loras(tmp_path):
     """The LoRAs are a hole of four terabytes."""
-    rows, size = 10**11, 4 * 10**12
+    store = LoRAStore(tmp_path / "store", LoRALayout((LoRAModule("m", 10**11, 10**11),), rank=2))
+    size = 2 * 4 * store.layout.numel
     header = {
         "__metadata__": {"people": "[30, 31]"},
         "loss": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
-        "loras": {"dtype": "F32", "shape": [rows, LAYOUT.numel], "data_offsets": [8, 8 + size]},
+        "loras": {"dtype": "F32", "shape": [2, store.layout.numel], "data_offsets": [8, 8 + size]},
     }
     text = json.dumps(header).encode()
     (store.folder / "test").mkdir()
+    assert size > 3 * 10**12
     with (store.folder / "test" / "00030.safetensors").open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text + torch.tensor([0.5, 0.25]).numpy().tobytes())
         file.truncate(file.tell() + size)
@@ -167,6 +169,54 @@ def test_a_full_disk_leaves_no_part_of_a_shard(store, monkeypatch):
         "00002.safetensors",
         "00007.safetensors",
     ]
+
+
+ADD_AT_ONCE = """
+import sys, time, torch
+from pathlib import Path
+from difflora_core.lora.layout import LoRALayout, LoRAModule
+from training.store.lora_store import LoRAStore
+folder, number, processes = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+store = LoRAStore(folder, LoRALayout((LoRAModule("m", 3, 2),), rank=2))
+(folder / f"ready_{number}").touch()
+while len(list(folder.glob("ready_*"))) < processes:
+    time.sleep(0.001)
+try:
+    store.add("train" if int(number) % 2 else "test", [f"p{number}", "x"], torch.ones(2, store.layout.numel))
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_a_person_whom_several_processes_add_at_once_is_stored_once(tmp_path):
+    command, count = [sys.executable, "-c", ADD_AT_ONCE, str(tmp_path)], 4
+    root = Path(__file__).parents[3]
+    running = [
+        subprocess.Popen(
+            [*command, str(number), str(count)],
+            cwd=root,
+            env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(count)
+    ]
+    said = [process.communicate(timeout=120)[0] for process in running]
+    assert [process.returncode for process in running] == [0] * count
+    assert sum("has person x in" in text for text in said) == count - 1
+    assert [entry.person for entry in LoRAStore.open(tmp_path).entries()].count("x") == 1
+
+
+def test_a_shard_takes_the_place_of_another(store):
+    first, second = store.paths("train")
+    store.add("train", [2, 30], LORAS[2:], replaced=first, loss=torch.ones(2))
+    store.add("train", [9], LORAS[:1], replaced=second, loss=torch.ones(1))
+    assert store.read("train")[1] == [2, 30, 9]
+    assert not second.exists()
+    with pytest.raises(ValueError, match="person 9 in 'train' already"):
+        store.add("train", [2, 9], LORAS[:2], replaced=first)
+    store.remove(first)
+    assert store.read("train")[1] == [9]
 
 
 WRITE_TOO_MUCH = """
