@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .diffusion_loss import PredictionType, stratified_positions, x0_error_weight
+from .fields import NonNegativeFloat, PositiveInt, check_fields
 
 DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
 """Endings of a module's tensors under kohya names."""
@@ -27,12 +28,15 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 class RefinementSettings:
     """How long, how fast and on how much to train."""
 
-    steps: int = 30
+    steps: PositiveInt = 30
     """Updates of the factors."""
-    learning_rate: float = 1e-3
+    learning_rate: NonNegativeFloat = 1e-3
     """Adam's, at the first step; falls to zero along a cosine."""
-    batch_size: int = 4
+    batch_size: PositiveInt = 4
     """Noisy latents per step."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 class LoRAFactors:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from ..fields import NonNegativeInt, PositiveInt, check_fields
 from ..lora.tokens import TokenOf
 
 
@@ -17,21 +18,21 @@ class LAEConfig:
     kind: Literal["conv", "token", "flat", "linear"] = "conv"
     """`conv`: 1-D convolutions over the flat vector, as in the paper. `token`: a transformer over modules or blocks.
     Baselines: `linear`, principal components; `flat`, convolutions that share all kernels."""
-    tokens: int = 18
+    tokens: PositiveInt = 18
     """Tokens of the latent."""
-    width: int = 16
+    width: PositiveInt = 16
     """Width of the latent."""
-    chunk: int = 256
+    chunk: PositiveInt = 256
     """conv: weights under one kernel of the first stage."""
-    channels: int = 24
+    channels: PositiveInt = 24
     """Width of the code of a chunk or token."""
-    hidden: int = 64
+    hidden: PositiveInt = 64
     """conv: channels of the residual convolutions. token: width of the transformers. flat: the most channels."""
-    kernel: int = 3
+    kernel: PositiveInt = 3
     """conv: kernel of the residual convolutions, odd. flat: how far a kernel is longer than its stride."""
-    blocks: int = 2
+    blocks: NonNegativeInt = 2
     """conv: residual convolutions, token: layers of a transformer, in the encoder and again in the decoder."""
-    groups: int = 1
+    groups: PositiveInt = 1
     """Positions of the stage between codes and latent; divides `tokens`, and the modules or blocks of `token`. SDXL's
     LoRAs need groups, as few as the training LoRAs allow: a group can't have more independent latents than there are
     LoRAs (miniature, 280 values by `token`: R² 0.54 with 1 group, 0.45 with 10, 0.25 with 70)."""
@@ -46,14 +47,11 @@ class LAEConfig:
     """`conv` and `token` predict a variance beside each latent."""
     token_of: TokenOf = "module"
     """token: what one token is."""
-    heads: int = 4
+    heads: PositiveInt = 4
     """token: attention heads."""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("conv", "token", "flat", "linear"):
-            raise ValueError(f"The LAE's kind is conv, token, flat or linear, found {self.kind!r}.")
-        if self.tokens < 1 or self.width < 1:
-            raise ValueError(f"The LAE's latent needs tokens and width ≥ 1, found {self.tokens} × {self.width}.")
+        check_fields(self)
         if self.tokens % self.groups:
             raise ValueError(
                 f"The LAE's groups must divide its tokens, found {self.groups} groups, {self.tokens} tokens."

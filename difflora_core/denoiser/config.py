@@ -1,9 +1,11 @@
 """Configurations of the denoiser: MIF, DiT, and how LoRA latents are sampled."""
 
-import math
 from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Interval
+
+from ..fields import PositiveFloat, PositiveInt, check_fields
 
 TIMESTEPS = 1000
 """Length of the noise schedule of LoRA latents."""
@@ -18,39 +20,38 @@ MODES: tuple[Mode, ...] = ("gate", "mean", "face", "image")
 class MIFConfig:
     """Shape and mode of the mixed image features."""
 
-    face_width: int = 512
+    face_width: PositiveInt = 512
     """Width of the frozen face encoder's embeddings."""
-    image_width: int = 64
+    image_width: PositiveInt = 64
     """Width of the frozen image encoder's embeddings."""
-    width: int = 256
+    width: PositiveInt = 256
     """Width of the condition."""
     mode: Mode = "gate"
     """How face and image are weighted: by a learned gate, equally, or one of them alone."""
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ValueError(f"MIF's mode is one of {', '.join(MODES)}, found {self.mode!r}.")
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class DiTConfig:
     """Shape of the diffusion transformer."""
 
-    tokens: int = 18
+    tokens: PositiveInt = 18
     """Tokens of the LAE's latent."""
-    latent_width: int = 16
+    latent_width: PositiveInt = 16
     """Width of the LAE's latent."""
-    width: int = 160
+    width: PositiveInt = 160
     """Width of the transformer."""
-    layers: int = 4
+    layers: PositiveInt = 4
     """Transformer blocks."""
-    heads: int = 5
+    heads: PositiveInt = 5
     """Attention heads."""
-    head_width: int = 32
+    head_width: PositiveInt = 32
     """Width of a head; heads × head_width need not be the transformer's width."""
-    mlp_ratio: float = 4.0
+    mlp_ratio: PositiveFloat = 4.0
     """Width of the MLP's hidden layer over the transformer's width."""
-    condition_width: int = 256
+    condition_width: PositiveInt = 256
     """Width of the condition that MIF makes."""
     token_types: tuple[int, ...] = ()
     """Each token's type (see `lora.tokens.Tokens`), which gets a learned embedding; empty where tokens mix modules."""
@@ -58,6 +59,7 @@ class DiTConfig:
     """Each token's depth in the U-Net, which gets a learned embedding; empty where tokens mix modules."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("token_types", "token_depths"):
             values = tuple(getattr(self, name))  # a list when it comes from a checkpoint's JSON
             object.__setattr__(self, name, values)
@@ -84,37 +86,16 @@ class SamplingConfig:
     Guidance turns a prediction, the latent scale changes its length.
     """
 
-    steps: int = 20
+    steps: Annotated[int, Interval(ge=1, le=TIMESTEPS)] = 20
     """Denoising steps, 1 to 1000."""
-    guidance_scale: float = 1.0
+    guidance_scale: Annotated[float, Interval(ge=0, le=100)] = 1.0
     """0 is the null condition, 1 no guidance; any value but 1 takes twice the work."""
-    scheduler: str = "ddim"
+    scheduler: Literal["ddim", "dpmpp_2m", "unipc"] = "ddim"
     """One of `SCHEDULERS`."""
-    samples: int = 4
+    samples: PositiveInt = 4
     """Latents that are drawn and averaged."""
-    latent_scale: float = 1.0
+    latent_scale: Annotated[float, Interval(ge=-100, le=100)] = 1.0
     """Distance from the average person, 1 as predicted; it undoes the shrinkage of a mean prediction."""
 
     def __post_init__(self) -> None:
-        if self.scheduler not in SCHEDULERS:
-            raise ValueError(f"Schedulers are {', '.join(SCHEDULERS)}, found {self.scheduler!r}.")
-        for name, kind in (
-            ("steps", Integral),
-            ("samples", Integral),
-            ("guidance_scale", Real),
-            ("latent_scale", Real),
-        ):
-            if not isinstance(getattr(self, name), kind):
-                expected = "a whole number" if kind is Integral else "a number"
-                raise ValueError(f"{name} is {expected}, found {getattr(self, name)!r}.")
-        if not 1 <= self.steps <= TIMESTEPS:
-            raise ValueError(f"Sampling takes 1 to {TIMESTEPS} steps, found {self.steps}: 20 are plenty.")
-        if self.samples < 1:
-            raise ValueError(f"At least 1 sample is drawn, found {self.samples}.")
-        if not 0 <= self.guidance_scale < math.inf:
-            raise ValueError(
-                f"The guidance scale is 0 or more, found {self.guidance_scale}: 1 is no guidance, below 0 would lead "
-                "away from the person."
-            )
-        if not math.isfinite(self.latent_scale):
-            raise ValueError(f"The latent scale is a finite number, found {self.latent_scale}.")
+        check_fields(self)

@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import numpy as np
 import pytest
+from annotated_types import Interval, MultipleOf
 
 from difflora_core.fields import (
     Cosine,
@@ -14,7 +16,7 @@ from difflora_core.fields import (
     PositiveInt,
     Seed,
     Share,
-    check_ranges,
+    check_fields,
     number_fields,
 )
 
@@ -30,36 +32,40 @@ class Settings:
     seed: Seed = 0
     patience: PositiveInt | None = None
     free: float = 0.0
+    size: Annotated[int, Interval(ge=8), MultipleOf(8)] = 16
     name: str = "any"
+    mode: Literal["fast", "exact"] = "fast"
     sizes: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        check_fields(self)
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"steps": 0}, "steps is 0, expected an integer of at least 1"),
-        ({"steps": 1.5}, "steps is 1.5, expected an integer"),
-        ({"steps": True}, "steps is True, expected an integer"),
-        ({"steps": "1"}, "steps is '1', expected an integer"),
-        ({"warmup": -1}, "warmup is -1, expected an integer of at least 0"),
-        ({"rate": 0.0}, "rate is 0.0, expected a finite number above 0"),
-        ({"rate": math.nan}, "rate is nan, expected a finite number above 0"),
-        ({"noise": -0.1}, "noise is -0.1, expected a finite number of at least 0"),
-        ({"blend": 1.1}, "blend is 1.1, expected a finite number of at least 0 and of at most 1"),
-        ({"threshold": -2}, "threshold is -2, expected a finite number of at least -1"),
+        ({"steps": 0}, "steps: found 0, expected an integer of at least 1"),
+        ({"steps": 1.5}, "steps: found 1.5, expected an integer"),
+        ({"steps": True}, "steps: found True, expected an integer"),
+        ({"steps": "1"}, "steps: found '1', expected an integer"),
+        ({"warmup": -1}, "warmup: found -1, expected an integer of at least 0"),
+        ({"rate": 0.0}, "rate: found 0.0, expected a finite number above 0"),
+        ({"rate": math.nan}, "rate: found nan, expected a finite number above 0"),
+        ({"noise": -0.1}, "noise: found -0.1, expected a finite number of at least 0"),
+        ({"blend": 1.1}, "blend: found 1.1, expected a finite number of at least 0 and of at most 1"),
+        ({"threshold": -2}, "threshold: found -2, expected a finite number of at least -1"),
         (
             {"seed": 2**63},
-            "seed is 9223372036854775808, expected an integer of at least 0 and below 9223372036854775808",
+            "seed: found 9223372036854775808, expected an integer of at least 0 and below 9223372036854775808",
         ),
-        ({"patience": 0}, "patience is 0, expected an integer of at least 1"),
-        ({"free": math.inf}, "free is inf, expected a finite number"),
-        ({"free": -math.inf}, "free is -inf, expected a finite number"),
+        ({"patience": 0}, "patience: found 0, expected an integer of at least 1"),
+        ({"free": math.inf}, "free: found inf, expected a finite number"),
+        ({"size": 20}, "size: found 20, expected an integer of at least 8 and divisible by 8"),
+        ({"mode": "slow"}, "mode: found 'slow', expected one of fast, exact"),
+        ({"free": -math.inf}, "free: found -inf, expected a finite number"),
     ],
 )
-def test_numbers_outside_their_range_are_refused(changed, message):
+def test_values_outside_their_range_or_choices_are_refused(changed, message):
     with pytest.raises(ValueError, match=message):
         replace(Settings(), **changed)
 
@@ -72,4 +78,4 @@ def test_numbers_inside_their_range_are_accepted(changed):
 
 
 def test_fields_without_a_number_have_no_range():
-    assert number_fields(Settings).keys().isdisjoint({"name", "sizes"})
+    assert number_fields(Settings).keys().isdisjoint({"name", "mode", "sizes"})

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, astuple, dataclass, field
 
+from difflora_core.fields import NonNegativeFloat, PositiveInt, Share, check_fields
 from training.engine.config import EvaluationConfig, TrainConfig
 
 
@@ -13,22 +14,23 @@ class LossWeights:
         ValueError: A weight is negative, or all are 0.
     """
 
-    reconstruction: float = 1.0
+    reconstruction: NonNegativeFloat = 1.0
     """Mean squared error (the paper's)."""
-    weight_preserved: float = 0.5
+    weight_preserved: NonNegativeFloat = 0.5
     """Squared error in which large weights count more (the paper's; the formula is our choice)."""
-    delta_w_error: float = 0.0
+    delta_w_error: NonNegativeFloat = 0.0
     """Relative error of ΔW."""
-    delta_w_direction: float = 0.0
+    delta_w_direction: NonNegativeFloat = 0.0
     """Direction of ΔW."""
-    spectrum: float = 0.0
+    spectrum: NonNegativeFloat = 0.0
     """Singular values of ΔW."""
-    kl: float = 0.0
+    kl: NonNegativeFloat = 0.0
     """Kullback–Leibler divergence of the latents' posterior; only for a variational network."""
 
     def __post_init__(self) -> None:
-        if min(astuple(self)) < 0 or max(astuple(self)) <= 0:
-            raise ValueError(f"loss weights are at least 0, and one of them is above 0: found {asdict(self)}")
+        check_fields(self)
+        if not any(astuple(self)):
+            raise ValueError("all loss weights are 0, expected one above 0")
 
     def active(self) -> dict[str, float]:
         """Return the terms that count, with their weights."""
@@ -49,20 +51,16 @@ class LAETraining:
     """Steps, optimizer, processes."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """How often validation people are evaluated, and which weights are kept."""
-    batch: int = 32
+    batch: PositiveInt = 32
     """LoRAs per micro-batch."""
     losses: LossWeights = field(default_factory=LossWeights)
     """Weights of the loss terms."""
-    blend: float = 0.5
+    blend: Share = 0.5
     """Share of samples that are a blend of two people."""
-    noise: float = 0.0
+    noise: NonNegativeFloat = 0.0
     """Standard deviation of noise on the input, in units of the factor's scale."""
-    scale: float = 0.0
+    scale: NonNegativeFloat = 0.0
     """Standard deviation of the logarithm of a random factor on a LoRA's deviation from the mean."""
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or not 0 <= self.blend <= 1 or self.noise < 0 or self.scale < 0:
-            raise ValueError(
-                "batch is at least 1, blend is a share, noise and scale are at least 0: found "
-                f"batch {self.batch}, blend {self.blend}, noise {self.noise}, scale {self.scale}"
-            )
+        check_fields(self)

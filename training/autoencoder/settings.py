@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field
 
 from difflora_core.autoencoder.config import LAEConfig
+from difflora_core.fields import NonNegativeFloat, PositiveInt, check_fields
 from difflora_core.lora.layout import LoRALayout
 from training.engine.settings import SettingsPath
 from training.people.diffusion_loss_check import DiffusionLossCheckSettings
@@ -15,12 +16,15 @@ from .config import LAETraining
 class LayoutSettings:
     """Which layers LoRAs change."""
 
-    rank: int = 4
+    rank: PositiveInt = 4
     """Of every LoRA."""
     feed_forward: bool = False
     """Whether the feed-forward layers are among the targets, beside attention."""
     unet: SettingsPath | None = None
     """The config.json of a diffusers U-Net; None is SDXL's."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def layout(self) -> LoRALayout:
         """Build the layout.
@@ -54,9 +58,10 @@ class LAESettings:
     """What the stores have to hold; None is whatever they hold."""
     diffusion_loss_check: DiffusionLossCheckSettings | None = None
     """Validation by the base model's diffusion loss; None is without."""
-    in_memory_gb: float = 8.0
+    in_memory_gb: NonNegativeFloat = 8.0
     """A split that takes no more is read once, a larger one batch by batch."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.training.evaluation.monitor == "teacher_recovery" and self.diffusion_loss_check is None:
             raise ValueError("evaluation.monitor is teacher_recovery, which needs the section `diffusion_loss_check`")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from difflora_core.autoencoder.model import LAE
 from difflora_core.config import EncoderNames
 from difflora_core.denoiser.config import CONFIGURATIONS, DiTConfig, MIFConfig, Mode, SamplingConfig
+from difflora_core.fields import PositiveFloat, PositiveInt, check_fields
 from difflora_core.lora.tokens import tokens_of
 from training.engine.settings import SettingsPath
 from training.people.diffusion_loss_check import DiffusionLossCheckSettings
@@ -47,18 +48,19 @@ class DiTSettings:
 
     name: str = "small"
     """One of `difflora_core.denoiser.config.CONFIGURATIONS`; the other fields replace its own."""
-    width: int | None = None
+    width: PositiveInt | None = None
     """Of the tokens inside."""
-    layers: int | None = None
+    layers: PositiveInt | None = None
     """Transformer blocks."""
-    heads: int | None = None
+    heads: PositiveInt | None = None
     """Of attention."""
-    head_width: int | None = None
+    head_width: PositiveInt | None = None
     """Of one head."""
-    mlp_ratio: float | None = None
+    mlp_ratio: PositiveFloat | None = None
     """Width inside the MLP over width of the tokens."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.name not in CONFIGURATIONS:
             raise ValueError(f"DiTs by name are {', '.join(CONFIGURATIONS)}, found {self.name!r}")
 
@@ -75,12 +77,15 @@ class MIFSettings:
 
     mode: Mode = "gate"
     """gate, mean, face or image."""
-    width: int | None = None
+    width: PositiveInt | None = None
     """Of the condition; None is the named DiT's own."""
-    face_width: int | None = None
+    face_width: PositiveInt | None = None
     """Of face embeddings; None is what the cache holds."""
-    image_width: int | None = None
+    image_width: PositiveInt | None = None
     """Of image embeddings; None is what the cache holds."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)

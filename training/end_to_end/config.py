@@ -1,8 +1,12 @@
 """How LAE, MIF and DiT are fine-tuned end to end."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Interval
 
 from difflora_core.denoiser.config import TIMESTEPS
+from difflora_core.fields import NonNegativeFloat, PositiveFloat, PositiveInt, Share, check_fields
 from training.engine.config import EvaluationConfig, TrainConfig
 
 EVALUATION = EvaluationConfig(interval=200, monitor="teacher_recovery")
@@ -11,16 +15,23 @@ LOOP = TrainConfig(steps=2000, learning_rate=3e-4, warmup=50, ema=0.98, unused_p
 
 @dataclass(frozen=True)
 class LAEFinetuning:
-    """Fine-tuning of the autoencoder."""
+    """Fine-tuning of the autoencoder.
+
+    Raises:
+        ValueError: A value is outside its range.
+    """
 
     loop: TrainConfig = LOOP
     """Steps, optimizer, processes."""
     evaluation: EvaluationConfig = EVALUATION
     """How often validation people are evaluated, and which weights are kept."""
-    people: int = 4
+    people: PositiveInt = 4
     """Per micro-batch."""
-    reconstruction_weight: float = 0.02
+    reconstruction_weight: NonNegativeFloat = 0.02
     """Of the weight-space loss, beside the diffusion loss with weight 1."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -34,32 +45,31 @@ class DenoiserFinetuning:
     1.36, 1.35 with these settings.
 
     Raises:
-        ValueError: A rollout has more steps than there are timesteps.
+        ValueError: A value is outside its range.
     """
 
     loop: TrainConfig = LOOP
     """Steps, optimizer, processes."""
     evaluation: EvaluationConfig = EVALUATION
     """How often validation people are evaluated, and which weights are kept."""
-    people: int = 4
+    people: PositiveInt = 4
     """People per micro-batch whose images the diffusion loss takes."""
-    batch: int = 32
+    batch: PositiveInt = 32
     """Teachers per micro-batch of the latent-space loss."""
-    latent_loss_weight: float = 0.005
+    latent_loss_weight: NonNegativeFloat = 0.005
     """Of the latent-space loss, beside the diffusion loss with weight 1."""
-    max_references: int = 6
+    max_references: PositiveInt = 6
     """A random number of images up to this one is averaged into the condition."""
-    embedding_noise: float = 0.25
+    embedding_noise: NonNegativeFloat = 0.25
     """Length of noise on the averaged embedding, relative to it."""
-    cfg_dropout: float = 0.1
+    cfg_dropout: Share = 0.1
     """Share of the latent-space loss's samples with the null condition."""
-    modality_dropout: float = 0.3
+    modality_dropout: Share = 0.3
     """Share of steps with only the face or only the image embedding, each in half of them."""
-    timestep_bias: float = 8.0
+    timestep_bias: PositiveFloat = 8.0
     """Of the latent-space loss, see `draw_timesteps`."""
-    max_rollout_steps: int = 50
+    max_rollout_steps: Annotated[int, Interval(ge=1, le=TIMESTEPS)] = 50
     """Most steps of the samplers whose latents are met in on-policy rollouts."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_rollout_steps <= TIMESTEPS:
-            raise ValueError(f"A sampler has 1 to {TIMESTEPS} steps, found max_rollout_steps {self.max_rollout_steps}.")
+        check_fields(self)

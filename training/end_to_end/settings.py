@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from difflora_core.fields import NonNegativeFloat, PositiveInt, check_fields
 from training.engine.settings import SettingsPath
 
 from .config import DenoiserFinetuning, LAEFinetuning
@@ -26,13 +27,13 @@ class FinetuneSettings:
     """Folder of the run."""
     embeddings: tuple[SettingsPath, ...] = ()
     """Caches of `python -m training embed`, for MIF and DiT."""
-    images_per_person: int = 1
+    images_per_person: PositiveInt = 1
     """In a step."""
-    validation_people: int = 16
+    validation_people: PositiveInt = 16
     """The first so many people of the validation split are evaluated."""
-    references: int = 3
+    references: PositiveInt = 3
     """Images of each validation person that are averaged."""
-    in_memory_gb: float = 8.0
+    in_memory_gb: NonNegativeFloat = 8.0
     """Teachers that take no more are read once, more of them batch by batch."""
     lae: LAEFinetuning = field(default_factory=LAEFinetuning)
     """Used if the network is an autoencoder."""
@@ -40,7 +41,6 @@ class FinetuneSettings:
     """Used if the network is a checkpoint."""
 
     def __post_init__(self) -> None:
-        if min(self.images_per_person, self.validation_people, self.references) < 1:
-            raise ValueError("images_per_person, validation_people and references are at least 1")
+        check_fields(self)
         if self.network.parent == self.output:
             raise ValueError(f"{self.output} holds the network itself: choose another output folder, nothing is lost")

@@ -5,10 +5,18 @@ Paths in a file are relative to the file's own folder. An unknown key is an erro
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Interval, MultipleOf
+
+from difflora_core.fields import Cosine, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, Share, check_fields
 from training.dreambooth.config import DreamBoothConfig
 from training.engine.settings import SettingsPath, read_settings
+
+ImageSize = Annotated[int, Interval(ge=64, le=4096), MultipleOf(8)]
+"""Pixels of a side; the autoencoder's latents are an eighth of it."""
+GuidanceScale = Annotated[float, Interval(ge=0, le=100)]
+Degrees = Annotated[float, Interval(ge=0, le=180)]
 
 
 @dataclass(frozen=True)
@@ -35,18 +43,21 @@ class CollectConfig:
     """With `datasets`, the column that holds the image."""
     person_column: str = ""
     """With `datasets`, the column that names the person; empty: each row is a person."""
-    min_face: int = 64
+    min_face: NonNegativeInt = 64
     """Pixels of a face's shorter side."""
-    same_person: float = 0.6
+    same_person: Cosine = 0.6
     """Cosine from which two entries are one person."""
     action: Literal["merge", "drop"] = "merge"
     """What happens to the second of two entries that are one person."""
-    same_image: float = 0.995
+    same_image: Cosine = 0.995
     """Cosine from which two images of a person count once."""
-    max_images: int = 16
+    max_images: NonNegativeInt = 16
     """Per person, 0 for all."""
-    max_people: int = 0
+    max_people: NonNegativeInt = 0
     """0 for all."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -57,98 +68,113 @@ class GenerateConfig:
     """Off: the collected images themselves are passed on."""
     file: SettingsPath = Path("photomaker-v1.bin")
     """PhotoMaker v1 in the official layout."""
-    images: int = 24
+    images: PositiveInt = 24
     """Per person."""
     prompts: SettingsPath | None = None
     """A file with a prompt per line; None for the project's own."""
     negative: SettingsPath | None = None
     """A file with the lines of the negative prompt; None for the project's own."""
-    size: int = 1024
+    size: ImageSize = 1024
     """Pixels of a side."""
-    steps: int = 30
+    steps: PositiveInt = 30
     """Of the sampler."""
-    guidance_scale: float = 5.0
+    guidance_scale: GuidanceScale = 5.0
     """Of classifier-free guidance."""
-    style_strength: int = 20
+    style_strength: Annotated[int, Interval(ge=0, le=100)] = 20
     """Percentage of steps before the identity is merged in (delayed merging)."""
-    references: int = 4
+    references: PositiveInt = 4
     """Images of the person that are fused into the identity."""
     lcm_lora: SettingsPath | None = None
     """An LCM-LoRA for few steps."""
-    batch: int = 4
+    batch: PositiveInt = 4
     """Images that are generated at once."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the noise, the same for all people."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class FilterConfig:
     """Stage filter: an image that fails one threshold is dropped."""
 
-    min_face: int = 128
+    min_face: NonNegativeInt = 128
     """Pixels of the face's shorter side."""
-    min_sharpness: float = 40.0
+    min_sharpness: NonNegativeFloat = 40.0
     """Variance of the Laplacian of the 112-pixel face crop, in gray levels of 0 to 255."""
-    min_similarity: float = 0.35
+    min_similarity: Cosine = 0.35
     """Cosine with the person's face embedding."""
-    max_yaw: float = 50.0
+    max_yaw: Degrees = 50.0
     """Degrees to either side, estimated from five landmarks."""
-    max_pitch: float = 40.0
+    max_pitch: Degrees = 40.0
     """Degrees up or down, estimated from five landmarks."""
-    same_image: float = 0.995
+    same_image: Cosine = 0.995
     """Cosine above which an image repeats another that is more similar to the person."""
-    min_images: int = 8
+    min_images: PositiveInt = 8
     """A person with fewer images left is dropped."""
     several_faces: bool = True
     """Whether an image with more than one face is dropped."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class PreprocessConfig:
     """Stage preprocess: latents and text embeddings."""
 
-    size: int = 1024
+    size: ImageSize = 1024
     """Pixels of the square training image."""
-    margin: float = 0.0
+    margin: NonNegativeFloat = 0.0
     """Of the crop around the face, in face sizes; 0 takes the image's center square."""
     class_word: str = "person"
     """Of captions."""
-    max_images: int = 0
+    max_images: NonNegativeInt = 0
     """Per person, those most similar to the person first; 0 for all."""
-    held_out: int = 2
+    held_out: NonNegativeInt = 2
     """Of these images are kept from training, for verify and validation; 0 for none."""
-    batch: int = 4
+    batch: PositiveInt = 4
     """Images that are encoded at once."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class PackConfig:
     """Stage pack: the store."""
 
-    validation: float = 0.03
+    validation: Share = 0.03
     """Share of people, chosen by a hash of the name."""
-    test: float = 0.03
+    test: Share = 0.03
     """Share of people, chosen by a hash of the name."""
     canonical: bool = False
     """Store the canonical form of every LoRA instead of the raw factors."""
-    people_per_shard: int = 64
+    people_per_shard: PositiveInt = 64
     """A shard is a file."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class VerifyConfig:
     """Stage verify: some teachers are tested in the base model."""
 
-    people: int = 8
+    people: PositiveInt = 8
     """How many teachers are tested."""
-    images: int = 4
+    images: PositiveInt = 4
     """Generated with each teacher, and without."""
-    steps: int = 30
+    steps: PositiveInt = 30
     """Of the sampler."""
-    guidance_scale: float = 5.0
+    guidance_scale: GuidanceScale = 5.0
     """Of classifier-free guidance."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the noise."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def test_names_in_a_checkpoint_of_the_first_version():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"kind": "rnn"}, "conv, token, flat or linear, found 'rnn'"),
+        ({"kind": "rnn"}, "found 'rnn', expected one of conv, token, flat, linear"),
         ({"groups": 2}, "groups must divide its tokens"),
         ({"kind": "token", "heads": 3}, "heads must divide"),
         ({"kind": "linear", "variational": True}, "Only the networks conv and token can be variational"),

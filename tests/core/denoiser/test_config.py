@@ -41,5 +41,5 @@ def test_types_that_do_not_fit_the_tokens_are_refused(wrong):
 
 
 def test_another_mode_is_refused():
-    with pytest.raises(ValueError, match="MIF's mode is one of gate, mean, face, image, found 'both'"):
+    with pytest.raises(ValueError, match="mode: found 'both', expected one of gate, mean, face, image"):
         MIFConfig(mode="both")

@@ -10,8 +10,8 @@ from .shapes import LOOP
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"objective": "guess"}, "objective is diffusion or regression, found 'guess'"),
-        ({"batch": 0}, "at least 1"),
+        ({"objective": "guess"}, "objective: found 'guess', expected one of diffusion, regression"),
+        ({"batch": 0}, "batch: found 0, expected an integer of at least 1"),
         ({"face_dropout": 0.8, "image_dropout": 0.3}, r"between 0 and 1 together, found \(0.8, 0.3\)"),
     ],
 )

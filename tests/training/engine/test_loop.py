@@ -17,7 +17,6 @@ import pytest
 import torch
 import torch._dynamo.utils
 
-from difflora_core import files as tensor_file
 from difflora_core.files import read_tensors
 from difflora_core.seeds import generator_for
 from training.engine import accelerator as engine_accelerator
@@ -184,12 +183,11 @@ def test_a_full_disk_leaves_the_state_before_it_whole(tmp_path, monkeypatch):
     train(two_process_run.network(), _line, two_process_run.CONFIG, tmp_path, "net", until=4)
     before = (tmp_path / "net.safetensors").read_bytes()
 
-    def full(tensors, path, metadata=None):
-        Path(path).write_bytes(b"half of it")
+    def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(tensor_file, "save_file", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="the disk is full, so the state of step 8 could not be written") as caught:
             train(two_process_run.network(), _line, two_process_run.CONFIG, tmp_path, "net")
     assert caught.value.errno == errno.ENOSPC
