@@ -24,9 +24,9 @@ from .fields import read_fields
 from .files import read_shapes
 from .images import KINDS, SUFFIXES
 from .library_logs import silence_library_logs
-from .lora.file_formats import DOWN
 from .lora.layout import LoRALayout
 from .lora.lora import METADATA_KEY
+from .lora.tensor_names import parse
 from .references import ReferenceImage
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -184,7 +184,7 @@ def describe_file(path: Path) -> list[str]:
         facts = ["LoRA autoencoder (LAE)", *_layout(layout), _lae(layout, config), *_tree(header["provenance"])]
     elif HEADER in metadata and METADATA_KEY not in metadata:
         facts = _checkpoint(path, metadata, shapes)
-    elif any(name.endswith(tuple(f".{suffix}" for suffix in DOWN)) for name in shapes):
+    elif any(parse(name).role == "down" for name in shapes):
         facts = _lora(shapes, metadata)
     else:
         raise ValueError(
@@ -223,7 +223,7 @@ def _lae(layout: LoRALayout, config: LAEConfig) -> str:
 
 
 def _lora(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> list[str]:
-    downs = {name: shape for name, shape in shapes.items() if name.endswith(tuple(f".{suffix}" for suffix in DOWN))}
+    downs = {name: shape for name, shape in shapes.items() if parse(name).role == "down"}
     ranks = sorted({shape[0] for shape in downs.values()})
     names = "kohya" if all(name.endswith("lora_down.weight") for name in downs) else "PEFT or diffusers"
     facts = [

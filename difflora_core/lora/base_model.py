@@ -4,11 +4,15 @@ Another base model is added by writing a class with this interface and naming it
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
+
+MAX_LAYERS = 8
+"""Most layers per block for which ldm's names of modules are tried."""
+_DOTTED = ("unet.", "", "base_model.model.", "base_model.model.unet.", "diffusion_model.")
 
 
 class BaseModel(Protocol):
@@ -41,8 +45,15 @@ class BaseModel(Protocol):
         """Return the module's key in PEFT files for diffusers, without the factor's suffix."""
         ...
 
-    def known_names(self, module: str) -> list[str]:
-        """List every key under which files have the module, without the factor's suffix."""
+    def name_tables(self, modules: Sequence[str]) -> Iterator[Mapping[str, str]]:
+        """Yield tables of the modules by every name that files have for them, without the tensor's suffix.
+
+        There are several where a name depends on the size of the network, the most common one first.
+        """
+        ...
+
+    def part(self, name: str) -> Literal["network", "text encoder"] | None:
+        """Return which part of the base model a file's name of a layer belongs to; None if it is neither."""
         ...
 
 
@@ -70,6 +81,14 @@ class SDXL:
     _block = re.compile(r"^(?P<block>.*\.transformer_blocks\.\d+)\.(?P<kind>.*)$")
     _numbered = re.compile(r"^(down_blocks|up_blocks)\.(\d+)\.attentions\.(\d+)\.")
     _stages = ("down_blocks", "mid_block", "up_blocks")
+    _text_encoder = re.compile(
+        r"^(lora_te\d*_|(base_model\.model\.)?(text_encoders?(_\d)?|text_model)\.|te\d?_|clip_[lg]\.|bundle_emb\.)"
+    )
+    _network = re.compile(
+        r"^(lora_unet_|lycoris_|(base_model\.model\.)?(unet\.)?|(model\.)?diffusion_model\.)"
+        r"((down|up|input|output)_blocks|mid_block|middle_block|conv_(in|out|norm_out)|time_embed(ding)?|add_embedding"
+        r"|label_emb|out)([._]|$)"
+    )
 
     def network(self, config: Mapping[str, Any] | None = None) -> nn.Module:
         """Build `diffusers.UNet2DConditionModel` on the meta device."""
@@ -102,21 +121,34 @@ class SDXL:
         """Return "unet.down_blocks.1.…"."""
         return f"unet.{module}"
 
-    def known_names(self, module: str) -> list[str]:
-        """List kohya's and PEFT's keys, with diffusers' names of modules and with those of single-file checkpoints."""
-        ldm = self.ldm_name(module)
-        dotted = [prefix + module for prefix in ("unet.", "", "base_model.model.", "base_model.model.unet.")]
-        return [_kohya(module), _kohya(ldm), *dotted, f"diffusion_model.{ldm}", f"diffusion_model.{module}"]
+    def name_tables(self, modules: Sequence[str]) -> Iterator[dict[str, str]]:
+        """Yield tables of kohya's, LyCORIS's, PEFT's and ldm's names, by the number of layers per block in ldm's."""
+        published = int(self.unet_config["layers_per_block"])
+        for layers in (published, *(number for number in range(1, MAX_LAYERS + 1) if number != published)):
+            yield {name: module for module in modules for name in self.known_names(module, layers)}
 
-    def ldm_name(self, module: str) -> str:
-        """Return the module's name in SDXL's single-file checkpoints: `input_blocks.4.1.…`."""
+    def known_names(self, module: str, layers_per_block: int) -> list[str]:
+        """List every key under which files have the module, without the tensor's suffix."""
+        ldm = self.ldm_name(module, layers_per_block)
+        dotted = [prefix + module for prefix in _DOTTED]
+        underscored = [f"lycoris_{module.replace('.', '_')}", _kohya(module), _kohya(ldm)]
+        return [*underscored, *dotted, f"diffusion_model.{ldm}", f"model.diffusion_model.{ldm}"]
+
+    def part(self, name: str) -> Literal["network", "text encoder"] | None:
+        """Tell by the name's beginning; embeddings that OneTrainer bundles with a LoRA are the text encoders'."""
+        if self._text_encoder.match(name):
+            return "text encoder"
+        return "network" if self._network.match(name) else None
+
+    def ldm_name(self, module: str, layers_per_block: int = 2) -> str:
+        """Return the module's name in single-file checkpoints, `input_blocks.4.1.…`; SDXL has two layers per block."""
         if module.startswith("mid_block.attentions.0."):
             return module.replace("mid_block.attentions.0.", "middle_block.1.", 1)
         match = self._numbered.match(module)
         if match is None:
             return module
         stage, block, layer = match[1], int(match[2]), int(match[3])
-        number = block * (int(self.unet_config["layers_per_block"]) + 1) + layer
+        number = block * (layers_per_block + 1) + layer
         prefix = f"input_blocks.{number + 1}.1." if stage == "down_blocks" else f"output_blocks.{number}.1."
         return prefix + module[match.end() :]
 

@@ -12,18 +12,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..files import read_tensors, write_tensors
-from .layout import Factors, LoRALayout, LoRAModule
+from ..files import write_tensors
+from .file_contents import read_contents
+from .layout import LoRALayout
 
 Format = Literal["kohya", "peft", "diffusers"]
 """Names of a LoRA file's tensors: kohya's (ComfyUI), or PEFT's, which diffusers reads and gives its name to."""
-
-# Suffixes in use: kohya; PEFT, as saved and as held by a live model; diffusers before PEFT
-DOWN = ("lora_down.weight", "lora_A.weight", "lora_A.default.weight", "lora.down.weight")
-UP = ("lora_up.weight", "lora_B.weight", "lora_B.default.weight", "lora.up.weight")
-SUFFIXES = {
-    suffix: role for role, suffixes in (("down", DOWN), ("up", UP), ("alpha", ("alpha",))) for suffix in suffixes
-}
 
 
 def read_lora(source: str | Path | Mapping[str, Tensor], layout: LoRALayout) -> Tensor:
@@ -31,77 +25,28 @@ def read_lora(source: str | Path | Mapping[str, Tensor], layout: LoRALayout) -> 
 
     Args:
         source: A file, or tensors by their names in any format.
-        layout: The layout that the LoRA has to fit.
+        layout: The layout that the LoRA has to fit, rank included, with nothing besides.
 
     Returns:
         (numel,) float32, alpha / rank folded into the up factors.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is something else, or a module or key does not fit the layout; the first is named.
+        ValueError: The LoRA has another rank or tensors of other layers or of text encoders, the first of which is
+            named; or see `read_contents`.
     """
-    tensors = source if isinstance(source, Mapping) else read_tensors(source)[0]
-    found = _by_module(tensors, layout)
-    flat = layout.flatten(
-        {module.name: _fold_alpha(module, found[module.name], layout.rank) for module in layout.modules}
-    )
-    if not flat.isfinite().all():
-        broken = next(
-            name for name, factors in layout.unflatten(flat).items() if not all(f.isfinite().all() for f in factors)
-        )
-        raise ValueError(f"The LoRA holds NaN or infinite values, first in {broken}.")
-    return flat
-
-
-def _by_module(tensors: Mapping[str, Tensor], layout: LoRALayout) -> dict[str, dict[str, Tensor]]:
-    """Sort tensors by module and role (down, up, alpha), and refuse what the layout lacks or has besides."""
-    found: dict[str, dict[str, Tensor]] = {name: {} for name in layout.names}
-    modules = {known: name for name in layout.names for known in layout.base.known_names(name)}
-    unknown = []
-    for key, tensor in tensors.items():
-        suffix = next((suffix for suffix in SUFFIXES if key.endswith(f".{suffix}")), None)
-        module = modules.get(key.removesuffix(f".{suffix}"))
-        if suffix is None or module is None:
-            unknown.append(key)
-            continue
-        if SUFFIXES[suffix] in found[module]:
-            raise ValueError(f"The LoRA holds {module} twice, the second time as {key}.")
-        found[module][SUFFIXES[suffix]] = tensor
-    missing = [name for name, parts in found.items() if not parts]
-    if len(missing) == len(layout.modules):
+    contents = read_contents(source, layout)
+    besides = [*contents.other_tensors, *contents.text_encoder]
+    if besides:
         raise ValueError(
-            f"No module of the layout is in the LoRA; its first key is {next(iter(tensors), 'none: it is empty')!r}."
+            f"The LoRA holds {len(besides)} tensors outside the {len(layout.modules)} modules of the layout "
+            f"({len(contents.other_layers)} other layers, {len(contents.text_encoder)} tensors of text encoders), "
+            f"first {besides[0]}."
         )
-    if missing:
-        raise ValueError(f"The LoRA lacks {len(missing)} of {len(layout.modules)} modules, first {missing[0]}.")
-    if unknown:
-        raise ValueError(
-            f"The LoRA holds {len(unknown)} tensors outside the {len(layout.modules)} modules of the layout, "
-            f"first {unknown[0]}."
-        )
-    return found
-
-
-def _fold_alpha(module: LoRAModule, parts: Mapping[str, Tensor], rank: int) -> Factors:
-    """Check one module's factors against its shapes and multiply the up factor by alpha / rank (1 without alpha)."""
-    for role in ("down", "up"):
-        if role not in parts:
-            other = "up" if role == "down" else "down"
-            raise ValueError(
-                f"The LoRA has {'an' if other == 'up' else 'a'} {other} factor but no {role} factor for {module.name}."
-            )
-    down, up = parts["down"].float(), parts["up"].float()
-    if down.ndim == 2 and up.ndim == 2 and down.shape[0] == up.shape[1] != rank:
-        raise ValueError(f"The LoRA has rank {down.shape[0]} in {module.name}, expected rank {rank}.")
-    for role, factor, expected in (("down", down, (rank, module.in_features)), ("up", up, (module.out_features, rank))):
-        if tuple(factor.shape) != expected:
-            raise ValueError(
-                f"The LoRA's {role} factor of {module.name} has shape {tuple(factor.shape)}, expected {expected}."
-            )
-    scale = parts["alpha"].float() / rank if "alpha" in parts else torch.tensor(1.0)
-    if scale.numel() != 1:
-        raise ValueError(f"alpha of {module.name} is one number, found a tensor of shape {tuple(scale.shape)}.")
-    return down, up * scale.reshape(())
+    for name, (down, _) in contents.factors.items():
+        if len(down) != layout.rank:
+            raise ValueError(f"The LoRA has rank {len(down)} in {name}, expected rank {layout.rank}.")
+    return layout.flatten(contents.factors)
 
 
 def lora_state_dict(flat: Tensor, layout: LoRALayout, format: Format = "kohya") -> dict[str, Tensor]:

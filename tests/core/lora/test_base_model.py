@@ -22,8 +22,32 @@ def test_names_of_sdxl():
     assert base.ldm_name("mid_block.attentions.0.proj_in") == "middle_block.1.proj_in"
     assert base.kohya_name(QUERY) == "lora_unet_down_blocks_2_attentions_1_transformer_blocks_3_attn2_to_q"
     assert base.peft_name(QUERY) == f"unet.{QUERY}"
-    assert {base.kohya_name(QUERY), base.peft_name(QUERY)} <= set(base.known_names(QUERY))
+    tables = list(base.name_tables([QUERY]))
+    assert all({base.kohya_name(QUERY), base.peft_name(QUERY)} <= table.keys() for table in tables)
+    assert f"diffusion_model.{base.ldm_name(QUERY)}" in tables[0]
     assert base.split(QUERY) == ("down_blocks.2.attentions.1.transformer_blocks.3", "attn2.to_q")
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("lora_unet_down_blocks_1_attentions_0_proj_in", "network"),
+        ("lora_unet_input_blocks_4_1_proj_in", "network"),
+        ("lycoris_conv_in", "network"),
+        ("unet.mid_block.attentions.0.proj_out", "network"),
+        ("base_model.model.up_blocks.0.resnets.0.conv1", "network"),
+        ("diffusion_model.out.2", "network"),
+        ("time_embedding.linear_1", "network"),
+        ("lora_te1_text_model_encoder_layers_0_mlp_fc1", "text encoder"),
+        ("text_encoder_2.text_model.encoder.layers.0.mlp.fc1", "text encoder"),
+        ("text_encoders.clip_l.transformer.text_model.encoder.layers.0.mlp.fc1", "text encoder"),
+        ("bundle_emb.anna", "text encoder"),
+        ("lora_unet_double_blocks_0_img_attn_proj", None),
+        ("id_encoder.visual_projection", None),
+    ],
+)
+def test_parts_of_the_base_model(name, part):
+    assert SDXL().part(name) == part
 
 
 class Tiny:
@@ -50,8 +74,11 @@ class Tiny:
     def peft_name(self, module: str) -> str:
         return f"tiny.{module}"
 
-    def known_names(self, module: str) -> list[str]:
-        return [self.kohya_name(module), self.peft_name(module)]
+    def name_tables(self, modules):
+        yield {name: module for module in modules for name in (self.kohya_name(module), self.peft_name(module))}
+
+    def part(self, name: str) -> None:
+        return None
 
 
 @pytest.mark.parametrize("form", ["kohya", "peft"])

@@ -1,7 +1,6 @@
 """PhotoMaker v1's official file: the identity encoder and a LoRA of the U-Net."""
 
 import pickle
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from difflora_core.files import describe_content, read_tensors, replacing
-from difflora_core.lora.file_formats import DOWN, read_lora
+from difflora_core.lora.file_formats import read_lora
 from difflora_core.lora.layout import LoRALayout
+from difflora_core.lora.tensor_names import parse
 
 from .identity_encoder import IdEncoder
 
 PARTS = ("id_encoder", "lora_weights")
-PROCESSOR = re.compile(r"^(.+)\.processor\.to_(q|k|v|out)_lora\.(down|up)\.weight$")
 
 
 @dataclass(frozen=True)
@@ -105,18 +104,12 @@ def read_unet_lora(lora: Mapping[str, Tensor], unet: nn.Module) -> tuple[LoRALay
     Raises:
         ValueError: It does not fit the U-Net.
     """
-    renamed = {}
-    for name, tensor in lora.items():
-        if match := PROCESSOR.match(name):
-            layer = "to_out.0" if match[2] == "out" else f"to_{match[2]}"
-            name = f"{match[1]}.{layer}.lora.{match[3]}.weight"
-        renamed[name] = tensor
-    down = next((tensor for name, tensor in renamed.items() if name.endswith(DOWN)), None)
+    down = next((tensor for name, tensor in lora.items() if parse(name).role == "down"), None)
     if down is None:
         raise ValueError(f"PhotoMaker's lora_weights hold no down factor; first {next(iter(lora), 'none')!r}")
     layout = LoRALayout.from_network(unet, down.shape[0])
     try:
-        return layout, read_lora(renamed, layout)
+        return layout, read_lora(lora, layout)
     except ValueError as error:
         raise ValueError(f"PhotoMaker's LoRA does not fit the base model's U-Net: {error}") from error
 

@@ -70,7 +70,9 @@ def test_ldm_names(tmp_path):
     state = {}
     for name, (down, up) in LAYOUT.unflatten(LORA).items():
         base = next(
-            known for known in LAYOUT.base.known_names(name) if re.match("lora_unet_(input|middle)_block", known)
+            known
+            for known, module in next(LAYOUT.base.name_tables(LAYOUT.names)).items()
+            if module == name and re.match("lora_unet_(input|middle)_block", known)
         )
         state |= {f"{base}.lora_down.weight": down, f"{base}.lora_up.weight": up}
     assert torch.equal(import_lora(write(tmp_path, state), LAYOUT).lora, LORA)
@@ -168,7 +170,7 @@ def _wider(state: dict) -> dict:
         ),
         (lambda s: s | {"lora_unet_proj_in.lora_up.weight": torch.zeros(2, 2)}, r"outside the 3 modules.*proj_in"),
         (lambda s: {k: t * float("nan") for k, t in s.items()}, "^The LoRA holds NaN or infinite values, first in"),
-        (lambda s: s | {"x.dora_scale": torch.zeros(2)}, "x.dora_scale belongs to another method"),
+        (lambda s: s | {"x.dora_scale": torch.zeros(2)}, "x.dora_scale belongs to DoRA, another method"),
         (lambda s: {"conv.weight": torch.zeros(3)}, r"No module of the layout.*conv\.weight"),
     ],
     ids=["width", "missing", "extra", "nan", "dora", "checkpoint"],

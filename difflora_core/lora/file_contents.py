@@ -1,0 +1,177 @@
+"""What a LoRA file holds: factors of the layout's modules at any rank, and every other tensor by what it belongs to."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..files import read_tensors
+from .layer_tensors import FACTORS, Layer, LayerScale, pair
+from .layout import Factors, LoRALayout, LoRAModule
+from .tensor_names import Role, TensorName, parse
+
+EXTRACT = (
+    "To get a LoRA of it: in ComfyUI apply it to its base model, subtract the base model (ModelMergeSubtract) and run "
+    "Extract and Save Lora."
+)
+MISFIT = "The LoRA is for another base model or for other layers. "
+OUTSIDE: tuple[Role, ...] = ("difference", "bias")
+"""What only layers outside the layout may have beside factors: it can be measured and left out."""
+NOT_OF_LINEAR: Mapping[Role, str] = {
+    "mid": "is the middle one of a convolution's three factors (LoCon)",
+    "bias": "changes a bias, which up · down cannot",
+    "difference": "is a whole difference of weights",
+}
+"""Why a tensor of a module in the layout is refused."""
+
+
+@dataclass(frozen=True)
+class LoRAContents:
+    """A LoRA file's tensors, sorted: nothing in it is passed over."""
+
+    factors: dict[str, Factors]
+    """By the layout's names: down (rank, in) and up (out, rank), float32, the scale folded into up; rank varies."""
+    rounding: float
+    """Largest machine epsilon of the factors' dtypes."""
+    other_layers: dict[str, Layer]
+    """Layers of the base model's network outside the layout, by the file's names."""
+    other_norm: float
+    """Σ ‖ΔW‖² of them, biases included."""
+    text_encoder: tuple[str, ...]
+    """Names of tensors of text encoders."""
+    metadata: Mapping[str, str]
+    """Of the file."""
+
+    @property
+    def other_tensors(self) -> list[str]:
+        """Names of the tensors of layers outside the layout."""
+        return [key for layer in self.other_layers.values() for key in layer.keys.values()]
+
+
+def read_contents(source: str | Path | Mapping[str, Tensor], layout: LoRALayout) -> LoRAContents:
+    """Read a LoRA of any naming and any ranks, in which nothing may be unknown.
+
+    Args:
+        source: A file, or tensors by their names; alphas may be plain numbers there.
+        layout: The modules that the LoRA has to have; its rank does not matter.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is something else; a module of the layout is missing, has another shape, or belongs to
+            another method than LoRA; a tensor is unknown; values are complex or not finite; PEFT's scale is not known.
+    """
+    path = None if isinstance(source, Mapping) else Path(source)
+    tensors, metadata = (source, {}) if isinstance(source, Mapping) else read_tensors(source)
+    names = {key: parse(key) for key in tensors}
+    _check_adapters(names.values())
+    table = _name_table(layout, {name.layer for name in names.values()})
+    layers: dict[str, Layer] = {}
+    others: dict[str, Layer] = {}
+    text, unknown = [], []
+    for key, tensor in tensors.items():
+        name, part = names[key], layout.base.part(key)
+        module = table.get(name.layer)
+        if part == "text encoder":
+            text.append(key)
+            continue
+        if name.method is not None:
+            raise ValueError(f"{key} belongs to {name.method}, another method than LoRA: not supported. {EXTRACT}")
+        if name.role == "unknown" or (module is None and part != "network"):
+            unknown.append(key)
+        elif module is None:
+            others.setdefault(name.layer, Layer(name.layer)).add(key, name.role, tensor)
+        elif name.role in NOT_OF_LINEAR:
+            raise ValueError(f"{key} {NOT_OF_LINEAR[name.role]}: not supported. {EXTRACT}")
+        else:
+            layers.setdefault(module, Layer(name.layer)).add(key, name.role, tensor)
+    _check_complete(layout, layers, others, text, unknown, next(iter(tensors), "none: it is empty"))
+    scale = LayerScale(layout, path, metadata)
+    factors = {module.name: _factors(module, layers[module.name], scale) for module in layout.modules}
+    dtypes = {layer.tensors[role].dtype for layer in layers.values() for role in FACTORS}
+    rounding = max(torch.finfo(dtype).eps for dtype in dtypes)
+    other_norm = sum(_squared_norm(layer, scale) for layer in others.values())
+    return LoRAContents(factors, rounding, others, other_norm, tuple(text), metadata)
+
+
+def _check_adapters(names: Iterable[TensorName]) -> None:
+    adapters = {name.adapter for name in names if name.role in FACTORS}
+    if len(adapters) > 1:
+        listed = ", ".join(sorted(adapter or "one without a name" for adapter in adapters))
+        raise ValueError(f"The LoRA holds several adapters of PEFT ({listed}), expected one: save each on its own.")
+
+
+def _name_table(layout: LoRALayout, found: set[str]) -> Mapping[str, str]:
+    """Return the table of names that knows most modules of the file, the first of equals."""
+    best: Mapping[str, str] = {}
+    most = -1
+    for table in layout.base.name_tables(layout.names):
+        known = len({table[name] for name in found if name in table})
+        if known > most:
+            best, most = table, known
+        if most == len(layout.names):
+            break
+    return best
+
+
+def _check_complete(
+    layout: LoRALayout,
+    layers: Mapping[str, Layer],
+    others: Mapping[str, Layer],
+    text: Sequence[str],
+    unknown: Sequence[str],
+    first: str,
+) -> None:
+    """Refuse a LoRA that lacks a module of the layout, or has what nobody knows."""
+    missing = [name for name in layout.names if name not in layers]
+    if text and not (layers or others or unknown):
+        raise ValueError(f"The LoRA changes text encoders only ({len(text)} tensors, first {text[0]}).")
+    if not layers:
+        raise ValueError(f"{MISFIT}No module of the layout is in it; its first key is {first!r}.")
+    if missing:
+        raise ValueError(f"{MISFIT}It lacks {len(missing)} of {len(layout.modules)} modules, first {missing[0]}.")
+    if unknown:
+        raise ValueError(
+            f"The LoRA holds {len(unknown)} unknown tensors outside the {len(layout.modules)} modules of the layout, "
+            f"first {unknown[0]}; none can be left out, since what they do is not known."
+        )
+
+
+def _factors(module: LoRAModule, layer: Layer, scale: LayerScale) -> Factors:
+    """Check one module's factors against its shapes and multiply the up factor by the scale."""
+    down, up = pair(layer, module.name)
+    fitting = [
+        factor.shape[axis]
+        for factor, axis, width in ((down, 0, module.in_features), (up, 1, module.out_features))
+        if factor.ndim == 2 and factor.shape[1 - axis] == width
+    ]
+    rank = fitting[0] if fitting else down.shape[0]
+    for role, factor, expected in (("down", down, (rank, module.in_features)), ("up", up, (module.out_features, rank))):
+        if tuple(factor.shape) != expected:
+            raise ValueError(
+                f"{MISFIT}The {role} factor of {module.name} has shape {tuple(factor.shape)}, expected {expected}."
+            )
+    if rank == 0:
+        raise ValueError(f"The LoRA has factors of rank 0 in {module.name}; the file is damaged.")
+    up = up * scale(layer, rank)
+    if not (down.isfinite().all() and up.isfinite().all()):
+        raise ValueError(f"The LoRA holds NaN or infinite values, first in {module.name}.")
+    return down, up
+
+
+def _squared_norm(layer: Layer, scale: LayerScale) -> float:
+    """Compute ‖ΔW‖² of a layer outside the layout: ‖BA‖² = Σ (BᵀB) ∘ (AAᵀ), convolutions as matrices."""
+    total = sum(float(layer.tensors[role].double().square().sum()) for role in OUTSIDE if role in layer.tensors)
+    if not {*FACTORS, "mid"} & layer.tensors.keys():
+        return total
+    down, up = (factor.double().flatten(1) for factor in pair(layer, layer.name))
+    ups, downs = up.mT @ up, down @ down.mT
+    mid = (
+        layer.tensors["mid"].double().flatten(2) if "mid" in layer.tensors else torch.eye(len(down)).to(down)[..., None]
+    )
+    try:
+        square = torch.einsum("abk,ac,cdk,bd->", mid, ups, mid, downs)
+    except RuntimeError as error:
+        raise ValueError(f"The factors of {layer.name} do not fit one another; the file is damaged.") from error
+    return total + float(scale(layer, len(down))) ** 2 * float(square)
