@@ -1,24 +1,25 @@
-"""Fields of configuration dataclasses: ranges declared beside each field, checked wherever the values come from.
+"""Fields of configuration dataclasses: ranges and choices stand beside each field, and are checked in one place.
 
     @dataclass(frozen=True)
     class Config:
         steps: PositiveInt = 20
 
         def __post_init__(self) -> None:
-            check_ranges(self)
+            check_fields(self)
 
 The annotations are `annotated_types`', which pydantic reads as well. NaN and infinity are outside every range.
 """
 
+import json
 import math
 import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from functools import cache
 from numbers import Integral, Real
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge, Gt, Interval, Le, Lt
+from annotated_types import Ge, Gt, Interval, Le, Lt, MultipleOf
 
 PositiveInt = Annotated[int, Ge(1)]
 NonNegativeInt = Annotated[int, Ge(0)]
@@ -30,33 +31,41 @@ Cosine = Annotated[float, Interval(ge=-1, le=1)]
 Seed = Annotated[int, Interval(ge=0, lt=2**63)]
 """What `torch.Generator.manual_seed` takes."""
 
-Bound = Ge | Gt | Le | Lt
+MAX_TEXT = 60
+"""Characters of a value that an error shows."""
+
+Bound = Ge | Gt | Le | Lt | MultipleOf
 _BOUNDS = {
     Ge: ("ge", operator.ge, "of at least"),
     Gt: ("gt", operator.gt, "above"),
     Le: ("le", operator.le, "of at most"),
     Lt: ("lt", operator.lt, "below"),
+    MultipleOf: ("multiple_of", lambda value, factor: value % factor == 0, "divisible by"),
 }
 """Kind of bound → the name of its limit, the comparison with it, and words."""
 
 
-def check_ranges(settings: Any) -> None:
-    """Check every number of a dataclass against its annotation.
+def check_fields(settings: Any) -> None:
+    """Check every number and every choice of a dataclass against its annotation.
 
     Args:
         settings: An instance of a dataclass. Fields that are None are not checked.
 
     Raises:
-        ValueError: A number is of another kind, not finite, or outside its range; the message names the field, what
-            was found and what was expected.
+        ValueError: A number is of another kind, not finite, or outside its range, or a value is not among the choices
+            of a `Literal`; the message names the field, what was found and what was expected.
     """
+    for name, choices in choice_fields(type(settings)).items():
+        value = getattr(settings, name)
+        if value is not None and value not in choices:
+            raise ValueError(f"{name}: found {value!r}, expected one of {', '.join(map(str, choices))}")
     for name, (kind, bounds) in number_fields(type(settings)).items():
         value = getattr(settings, name)
         if value is None:
             continue
         right_kind = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
         if not right_kind or not math.isfinite(value) or not all(_within(value, bound) for bound in bounds):
-            raise ValueError(f"{name} is {value!r}, expected {describe(kind, bounds)}")
+            raise ValueError(f"{name}: found {value!r}, expected {describe(kind, bounds)}")
 
 
 @cache
@@ -70,6 +79,13 @@ def number_fields(settings: type[Any]) -> dict[str, tuple[type, tuple[Bound, ...
     return found
 
 
+@cache
+def choice_fields(settings: type[Any]) -> dict[str, tuple[Any, ...]]:
+    """Return the choices of every field of a dataclass that is a `Literal`."""
+    hints = get_type_hints(settings)
+    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
+
+
 def describe(kind: type, bounds: tuple[Bound, ...]) -> str:
     """Describe a range in words: "an integer of at least 1"."""
     noun = "an integer" if kind is int else "a finite number"
@@ -77,7 +93,7 @@ def describe(kind: type, bounds: tuple[Bound, ...]) -> str:
     return f"{noun} {' and '.join(parts)}".strip()
 
 
-def read_fields(section: type[Any], values: Mapping[str, Any], name: str) -> Any:
+def read_fields(section: type[Any], values: Any, name: str) -> Any:
     """Make a configuration dataclass from the values of its fields, as a file's header has them.
 
     Args:
@@ -88,6 +104,8 @@ def read_fields(section: type[Any], values: Mapping[str, Any], name: str) -> Any
     Raises:
         ValueError: There is a field that this version doesn't have, or an impossible value.
     """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"the {name} configuration is {shorten(values)}, expected an object")
     unknown = values.keys() - {entry.name for entry in fields(section)}
     if unknown:
         raise ValueError(
@@ -120,3 +138,31 @@ def _bounds(entry: Any) -> Iterator[Bound]:
 def _within(value: Any, bound: Bound) -> bool:
     name, compare, _ = _BOUNDS[type(bound)]
     return bool(compare(value, getattr(bound, name)))
+
+
+def read_json(text: str, what: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        text: The JSON.
+        what: What errors call it.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{what} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is {shorten(value)}, expected a JSON object")
+    return value
+
+
+def shorten(value: Any) -> str:
+    """Show a value in a message, cut off where it is long."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deep, or an integer of too many digits
+        return f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
