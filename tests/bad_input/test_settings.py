@@ -114,8 +114,8 @@ CASES = [
     ("lae", "training: {batch: true}", "training.batch", "valid integer, found True"),
     ("lae", "training: {batch: null}", "training.batch", "valid integer, found None"),
     ("lae", "training: 3", "training", "should be an object, found 3"),
-    ("lae", "stores: store", "stores", "duplicate key"),
-    ("difflora", "embeddings: [c]", "embeddings", "duplicate key"),
+    ("lae", "stores: store", "stores", "in line 1 and again in line 3"),
+    ("difflora", "embeddings: [c]", "embeddings", "in line 5 and again in line 6"),
     ("dataset", "generate: {enabled: 1}", "generate.enabled", "valid boolean, found 1"),
     ("dataset", "generate: {enabled: yes}", "generate.enabled", "valid boolean, found 'yes'"),
     # Unknown and missing
@@ -130,8 +130,8 @@ CASES = [
     ("lae", "diffusion_loss_check: {dataset: d.yaml, every: 0}", "diffusion_loss_check.every", AT_LEAST_1),
     ("lae", "diffusion_loss_check: {}", "diffusion_loss_check.dataset", "is missing"),
     # YAML
-    ("lae", "output: elsewhere", "", 'found duplicate key "output"'),
-    ("lae", "training: {batch: 3, batch: 4}", "", 'found duplicate key "batch"'),
+    ("lae", "output: elsewhere", "", "the key 'output' stands in line 2 and again in line 3"),
+    ("lae", "training: {batch: 3, batch: 4}", "", "the key 'batch' stands in line 3 and again in line 3"),
     ("lae", "training: {batch: 3", "", "is not valid YAML"),
     ("lae", "a: b: c", "", "is not valid YAML"),
     ("lae", "lae: !!python/object/apply:os.system ['true']", "", "is not valid YAML"),

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from pydantic import AfterValidator, ConfigDict, ValidationError, ValidationInfo, create_model
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
 T = TypeVar("T")
@@ -45,6 +46,8 @@ def read_settings(kind: type[T], path: str | Path) -> T:
         raise FileNotFoundError(f"there is no configuration file {path}")
     try:
         values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except DuplicateKeyError as error:
+        raise ValueError(f"{path}: {_duplicate_key(error, path.read_text(encoding='utf-8'))}") from error
     except (YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
@@ -72,6 +75,14 @@ def _first_error(kind: type, error: ValidationError) -> str:
     if first["type"] == "value_error":
         return f"{where}: {first['ctx']['error']}" if where else str(first["ctx"]["error"])
     return f"{where}: {first['msg']}, found {found!r}"
+
+
+def _duplicate_key(error: DuplicateKeyError, text: str) -> str:
+    """Both lines in which a key stands."""
+    key = error.problem.split('"')[1]
+    mapping, second = error.context_mark.line, error.problem_mark.line
+    first = next(number for number, line in enumerate(text.splitlines()) if number >= mapping and key in line)
+    return f"the key {key!r} stands in line {first + 1} and again in line {second + 1}: keep one of them"
 
 
 def _field_names(kind: Any, location: Sequence[str | int]) -> set[str]:

@@ -67,7 +67,7 @@ def test_lists_of_paths_are_relative_to_the_file(tmp_path):
         ("inner: {speed: 1}", "inner.speed: unknown setting 'speed'; there are precision, rate"),
         ("maybe: {speed: 1}", "maybe.speed: unknown setting 'speed'; there are precision, rate"),
         ("nothing: 1", "nothing: unknown setting 'nothing'; there are folders, inner, maybe, patience, weights"),
-        ("patience: 1\npatience: 2", 'found duplicate key "patience"'),
+        ("patience: 1\npatience: 2", "the key 'patience' stands in line 1 and again in line 2: keep one of them"),
         ("inner: {rate: -1}", "inner: rate is above 0, found -1"),
         ("- patience", "holds a list, expected settings by name"),
     ],
