@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -57,20 +58,24 @@ def _unet_layout(config: str, rank: int, feed_forward: bool) -> LoRALayout:
     return LoRALayout.from_config(json.loads(config), rank, feed_forward)
 
 
-def folder_fingerprint(folder: Path) -> dict[str, str]:
-    """Return the folder's name and a hash of samples of its U-Net's weights, by which fine-tuned models differ.
+def folder_fingerprint(folder: Path, networks: Sequence[str] = ("unet",)) -> dict[str, str]:
+    """Return the folder's name and for each network a hash of samples of its weights: fine-tuned models differ by it.
 
     The hash takes the size and 16 blocks of 64 KiB of every weight file: all of SDXL's 5 GB would take long.
     """
+    return {"name": folder.name, **{network: _sample_hash(folder / network) for network in networks}}
+
+
+def _sample_hash(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted((folder / "unet").glob("*.safetensors")):
+    for path in sorted(folder.glob("*.safetensors")):
         size = path.stat().st_size
         digest.update(size.to_bytes(8, "big"))
         with path.open("rb") as file:
             for block in range(HASHED_BLOCKS):
                 file.seek(size * block // HASHED_BLOCKS)
                 digest.update(file.read(BLOCK_BYTES))
-    return {"name": folder.name, "unet": digest.hexdigest()[:16]}
+    return digest.hexdigest()[:16]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ A stage like those of the dataset pipeline, resumed in the same way: one file an
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,15 +19,18 @@ from difflora_core.images import read_image
 from difflora_core.library_logs import silence_library_logs
 from training.engine.settings import read_settings
 from training.lora_dataset.config import DatasetConfig, load_config
+from training.lora_dataset.fingerprints import Fingerprint, hash_face_models, hash_file, hash_files, hash_value
 from training.lora_dataset.images.faces import largest_face, open_faces
 from training.lora_dataset.manifest import Manifest, Record
-from training.lora_dataset.stage import Worker, run_stage
+from training.lora_dataset.stage import Stage, Worker, done_before
+from training.lora_dataset.stage_run import run_stage
+from training.lora_dataset.workspace_lock import workspace_lock
 from training.people.embeddings import ImageEmbeddings, write_embeddings
 
 from .settings import DiffLoRASettings
 
 
-class Embed:
+class Embed(Stage):
     """The stage. An item is a person."""
 
     gpu = True
@@ -43,21 +46,32 @@ class Embed:
         self.name = f"embeddings/{encoders.face}+{encoders.image}"
 
     def items(self, config: DatasetConfig) -> Sequence[str]:
-        """List the people whom the filter kept. A person whose images have changed is embedded again.
+        """List the people whom the filter kept.
 
         Raises:
             ValueError: The filter kept nobody.
         """
+        return done_before(config, "filter")
+
+    def fingerprints(self, config: DatasetConfig) -> Callable[[str], Fingerprint]:
+        """Of a person: the kept images and the encoders' files."""
+        filtered = Manifest(config.stage("filter"))
+        encoder = sorted(path for path in self.image_encoder.glob("*") if path.is_file())
+        common = {"face models": hash_face_models(config.faces), "image encoder": hash_files(encoder)}
+
+        def fingerprint(item: str) -> Fingerprint:
+            record = filtered.read(item)
+            files = kept_files(record) if record else []
+            return {"images": hash_value([[file, hash_file(config.workspace / file)] for file in files]), **common}
+
+        return fingerprint
+
+    def begin(self, config: DatasetConfig) -> None:
+        """Mark people as failed whose file somebody has deleted: they are embedded again."""
         manifest = Manifest(config.stage(self.name))
-        people = {r.item: kept_files(r) for r in Manifest(config.stage("filter")).records() if r.status == "done"}
-        if not people:
-            raise ValueError(f"{config.stage('filter')} has kept nobody: run the stage `filter` first")
-        for person, files in people.items():
-            record = manifest.read(person)
-            whole = record and (record.status != "done" or (config.stage(self.name) / f"{person}.safetensors").exists())
-            if record is not None and (record.facts.get("files") != files or not whole):
-                manifest.write(replace(record, status="failed", reason="the person's images or file have changed"))
-        return sorted(people)
+        for record in list(manifest.records()):
+            if record.status == "done" and not (manifest.folder / f"{record.item}.safetensors").exists():
+                manifest.write(replace(record, status="failed", reason="the person's file is missing"))
 
     def worker(self, config: DatasetConfig, device: str) -> Worker:
         """Load both encoders.
@@ -93,9 +107,6 @@ class Embed:
 
         return work
 
-    def finish(self, config: DatasetConfig) -> None:
-        """Do nothing: people don't depend on each other."""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -130,7 +141,8 @@ def embed_people(config: DatasetConfig, image_encoder: Path, device: str = "cpu"
     Raises:
         RuntimeError: Some people failed.
     """
-    run_stage(Embed(image_encoder, encoders_of(config, image_encoder)), config, device)
+    with workspace_lock(config.workspace):
+        run_stage(Embed(image_encoder, encoders_of(config, image_encoder)), config, device)
     folder = embeddings_folder(config, image_encoder)
     failed = [record for record in Manifest(folder).records() if record.status == "failed"]
     if failed:

@@ -4,7 +4,8 @@
 
 Every stage reads what the stage before it left in the workspace, and processes one item (a person, or a group of people
 that are trained together) after another. An item's record is written last: a killed stage loses the item in progress
-and nothing else. `python -m training dataset <stage> --config FILE` runs them.
+and nothing else. A record keeps a fingerprint of what its item was made from: a second run makes again what would
+now be another. `python -m training dataset <stage> --config FILE` runs them.
 
 command: the command line
 config: the settings of all stages
@@ -12,7 +13,10 @@ configured_base: the base model that the settings name
 cost: what a run will take
 manifest: what a stage has done
 item_names: item names that are safe as file names
-stage: what a stage is, and how one process runs it
+fingerprints: what a result depends on
+stage: what a stage is, and how one item is processed
+stage_run: running a stage: what it still has to do, a record for every item
+workspace_lock: one workspace, one writer
 stage_registry: the stages by name
 cluster: a stage on many workers
 images: image sources and face measurements

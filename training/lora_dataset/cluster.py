@@ -5,14 +5,19 @@ whose record is written is never processed again. On one machine without `--ray`
 """
 
 import os
+import socket
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from .config import DatasetConfig
 from .manifest import Record
-from .stage import Stage, attempt, collect_records, unsettled_items
+from .stage import Stage, attempt, stopping_when_full
+from .stage_run import begin_work, collect_records
 
+CONNECT_SECONDS = 10.0
+"""How long an address has to answer."""
 RETRIES = 3
 """How often an item is tried again after its worker died; then it is recorded as failed."""
 
@@ -26,12 +31,15 @@ def connect(address: str | None, workers: int) -> Any:
 
     Raises:
         ImportError: Ray is not installed.
+        ConnectionError: There is no cluster.
     """
     try:
         import ray
     except ImportError as error:
         raise ImportError(f"{error}. Several workers need Ray: python -m pip install ray (extra `cluster`)") from error
     if not ray.is_initialized():
+        if address not in (None, "auto", "local"):
+            _check_answer(address)
         # Every machine needs this code and the workspace at the same paths, for instance on a shared disk
         paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
         local = {} if address else {"include_dashboard": False, "num_cpus": workers}
@@ -39,17 +47,51 @@ def connect(address: str | None, workers: int) -> Any:
     return ray
 
 
-def run_on_cluster(stage: Stage, config: DatasetConfig, workers: int, address: str | None = None) -> None:
-    """Process a stage's unsettled items on several workers."""
+def _check_answer(address: str) -> None:
+    """Check that something answers at a cluster's address; Ray itself would try for minutes.
+
+    Raises:
+        ConnectionError: Nothing does, or the address is of another form.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdigit():
+        raise ConnectionError(
+            f"--ray {address}: expected HOST:PORT, ray://HOST:PORT, or nothing for this machine's own"
+        )
+    outcome: list[OSError | None] = []
+
+    def try_it() -> None:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+            outcome.append(None)
+        except (OSError, OverflowError, UnicodeError) as error:
+            outcome.append(error if isinstance(error, OSError) else OSError(str(error)))
+
+    thread = threading.Thread(target=try_it, daemon=True)  # asking for the host's address knows no time limit
+    thread.start()
+    thread.join(CONNECT_SECONDS)
+    if outcome != [None]:
+        reason = outcome[0] if outcome else f"no answer in {CONNECT_SECONDS:.0f} seconds"
+        raise ConnectionError(
+            f"--ray {address}: there is no Ray cluster ({reason}): check the address with `ray status` on its head node"
+        )
+
+
+def run_on_cluster(
+    stage: Stage, config: DatasetConfig, workers: int, address: str | None = None, keep: bool = False
+) -> int:
+    """Process on several workers what a stage has not done; arguments and result as of `run_stage`."""
     ray = connect(address, workers)
-    left = unsettled_items(stage, config)
+    left, failed = begin_work(stage, config, keep), 0
     if left:
         pool = WorkerPool(ray, stage, config, min(workers, len(left)))
         try:
-            collect_records(stage, config, left, pool.records(left))
+            failed = collect_records(stage, config, left, pool.records(list(left)))
         finally:
             pool.close()
-    stage.finish(config)
+    with stopping_when_full():
+        stage.finish(config)
+    return failed
 
 
 class WorkerPool:

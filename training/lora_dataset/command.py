@@ -1,15 +1,19 @@
 """`python -m training dataset`: run stages, print their progress or what they will cost."""
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 from difflora_core.library_logs import silence_library_logs
 
 from .cluster import run_on_cluster
 from .config import DatasetConfig, load_config
-from .manifest import Manifest
-from .stage import run_stage
+from .manifest import Manifest, Status
+from .stage import Stage
 from .stage_registry import ORDER, load_stage
+from .stage_run import compare, run_stage
+from .workspace_lock import workspace_lock
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="use a Ray cluster (without an address: the one this machine belongs to)",
     )
     parser.add_argument("--workers", type=int, default=0, help="default: one for each GPU, else one")
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="keep what was made from other inputs or with other settings than now; it is only listed",
+    )
     files = parser.add_argument_group("import", "bring existing LoRA files into the same store")
     files.add_argument("--from", type=Path, dest="folder", metavar="FOLDER", help="searched with its subfolders")
     files.add_argument(
@@ -41,55 +50,126 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Raises:
+        RuntimeError: Items failed, or another process writes to the workspace.
+    """
     silence_library_logs()
     config = load_config(arguments.config)
     names = ORDER if arguments.stage in ("all", "status") else (arguments.stage,)
-    if arguments.stage == "import":
-        import_files(arguments, config)
-    elif arguments.stage == "status":
+    if arguments.stage == "status":
         for name in names:
-            print(status(name, config))
-    elif arguments.dry_run:
+            print(status(load_stage(name), config))
+    elif arguments.dry_run and arguments.stage != "import":
         from .cost import estimate
 
         print(estimate(config, names))
     else:
-        for name in names:
-            run_one_stage(name, config, arguments.ray, arguments.workers)
-            print(status(name, config))
+        with workspace_lock(config.workspace):
+            if arguments.stage == "import":
+                failed = import_files(arguments, config)
+            else:
+                failed = run_stages(names, config, arguments)
+        _report_failures(config, failed)
 
 
-def import_files(arguments: argparse.Namespace, config: DatasetConfig) -> None:
-    """Import a folder of LoRA files and pack them."""
+def run_stages(names: Sequence[str], config: DatasetConfig, arguments: argparse.Namespace) -> dict[str, int]:
+    """Run stages in order.
+
+    Returns:
+        How many items of each failed.
+
+    Raises:
+        RuntimeError: All items of a stage failed: there is nothing for those that follow.
+    """
+    failed = {}
+    for name in names:
+        failed[name] = run_one_stage(name, config, arguments)
+        print(status(load_stage(name), config))
+        if failed[name]:
+            _check_some_are_done(name, config)
+    return failed
+
+
+def import_files(arguments: argparse.Namespace, config: DatasetConfig) -> dict[str, int]:
+    """Import a folder of LoRA files and pack them; how many failed in each of the two stages.
+
+    Raises:
+        ValueError: No folder is given.
+        RuntimeError: No file could be imported.
+    """
     from training.lora_dataset.stages.import_loras import ImportLoRAs
 
     if arguments.folder is None:
         raise ValueError("import needs --from FOLDER, where the LoRA files are")
-    names = ("approximate", "leave_out_text_encoder", "leave_out_other_layers", "aligned")
-    run_stage(ImportLoRAs(arguments.folder, **{name: getattr(arguments, name) for name in names}), config)
-    run_stage(load_stage("pack"), config)
-    for name in ("import", "pack"):
-        print(status(name, config))
+    names = ("approximate", "leave_out_text_encoder", "leave_out_other_layers", "aligned", "keep")
+    stages = ImportLoRAs(arguments.folder, **{name: getattr(arguments, name) for name in names}), load_stage("pack")
+    failed = {}
+    for stage in stages:
+        failed[stage.name] = run_stage(stage, config, keep=arguments.keep)
+        print(status(stage, config))
+        if failed[stage.name]:
+            _check_some_are_done(stage.name, config)
+    return failed
 
 
-def run_one_stage(name: str, config: DatasetConfig, address: str | None, workers: int) -> None:
-    """Run one stage: in this process, on all GPUs of this machine, or on a cluster."""
+def run_one_stage(name: str, config: DatasetConfig, arguments: argparse.Namespace) -> int:
+    """Run one stage, in this process, on all GPUs of this machine, or on a cluster; how many items failed."""
     import torch
 
     stage = load_stage(name)
     gpus = torch.cuda.device_count()
-    workers = workers or (gpus if stage.gpu else 0) or 1
-    if address is not None or workers > 1:
-        run_on_cluster(stage, config, workers, address)
-    else:
-        run_stage(stage, config, "cuda" if gpus and stage.gpu else "cpu")
+    workers = arguments.workers or (gpus if stage.gpu else 0) or 1
+    if arguments.ray is not None or workers > 1:
+        return run_on_cluster(stage, config, workers, arguments.ray, arguments.keep)
+    return run_stage(stage, config, "cuda" if gpus and stage.gpu else "cpu", arguments.keep)
 
 
-def status(name: str, config: DatasetConfig) -> str:
-    """Return how many items of a stage are done, dropped and failed, and the first failure."""
+def _check_some_are_done(name: str, config: DatasetConfig) -> None:
     records = list(Manifest(config.stage(name)).records())
-    count = {kind: sum(record.status == kind for record in records) for kind in ("done", "dropped", "failed")}
-    line = f"{name:11s}" + "  ".join(f"{number} {kind}" for kind, number in count.items())
+    failed = [record for record in records if record.status == "failed"]
+    if failed and not any(record.status == "done" for record in records):
+        before = ORDER[ORDER.index(name) - 1] if name in ORDER[1:] else None
+        source = f"what the stage `{before}` before it made" if before else "what it reads"
+        raise RuntimeError(
+            f"the stage `{name}` has nothing done: all {len(failed)} items that it tried failed, first "
+            f"{failed[0].item}: {failed[0].reason}. Check its settings and {source}"
+        )
+
+
+def _report_failures(config: DatasetConfig, failed: Mapping[str, int]) -> None:
+    if total := sum(failed.values()):
+        counts = ", ".join(f"{count} in {name}" for name, count in failed.items() if count)
+        raise RuntimeError(
+            f"{total} items failed ({counts}); everything else is done. The records in {config.workspace} have the "
+            "reasons; the same command tries these items again"
+        )
+
+
+def status(stage: Stage, config: DatasetConfig) -> str:
+    """Return how many items of a stage are done, dropped, failed, gone and stale, what differs, the first failure."""
+    records = list(Manifest(config.stage(stage.name)).records())
+    count = {kind: sum(record.status == kind for record in records) for kind in get_args(Status)}
+    if not count["gone"]:
+        del count["gone"]
+    line = f"{stage.name:11s}" + "  ".join(f"{number} {kind}" for kind, number in count.items())
+    if records and stage.name != "import":  # which folder it came from is not known
+        line += _stale(stage, config)
     failed = next((record for record in records if record.status == "failed"), None)
     return line + (f"\n    {failed.item}: {failed.reason}" if failed else "")
+
+
+def _stale(stage: Stage, config: DatasetConfig) -> str:
+    """What a run would now make again, or keep although its inputs are not there."""
+    try:
+        work = compare(stage, config)
+    except (OSError, ValueError) as error:
+        return f"\n    its items cannot be compared with what they were made from: {error}"
+    line = f"  {len(work.stale)} stale" + (f": {work.describe_changes()}" if work.stale else "")
+    if work.unknown:
+        item, reason = next(iter(work.unknown.items()))
+        line += f"\n    {len(work.unknown)} cannot be compared, their inputs are not there: {item}: {reason}"
+    if work.gone:
+        line += f"\n    {len(work.gone)} are not in the stage before any more, first {work.gone[0].item}"
+    return line

@@ -6,6 +6,7 @@ from training.base_model.sdxl import SDXLBase
 from training.base_model.sdxl_folder import folder_fingerprint, folder_layout
 
 from .config import DatasetConfig
+from .fingerprints import hash_value
 
 
 def open_configured_base(config: DatasetConfig, device: str) -> BaseModel:
@@ -30,3 +31,9 @@ def configured_layout(config: DatasetConfig) -> LoRALayout:
 def configured_fingerprint(config: DatasetConfig) -> dict[str, str]:
     """Return the base model's name and a hash by which fine-tuned models differ."""
     return folder_fingerprint(config.base)
+
+
+def hash_base(config: DatasetConfig, *networks: str) -> str:
+    """Hash samples of the weights of some of the base model's networks, named as their folders."""
+    found = folder_fingerprint(config.base, networks)
+    return hash_value([found[network] for network in networks])

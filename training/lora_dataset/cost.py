@@ -16,8 +16,8 @@ from training.engine.format import format_bytes
 from .config import DatasetConfig
 from .configured_base import open_configured_base
 from .manifest import Manifest
-from .stage import unsettled_items
 from .stage_registry import load_stage
+from .stage_run import compare
 
 MEASURED_STEPS = 3
 BYTES_PER_PIXEL = 1.5
@@ -100,10 +100,18 @@ def estimate(config: DatasetConfig, names: Sequence[str]) -> str:
     people = len(Manifest(config.stage("collect")).done()) or len(load_stage("collect").items(config))
     lines = [f"{people} people, measured on {device}:"]
     for name in names:
-        begun = (config.workspace / name).exists()
-        items = len(unsettled_items(load_stage(name), config)) if begun else None
-        lines.append(f"  {name:11s}" + _stage_cost(name, config, items, people, measured))
+        lines.append(f"  {name:11s}" + _stage_cost(name, config, _count_pending(name, config), people, measured))
     return "\n".join(lines)
+
+
+def _count_pending(name: str, config: DatasetConfig) -> int | None:
+    """How many items a stage would process; None before its first run, and where the stage before has nobody."""
+    if not config.stage(name).exists():
+        return None
+    try:
+        return len(compare(load_stage(name), config).pending)
+    except (ValueError, FileNotFoundError):
+        return None
 
 
 def _stage_cost(name: str, config: DatasetConfig, items: int | None, people: int, measured: Measurement) -> str:

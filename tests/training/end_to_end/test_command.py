@@ -28,7 +28,7 @@ from training.engine.config import TrainConfig
 from training.engine.settings import read_settings
 from training.lora_dataset.config import load_config
 from training.lora_dataset.manifest import Manifest, Record
-from training.lora_dataset.stage import run_stage
+from training.lora_dataset.stage_run import run_stage
 from training.lora_dataset.stages.preprocess import PREPROCESS
 from training.people.embeddings import ImageEmbeddings, write_embeddings
 from training.store.lora_store import LoRAStore

@@ -24,7 +24,7 @@ from training.lora_dataset.config import DatasetConfig, PreprocessConfig
 from training.lora_dataset.manifest import Manifest, Record
 from training.lora_dataset.photomaker.photomaker_file import official_lora_names, write_photomaker
 from training.lora_dataset.photomaker.pipeline import PhotoMakerPipeline
-from training.lora_dataset.stage import run_stage
+from training.lora_dataset.stage_run import run_stage
 from training.lora_dataset.stages.preprocess import PREPROCESS
 
 PEOPLE = ("anna", "bert")

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,15 +13,16 @@ import pytest
 
 from training.lora_dataset.cluster import RETRIES, run_on_cluster
 from training.lora_dataset.config import DatasetConfig
+from training.lora_dataset.fingerprints import Fingerprint
 from training.lora_dataset.manifest import Manifest, Record
-from training.lora_dataset.stage import Worker
+from training.lora_dataset.stage import Stage, Worker
 
 ray = pytest.importorskip("ray")
 NAMES = [f"person_{number:02d}" for number in range(12)]
 
 
 @dataclass
-class Deadly:
+class Deadly(Stage):
     """A stage whose worker is killed by `kill -9` while it processes a certain person, so many times."""
 
     victim: str
@@ -31,6 +32,9 @@ class Deadly:
 
     def items(self, config: DatasetConfig) -> Sequence[str]:
         return NAMES
+
+    def fingerprints(self, config: DatasetConfig) -> Callable[[str], Fingerprint]:
+        return lambda item: {}
 
     def worker(self, config: DatasetConfig, device: str) -> Worker:
         folder, deaths, victim = config.workspace, self.deaths, self.victim

@@ -1,19 +1,21 @@
 """The manifest and the loop over items: nothing is done twice, one failure stops nobody, a full disk stops all."""
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from training.lora_dataset.config import DatasetConfig
+from training.lora_dataset.fingerprints import Fingerprint
 from training.lora_dataset.manifest import Manifest, Record
-from training.lora_dataset.stage import OutOfSpaceError, Worker, run_stage
+from training.lora_dataset.stage import OutOfSpaceError, Stage, Worker
+from training.lora_dataset.stage_run import run_stage
 
 
 @dataclass
-class Toy:
+class Toy(Stage):
     """A stage over four names that notes what it did."""
 
     name: str = "toy"
@@ -24,6 +26,9 @@ class Toy:
 
     def items(self, config: DatasetConfig) -> Sequence[str]:
         return ["a", "b", "c", "d"]
+
+    def fingerprints(self, config: DatasetConfig) -> Callable[[str], Fingerprint]:
+        return lambda item: {}
 
     def worker(self, config: DatasetConfig, device: str) -> Worker:
         def work(item: str) -> Record:

@@ -2,5 +2,6 @@
 
 sources: where they come from
 faces: what is measured of a face
+folder_writing: folders of images, whole or not at all
 reference_crops: which images PhotoMaker gets, and how they are cropped
 """

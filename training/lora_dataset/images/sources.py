@@ -1,5 +1,6 @@
 """Where images come from: folders, and Hugging Face `datasets` on this disk. Nothing is downloaded."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from PIL import Image
 
 from difflora_core.images import SUFFIXES, printable, read_image
 from training.lora_dataset.config import CollectConfig
+from training.lora_dataset.fingerprints import hash_files, hash_value
 from training.lora_dataset.item_names import item_name
 
 MAX_CAPTION_BYTES = 4000  # bytes that are read of a sidecar file
@@ -32,6 +34,9 @@ class Source(Protocol):
 
     def caption(self) -> str:
         """Return what the source says about the image, "" for nothing."""
+
+    def content_hash(self) -> str:
+        """Hash what `read` and `caption` read."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,10 @@ class FileSource:
                 return " ".join(text.decode("utf-8-sig", "ignore").split())
         return ""
 
+    def content_hash(self) -> str:
+        """Hash the file and its caption."""
+        return hash_value([hash_files([self.path]), self.caption()])
+
 
 @dataclass(frozen=True)
 class RowSource:
@@ -90,9 +99,7 @@ class RowSource:
 
     def read(self) -> Image.Image:
         """Decode the image in RGB."""
-        value = self.rows[self.number][self.column]
-        if isinstance(value, Mapping):  # an undecoded `datasets.Image`
-            value = value.get("bytes") or value.get("path")
+        value = self._value()
         if isinstance(value, bytes):
             return read_image(value, self.name)
         if isinstance(value, str):
@@ -102,6 +109,20 @@ class RowSource:
     def caption(self) -> str:
         """Return "": captions of data sets are not read."""
         return ""
+
+    def content_hash(self) -> str:
+        """Hash the image's bytes."""
+        value = self._value()
+        if isinstance(value, str):
+            return hash_files([Path(value)])
+        return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else hash_value(repr(value))
+
+    def _value(self) -> Any:
+        """Return the image's content, its path, or whatever else the column holds."""
+        value = self.rows[self.number][self.column]
+        if isinstance(value, Mapping):  # an undecoded `datasets.Image`
+            return value.get("bytes") or value.get("path")
+        return value
 
 
 def entries(config: CollectConfig) -> list[Entry]:

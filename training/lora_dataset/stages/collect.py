@@ -9,7 +9,6 @@ Two entries whose faces are alike are one person; that shows only when all entri
 decides from the embeddings of each entry's own images, which it never changes, so that it can run any number of times.
 """
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,10 @@ import numpy as np
 from PIL import Image
 
 from difflora_core.encoders.face_encoder import FaceEncoder, NoFaceError
+from difflora_core.files import replacing
+from difflora_core.images import write_image
 from training.lora_dataset.config import CollectConfig, DatasetConfig
+from training.lora_dataset.fingerprints import Fingerprint, hash_face_models, hash_value, settings_of
 from training.lora_dataset.images.faces import (
     assign_duplicates,
     face_side,
@@ -29,8 +31,10 @@ from training.lora_dataset.images.faces import (
     save_array,
     unit,
 )
+from training.lora_dataset.images.folder_writing import replacing_folder
 from training.lora_dataset.images.sources import Entry, Source, entries
 from training.lora_dataset.manifest import Manifest, Record
+from training.lora_dataset.stage import Stage, Worker
 
 from .same_person import own_faces, record_duplicate, record_united, repetition
 
@@ -38,11 +42,10 @@ MAX_QUOTED_REASONS = 3
 """Reasons that a record's own reason quotes; all of them are among its facts."""
 
 
-class Collect:
+class Collect(Stage):
     """The stage. An item is an entry of the source, a candidate person."""
 
     name = "collect"
-    gpu = False
 
     def items(self, config: DatasetConfig) -> Sequence[str]:
         """Return the candidates.
@@ -53,7 +56,18 @@ class Collect:
         """
         return [entry.item for entry in entries(config.collect)]
 
-    def worker(self, config: DatasetConfig, device: str) -> Callable[[str], Record]:
+    def fingerprints(self, config: DatasetConfig) -> Callable[[str], Fingerprint]:
+        """Of a candidate: all its images and captions, the face models and the settings of reading one candidate."""
+        by_item = {entry.item: entry for entry in entries(config.collect)}
+        common = settings_of(config, "collect.min_face", "collect.same_image", "collect.max_images")
+        common["face models"] = hash_face_models(config.faces)
+
+        def fingerprint(item: str) -> Fingerprint:
+            return {"images": hash_value([source.content_hash() for source in by_item[item].sources]), **common}
+
+        return fingerprint
+
+    def worker(self, config: DatasetConfig, device: str) -> Worker:
         """Load the face models. device is not used: `faces.provider` says where they run."""
         encoder = open_faces(config.faces)
         by_item = {entry.item: entry for entry in entries(config.collect)}
@@ -67,7 +81,8 @@ class Collect:
             ValueError: Nobody is left.
         """
         manifest, settings = Manifest(config.stage(self.name)), config.collect
-        records = [record for record in manifest.records() if record.status != "failed" and record.facts.get("own")]
+        records = [record for record in manifest.records() if record.status in ("done", "dropped")]
+        records = [record for record in records if record.facts.get("own")]
         if not records:
             raise ValueError(_nobody_collected(manifest))
         faces = np.stack([mean_face(own_faces(manifest.folder / record.item)) for record in records])
@@ -102,8 +117,18 @@ class _Candidate:
 
 def _collect(entry: Entry, folder: Path, config: CollectConfig, encoder: FaceEncoder) -> Record:
     """Read one candidate and write the usable images to the folder."""
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-    folder.mkdir(parents=True)
+    with replacing_folder(folder) as partial:
+        found, unread = _read_candidate(entry, partial, config, encoder)
+        if found.kept:
+            save_array(partial / "faces.npy", np.stack(found.faces))
+            save_array(partial / "face.npy", mean_face(found.faces))
+    if not found.kept:
+        folder.rmdir()
+    return _record(entry, found, unread)
+
+
+def _read_candidate(entry: Entry, folder: Path, config: CollectConfig, encoder: FaceEncoder) -> tuple[_Candidate, int]:
+    """Write a candidate's usable images to a folder; what was found, and how many images were not read."""
     found, tried = _Candidate(), 0
     for source in entry.sources:
         if config.max_images > 0 and len(found.kept) == config.max_images:
@@ -118,12 +143,13 @@ def _collect(entry: Entry, folder: Path, config: CollectConfig, encoder: FaceEnc
             found.dropped.append({"source": source.name, "reason": str(error)})
             continue
         path = folder / f"{len(found.kept):03d}.png"
-        image.save(path)
+        write_image(path, image)
         if caption := source.caption():
-            path.with_suffix(".txt").write_text(caption, encoding="utf-8")
+            with replacing(path.with_suffix(".txt")) as partial:
+                partial.write_text(caption, encoding="utf-8")
         found.kept.append(source)
         found.faces.append(embedding)
-    return _record(entry, found, len(entry.sources) - tried, folder)
+    return found, len(entry.sources) - tried
 
 
 def _usable_image(
@@ -147,7 +173,7 @@ def _usable_image(
     return image, embedding
 
 
-def _record(entry: Entry, found: _Candidate, unread: int, folder: Path) -> Record:
+def _record(entry: Entry, found: _Candidate, unread: int) -> Record:
     facts: dict[str, Any] = {
         "origin": entry.origin,
         "images": [f"{number:03d}.png" for number in range(len(found.kept))],
@@ -157,10 +183,7 @@ def _record(entry: Entry, found: _Candidate, unread: int, folder: Path) -> Recor
         "unread": unread,
     }
     if not found.kept:
-        shutil.rmtree(folder)
         return Record(entry.item, "dropped", _no_usable_image(found.dropped), facts)
-    save_array(folder / "faces.npy", np.stack(found.faces))
-    save_array(folder / "face.npy", mean_face(found.faces))
     return Record(entry.item, facts={**facts, "face": "face.npy"})
 
 

@@ -6,7 +6,7 @@ filter/histograms.png     the measurements of all images, with the thresholds
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,14 @@ from difflora_core.encoders.face_encoder import FaceEncoder, NoFaceError
 from difflora_core.images import read_image
 from training.engine.charts import Histogram, draw_histograms
 from training.lora_dataset.config import DatasetConfig, FilterConfig
+from training.lora_dataset.fingerprints import (
+    Fingerprint,
+    hash_face_models,
+    hash_file,
+    hash_files,
+    hash_value,
+    settings_of,
+)
 from training.lora_dataset.images.faces import (
     face_side,
     head_pose,
@@ -26,6 +34,7 @@ from training.lora_dataset.images.faces import (
     unit,
 )
 from training.lora_dataset.manifest import Manifest, Record
+from training.lora_dataset.stage import Stage, Worker, done_before
 
 
 @dataclass(frozen=True)
@@ -46,11 +55,10 @@ class FaceMeasurements:
     """Degrees, see `faces.head_pose`."""
 
 
-class Filter:
+class Filter(Stage):
     """The stage. An item is a person."""
 
     name = "filter"
-    gpu = False
 
     def items(self, config: DatasetConfig) -> Sequence[str]:
         """Return the people of whom there are images.
@@ -58,12 +66,29 @@ class Filter:
         Raises:
             ValueError: There are none.
         """
-        people = Manifest(config.stage("generate")).done()
-        if not people:
-            raise ValueError(f"{config.stage('generate')} has nobody's images: run the stage `generate` first")
-        return people
+        return done_before(config, "generate")
 
-    def worker(self, config: DatasetConfig, device: str) -> Callable[[str], Record]:
+    def fingerprints(self, config: DatasetConfig) -> Callable[[str], Fingerprint]:
+        """Of a person: images with captions, mean face, face models and all thresholds."""
+        generated = Manifest(config.stage("generate"))
+        common = settings_of(config, *(f"filter.{entry.name}" for entry in fields(FilterConfig)))
+        common["face models"] = hash_face_models(config.faces)
+
+        def fingerprint(item: str) -> Fingerprint:
+            record = generated.read(item)
+            images = record.facts["images"] if record else []
+            paths = [config.workspace / image["file"] for image in images]
+            face = config.stage("collect") / item / "face.npy"
+            return {
+                "images": hash_files(paths),
+                "captions": hash_value([[image["file"], image["caption"]] for image in images]),
+                "mean face": hash_file(face),
+                **common,
+            }
+
+        return fingerprint
+
+    def worker(self, config: DatasetConfig, device: str) -> Worker:
         """Load the face models. device is not used: `faces.provider` says where they run."""
         encoder = open_faces(config.faces)
         return lambda item: _filter(item, config, encoder)
@@ -73,6 +98,7 @@ class Filter:
         images = [
             entry
             for record in Manifest(config.stage(self.name)).records()
+            if record.status != "gone"
             for group in ("kept", "dropped")
             for entry in record.facts.get(group, ())
             if "similarity" in entry

@@ -1,12 +1,12 @@
 """LoRA files of the base model as a stage: stage pack takes them like the pipeline's own teachers.
 
-One file is one item: a refused one is recorded with the reason and stops no other.
+One file is one item: a refused one is recorded with the reason and stops no other. Files count by content: one that was
+trained again is imported again, and several copies of one LoRA are one person.
 """
 
-import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from difflora_core.files import write_tensors
 from training.dreambooth.train import shared_start
 from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.configured_base import configured_layout
+from training.lora_dataset.fingerprints import Fingerprint, hash_files, hash_tensor, hash_value
 from training.lora_dataset.item_names import item_name
-from training.lora_dataset.manifest import Record
-from training.lora_dataset.stage import Worker
+from training.lora_dataset.manifest import Manifest, Record
+from training.lora_dataset.stage import Stage, Worker
 
-from .lora_files import import_lora
+from .lora_files import ImportedLoRA, import_lora
 
 LISTED_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 """Pickled files are listed, too, and refused."""
@@ -27,7 +28,7 @@ KEPT_METADATA = ("ss_base_model_version", "ss_sd_model_name", "ss_network_dim", 
 
 
 @dataclass(frozen=True)
-class ImportLoRAs:
+class ImportLoRAs(Stage):
     """A folder of LoRA files as a stage: run it with `run_stage`, then pack. An item is a file."""
 
     folder: Path
@@ -41,11 +42,16 @@ class ImportLoRAs:
     aligned: bool = False
     """Rotate the factors towards the start that the pipeline's own teachers share."""
 
-    name = "import"
-    gpu = False
+    keep: bool = False
+    """Keep LoRAs whose file or settings are others now, as the run is told."""
 
-    def files(self) -> dict[str, Path]:
+    name = "import"
+    lists_all = False
+
+    def files(self, config: DatasetConfig) -> dict[str, Path]:
         """Return the files by the name that the LoRA's person gets.
+
+        A file whose name another folder's file of other content has got already is another person.
 
         Raises:
             ValueError: There is no such folder, or no LoRA file in it.
@@ -59,45 +65,99 @@ class ImportLoRAs:
             raise ValueError(f"{self.folder} holds no LoRA files ({', '.join(LISTED_SUFFIXES)})")
         keys = {path: path.relative_to(self.folder).as_posix() for path in found}
         stems = [key.rsplit(".", 1)[0] for key in keys.values()]
-        # a.safetensors and a.pt: files that differ in their suffix alone are named by the whole name
-        return {
-            item_name(stem if stems.count(stem) == 1 else key, path.stem if "/" in key else None): path
-            for (path, key), stem in zip(keys.items(), stems, strict=True)
-        }
+        manifest, names = Manifest(config.stage(self.name)), {}
+        for (path, key), stem in zip(keys.items(), stems, strict=True):
+            # a.safetensors and a.pt: files that differ in their suffix alone are named by the whole name
+            name = item_name(stem if stems.count(stem) == 1 else key, path.stem if "/" in key else None)
+            before = manifest.read(name)
+            if before is not None and self._is_namesake(before, path):
+                name = item_name(path.resolve().as_posix(), path.stem)
+            names[name] = path
+        return names
+
+    def _is_namesake(self, before: Record, path: Path) -> bool:
+        """Whether a record is of a file of another folder with another content."""
+        folder = before.facts.get("folder")
+        return folder not in (None, str(self.folder.resolve())) and before.facts["sha256"] != _content_hash(path)
 
     def items(self, config: DatasetConfig) -> Sequence[str]:
         """Return the names of all files."""
-        return list(self.files())
+        return list(self.files(config))
+
+    def begin(self, config: DatasetConfig) -> None:
+        """Check that aligned LoRAs and others are not mixed.
+
+        Raises:
+            ValueError: They would be.
+        """
+        again = set() if self.keep else set(self.files(config))
+        for record in Manifest(config.stage(self.name)).records():
+            other = record.status == "done" and record.facts.get("aligned", self.aligned) != self.aligned
+            if other and record.item not in again and not config.pack.canonical:
+                how = "with" if record.facts["aligned"] else "without"
+                raise ValueError(
+                    f"{record.item} was imported {how} --aligned from {record.facts.get('folder')}, and the two cannot "
+                    f"be compared in one store: import {how} it, use another workspace, or set pack.canonical"
+                )
+
+    def fingerprints(self, config: DatasetConfig) -> Callable[[str], Fingerprint]:
+        """Of a file: its content and that of PEFT's adapter_config.json beside it, the layout, and the options."""
+        files = self.files(config)
+        options = ("approximate", "leave_out_text_encoder", "leave_out_other_layers", "aligned")
+        common = {f"import.{name}": getattr(self, name) for name in options}
+        common["layout"] = hash_value(configured_layout(config).to_dict())
+        return lambda item: {"file": _content_hash(files[item]), **common}
 
     def worker(self, config: DatasetConfig, device: str) -> Worker:
         """Build the layout, and list the files. `device` is not used."""
-        layout, files = configured_layout(config), self.files()
+        layout, files = configured_layout(config), self.files(config)
         start = shared_start(layout) if self.aligned else None
 
         def import_file(item: str) -> Record:
-            path = files[item]
             found = import_lora(
-                path, layout, self.approximate, self.leave_out_text_encoder, self.leave_out_other_layers, start
+                files[item], layout, self.approximate, self.leave_out_text_encoder, self.leave_out_other_layers, start
             )
-            facts: dict[str, Any] = {
-                "source": "import",
-                "path": path.relative_to(self.folder).as_posix(),
-                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-                "rank": found.rank,
-                "lost_energy": found.lost_energy,
-                "left_out": {
-                    "text_encoder_tensors": found.text_tensors,
-                    "other_modules": found.other_modules,
-                    "other_energy": found.other_energy,
-                },
-                "aligned": self.aligned,
-                "metadata": {key: found.metadata[key] for key in KEPT_METADATA if key in found.metadata},
-            }
+            facts = self._facts(files[item], found)
             metadata = {"people": json.dumps([item]), "provenance": json.dumps(facts)}
             write_tensors(config.stage(self.name) / f"{item}.safetensors", {"loras": found.lora[None]}, metadata)
-            return Record(item, facts={"people": [item], **facts})
+            return Record(item, facts={"people": [item], "loras": [hash_tensor(found.lora)], **facts})
 
         return import_file
 
+    def _facts(self, path: Path, found: ImportedLoRA) -> dict[str, Any]:
+        """What is recorded of a file, also as its LoRA's provenance."""
+        return {
+            "source": "import",
+            "folder": str(self.folder.resolve()),
+            "path": path.relative_to(self.folder).as_posix(),
+            "sha256": _content_hash(path),
+            "rank": found.rank,
+            "lost_energy": found.lost_energy,
+            "left_out": {
+                "text_encoder_tensors": found.text_tensors,
+                "other_modules": found.other_modules,
+                "other_tensors": found.other_tensors,
+                "other_energy": found.other_energy,
+            },
+            "aligned": self.aligned,
+            "metadata": {key: found.metadata[key] for key in KEPT_METADATA if key in found.metadata},
+        }
+
     def finish(self, config: DatasetConfig) -> None:
-        """Do nothing: stage pack puts the LoRAs into the store."""
+        """Keep one of several files that are the same LoRA: one that was imported before, else the first by name."""
+        manifest = Manifest(config.stage(self.name))
+        first: dict[str, str] = {}
+        records = [record for record in manifest.records() if record.status in ("done", "dropped")]
+        for record in sorted(records, key=lambda record: (record.status != "done", record.item)):
+            kept = first.setdefault(record.facts["loras"][0], record.item)
+            if kept == record.item:
+                new = replace(record, status="done", reason="")
+            else:
+                new = replace(record, status="dropped", reason=f"it is the same LoRA as {kept}")
+            if new != record:
+                manifest.write(new)
+
+
+def _content_hash(path: Path) -> str:
+    """Hash all that `import_lora` reads of a file."""
+    return hash_files([path, path.with_name("adapter_config.json")])

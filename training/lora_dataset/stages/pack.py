@@ -1,10 +1,11 @@
 """Stage pack: trained and imported LoRAs become shards of the store, split into train, validation and test.
 
-An item is a shard. People who are in the store stay where they are: more people later only mean more shards.
+An item is a shard. People who are in the store stay where they are: more people later only mean more shards, and a
+shard is written again, in place, when one of its LoRAs is another now or not wanted any more.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -19,31 +20,48 @@ from difflora_core.lora.canonical_form import canonical
 from difflora_core.lora.layout import LoRALayout
 from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.configured_base import configured_fingerprint, configured_layout
+from training.lora_dataset.fingerprints import Fingerprint
 from training.lora_dataset.manifest import Manifest, Record
-from training.lora_dataset.stage import Worker
+from training.lora_dataset.stage import Stage, Worker, done_before
 from training.store.lora_store import LoRAStore
 
-from .pack_plan import Origin, make_plan, origins, read_origin
-
-CANONICAL_BATCH = 8
-"""LoRAs that are brought to canonical form at once; the arithmetic is float64."""
+from .pack_plan import MEASURED, Origin, choose_origins, make_plan, origins, read_origin, stored_files
 
 
-class Pack:
+class Pack(Stage):
     """The stage. Its plan, who goes into which shard, is in pack/plan/plan.json: all workers follow the same one."""
 
     name = "pack"
-    gpu = False
+    lists_all = False
 
-    def items(self, config: DatasetConfig) -> Sequence[str]:
-        """Write the plan and return its shards, those that are still to be written.
+    def begin(self, config: DatasetConfig) -> None:
+        """Write the plan.
 
         Records of shards that somebody deleted become failed ones: their people are packed again.
         """
-        plan = make_plan(config, _settled_people(config))
+        store, manifest = _open_store(config), Manifest(config.stage(self.name))
+        stored = stored_files(store)
+        for record in list(manifest.records()):
+            if record.status == "done" and not stored.keys() >= set(record.facts["people"]):
+                manifest.write(replace(record, status="failed", reason="its shard is not in the store any more"))
         with replacing(_plan_path(config)) as partial:
-            partial.write_text(json.dumps(plan, ensure_ascii=False), encoding="utf-8")
+            partial.write_text(json.dumps(self._plan(config), ensure_ascii=False), encoding="utf-8")
+
+    def items(self, config: DatasetConfig) -> Sequence[str]:
+        """Return the shards that are to be written.
+
+        Raises:
+            ValueError: There is no LoRA yet, neither trained nor imported.
+        """
+        plan = self._plan(config)
+        if not plan and next(origins(config), None) is None and not _open_store(config).splits():
+            done_before(config, "dreambooth")
         return list(plan)
+
+    def fingerprints(self, config: DatasetConfig) -> Callable[[str], Fingerprint]:
+        """Of a shard: its people's LoRAs."""
+        plan = self._plan(config)
+        return lambda item: {f"LoRA of {entry['person']}": entry["lora"] for entry in plan[item]["people"]}
 
     def worker(self, config: DatasetConfig, device: str) -> Worker:
         """Open the store and read the plan. `device` is not used.
@@ -51,7 +69,7 @@ class Pack:
         Raises:
             ValueError: The store was packed with the other setting of `canonical`.
         """
-        store = LoRAStore(config.stage("store"), configured_layout(config))
+        store = _open_store(config)
         form = "canonical" if config.pack.canonical else "raw"
         _check_form(store, form)
         plan = json.loads(_plan_path(config).read_text(encoding="utf-8"))
@@ -62,10 +80,11 @@ class Pack:
         }
 
         def pack_shard(item: str) -> Record:
+            split, replaced = plan[item]["split"], plan[item]["replaced"]
             people = [Origin(**entry) for entry in plan[item]["people"]]
             shard = _read_shard(config, people, store.layout, {"form": form}, teacher)
-            _write_shard(config, store, plan[item]["split"], shard)
-            return _shard_record(item, plan[item]["split"], shard.names, shard.dropped, shard.failed)
+            _write_shard(store, split, shard, store.folder / replaced if replaced else None)
+            return _shard_record(item, split, shard.names, shard.dropped, shard.failed)
 
         return pack_shard
 
@@ -73,18 +92,30 @@ class Pack:
         """Make the records agree with the store.
 
         A shard whose writer was killed before its record gets one, a failure that a later shard repaired is settled,
-        and a person who was found twice is recorded.
+        and a LoRA of a person who has another one in the store is recorded.
         """
-        store, manifest = LoRAStore(config.stage("store"), configured_layout(config)), Manifest(config.stage(self.name))
-        stored = _record_shards(store, manifest)
+        store, manifest = _open_store(config), Manifest(config.stage(self.name))
+        _record_shards(store, manifest)
+        stored = stored_files(store)
+        _, others = choose_origins(config, stored)
+        twice = {f"twice-{origin.person}": origin for origin in others if origin.person in stored}
         for record in list(manifest.records()):
             left = [entry for entry in record.facts.get("failed", []) if entry["person"] not in stored]
             if record.status == "failed" and record.facts and not left:
-                manifest.write(Record(record.item, facts={**record.facts, "failed": []}, seconds=record.seconds))
-        for origin in origins(config):
-            if stored.get(origin.person, origin.file) not in ("", origin.file):
-                first = f"{origin.person} is in the store already, from {stored[origin.person]}"
-                manifest.write(Record(f"twice-{origin.person}", "dropped", f"{first}; {origin.file} is left out"))
+                manifest.write(replace(record, status="done", reason="", facts={**record.facts, "failed": []}))
+            elif record.item.startswith("twice-") and record.item not in twice:
+                manifest.remove(record.item)
+        for item, origin in twice.items():
+            first = f"{origin.person} is in the store already, from {stored[origin.person]}"
+            manifest.write(Record(item, "dropped", f"{first}; {origin.file} is left out"))
+
+    def _plan(self, config: DatasetConfig) -> dict[str, dict[str, Any]]:
+        dropped = {
+            entry["person"]: entry.get("lora", "")
+            for record in Manifest(config.stage(self.name)).records()
+            for entry in record.facts.get("dropped", [])
+        }
+        return make_plan(config, _open_store(config), dropped)
 
 
 PACK = Pack()
@@ -94,14 +125,8 @@ def _plan_path(config: DatasetConfig) -> Path:
     return config.stage(Pack.name) / "plan" / "plan.json"
 
 
-def _settled_people(config: DatasetConfig) -> set[Any]:
-    """People who need no packing: they are in the store, or were dropped. Records of lost shards become failed."""
-    store, manifest = LoRAStore(config.stage("store"), configured_layout(config)), Manifest(config.stage(Pack.name))
-    settled = {person for split in store.splits() for shard in store.shards(split) for person in shard.people}
-    for record in list(manifest.records()):
-        if record.status == "done" and not settled.issuperset(record.facts["people"]):
-            manifest.write(replace(record, status="failed", reason="its shard is not in the store any more"))
-    return settled | {entry["person"] for record in manifest.records() for entry in record.facts.get("dropped", [])}
+def _open_store(config: DatasetConfig) -> LoRAStore:
+    return LoRAStore(config.stage("store"), configured_layout(config))
 
 
 @dataclass
@@ -112,8 +137,8 @@ class _Shard:
     """(people, numel) float32; a row for each of `names`, the rest unused."""
     names: list[str] = field(default_factory=list)
     """Whose they are."""
-    losses: list[float] = field(default_factory=list)
-    """Their teachers' losses, NaN where unknown."""
+    measured: list[dict[str, float]] = field(default_factory=list)
+    """What was measured of their LoRAs, by `MEASURED`, NaN where unknown."""
     provenance: list[dict[str, Any]] = field(default_factory=list)
     """Where they come from."""
     dropped: list[dict[str, str]] = field(default_factory=list)
@@ -133,36 +158,40 @@ def _read_shard(
     shard = _Shard(torch.empty(len(people), layout.numel))
     for origin in people:
         try:
-            lora, loss, provenance = read_origin(config, origin)
+            lora, measured, provenance = read_origin(config, origin)
             layout.check(lora)
         except (FileNotFoundError, ValueError, SafetensorError) as error:
             shard.failed.append({"person": origin.person, "reason": f"{type(error).__name__}: {error}"})
             continue
         if not lora.isfinite().all():
             reason = "its LoRA holds NaN or infinite weights: train it again and delete this record"
-            shard.dropped.append({"person": origin.person, "reason": reason})
+            shard.dropped.append({"person": origin.person, "reason": reason, "lora": origin.lora})
             continue
+        if origin.stage != "store":
+            own = teacher if origin.stage == "dreambooth" else {}
+            provenance = {**own, **provenance, "file": origin.file, "lora": origin.lora, **common}
+            measured = {**measured, "similarity": _similarity(config, origin.person)}
+            lora = canonical(lora[None], layout)[0] if config.pack.canonical else lora
         shard.loras[len(shard.names)] = lora
         shard.names.append(origin.person)
-        shard.losses.append(loss)
-        own = teacher if origin.stage == "dreambooth" else {}
-        shard.provenance.append({**own, **provenance, "file": origin.file, **common})
+        shard.measured.append(measured)
+        shard.provenance.append(provenance)
     return shard
 
 
-def _write_shard(config: DatasetConfig, store: LoRAStore, split: str, shard: _Shard) -> None:
-    """Write a shard, unless nobody is in it."""
-    if not shard.names:
+def _write_shard(store: LoRAStore, split: str, shard: _Shard, replaced: Path | None) -> None:
+    """Write a shard in place of another, if there is one. Where nobody is left, that one is removed.
+
+    A shard of which a LoRA could not be read stays as it is.
+    """
+    if replaced is not None and shard.failed:
         return
-    loras = shard.loras[: len(shard.names)]
-    if config.pack.canonical:
-        for part in loras.split(CANONICAL_BATCH):
-            part.copy_(canonical(part, store.layout))
-    measured = {
-        "loss": torch.tensor(shard.losses),
-        "similarity": torch.tensor([_similarity(config, name) for name in shard.names]),
-    }
-    store.add(split, shard.names, loras, provenance=shard.provenance, **measured)
+    if shard.names:
+        columns = {name: torch.tensor([line.get(name, float("nan")) for line in shard.measured]) for name in MEASURED}
+        loras = shard.loras[: len(shard.names)]
+        store.add(split, shard.names, loras, provenance=shard.provenance, replaced=replaced, **columns)
+    elif replaced is not None:
+        store.remove(replaced)
 
 
 def _similarity(config: DatasetConfig, person: str) -> float:
@@ -184,18 +213,18 @@ def _check_form(store: LoRAStore, form: str) -> None:
                 )
 
 
-def _record_shards(store: LoRAStore, manifest: Manifest) -> dict[Any, str]:
-    """Record the store's shards that have no record; the file that each person's LoRA comes from, "" if unknown."""
-    stored: dict[Any, str] = {}
-    listed = {person for record in manifest.records() for person in record.facts.get("people", [])}
-    for split in store.splits():
-        for shard in store.shards(split):
-            if not listed & set(shard.people):
-                people = [str(person) for person in shard.people]
-                manifest.write(_shard_record(f"{split}-{people[0]}", split, people, [], []))
-            files = [line.get("file", "") for line in shard.provenance] or [""] * len(shard.people)
-            stored |= dict(zip(shard.people, files, strict=True))
-    return stored
+def _record_shards(store: LoRAStore, manifest: Manifest) -> None:
+    """Record the store's shards that have no record, and remove records of shards that were replaced."""
+    shards = {tuple(map(str, shard.people)): split for split in store.splits() for shard in store.shards(split)}
+    listed = set()
+    for record in list(manifest.records()):
+        people = tuple(record.facts.get("people", []))
+        listed.add(people)
+        if record.status == "done" and people not in shards and not record.facts.get("dropped"):
+            manifest.remove(record.item)
+    for people, split in shards.items():
+        if people not in listed:
+            manifest.write(_shard_record(f"{split}-{people[0]}", split, people, [], []))
 
 
 def _shard_record(

@@ -1,8 +1,11 @@
-"""Which LoRAs are ready for stage pack, where they are, and which shard of the store each goes into."""
+"""Which LoRAs are ready for stage pack, where they are, and which shard of the store each goes into.
+
+The store has each LoRA's hash in its provenance: one that was trained or imported again replaces the one before.
+"""
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,22 +14,28 @@ from torch import Tensor
 
 from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.manifest import Manifest
+from training.store.lora_store import LoRAStore
+from training.store.shard import Person, Shard, read_shard
 
 SOURCES = ("dreambooth", "import")
+MEASURED = ("loss", "similarity")
+"""What the store has beside each LoRA, where it is known."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a person's LoRA is: a row of a file of a stage."""
+    """Where a person's LoRA is: a row of a file of a stage, or of the store itself."""
 
     person: str
     """Whose it is."""
     stage: str
-    """That made it, one of `SOURCES`."""
+    """That made it, one of `SOURCES`, or "store"."""
     group: str
-    """The stage's item, which names the file."""
+    """The stage's item, or the shard, which names the file."""
     row: int
     """In the file."""
+    lora: str = ""
+    """Hash of the LoRA, "" if it is unknown."""
 
     @property
     def file(self) -> str:
@@ -47,37 +56,123 @@ def split_of(person: str, validation: float, test: float) -> str:
 
 
 def origins(config: DatasetConfig) -> Iterator[Origin]:
-    """Yield every person whose LoRA is ready, by stage and group."""
+    """Yield every LoRA that is ready, by stage and group, without those of people who are gone."""
+    gone = people_gone(config)
     for stage in SOURCES:
         for record in Manifest(config.stage(stage)).records():
             if record.status == "done":
-                for row, person in enumerate(record.facts["people"]):
-                    yield Origin(person, stage, record.item, row)
+                people = record.facts["people"]
+                hashes = record.facts.get("loras", [""] * len(people))
+                for row, (person, lora) in enumerate(zip(people, hashes, strict=True)):
+                    if person not in gone[stage]:
+                        yield Origin(person, stage, record.item, row, lora)
 
 
-def make_plan(config: DatasetConfig, settled: set[Any]) -> dict[str, dict[str, Any]]:
-    """Assign people who are ready and not settled to new shards: split and people of each, as JSON takes them."""
-    by_split: dict[str, dict[str, Origin]] = {}
-    seen = set(settled)
-    for origin in origins(config):
-        if origin.person not in seen:
-            seen.add(origin.person)
-            split = split_of(origin.person, config.pack.validation, config.pack.test)
-            by_split.setdefault(split, {})[origin.person] = origin
+def people_gone(config: DatasetConfig) -> dict[str, set[str]]:
+    """Return by source who was ready once and is not wanted any more; a record says so.
+
+    People of whom there is no record at all stay in the store: folders may be deleted to save space.
+    """
+    prepared, imported = (Manifest(config.stage(name)).records() for name in ("preprocess", "import"))
+    return {
+        "dreambooth": {record.item for record in prepared if record.status in ("gone", "dropped")},
+        "import": {record.item for record in imported if record.status in ("gone", "dropped")},
+    }
+
+
+def choose_origins(config: DatasetConfig, stored: Mapping[Person, str]) -> tuple[dict[str, Origin], list[Origin]]:
+    """Choose one LoRA for each person: the one whose file is in the store, else the first.
+
+    Args:
+        config: Of the pipeline.
+        stored: The file that each person's LoRA in the store comes from.
+
+    Returns:
+        The LoRAs by person, and those that are left out.
+    """
+    chosen: dict[str, Origin] = {}
+    every = list(origins(config))
+    for origin in every:
+        if origin.person not in chosen or stored.get(origin.person) == origin.file:
+            chosen[origin.person] = origin
+    return chosen, [origin for origin in every if chosen[origin.person] != origin]
+
+
+def make_plan(config: DatasetConfig, store: LoRAStore, dropped: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Plan which shards are written.
+
+    A shard of the store is written again if the LoRA of one of its people is another now, or is not wanted any more.
+    People who are not in the store make new shards. A person's split never changes.
+
+    Args:
+        config: Of the pipeline.
+        store: The store.
+        dropped: People whose LoRA cannot be stored, with the LoRA's hash.
+
+    Returns:
+        By item, as JSON takes it: split, people, and the file in the store that is replaced, "" for none.
+    """
+    ready, _ = choose_origins(config, stored_files(store))
+    settled = {person for person, lora in dropped.items() if person in ready and ready[person].lora == lora}
+    plan = {}
+    for split in store.splits():
+        for shard in store.shards(split):
+            people, changed = _people_now(config, shard, ready, settled)
+            if changed:
+                file = shard.path.relative_to(store.folder).as_posix()
+                entry = {"split": split, "people": [asdict(origin) for origin in people], "replaced": file}
+                plan[f"{split}-{shard.people[0]}"] = entry
+    return plan | _new_shards(config, [origin for person, origin in ready.items() if person not in settled])
+
+
+def stored_files(store: LoRAStore) -> dict[Person, str]:
+    """Return the file that each person's LoRA in the store comes from, "" if that is unknown."""
+    files: dict[Person, str] = {}
+    for split in store.splits():
+        for shard in store.shards(split):
+            lines = [line.get("file", "") for line in shard.provenance] or [""] * len(shard.people)
+            files |= dict(zip(shard.people, lines, strict=True))
+    return files
+
+
+def _people_now(
+    config: DatasetConfig, shard: Shard, ready: Mapping[str, Origin], settled: set[Any]
+) -> tuple[list[Origin], bool]:
+    """Who should be in a shard of the store, and whether that is another than now. Adds its people to `settled`."""
+    gone, people, changed = people_gone(config), [], False
+    group = shard.path.relative_to(config.stage("store")).with_suffix("").as_posix()
+    for row, person in enumerate(map(str, shard.people)):
+        line = shard.provenance[row] if shard.provenance else {}
+        now, source = ready.get(person), line.get("source", "")
+        if person in settled or (now is None and person in gone.get(source, ())):
+            changed = True  # in another shard too, as a writer that was killed leaves it; or not wanted any more
+        elif now is not None and now.lora and now.lora != line.get("lora", ""):
+            people.append(now)
+            changed = True
+        else:
+            people.append(Origin(person, "store", group, row, line.get("lora", "")))
+        settled.add(person)
+    return people, changed
+
+
+def _new_shards(config: DatasetConfig, people: Sequence[Origin]) -> dict[str, dict[str, Any]]:
+    """Assign people who are not in the store to new shards."""
+    by_split: dict[str, list[Origin]] = {}
+    for origin in people:
+        by_split.setdefault(split_of(origin.person, config.pack.validation, config.pack.test), []).append(origin)
     plan, size = {}, max(1, config.pack.people_per_shard)
-    for split, by_person in by_split.items():
-        people = list(by_person.values())
-        for start in range(0, len(people), size):
-            shard = [asdict(origin) for origin in people[start : start + size]]
-            plan[f"{split}-{people[start].person}"] = {"split": split, "people": shard}
+    for split, own in by_split.items():
+        for start in range(0, len(own), size):
+            shard = [asdict(origin) for origin in own[start : start + size]]
+            plan[f"{split}-{own[start].person}"] = {"split": split, "people": shard, "replaced": ""}
     return plan
 
 
-def read_origin(config: DatasetConfig, origin: Origin) -> tuple[Tensor, float, dict[str, Any]]:
+def read_origin(config: DatasetConfig, origin: Origin) -> tuple[Tensor, dict[str, float], dict[str, Any]]:
     """Read a person's LoRA.
 
     Returns:
-        The LoRA (numel,), its teacher's loss (NaN if there is none) and what its file says of its provenance.
+        The LoRA (numel,), what was measured of it, and what its file says of its provenance.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -90,8 +185,11 @@ def read_origin(config: DatasetConfig, origin: Origin) -> tuple[Tensor, float, d
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
         people = json.loads(metadata.get("people", "[]"))
-        if origin.row >= len(people) or people[origin.row] != origin.person:
+        if origin.row >= len(people) or str(people[origin.row]) != origin.person:
             raise ValueError(f"{path} holds {people}, expected {origin.person} in row {origin.row}")
         lora = file.get_slice("loras")[origin.row]
-        loss = float(file.get_slice("loss")[origin.row]) if "loss" in file.keys() else float("nan")  # noqa: SIM118
-    return lora.float(), loss, json.loads(metadata.get("provenance", "{}"))
+        measured = {name: float(file.get_slice(name)[origin.row]) for name in MEASURED if name in file.keys()}  # noqa: SIM118
+    if origin.stage == "store":
+        provenance = read_shard(path).provenance
+        return lora.float(), measured, dict(provenance[origin.row]) if provenance else {}
+    return lora.float(), measured, json.loads(metadata.get("provenance", "{}"))

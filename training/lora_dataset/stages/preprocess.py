@@ -1,12 +1,11 @@
 """Stage preprocess: images become latents, captions text embeddings, each computed once.
 
 preprocess/<person>.safetensors     latents float16 (n, channels, h, w), scaled; metadata: their captions
-preprocess/text/<hash>.safetensors  the text embeddings of one caption, shared by all people
+preprocess/text/<hash>.safetensors  the text embeddings of one caption by one base model, shared by all people
 """
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -21,21 +20,42 @@ from difflora_core.files import read_tensors, write_tensors
 from difflora_core.images import read_image
 from training.base_model.interface import BaseModel, TextEmbeddings
 from training.lora_dataset.config import DatasetConfig
-from training.lora_dataset.configured_base import open_configured_base
+from training.lora_dataset.configured_base import hash_base, open_configured_base
+from training.lora_dataset.fingerprints import Fingerprint, hash_face_models, hash_file, hash_value, settings_of
 from training.lora_dataset.images.faces import largest_face, open_faces
 from training.lora_dataset.manifest import Manifest, Record
-from training.lora_dataset.stage import Worker
+from training.lora_dataset.stage import Stage, Worker, done_before
 
 
-class Preprocess:
+class Preprocess(Stage):
     """The stage. An item is a person."""
 
     name = "preprocess"
     gpu = True
 
     def items(self, config: DatasetConfig) -> Sequence[str]:
-        """Return the people whom the filter kept."""
-        return Manifest(config.stage("filter")).done()
+        """Return the people whom the filter kept.
+
+        Raises:
+            ValueError: There are none.
+        """
+        return done_before(config, "filter")
+
+    def fingerprints(self, config: DatasetConfig) -> Callable[[str], Fingerprint]:
+        """Of a person: the chosen images with their captions and positions, the base model, and how images are cut."""
+        common = settings_of(config, "preprocess.size", "preprocess.margin", "dreambooth.dtype")
+        common["base model"] = hash_base(config, "vae", "text_encoder", "text_encoder_2")
+        if config.preprocess.margin > 0:
+            common["face models"] = hash_face_models(config.faces)
+
+        def fingerprint(person: str) -> Fingerprint:
+            chosen, prompts = _chosen_images(config, person)
+            paths = [config.workspace / image["file"] for image in chosen]
+            captions = [[image["file"], image["caption"]] for image in chosen]
+            hashes = [hash_file(path) for path in paths]
+            return {"images": hash_value(hashes), "captions": hash_value([captions, prompts]), **common}
+
+        return fingerprint
 
     def worker(self, config: DatasetConfig, device: str) -> Worker:
         """Load the base model, and the face detector where images are cropped around the face."""
@@ -43,20 +63,13 @@ class Preprocess:
         encoder = open_faces(config.faces) if config.preprocess.margin > 0 else None
         return lambda item: _preprocess(config, base, encoder, item)
 
-    def finish(self, config: DatasetConfig) -> None:
-        """Do nothing: people don't depend on each other."""
-
 
 PREPROCESS = Preprocess()
 
 
 def _preprocess(config: DatasetConfig, base: BaseModel, encoder: FaceEncoder | None, person: str) -> Record:
     """Encode one person's images and captions."""
-    filtered, generated = (Manifest(config.stage(name)).read(person) for name in ("filter", "generate"))
-    assert filtered is not None
-    assert generated is not None
-    chosen = _choose(filtered.facts["kept"], config.preprocess.max_images)
-    prompts = [image["file"] for image in generated.facts["images"]]
+    chosen, prompts = _chosen_images(config, person)
     captions = [image["caption"] for image in chosen]
     for caption in dict.fromkeys(captions):
         ensure_text(config, base, caption)
@@ -67,9 +80,18 @@ def _preprocess(config: DatasetConfig, base: BaseModel, encoder: FaceEncoder | N
         "size": str(config.preprocess.size),
     }
     latents = _encode(config, base, encoder, [image["file"] for image in chosen])
-    path = config.stage(PREPROCESS.name) / f"{person}.safetensors"
+    path = prepared_path(config, person)
     write_tensors(path, {"latents": latents.half().contiguous()}, metadata)
     return Record(person, facts={"images": len(chosen), "size": config.preprocess.size})
+
+
+def _chosen_images(config: DatasetConfig, person: str) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """A person's images that are encoded, and the files of all that were generated, in the order of prompts."""
+    filtered, generated = (Manifest(config.stage(name)).read(person) for name in ("filter", "generate"))
+    assert filtered is not None
+    assert generated is not None
+    chosen = _choose(filtered.facts["kept"], config.preprocess.max_images)
+    return chosen, [image["file"] for image in generated.facts["images"]]
 
 
 def _choose(kept: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
@@ -155,6 +177,11 @@ class PreparedImages:
         return replace(self, latents=latents, captions=captions, positions=positions)
 
 
+def prepared_path(config: DatasetConfig, person: str) -> Path:
+    """Return the file of a person's latents."""
+    return config.stage(PREPROCESS.name) / f"{person}.safetensors"
+
+
 def read_prepared(config: DatasetConfig, person: str) -> PreparedImages:
     """Read what this stage wrote of a person.
 
@@ -162,12 +189,12 @@ def read_prepared(config: DatasetConfig, person: str) -> PreparedImages:
         FileNotFoundError: There is nothing.
         ValueError: It was made at another size than the configuration now says.
     """
-    path = config.stage(PREPROCESS.name) / f"{person}.safetensors"
+    path = prepared_path(config, person)
     tensors, metadata = read_tensors(path)
     if metadata["size"] != str(config.preprocess.size):
         raise ValueError(
             f"{path} holds latents of {metadata['size']} pixels, the configuration says {config.preprocess.size}: "
-            "delete the folder preprocess and run the stage again"
+            "run the stage preprocess again, without --keep"
         )
     return PreparedImages(
         tensors["latents"].float(),
@@ -178,9 +205,10 @@ def read_prepared(config: DatasetConfig, person: str) -> PreparedImages:
 
 
 def text_path(config: DatasetConfig, caption: str) -> Path:
-    """Return the file of a caption's embeddings."""
-    digest = hashlib.sha256(caption.encode("utf-8")).hexdigest()[:16]
-    return config.stage(PREPROCESS.name) / "text" / f"{digest}.safetensors"
+    """Return the file of a caption's embeddings by the configured base model."""
+    encoders = hash_base(config, "text_encoder", "text_encoder_2")
+    name = hash_value([caption, encoders, config.dreambooth.dtype])
+    return config.stage(PREPROCESS.name) / "text" / f"{name}.safetensors"
 
 
 def ensure_text(config: DatasetConfig, base: BaseModel, caption: str) -> None:

@@ -5,6 +5,7 @@ Every decision is built from each entry's own images, and is therefore the same 
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def record_duplicate(record: Record, first: Record, cosine: float, config: Colle
     """Make the record of an entry that is the same person as an earlier one."""
     outcome = "merged into it" if config.action == "merge" else "dropped"
     reason = f"same person as {first.item} (cosine {cosine:.2f}), {outcome}"
-    return Record(record.item, "dropped", reason, {**_own_facts(record), "same_person": first.item}, record.seconds)
+    facts = {**_own_facts(record), "same_person": first.item}
+    return replace(record, status="dropped", reason=reason, facts=facts)
 
 
 def record_united(record: Record, duplicates: Sequence[Record], folder: Path, config: CollectConfig) -> Record:
@@ -75,7 +77,7 @@ def record_united(record: Record, duplicates: Sequence[Record], folder: Path, co
             faces.append(face)
     if duplicates:
         facts["merged"] = [other.item for other in duplicates]
-    new = Record(record.item, facts=facts, seconds=record.seconds)
+    new = replace(record, status="done", reason="", facts=facts)
     if new != record:
         _write_images(copies, home, facts["images"])
         save_array(home / "face.npy", mean_face(faces))

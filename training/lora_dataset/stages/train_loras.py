@@ -4,9 +4,10 @@ dreambooth/<group>.safetensors      loras (people, numel) float32, loss (people,
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Self
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import count
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -18,14 +19,17 @@ from training.base_model.interface import BaseModel
 from training.base_model.person_images import PersonImages
 from training.dreambooth.train import shared_start, train_loras
 from training.lora_dataset.config import DatasetConfig
-from training.lora_dataset.configured_base import open_configured_base
+from training.lora_dataset.configured_base import hash_base, open_configured_base
+from training.lora_dataset.fingerprints import Fingerprint, hash_file, hash_tensor, settings_of
 from training.lora_dataset.manifest import Manifest, Record
-from training.lora_dataset.stage import Worker
+from training.lora_dataset.stage import Stage, Worker, done_before
 
-from .preprocess import PreparedImages, ensure_text, read_prepared, read_texts
+from .preprocess import PreparedImages, ensure_text, prepared_path, read_prepared, read_texts
 
 PRIOR_IMAGES, PRIOR_STEPS, PRIOR_GUIDANCE_SCALE = 8, 30, 5.0
 """Of prior preservation: images that the base model generates of the class word alone; our choice."""
+NO_EFFECT = ("people", "gradient_checkpointing")
+"""Settings of training that a finished group's LoRAs do not depend on."""
 
 
 @dataclass(frozen=True)
@@ -38,41 +42,78 @@ class ClassImages:
     """Of all of them."""
 
 
-class DreamBooth:
+class DreamBooth(Stage):
     """The stage. An item is a group of people, named after its first."""
 
     name = "dreambooth"
     gpu = True
 
     def items(self, config: DatasetConfig) -> Sequence[str]:
-        """Return the groups, done or not."""
+        """Return the groups, done or not.
+
+        Raises:
+            ValueError: There is nobody to train on.
+        """
+        done_before(config, "preprocess")
         return list(groups(config))
+
+    def fingerprints(self, config: DatasetConfig) -> Callable[[str], Fingerprint]:
+        """Of a group: everybody's latents and captions, the base model, and the settings of training."""
+        people = groups(config)
+        return lambda item: group_fingerprint(config, item, people[item])
 
     def worker(self, config: DatasetConfig, device: str) -> Worker:
         """Load the base model, and generate class images where the prior is preserved."""
         teacher, people = Teacher.open(config, device), groups(config)
         return lambda item: _train_group(teacher, item, people[item])
 
-    def finish(self, config: DatasetConfig) -> None:
-        """Do nothing: groups don't depend on each other."""
-
 
 DREAMBOOTH = DreamBooth()
 
 
 def groups(config: DatasetConfig) -> dict[str, list[str]]:
-    """Return who is trained together, by group. Finished groups stay as they are; new people make new groups.
+    """Return who is trained together, by group. Finished groups keep their people; new people make new groups.
 
-    A person who was left out of a finished group, for a reason in its record, is not tried again.
+    A person who was left out of a finished group, for a reason in its record, stays in it: when the images are others,
+    the group is trained again.
     """
     records = [record for record in Manifest(config.stage(DREAMBOOTH.name)).records() if record.status == "done"]
-    done = {record.item: list(record.facts["people"]) for record in records}
+    done = {record.item: [*record.facts["people"], *record.facts.get("left_out", {})] for record in records}
     taken = {person for people in done.values() for person in people}
-    taken |= {person for record in records for person in record.facts.get("left_out", {})}
     left = [person for person in Manifest(config.stage("preprocess")).done() if person not in taken]
     size = config.dreambooth.people
-    new = [left[i : i + size] for i in range(0, len(left), size)]
-    return done | {people[0]: people for people in new}
+    for start in range(0, len(left), size):
+        done[_group_name(left[start], done)] = left[start : start + size]
+    return done
+
+
+def _group_name(first: str, others: Container[str]) -> str:
+    """Name a group after its first person, who may have headed another group before."""
+    names = (first if number == 1 else f"{first}-{number}" for number in count(1))
+    return next(name for name in names if name not in others)
+
+
+def group_fingerprint(config: DatasetConfig, item: str, people: Sequence[str]) -> Fingerprint:
+    """Compute a group's fingerprint. Of people whom the stage before does not have any more, the record's is taken.
+
+    Raises:
+        FileNotFoundError: Latents that the group was trained on are missing.
+    """
+    record, present = Manifest(config.stage(DREAMBOOTH.name)).read(item), set(done_before(config, "preprocess"))
+    known = record.inputs if record and record.status == "done" else {}
+    images: dict[str, Any] = {}
+    for person in people:
+        key, path = f"images of {person}", prepared_path(config, person)
+        if person in present:
+            images[key] = hash_file(path) if path.exists() or known.get(key) else None
+        elif key in known:
+            images[key] = known[key]
+    names = [entry.name for entry in fields(config.dreambooth) if entry.name not in NO_EFFECT]
+    settings = [f"dreambooth.{name}" for name in names] + ["preprocess.held_out"]
+    if config.dreambooth.prior_weight:
+        settings.append("preprocess.class_word")
+    base = {"base model": hash_base(config, "unet", "text_encoder", "text_encoder_2")}
+    return {**images, **settings_of(config, *settings), **base}
 
 
 def _train_group(teacher: "Teacher", item: str, people: Sequence[str]) -> Record:
@@ -81,10 +122,12 @@ def _train_group(teacher: "Teacher", item: str, people: Sequence[str]) -> Record
     Raises:
         ValueError: Nobody's images can be read, or nobody's LoRA is finite.
     """
-    config = teacher.config
+    config, present = teacher.config, set(Manifest(teacher.config.stage("preprocess")).done())
+    people = [person for person in people if person in present]
+    inputs = group_fingerprint(config, item, people)
     images, left_out = read_training_images(config, people)
     if not images:
-        raise ValueError(next(iter(left_out.values())))
+        raise ValueError(next(iter(left_out.values()), "nobody of the group is left"))
     loras, losses = teacher.train(images)
     finite = loras.isfinite().all(1).cpu()
     left_out |= {
@@ -101,7 +144,9 @@ def _train_group(teacher: "Teacher", item: str, people: Sequence[str]) -> Record
     write_tensors(config.stage(DREAMBOOTH.name) / f"{item}.safetensors", tensors, metadata)
     reason = "; ".join(f"without {name}: {why}" for name, why in left_out.items())
     loss = [round(value, 5) for value in tensors["loss"].tolist()]
-    return Record(item, reason=reason, facts={"people": trained, "left_out": left_out, "loss": loss})
+    digests = [hash_tensor(lora) for lora in tensors["loras"]]
+    facts = {"people": trained, "left_out": left_out, "loss": loss, "loras": digests}
+    return Record(item, reason=reason, facts=facts, inputs=inputs)
 
 
 def read_training_images(

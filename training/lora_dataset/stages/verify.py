@@ -4,8 +4,9 @@ verify/report/report.json      per person and on average: similarity with the Lo
 verify/report/sheet.png        a person's own image, images without the LoRA, images with it
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 from statistics import fmean
 from typing import Self
 
@@ -22,13 +23,14 @@ from training.base_model.held_out_loss import mean_loss
 from training.base_model.interface import BaseModel
 from training.base_model.person_images import PersonImages
 from training.lora_dataset.config import DatasetConfig
-from training.lora_dataset.configured_base import open_configured_base
+from training.lora_dataset.configured_base import hash_base, open_configured_base
+from training.lora_dataset.fingerprints import Fingerprint, hash_face_models, hash_file, hash_value, settings_of
 from training.lora_dataset.images.faces import open_faces, person_embedding
 from training.lora_dataset.manifest import Manifest, Record
-from training.lora_dataset.stage import Worker
+from training.lora_dataset.stage import Stage, Worker, done_before
 from training.store.lora_store import Entry, LoRAStore
 
-from .preprocess import PreparedImages, read_prepared, read_texts
+from .preprocess import PreparedImages, prepared_path, read_prepared, read_texts
 from .verify_report import image_strip, write_report
 
 IMAGES_PER_BATCH = 16
@@ -37,19 +39,43 @@ LOSS_SEED = 77
 """Of the loss: noise on which no teacher was trained."""
 
 
-class Verify:
+class Verify(Stage):
     """The stage. An item is a person."""
 
     name = "verify"
     gpu = True
 
     def items(self, config: DatasetConfig) -> Sequence[str]:
-        """Return people of the store who were trained here, evenly spread over its order."""
-        trained = set(Manifest(config.stage("preprocess")).done())
+        """Return people of the store who were trained here, evenly spread over its order.
+
+        Raises:
+            FileNotFoundError: There is no store.
+            ValueError: The store has nobody who was trained here.
+        """
+        trained = set(done_before(config, "preprocess"))
         store = LoRAStore.open(config.workspace / "store")
         people = [str(entry.person) for entry in store.entries() if str(entry.person) in trained]
+        if not people:
+            raise ValueError(f"{store.folder} has nobody who was trained here: run the stage `pack` first")
         count = min(config.verify.people, len(people))
         return [people[i * len(people) // count] for i in range(count)]
+
+    def fingerprints(self, config: DatasetConfig) -> Callable[[str], Fingerprint]:
+        """Of a person: the LoRA, latents and captions, the reference image, the models and settings of the test."""
+        store = LoRAStore.open(config.workspace / "store")
+        loras = {str(entry.person): entry.provenance.get("lora", "") for entry in store.entries()}
+        own = (f"verify.{entry.name}" for entry in fields(config.verify) if entry.name != "people")
+        common = settings_of(config, *own, "preprocess.held_out", "dreambooth.dtype")
+        common["base model"] = hash_base(config, "unet", "vae", "text_encoder", "text_encoder_2")
+        common["face models"] = hash_face_models(config.faces)
+
+        def fingerprint(person: str) -> Fingerprint:
+            face = config.stage("collect") / person / "face.npy"
+            paths = [prepared_path(config, person), face, _reference_path(config, person)]
+            images = [hash_file(path) for path in paths]
+            return {"LoRA": loras[person], "images": hash_value(images), **common}
+
+        return fingerprint
 
     def worker(self, config: DatasetConfig, device: str) -> Worker:
         """Load the base model and the face models, and read the store's index."""
@@ -106,9 +132,7 @@ class Examiner:
         without = self._examine(person)
         with self.base.loaded_lora(lora, self.store.layout):
             own = self._examine(person)
-        source = Manifest(self.config.stage("filter")).read(person)
-        assert source is not None
-        reference = Image.open(self.config.workspace / source.facts["kept"][0]["file"]).convert("RGB")
+        reference = Image.open(_reference_path(self.config, person)).convert("RGB")
         title = f"{person}: {without.similarity:.2f} without, {own.similarity:.2f} with the LoRA"
         strip = image_strip(title, [reference, *_to_pillow(without.images[:2]), *_to_pillow(own.images)])
         write_image(self.config.stage(VERIFY.name) / "report" / f"{person}.png", strip)
@@ -150,6 +174,13 @@ class Examiner:
         own = PersonImages.complete(person, images.latents.to(self.base.device), torch.arange(len(images.captions)))
         predict = predictor(self.base, texts, self.config.preprocess.size)
         return float(mean_loss(DiffusionLoss(predict, self.base.scheduler(), [own], IMAGES_PER_BATCH, LOSS_SEED))[0])
+
+
+def _reference_path(config: DatasetConfig, person: str) -> Path:
+    """The person's image that is most similar to the person."""
+    source = Manifest(config.stage("filter")).read(person)
+    assert source is not None
+    return config.workspace / str(source.facts["kept"][0]["file"])
 
 
 def _to_pillow(images: Tensor) -> list[Image.Image]:

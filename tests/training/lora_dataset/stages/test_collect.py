@@ -14,7 +14,7 @@ from miniature.world.scenes import reference_scene
 from training.lora_dataset.config import CollectConfig, DatasetConfig, FacesConfig
 from training.lora_dataset.images.faces import unit
 from training.lora_dataset.manifest import Manifest, Record
-from training.lora_dataset.stage import run_stage, unsettled_items
+from training.lora_dataset.stage_run import compare, run_stage
 from training.lora_dataset.stages.collect import COLLECT
 
 FACES = FacesConfig("miniature", WEIGHTS / "insightface")
@@ -148,7 +148,7 @@ def test_a_person_without_a_usable_image_is_dropped(collected):
 def test_finish_may_run_again(collected):
     config, _ = collected
     before = content(config.workspace)
-    assert unsettled_items(COLLECT, config) == []
+    assert compare(COLLECT, config).pending == {}
     COLLECT.finish(config)
     assert content(config.workspace) == before
 

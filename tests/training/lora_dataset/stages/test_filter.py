@@ -16,7 +16,7 @@ from training.engine.charts import DOTS_PER_INCH, HISTOGRAM_PANEL, THRESHOLD
 from training.lora_dataset.config import CollectConfig, DatasetConfig, FacesConfig, FilterConfig
 from training.lora_dataset.images.faces import largest_face, open_faces, unit
 from training.lora_dataset.manifest import Manifest, Record
-from training.lora_dataset.stage import run_stage
+from training.lora_dataset.stage_run import run_stage
 from training.lora_dataset.stages.filter import FILTER, FaceMeasurements, failed_thresholds
 
 FACES = FacesConfig("miniature", WEIGHTS / "insightface")

@@ -14,7 +14,7 @@ from miniature.world.scenes import reference_scene
 from training.lora_dataset.config import DatasetConfig, FacesConfig, GenerateConfig
 from training.lora_dataset.manifest import Manifest, Record
 from training.lora_dataset.prompt_files import PROMPTS
-from training.lora_dataset.stage import run_stage
+from training.lora_dataset.stage_run import run_stage
 from training.lora_dataset.stages.generate import GENERATE
 
 WHO = 6000  # a validation person

@@ -15,7 +15,7 @@ from training.dreambooth.train import shared_start
 from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.configured_base import configured_layout
 from training.lora_dataset.manifest import Manifest
-from training.lora_dataset.stage import run_stage
+from training.lora_dataset.stage_run import run_stage
 from training.lora_dataset.stages.import_loras import ImportLoRAs
 
 LAYOUT = LoRALayout(
@@ -64,7 +64,7 @@ def test_what_is_imported_is_not_imported_again(tmp_path, config):
     save_lora(folder / "anna.safetensors", torch.ones(layout.numel), layout)
     run_stage(ImportLoRAs(folder), config)
     before = (config.stage("import") / "anna.safetensors").stat().st_mtime_ns
-    save_lora(folder / "bert.safetensors", torch.ones(layout.numel), layout)
+    save_lora(folder / "bert.safetensors", 2 * torch.ones(layout.numel), layout)
     run_stage(ImportLoRAs(folder), config)
     assert (config.stage("import") / "anna.safetensors").stat().st_mtime_ns == before
     assert Manifest(config.stage("import")).done() == ["anna", "bert"]
@@ -73,7 +73,7 @@ def test_what_is_imported_is_not_imported_again(tmp_path, config):
 def test_names_that_differ_in_the_ending_only_are_two_items(tmp_path, config):
     for name in ("anna.safetensors", "anna.pt"):
         (tmp_path / name).write_bytes(b"")
-    assert len(ImportLoRAs(tmp_path).files()) == 2
+    assert len(ImportLoRAs(tmp_path).files(config)) == 2
 
 
 @pytest.mark.parametrize(("name", "message"), [("nowhere", "there is no folder"), ("base", "holds no LoRA files")])

@@ -13,7 +13,7 @@ from training.base_model.sdxl import SDXLBase
 from training.dreambooth.train import shared_start
 from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.manifest import Manifest, Record
-from training.lora_dataset.stage import run_stage, unsettled_items
+from training.lora_dataset.stage_run import compare, run_stage
 from training.lora_dataset.stages.preprocess import read_prepared
 from training.lora_dataset.stages.train_loras import DREAMBOOTH, Teacher, groups, read_training_images
 
@@ -88,7 +88,7 @@ def test_a_bad_file_does_not_cost_the_group(preprocessed: DatasetConfig, tmp_pat
     assert record is not None
     assert record.facts["people"] == ["bert"]
     assert "without anna: ValueError" in record.reason
-    assert unsettled_items(DREAMBOOTH, config) == []
+    assert compare(DREAMBOOTH, config).pending == {}
 
 
 def test_new_people_make_new_groups(preprocessed: DatasetConfig, tmp_path: Path) -> None:

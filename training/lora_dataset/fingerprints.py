@@ -1,0 +1,86 @@
+"""Fingerprints: what a result depends on, so that a second run makes exactly that again which would differ.
+
+A fingerprint has a value per name: hashes of contents, and values of settings, whose names have a dot
+(`filter.min_face`). Contents count, not times of files: a copied workspace is as current as the original.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .config import DatasetConfig, FacesConfig
+
+Fingerprint = Mapping[str, Any]
+"""Ready for JSON."""
+HASH_DIGITS = 32
+"""Hexadecimal digits of a hash, 128 bits."""
+
+
+def hash_value(value: Any) -> str:
+    """Hash a JSON-ready value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:HASH_DIGITS]
+
+
+def hash_file(path: Path) -> str:
+    """Hash a file's content; within a process a file that has not changed is read once.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is something else than a file.
+    """
+    status = path.stat()
+    if not path.is_file():
+        raise ValueError(f"{path} is not a regular file")
+    return _hash_file(path, (status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=1_000_000)
+def _hash_file(path: Path, version: tuple[int, int, int]) -> str:  # noqa: ARG001 # a part of the cache's key
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:HASH_DIGITS]
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """Hash the contents of files in order; a missing one counts as one without content.
+
+    Raises:
+        ValueError: A path is something else than a file.
+    """
+    return hash_value([hash_file(path) if path.exists() else None for path in paths])
+
+
+def hash_tensor(tensor: Tensor) -> str:
+    """Hash a tensor's values in float32."""
+    return hashlib.sha256(tensor.detach().cpu().float().contiguous().numpy().data).hexdigest()[:HASH_DIGITS]
+
+
+def hash_face_models(config: FacesConfig) -> str:
+    """Hash the models of a face pack."""
+    return hash_files(sorted((config.root / "models" / config.pack).glob("*.onnx")))
+
+
+def settings_of(config: DatasetConfig, *names: str) -> dict[str, Any]:
+    """Return the values of settings by their names in the YAML file, as `filter.min_face`."""
+    found = {}
+    for name in names:
+        section, field = name.split(".")
+        found[name] = asdict(getattr(config, section))[field]
+    return found
+
+
+def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
+    """Return what differs between two fingerprints, a phrase for each."""
+    if not before and now:
+        return ["it is not recorded what it was made from"]
+    found = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if old != new:
+            found.append(f"{name} was {old!r}, is {new!r}" if "." in name else f"other {name}")
+    return found
