@@ -8,7 +8,7 @@
 - `diffusion_loss`: timesteps, targets and weights
 - `config`, `checkpoint`: a checkpoint's header and file
 - `images`: reading images
-- `encoders`: face and image embeddings
+- `encoders`: face and image embeddings, and how similar faces are
 - `references`: reference images to embeddings
 - `model`: all of it as one object
 - `refinement`: some training steps for one person's LoRA

@@ -5,7 +5,6 @@ difflora info person.safetensors
 """
 
 import argparse
-import json
 import math
 import sys
 import time
@@ -18,9 +17,10 @@ from tqdm import tqdm
 
 from .autoencoder.config import LAEConfig
 from .autoencoder.lae_file import HEADER as LAE_HEADER
+from .autoencoder.lae_file import read_lae_header
 from .checkpoint import HEADER, read_checkpoint_header
 from .encoders.face_encoder import NoFaceError
-from .fields import read_fields
+from .fields import read_json
 from .files import read_shapes
 from .images import KINDS, SUFFIXES
 from .library_logs import silence_library_logs
@@ -178,10 +178,8 @@ def describe_file(path: Path) -> list[str]:
     """
     shapes, metadata = read_shapes(path)
     if LAE_HEADER in metadata:
-        header = json.loads(metadata[LAE_HEADER])
-        layout = LoRALayout.from_dict(header["layout"])
-        config = read_fields(LAEConfig, header["config"], "lae")
-        facts = ["LoRA autoencoder (LAE)", *_layout(layout), _lae(layout, config), *_tree(header["provenance"])]
+        layout, lae, provenance = read_lae_header(path, metadata)
+        facts = ["LoRA autoencoder (LAE)", *_layout(layout), _lae(layout, lae), *_tree(provenance)]
     elif HEADER in metadata and METADATA_KEY not in metadata:
         facts = _checkpoint(path, metadata, shapes)
     elif any(parse(name).role == "down" for name in shapes):
@@ -231,7 +229,7 @@ def _lora(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) ->
         f"names: {names}, {len(downs)} modules, rank {', '.join(map(str, ranks))}",
     ]
     if METADATA_KEY in metadata:
-        return [*facts, *_tree(json.loads(metadata[METADATA_KEY]), "made by")]
+        return [*facts, *_tree(read_json(metadata[METADATA_KEY], f"the entry {METADATA_KEY!r}"), "made by")]
     others = {name: value for name, value in metadata.items() if name != "format"}
     return [*facts, *(f"{name}: {value:.200}" for name, value in sorted(others.items()))]
 

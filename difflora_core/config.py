@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from .autoencoder.config import LAEConfig
 from .denoiser.config import DiTConfig, MIFConfig, SamplingConfig
-from .fields import read_fields
+from .fields import read_fields, shorten
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,20 @@ class EncoderNames:
     """InsightFace model pack."""
     image: str = "clip-vit-large-patch14"
     """CLIP vision model, a folder in transformers' format."""
+
+    def __post_init__(self) -> None:
+        for kind in ("face", "image"):
+            name = getattr(self, kind)
+            # Names become folders: one from a file must not lead out of the models' folder
+            if (
+                not isinstance(name, str)
+                or name in ("", ".", "..")
+                or set(name) & set("/\\:")
+                or not name.isprintable()
+            ):
+                raise ValueError(
+                    f"the {kind} encoder is {shorten(name)}, expected the name of a folder, without a path"
+                )
 
 
 @dataclass(frozen=True)
@@ -41,8 +55,7 @@ class DiffLoRAConfig:
         """Read what `dataclasses.asdict` wrote.
 
         Raises:
-            KeyError: A section is missing.
-            ValueError: A section has a field that this version doesn't have; it is named.
+            ValueError: A section is missing, or has an impossible value or a field that this version doesn't have.
         """
         sections = {
             "lae": LAEConfig,
@@ -51,8 +64,15 @@ class DiffLoRAConfig:
             "encoders": EncoderNames,
             "sampling": SamplingConfig,
         }
+        if not isinstance(values, Mapping):
+            raise ValueError(f"the configuration is {shorten(values)}, expected an object")
+        for name in sections:
+            if name not in values:
+                raise ValueError(f"the {name} configuration is missing")
         made = {name: read_fields(section, values[name], name) for name, section in sections.items()}
-        return cls(**made, provenance=values.get("provenance", {}))
+        if not isinstance(provenance := values.get("provenance", {}), Mapping):
+            raise ValueError(f"provenance is {shorten(provenance)}, expected an object")
+        return cls(**made, provenance=provenance)
 
     def check(self) -> None:
         """Check that the networks fit one another.

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from .autoencoder.inverse import latents_of
 from .autoencoder.model import LAE
-from .checkpoint import read_checkpoint, write_checkpoint
+from .checkpoint import load_network, read_checkpoint_header, write_checkpoint
 from .config import DiffLoRAConfig
 from .denoiser.config import Mode, SamplingConfig
 from .denoiser.dit import DiT
 from .denoiser.mif import MIF, MixedCondition, mean_embedding
 from .denoiser.sampling import StepCallback, check_rows, sample
 from .encoders.loaded import LoadedEncoders
+from .files import open_tensors
 from .images import ImageSource
 from .lora.layout import LoRALayout
 from .lora.lora import LoRA
@@ -75,14 +76,13 @@ class DiffLoRA(nn.Module, ModelHubMixin, library_name="difflora", tags=["lora", 
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The file is something else, is damaged or was written by a newer version.
+            ValueError: The file is something else, is damaged, holds NaN or was written by a newer version.
         """
-        checkpoint = read_checkpoint(path)
-        try:
-            model = cls(checkpoint.layout, checkpoint.config)
-        except ValueError as error:
-            raise ValueError(f"{path} has a header that cannot be read: {error}") from error
-        checkpoint.load_into(model)
+        with open_tensors(path) as file:
+            layout, config = read_checkpoint_header(path, file.metadata() or {}, file.keys())
+            statistics = {"lae.mean": (layout.numel,)}
+            layers = (config.lae.blocks, config.dit.layers)
+            model = load_network(path, file, lambda: cls(layout, config), statistics, layers)
         model.encoders.models = Path(path).parent.parent
         if compile:
             model.dit.compile_blocks()
@@ -207,10 +207,12 @@ class DiffLoRA(nn.Module, ModelHubMixin, library_name="difflora", tags=["lora", 
         """Decode latents (people, tokens, width) into flat LoRAs (people, numel) float32.
 
         Raises:
-            ValueError: The latents have another shape, or hold NaN.
+            ValueError: The latents have another shape, or hold NaN, or are so large that the LoRA would.
         """
         check_rows("Latents", latents, ("people", "tokens", "width"))
-        return self.lae.decode(latents.to(self.device, torch.float32)).float()
+        flat = self.lae.decode(latents.to(self.device, torch.float32)).float()
+        check_rows("Decoded LoRAs", flat, ("people", "weights"))
+        return flat
 
     @torch.no_grad()
     def encode(self, flat: Tensor) -> Tensor:

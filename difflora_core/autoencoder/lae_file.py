@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
+from ..checkpoint import load_network, read_header, read_part
 from ..fields import read_fields
-from ..files import read_tensors, write_tensors
+from ..files import open_tensors, write_tensors
 from ..lora.layout import LoRALayout
 from ..precision import cast_weights, exact_state
 from .config import LAEConfig
@@ -65,25 +66,40 @@ def load_lae(
         FileNotFoundError: There is no such file.
         ValueError: It is something else, was written by a newer version, or has another layout or configuration.
     """
-    tensors, metadata = read_tensors(path)
+    with open_tensors(path) as file:
+        found_layout, found, _ = read_lae_header(path, file.metadata() or {})
+        _check(path, found_layout, found, layout, config)
+        statistics = {"mean": (found_layout.numel,)}
+        lae = load_network(path, file, lambda: LAE(found_layout, found), statistics, [found.blocks])
+    return cast_weights(lae.eval().requires_grad_(False), device, dtype)
+
+
+def read_lae_header(path: str | Path, metadata: Mapping[str, str]) -> tuple[LoRALayout, LAEConfig, Mapping[str, Any]]:
+    """Read layout, configuration and provenance from a file's metadata.
+
+    Raises:
+        ValueError: It is something else, or was written by a newer version.
+    """
     if HEADER not in metadata:
         raise ValueError(f"{path} is no autoencoder: it has no {HEADER!r} header. `train-lae` writes such files.")
-    header = json.loads(metadata[HEADER])
-    if header["format"] > FORMAT:
-        raise ValueError(
-            f"{path} has autoencoder format {header['format']}, this version reads up to {FORMAT}: update DiffLoRA."
-        )
-    try:
-        found_layout = LoRALayout.from_dict(header["layout"])
-        found: LAEConfig = read_fields(LAEConfig, header["config"], "lae")
-    except ValueError as error:
-        raise ValueError(f"{path} has a header that cannot be read: {error}") from error
+    header = read_header(path, metadata[HEADER], "autoencoder", FORMAT)
+    layout, config = read_part(
+        path, lambda: (LoRALayout.from_dict(header["layout"]), read_fields(LAEConfig, header["config"], "lae"))
+    )
+    provenance = header.get("provenance")
+    return layout, config, provenance if isinstance(provenance, Mapping) else {}
+
+
+def _check(
+    path: str | Path,
+    found_layout: LoRALayout,
+    found: LAEConfig,
+    layout: LoRALayout | None,
+    config: LAEConfig | None,
+) -> None:
     if layout is not None and (difference := layout.difference(found_layout)) is not None:
         raise ValueError(f"{path} was trained for another layout: {difference}.")
     if config is not None:
         for name, expected in asdict(config).items():
             if (own := asdict(found)[name]) != expected:
                 raise ValueError(f"{path} has {name} {own!r}, expected {expected!r}.")
-    lae = LAE(found_layout, found)
-    lae.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    return cast_weights(lae.eval().requires_grad_(False), device, dtype)

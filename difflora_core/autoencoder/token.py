@@ -51,8 +51,9 @@ class TokenTransformer(nn.Module):
 
     def __init__(self, config: LAEConfig, kinds: Sequence[int], depths: Sequence[int]) -> None:
         super().__init__()
-        self.register_buffer("kinds", torch.tensor(kinds), persistent=False)
-        self.register_buffer("depths", torch.tensor(depths), persistent=False)
+        # On the CPU even where the rest is made on the meta device: no file has them
+        self.register_buffer("kinds", torch.tensor(kinds, device="cpu"), persistent=False)
+        self.register_buffer("depths", torch.tensor(depths, device="cpu"), persistent=False)
         self.kind_embedding = nn.Parameter(torch.randn(max(kinds) + 1, config.hidden) * 0.5)
         self.depth_embedding = nn.Parameter(torch.randn(max(depths) + 1, config.hidden) * 0.5)
         self.widen = nn.Linear(config.channels, config.hidden)

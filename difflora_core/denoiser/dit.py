@@ -109,8 +109,10 @@ class DiT(nn.Module):
         self.out = nn.Linear(config.width, config.latent_width)
         self.embed_type = self._embedding(config.token_types)
         self.embed_depth = self._embedding(config.token_depths)
-        self.register_buffer("token_types", torch.tensor(config.token_types, dtype=torch.long), persistent=False)
-        self.register_buffer("token_depths", torch.tensor(config.token_depths, dtype=torch.long), persistent=False)
+        for name in ("token_types", "token_depths"):
+            # On the CPU even where the rest is made on the meta device: no file has them
+            indices = torch.tensor(getattr(config, name), dtype=torch.long, device="cpu")
+            self.register_buffer(name, indices, persistent=False)
         self._initialize_weights()
 
     def _embedding(self, indices: Sequence[int]) -> nn.Embedding | None:

@@ -1,6 +1,9 @@
 """The checkpoint: everything in one file, and nothing that isn't one."""
 
 import json
+import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -87,10 +90,42 @@ def test_a_field_of_a_newer_version_asks_for_an_update(tmp_path, model):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda header: ["other"], "header has another content"),
+        (lambda header: ["other"], r"its header is \['other'\], expected a JSON object"),
         (lambda header: {**header, "config": ["other"]}, "header that cannot be read"),
-        (lambda header: header["config"].pop("mif") and header, "header that cannot be read: 'mif'"),
-        (lambda header: header["config"]["dit"].update(width=20) or header, "weights that don't fit its header"),
+        (lambda header: {**header, "config": {}}, "header that cannot be read: the lae configuration is missing"),
+        (lambda header: header["config"].pop("mif") and header, "cannot be read: the mif configuration is missing"),
+        (lambda header: header.pop("layout") and header, "its header has no 'layout'"),
+        (lambda header: header.pop("format") and header, "its header has no 'format'"),
+        (lambda header: {**header, "format": -5}, "format -5, expected 1 to 1"),
+        (lambda header: {**header, "format": True}, "format True, expected 1 to 1"),
+        (lambda header: {**header, "format": "1"}, "format '1', expected 1 to 1"),
+        (lambda header: {**header, "format": None}, "format None, expected 1 to 1"),
+        (lambda header: {**header, "layout": None}, "header that cannot be read"),
+        (lambda header: {**header, "layout": {"rank": 2, "modules": [[1, 2, 3]]}}, ""),
+        (lambda header: {**header, "layout": {"rank": 2, "modules": [["a"]]}}, "header that cannot be read"),
+        *(
+            (lambda header, s=section, f=field, v=value: header["config"][s].update({f: v}) or header, message)
+            for section, field, value, message in [
+                ("lae", "scale", "unknown", "scale: found 'unknown', expected one of spread, delta"),
+                ("lae", "blocks", -1, "blocks: found -1, expected"),
+                ("lae", "blocks", 10**9, "expected some for each of 1000000000 layers"),
+                ("lae", "channels", 10**9, "weights that don't fit its header"),
+                ("lae", "kernel", math.nan, "kernel: found nan, expected"),
+                ("dit", "layers", 10**9, "expected some for each of 1000000000 layers"),
+                ("dit", "width", 20, "weights that don't fit its header"),
+                ("dit", "width", 10**9, "header that cannot be read: Storage size calculation overflowed"),
+                ("dit", "width", 10**30, "header that cannot be read"),
+                ("dit", "width", "20", "width: found '20', expected"),
+                ("dit", "mlp_ratio", math.inf, "mlp_ratio: found inf, expected"),
+                ("dit", "token_types", ["a", "b", "c"], "header that cannot be read"),
+                ("mif", "width", None, "header that cannot be read"),
+                ("sampling", "steps", 0, "steps: found 0, expected"),
+                ("encoders", "face", None, "the face encoder is None, expected the name of a folder"),
+                ("encoders", "face", "../../etc", "the face encoder is '../../etc', expected the name of a folder"),
+                ("encoders", "image", "..", r"the image encoder is '\.\.', expected the name of a folder"),
+                ("encoders", "image", "C:\\x", "the image encoder is 'C:.*', expected the name of a folder"),
+            ]
+        ),
     ],
 )
 def test_a_damaged_header_is_named(tmp_path, model, change, message):
@@ -98,6 +133,79 @@ def test_a_damaged_header_is_named(tmp_path, model, change, message):
     rewrite(tmp_path / "m.safetensors", change)
     with pytest.raises(ValueError, match=f"m.safetensors .*{message}"):
         DiffLoRA.load(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize("text", ["{", "", "[" * 100_000, "nul", "1" * 10_000])
+def test_a_header_that_is_no_json_is_named(tmp_path, model, text):
+    model.save(tmp_path / "m.safetensors")
+    tensors, _ = read_tensors(tmp_path / "m.safetensors")
+    write_tensors(tmp_path / "m.safetensors", tensors, {HEADER: text})
+    with pytest.raises(ValueError, match=r"m\.safetensors is no checkpoint: its header is not JSON"):
+        DiffLoRA.load(tmp_path / "m.safetensors")
+
+
+def test_a_header_of_a_kilobyte_takes_no_memory(tmp_path, model, layout):
+    """A file of a few tensors claims networks of terabytes; the peak of memory is read in a process of its own."""
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    _, metadata = read_tensors(path)
+    header = json.loads(metadata[HEADER])
+    header["config"]["dit"].update(width=10**9, heads=10**4, head_width=10**5)
+    header["config"]["lae"].update(chunk=1, channels=10**6, hidden=10**8)
+    modules = header["layout"]["modules"]
+    for claimed in (layout.numel, 10**12):
+        header["layout"]["modules"] = modules if claimed == layout.numel else [["a", claimed, claimed]]
+        write_tensors(path, {"lae.mean": torch.zeros(layout.numel)}, {HEADER: json.dumps(header)})
+        code = (
+            "import resource, sys; from difflora_core.model import DiffLoRA\n"
+            "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "try: DiffLoRA.load(sys.argv[1])\n"
+            "except ValueError as error: print(error)\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+        )
+        done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=120)
+        message, kilobytes = done.stdout.splitlines()
+        assert "weights that don't fit its header" in message
+        assert int(kilobytes) < 50_000
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["lae.mean", "dit.out.weight"])
+def test_weights_that_are_not_finite_are_refused(tmp_path, model, name, value):
+    model.save(tmp_path / "m.safetensors")
+    tensors, metadata = read_tensors(tmp_path / "m.safetensors")
+    tensors[name].view(-1)[-1] = value
+    write_tensors(tmp_path / "m.safetensors", tensors, metadata)
+    with pytest.raises(ValueError, match=f"m.safetensors holds NaN or infinite values, first in '{name}'"):
+        DiffLoRA.load(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"more": torch.zeros(1)}, "1 tensors too many, the first 'more'"),
+        ({"dit.out.weight": None}, "'dit.out.weight' is missing, expected \\(2, 16\\)"),
+        ({"dit.out.weight": torch.zeros(3, 16)}, "'dit.out.weight' is \\(3, 16\\), expected \\(2, 16\\)"),
+        ({"dit.out.weight": torch.zeros(2, 16).long()}, "'dit.out.weight' as torch.int64, expected floating-point"),
+    ],
+    ids=["one more", "one less", "shape", "integers"],
+)
+def test_tensors_that_do_not_fit_are_named(tmp_path, model, change, message):
+    model.save(tmp_path / "m.safetensors")
+    tensors, metadata = read_tensors(tmp_path / "m.safetensors")
+    changed = {name: tensor for name, tensor in (tensors | change).items() if tensor is not None}
+    write_tensors(tmp_path / "m.safetensors", changed, metadata)
+    with pytest.raises(ValueError, match=f"m.safetensors holds .*{message}"):
+        DiffLoRA.load(tmp_path / "m.safetensors")
+
+
+def test_a_loaded_model_does_not_hang_on_its_file(tmp_path, model):
+    path = tmp_path / "m.safetensors"
+    model.save(path, dtype=torch.float32)
+    loaded = DiffLoRA.load(path)
+    path.write_bytes(bytes(path.stat().st_size))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -145,3 +145,9 @@ def test_importing_the_package_stays_cheap():
     assert difflora_core.DiffLoRA is DiffLoRA
     with pytest.raises(AttributeError, match="no attribute 'DiffLora'"):
         _ = difflora_core.DiffLora
+
+
+def test_latents_that_decode_to_infinity_are_refused(model):
+    model.lae.factor_scale *= 1e20
+    with pytest.raises(ValueError, match="Decoded LoRAs hold NaN or infinite values"):
+        model.decode(torch.full((1, 3, 2), 1e30))

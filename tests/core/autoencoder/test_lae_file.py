@@ -1,7 +1,7 @@
 """An autoencoder's file: what comes out is what went in, and anything else is refused by name."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -73,9 +73,25 @@ def test_another_layout_or_configuration_is_refused(tmp_path, lae, expected, mes
             {"config": {"kind": "conv", "wavelets": 3}},
             "the lae configuration has 'wavelets', which this version doesn't know",
         ),
+        ({"format": -5}, "format -5, expected 1 to 1"),
+        ({"layout": None}, "header that cannot be read"),
+        ({"layout": {"rank": 2}}, "header that cannot be read: 'modules' is missing"),
+        ({"config": None}, "the lae configuration is None, expected an object"),
+        ({"config": asdict(CONFIG) | {"channels": 10**9}}, "weights that don't fit its header"),
+        ({"config": asdict(CONFIG) | {"blocks": 10**9}}, "weights that don't fit its header"),
         (None, "is no autoencoder"),
     ],
-    ids=["newer format", "newer setting", "another file"],
+    ids=[
+        "newer format",
+        "newer setting",
+        "negative format",
+        "no layout",
+        "no modules",
+        "no config",
+        "wide",
+        "deep",
+        "another file",
+    ],
 )
 def test_what_cannot_be_read_is_refused(tmp_path, lae, change, message):
     path = tmp_path / "lae.safetensors"
@@ -85,3 +101,19 @@ def test_what_cannot_be_read_is_refused(tmp_path, lae, change, message):
     write_tensors(path, tensors, {HEADER: json.dumps(header | change)} if change else {})
     with pytest.raises(ValueError, match=message):
         load_lae(path)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path, lae):
+    path = tmp_path / "lae.safetensors"
+    lae.latent_mean[0, 0] = float("nan")
+    save_lae(path, lae)
+    with pytest.raises(ValueError, match=r"lae\.safetensors holds NaN or infinite values, first in 'latent_mean'"):
+        load_lae(path)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000])
+def test_a_header_that_is_no_object_is_named(tmp_path, lae, text):
+    save_lae(tmp_path / "lae.safetensors", lae)
+    write_tensors(tmp_path / "lae.safetensors", read_tensors(tmp_path / "lae.safetensors")[0], {HEADER: text})
+    with pytest.raises(ValueError, match=r"lae\.safetensors is no autoencoder: its header is"):
+        load_lae(tmp_path / "lae.safetensors")
