@@ -3,15 +3,16 @@
 In the order of the pipeline, from reference images to a model with a LoRA:
 
 - `sockets`: the pack's own socket types and what travels on them
-- `load_difflora`, `load_face_analysis`, `load_clip_vision`: the loaders of the networks
+- `loaders`: Load DiffLoRA, Load Face Analysis, Load CLIP Vision
 - `encode_and_mix_features`: Encode Face, Mix Features
 - `sample_and_decode_lora`: Sample LoRA, Decode LoRA
 - `encode_and_blend_latents`: Encode LoRA, Blend Latents
-- `apply_lora`: Apply LoRA
+- `apply_lora`: Apply LoRA; `lora_patches`: a LoRA as ComfyUI's patches, complete or not at all
 - `refine_lora`: Refine LoRA; `refine_training`: its training loop on ComfyUI's model
-- `save_lora`: Save LoRA
+- `save_lora`: Save LoRA; `file_names`: names that every operating system accepts
 - `similarity_and_pick_best`: Face Similarity, Pick Best Candidate
 - `preview_images`: images that nodes show: boxes around faces, a grid of cosines, a loss curve
+- `input_checks`: ranges and choices of the widgets, for all nodes
 """
 
 import os
@@ -22,31 +23,35 @@ from comfy_api.latest import ComfyExtension, io
 from .apply_lora import ApplyLoRA
 from .encode_and_blend_latents import BlendLatents, EncodeLoRA
 from .encode_and_mix_features import EncodeFace, MixFeatures
-from .load_clip_vision import LoadCLIPVision
-from .load_difflora import LoadDiffLoRA
-from .load_face_analysis import LoadFaceAnalysis
+from .input_checks import with_checked_inputs
+from .loaders.load_clip_vision import LoadCLIPVision
+from .loaders.load_difflora import LoadDiffLoRA
+from .loaders.load_face_analysis import LoadFaceAnalysis
 from .refine_lora import RefineLoRA
 from .sample_and_decode_lora import DecodeLoRA, SampleLoRA
 from .save_lora import SaveLoRA
 from .similarity_and_pick_best import FaceSimilarity, PickBest
 
 NODES = [
-    LoadDiffLoRA,
-    LoadFaceAnalysis,
-    LoadCLIPVision,
-    EncodeFace,
-    MixFeatures,
-    SampleLoRA,
-    DecodeLoRA,
-    EncodeLoRA,
-    BlendLatents,
-    ApplyLoRA,
-    RefineLoRA,
-    SaveLoRA,
-    FaceSimilarity,
-    PickBest,
+    with_checked_inputs(node)
+    for node in (
+        LoadDiffLoRA,
+        LoadFaceAnalysis,
+        LoadCLIPVision,
+        EncodeFace,
+        MixFeatures,
+        SampleLoRA,
+        DecodeLoRA,
+        EncodeLoRA,
+        BlendLatents,
+        ApplyLoRA,
+        RefineLoRA,
+        SaveLoRA,
+        FaceSimilarity,
+        PickBest,
+    )
 ]
-"""In the order of the pipeline: images to LoRA to model."""
+"""In the order of the pipeline: images to LoRA to model; each checks what arrives at its widgets."""
 
 
 class DiffLoRAExtension(ComfyExtension):

@@ -12,9 +12,11 @@ from torch import Tensor
 from ..difflora_core.files import write_tensors
 from ..difflora_core.lora.file_formats import Format
 from ..difflora_core.lora.lora import LoRA, kohya_metadata
+from .file_names import portable_prefix
 from .sockets import CATEGORY, show_text
 
 FOLDERS = {"models/loras": "models", "output/loras": "output"}
+DEFAULT_NAME = "difflora"
 
 
 class SaveLoRA(io.ComfyNode):
@@ -32,7 +34,7 @@ class SaveLoRA(io.ComfyNode):
                 io.LoraModel.Input("lora", tooltip="From Decode LoRA, or any LORA_MODEL."),
                 io.String.Input(
                     "filename_prefix",
-                    default="difflora",
+                    default=DEFAULT_NAME,
                     tooltip="Start of the file name, may contain folders; a number is appended.",
                 ),
                 io.Combo.Input(
@@ -54,8 +56,18 @@ class SaveLoRA(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        """Check the file name when the workflow is queued; None is a name that comes over a link."""
+        try:
+            file_prefix(filename_prefix or "")
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(cls, lora: Mapping[str, Tensor], filename_prefix: str, format: Format, folder: str) -> io.NodeOutput:
         """Write the file and show its name in the node."""
+        filename_prefix = file_prefix(filename_prefix)
         tensors, metadata = prepare(lora, format)
         root = lora_folder(folder)
         directory, name, counter, _, _ = folder_paths.get_save_image_path(filename_prefix, root)
@@ -66,6 +78,15 @@ class SaveLoRA(io.ComfyNode):
         description = f"saved {path.relative_to(root)} in {folder}"
         show_text(description, cls.hidden.unique_id)
         return io.NodeOutput(ui=ui.PreviewText(description))
+
+
+def file_prefix(entered: str) -> str:
+    """Return the start of the file's path.
+
+    Raises:
+        ValueError: It is impossible on some operating system.
+    """
+    return portable_prefix(entered, DEFAULT_NAME, "_00001_.safetensors")
 
 
 def prepare(lora: Mapping[str, Tensor], format: Format) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -174,3 +174,23 @@ def test_a_loss_that_is_not_finite_is_an_error(client: Client, workflow: ApiProm
     graph.add("Curve", "PreviewImage", images=graph.output("Refine", 1))
     with pytest.raises(PromptError, match=r"DiffLoRARefine: the loss is not finite at step 1 of 2"):
         client.run(graph.only("Curve").prompt)
+
+
+@pytest.mark.parametrize(
+    ("title", "values", "message"),
+    [
+        ("Apply LoRA", {"strength": "nan"}, r"DiffLoRAApply: `strength` is nan; it takes a number from -10"),
+        ("Sample LoRA", {"latent_scale": "nan"}, r"DiffLoRASample: `latent_scale` is nan; it takes a number"),
+        ("Sample LoRA", {"guidance_scale": "inf"}, r"DiffLoRASample: .*bigger than max"),
+        ("Sample LoRA", {"scheduler": "euler"}, r"DiffLoRASample: .*(choices are |not in )"),
+        ("Mix Features", {"mode": "x"}, r"DiffLoRAMixFeatures: .*(choices are gate, slider, face, image|not in )"),
+        ("Load DiffLoRA", {"precision": "fp8"}, r"DiffLoRALoad: .*(choices are fp32, bf16, fp16|not in )"),
+    ],
+    ids=lambda value: "_".join(value) if isinstance(value, dict) else "",
+)
+def test_impossible_widget_values(
+    client: Client, workflow: ApiPrompt, title: str, values: dict[str, str], message: str
+) -> None:
+    """As the API lets them through, which reads numbers from text; newer hosts check choices themselves."""
+    with pytest.raises(PromptError, match=message):
+        client.run(workflow.copy().set(title, **values).only("Save Image").prompt)

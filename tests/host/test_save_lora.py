@@ -39,3 +39,32 @@ def test_peft_names_of_other_loras_are_an_error(client: Client, workflow: ApiPro
     graph = workflow.copy().add("File", "DiffLoRATestReadLoRA", lora_name=f"{path.name}")
     with pytest.raises(PromptError, match=r"DiffLoRASave: only a LoRA from Decode LoRA"):
         saved(client, graph, base, "File", "unknown_peft", format="peft")
+
+
+def test_no_name_is_the_default_name(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    saved(client, workflow, base, "Decode LoRA", "")
+    assert list((base / "output" / "loras").glob("difflora_*.safetensors"))
+    assert not list((base / "output" / "loras").glob(".*.safetensors"))
+
+
+def test_longest_name_is_saved(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    (path,) = saved(client, workflow, base, "Decode LoRA", "n" * 236)
+    assert len(path.name) == 255
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("con", "'con' is the name of a device"),
+        ("COM1/x", "'COM1' is the name of a device"),
+        ("a:b", "contains ':'"),
+        ("n" * 240, "at most 236 fit"),
+    ],
+)
+def test_impossible_names_are_refused_before_any_node_runs(
+    client: Client, workflow: ApiPrompt, base: Path, name: str, message: str
+) -> None:
+    before = client.history()
+    with pytest.raises(PromptError, match=message):
+        saved(client, workflow, base, "Decode LoRA", name)
+    assert client.history() == before

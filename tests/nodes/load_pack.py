@@ -41,7 +41,7 @@ def without_insightface() -> str:
     """Return the error of Load Face Analysis if insightface is missing."""
     sys.modules["insightface"] = None  # type: ignore[assignment]
     try:
-        module("nodes.load_face_analysis").load_face_analysis(
+        module("nodes.loaders.load_face_analysis").load_face_analysis(
             ROOT / "miniature" / "weights" / "insightface" / "models" / "miniature", "CPU"
         )
     except ImportError as error:
@@ -53,7 +53,7 @@ def without_insightface() -> str:
 
 def two_runtimes() -> list[str]:
     """Return what is logged if onnxruntime and onnxruntime-gpu are both installed and CUDA is missing, in two calls."""
-    face_analysis = module("nodes.load_face_analysis")
+    face_analysis = module("nodes.loaders.load_face_analysis")
     logged: list[str] = []
     face_analysis.logging = types.SimpleNamespace(warning=logged.append)
     face_analysis._installed = lambda _: True
@@ -69,5 +69,5 @@ found = {
 found["memory"] = memory()
 found["without_insightface"] = without_insightface()
 found["two_runtimes"] = two_runtimes()
-found["with_gpu_runtime"] = module("nodes.load_face_analysis").how_to_install()
+found["with_gpu_runtime"] = module("nodes.loaders.load_face_analysis").how_to_install()
 print(json.dumps(found))  # noqa: T201

@@ -9,7 +9,7 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import io
 
-from .sockets import CATEGORY
+from ..sockets import CATEGORY
 
 WEIGHTS = "model.safetensors"
 NO_MODEL = "no CLIP vision model found"

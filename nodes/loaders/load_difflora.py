@@ -6,8 +6,8 @@ import folder_paths
 import torch
 from comfy_api.latest import io, ui
 
-from ..difflora_core.model import DiffLoRA
-from .sockets import CATEGORY, DiffLoRAModel, LoadedDiffLoRA, show_text
+from ...difflora_core.model import DiffLoRA
+from ..sockets import CATEGORY, DiffLoRAModel, LoadedDiffLoRA, show_text
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

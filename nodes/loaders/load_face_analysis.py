@@ -10,8 +10,8 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ..difflora_core.encoders.face_encoder import FaceEncoder
-from .sockets import CATEGORY, InsightFace
+from ...difflora_core.encoders.face_encoder import FaceEncoder
+from ..sockets import CATEGORY, InsightFace
 
 NO_PACK = "no model pack found"
 HOW_TO_GET_A_PACK = (

@@ -1,0 +1,74 @@
+"""Checks of what arrives at a node's widgets, in one place for all nodes.
+
+The host checks ranges when a workflow is queued, but lets NaN pass, does not check the choices of a combo, and knows
+nothing of values that come over a link.
+"""
+
+import math
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from comfy_api.latest import io
+
+MAX_CHOICES = 20
+"""Choices that a message names; a folder may hold hundreds of files."""
+
+
+def with_checked_inputs(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
+    """Let a node check all of its widgets' values before it does any work.
+
+    Args:
+        node: Its `execute` is replaced.
+
+    Returns:
+        The same class.
+    """
+    execute: Callable[..., io.NodeOutput] = node.execute.__func__  # type: ignore[attr-defined]
+
+    @wraps(execute)
+    def checked(cls: type[io.ComfyNode], **arguments: Any) -> io.NodeOutput:
+        check_inputs(cls.define_schema(), arguments)
+        return execute(cls, **arguments)
+
+    node.execute = classmethod(checked)  # type: ignore[assignment, method-assign]
+    return node
+
+
+def check_inputs(schema: io.Schema, arguments: dict[str, Any]) -> None:
+    """Check the values of a node's number and combo inputs against its schema.
+
+    Args:
+        schema: The node's, with the choices of now.
+        arguments: What `execute` is called with, by input.
+
+    Raises:
+        ValueError: Names the first input whose value is not a number in its range, or is not one of its choices.
+    """
+    for declared in schema.inputs:
+        if declared.id not in arguments:
+            continue
+        value = arguments[declared.id]
+        for one in value if schema.is_input_list else [value]:
+            if isinstance(declared, io.Combo.Input):
+                _check_choice(declared, one)
+            elif isinstance(declared, io.Int.Input | io.Float.Input):
+                _check_number(declared, one)
+
+
+def _check_choice(declared: io.Combo.Input, value: Any) -> None:
+    choices: list[Any] = list(declared.options or ())
+    if value not in choices:
+        named = ", ".join(map(str, choices[:MAX_CHOICES])) or "none"
+        more = f" and {len(choices) - MAX_CHOICES} more" if len(choices) > MAX_CHOICES else ""
+        raise ValueError(
+            f"`{declared.id}` is {value!r}, which is no choice of this node; the choices are {named}{more}"
+        )
+
+
+def _check_number(declared: io.Int.Input | io.Float.Input, value: Any) -> None:
+    whole = isinstance(declared, io.Int.Input)
+    is_number = isinstance(value, int | float) and math.isfinite(value) and not (whole and value % 1)
+    if not is_number or not declared.min <= value <= declared.max:
+        kind = "a whole number" if whole else "a number"
+        raise ValueError(f"`{declared.id}` is {value!r}; it takes {kind} from {declared.min} to {declared.max}")

@@ -1,0 +1,92 @@
+"""Run by a test in its own process: what every node does with impossible values at its widgets, as JSON.
+
+python node_inputs.py HOST BASE
+"""
+
+import asyncio
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from host_process import base, load_pack, module  # first: it makes ComfyUI importable
+
+from comfy_api.latest import io  # isort: skip
+
+
+def impossible(widget: Any) -> Iterator[Any]:
+    """Values that a widget must refuse."""
+    if isinstance(widget, io.Combo.Input):
+        yield from ("no such choice", "", None)
+    else:
+        yield from (math.nan, math.inf, -math.inf, widget.min - 1, widget.max + 1, "1", None)
+    if isinstance(widget, io.Int.Input):
+        yield widget.min + 0.5
+
+
+def possible(widget: Any) -> list[Any]:
+    """Values that a widget must accept: all choices, or the ends of the range and the default."""
+    if isinstance(widget, io.Combo.Input):
+        return list(widget.options)
+    return [widget.min, widget.max, widget.default]
+
+
+def error(node: Any, arguments: dict[str, Any]) -> str:
+    """Run a node whose sockets get nothing, and return the error."""
+    try:
+        node.execute(**arguments)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def refused(check: Any, schema: Any, arguments: dict[str, Any]) -> str:
+    """Return the error of the check alone, or nothing."""
+    try:
+        check(schema, arguments)
+    except ValueError as fault:
+        return str(fault)
+    return ""
+
+
+def names() -> dict[str, str]:
+    """Return what Save LoRA makes of file names, or its error."""
+    made = {}
+    for name in NAMES:
+        try:
+            made[name] = module("nodes.save_lora").file_prefix(name)
+        except ValueError as fault:
+            made[name] = f"error: {fault}"
+    return made
+
+
+NAMES = ["", "  ", "people/", "a\\b", "Łukasz %year%", "conny", "n" * 236]
+NAMES += ["n" * 237, "é" * 118 + "n", "d" * 256 + "/x", "con", "COM1/x", "NUL.txt", "a:b", "a\nb", "\ud800"]
+NAMES += ["../x", "x/..", ".", "/etc/x", "a//b", "x.", "x /y"]
+(Path(base) / "models" / "difflora").mkdir(parents=True)
+(Path(base) / "models" / "difflora" / "person.safetensors").touch()
+asyncio.run(load_pack().comfy_entrypoint())
+check = module("nodes.input_checks").check_inputs
+tried: list[tuple[str, str]] = []
+accepted: list[str] = []
+for node in module("nodes").NODES:
+    schema = node.define_schema()
+    sockets = {one.id: object() for one in schema.inputs}
+    widgets = [one for one in schema.inputs if isinstance(one, io.Int.Input | io.Float.Input | io.Combo.Input)]
+    for widget in widgets:
+        name = f"{schema.node_id}.{widget.id}"
+        others = sockets | {one.id: possible(one)[-1] for one in widgets if possible(one)}
+        tried += [(f"{name} = {value}", error(node, others | {widget.id: value})) for value in impossible(widget)]
+        accepted += [f"{name} = {value}" for value in possible(widget) if refused(check, schema, {widget.id: value})]
+
+many = io.Schema("many", inputs=[io.Combo.Input("file", options=[str(number) for number in range(30)])])
+listed = io.Schema("listed", inputs=[io.Int.Input("seed", min=0, max=3)], is_input_list=True)
+found = {
+    "tried": tried,
+    "refused though possible": accepted,
+    "many": refused(check, many, {"file": "30"}),
+    "lists": [refused(check, listed, {"seed": seeds}) for seeds in ([0, 3], [0, 4])],
+    "names": names(),
+}
+print(json.dumps(found))  # noqa: T201
