@@ -63,13 +63,14 @@ def lint(session: nox.Session) -> None:
 
 
 def check(session: nox.Session, python: str) -> None:
-    """Run ruff, import-linter, codespell and mypy as configured in pyproject.toml."""
+    """Run ruff, import-linter, codespell and mypy as configured in pyproject.toml; mypy with the pinned torch only."""
     scripts = Path(python).parent
     session.run(python, "-m", "ruff", "format", "--check", external=True)
     session.run(python, "-m", "ruff", "check", external=True)
     session.run(str(scripts / "lint-imports"), "--no-cache", "--no-logo", external=True)
     session.run(str(scripts / "codespell"), external=True)
-    session.run(python, "-m", "mypy", external=True)
+    if torch_packages() == TORCH:  # other versions declare other types
+        session.run(python, "-m", "mypy", external=True)
 
 
 def environment(session: nox.Session) -> str:
