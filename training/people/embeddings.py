@@ -12,12 +12,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from difflora_core.config import EncoderNames
+from difflora_core.fields import read_fields, read_json, shorten
 from difflora_core.files import read_tensors, write_tensors
 from training.store.shard import Person
 
@@ -164,22 +166,65 @@ def _read(path: Path) -> tuple[list[tuple[str, ImageEmbeddings]], EncoderNames |
     tensors, metadata = read_tensors(path)
     if not {"face", "image"} <= tensors.keys() or not ("counts" in metadata or "person" in tensors):
         raise ValueError(f"{path} holds no embeddings: found the tensors {', '.join(sorted(tensors)) or 'none'}.")
-    people = list(_split(tensors, metadata))
+    axes = 3 if "person" in tensors else 2
+    for kind in ("face", "image"):
+        if not tensors[kind].is_floating_point() or tensors[kind].ndim != axes or 0 in tensors[kind].shape:
+            expected = "(people, images, width)" if axes == 3 else "(images, width)"
+            raise ValueError(
+                f"{path}: {kind!r} is {tensors[kind].dtype} {tuple(tensors[kind].shape)}, expected floats {expected}."
+            )
+    people = _stacked(path, tensors) if "person" in tensors else _joined(path, tensors, metadata)
     for name, embeddings in people:
         _check(path, name, embeddings)
-    return people, EncoderNames(**json.loads(metadata["encoders"])) if "encoders" in metadata else None
+    if "encoders" not in metadata:
+        return people, None
+    try:
+        names: EncoderNames = read_fields(EncoderNames, read_json(metadata["encoders"], "the entry"), "encoders")
+    except ValueError as error:
+        raise ValueError(f"{path} names its encoders in a way that cannot be read: {error}") from error
+    return people, names
 
 
-def _split(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[tuple[str, ImageEmbeddings]]:
+def _stacked(path: Path, tensors: Mapping[str, Tensor]) -> list[tuple[str, ImageEmbeddings]]:
+    """Split the miniature's files, in which all people have equally many images."""
+    numbers, face, image = tensors["person"], tensors["face"].float(), tensors["image"].float()
+    if numbers.ndim != 1 or numbers.is_floating_point() or not len(numbers) == len(face) == len(image):
+        raise ValueError(
+            f"{path}: 'person' is {numbers.dtype} {tuple(numbers.shape)}, expected {len(face)} integers, as many as "
+            f"people with face embeddings, and {len(image)} as people with image embeddings."
+        )
+    pairs = zip(numbers.tolist(), face, image, strict=True)
+    return [(str(number), ImageEmbeddings(*embeddings)) for number, *embeddings in pairs]
+
+
+def _joined(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> list[tuple[str, ImageEmbeddings]]:
+    """Split people, each with images of their own number, that follow one another."""
     face, image = tensors["face"].float(), tensors["image"].float()
-    if "person" in tensors:
-        for number, *embeddings in zip(tensors["person"].tolist(), face, image, strict=True):
-            yield str(number), ImageEmbeddings(*embeddings)
-        return
-    names, counts = json.loads(metadata["people"]), json.loads(metadata["counts"])
-    files = json.loads(metadata.get("files", "[]")) or [()] * len(names)
-    for name, own, faces, images in zip(names, files, face.split(counts), image.split(counts), strict=True):
-        yield str(name), ImageEmbeddings(faces, images, tuple(own))
+    names, counts = (_list(path, metadata, key) for key in ("people", "counts"))
+    files = _list(path, metadata, "files") if "files" in metadata else []
+    files = files or [[] for _ in names]
+    right = all(type(count) is int and count > 0 for count in counts) and sum(counts) == len(face) == len(image)
+    if not right or not len(names) == len(counts) == len(files):
+        raise ValueError(
+            f"{path} holds {len(face)} face and {len(image)} image embeddings of {len(names)} people, expected as many "
+            f"as its header counts: {shorten(counts)}, for {len(files)} lists of files."
+        )
+    if not all(isinstance(own, list) and all(isinstance(file, str) for file in own) for own in files):
+        raise ValueError(f"{path}: 'files' is {shorten(files)}, expected a list of names for each person.")
+    parts = zip(names, files, face.split(counts), image.split(counts), strict=True)
+    return [(str(name), ImageEmbeddings(faces, images, tuple(own))) for name, own, faces, images in parts]
+
+
+def _list(path: Path, metadata: Mapping[str, str], key: str) -> list[Any]:
+    try:
+        value = json.loads(metadata[key])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: the entry {key!r} of its header is {shorten(metadata.get(key))}: {error}") from error
+    if not isinstance(value, list):
+        raise ValueError(f"{path}: the entry {key!r} of its header is {shorten(value)}, expected a list.")
+    return value
 
 
 def _check(path: Path, name: str, embeddings: ImageEmbeddings) -> None:

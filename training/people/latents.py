@@ -83,11 +83,15 @@ def cached_latents(
     key = json.dumps({"lae": digest(lae), "shards": files, "people": people})
     if path.exists():
         tensors, metadata = read_tensors(path)
-        if metadata.get("key") == key:
+        if metadata.get("key") == key and _fits(tensors.get("latents"), len(people), lae):
             return tensors["latents"], people
     latents = _encode(LoRAsOnDisk(stores, split), people, lae.to(device), f"latents {split}")
     write_tensors(path, {"latents": latents}, {"key": key})
     return latents, people
+
+
+def _fits(latents: Tensor | None, people: int, lae: LAE) -> bool:
+    return latents is not None and latents.shape == (people, *lae.latent_mean.shape) and bool(latents.isfinite().all())
 
 
 def digest(lae: LAE) -> str:

@@ -1,10 +1,13 @@
 """The cache of embeddings: any number of images per person, matched by name, refused where it doesn't fit."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from difflora_core.config import EncoderNames
+from difflora_core.files import write_tensors
 from training.people.embeddings import EmbeddingCache, ImageEmbeddings, write_embeddings
 
 ENCODERS = EncoderNames("faces", "images")
@@ -148,3 +151,52 @@ def test_another_file_is_refused(tmp_path):
     save_file({"weight": torch.ones(2)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="holds no embeddings: found the tensors weight"):
         EmbeddingCache.open(tmp_path)
+
+
+GOOD = {"face": torch.ones(3, 4), "image": torch.ones(3, 2)}
+HEADER = {"people": ["ann", "bob"], "counts": [1, 2], "files": [["a.png"], ["b.png", "c.png"]]}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "header", "message"),
+    [
+        (GOOD | {"face": torch.ones(3)}, HEADER, r"'face' is torch.float32 \(3,\), expected floats \(images, width\)"),
+        (GOOD | {"face": torch.ones(3, 4).long()}, HEADER, "'face' is torch.int64"),
+        (GOOD | {"image": torch.ones(2, 2)}, HEADER, "3 face and 2 image embeddings of 2 people"),
+        (GOOD | {"image": torch.ones(3, 0)}, HEADER, r"'image' is torch.float32 \(3, 0\)"),
+        (GOOD, HEADER | {"counts": [1, 1]}, r"as its header counts: \[1, 1\]"),
+        (GOOD, HEADER | {"counts": [-1, 4]}, r"as its header counts: \[-1, 4\]"),
+        (GOOD, HEADER | {"counts": [1, "2"]}, "as its header counts"),
+        (GOOD, HEADER | {"counts": [3]}, "as its header counts"),
+        (GOOD, HEADER | {"counts": 3}, "'counts' of its header is 3, expected a list"),
+        (GOOD, HEADER | {"people": {"ann": 1}}, "'people' of its header is {'ann': 1}, expected a list"),
+        (GOOD, HEADER | {"files": [[], [1]]}, "'files' is .* expected a list of names"),
+        (GOOD, HEADER | {"files": [None, None]}, "'files' is .* expected a list of names"),
+        (GOOD, HEADER | {"files": [["a.png"]]}, "for 1 lists of files"),
+        (GOOD, {"counts": [1, 2]}, "'people' of its header is None: 'people'"),
+        (GOOD, HEADER | {"encoders": ["faces"]}, "cannot be read: the entry is .* expected a JSON object"),
+        (GOOD, HEADER | {"encoders": {"face": "../x"}}, "the face encoder is '../x'"),
+        (GOOD, HEADER | {"encoders": {"voice": "x"}}, "the encoders configuration has 'voice'"),
+        (GOOD | {"person": torch.tensor([1])}, {}, r"expected floats \(people, images, width\)"),
+        (
+            {"face": torch.ones(2, 3, 4), "image": torch.ones(2, 3, 4), "person": torch.tensor([1])},
+            {},
+            r"'person' is torch.int64 \(1,\), expected 2 integers",
+        ),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_was_found(tmp_path, tensors, header, message):
+    path = tmp_path / "ann.safetensors"
+    write_tensors(path, tensors, {key: json.dumps(value) for key, value in header.items()})
+    with pytest.raises(ValueError, match=rf"ann\.safetensors.*{message}"):
+        EmbeddingCache.open(path)
+
+
+@pytest.mark.parametrize("text", ["[", "[" * 100_000, ""])
+def test_a_header_that_is_no_json_is_named(tmp_path, text):
+    path = tmp_path / "ann.safetensors"
+    for key in ("people", "counts", "files", "encoders"):
+        header = {name: json.dumps(value) for name, value in HEADER.items()} | {key: text}
+        write_tensors(path, GOOD, header)
+        with pytest.raises(ValueError, match=r"ann\.safetensors"):
+            EmbeddingCache.open(path)
