@@ -103,15 +103,15 @@ def model(name: str) -> ModelPatcher:
 def apply_result(name: str, strict: bool) -> str:
     """Return how many modules are patched, or the error."""
     try:
-        patches, modules = apply_lora.fitting_patches(model(name), lora, strict=strict)
+        patches, modules = lora_patches.fitting_patches(model(name), lora, strict=strict)
     except ValueError as error:
         return str(error)
     return f"{len(patches)}/{modules}"
 
 
 asyncio.run(load_pack().comfy_entrypoint())
-apply_lora, layouts, files = (
-    module(name) for name in ("nodes.apply_lora", "difflora_core.lora.layout", "difflora_core.lora.file_formats")
+lora_patches, layouts, files = (
+    module(name) for name in ("nodes.lora_patches", "difflora_core.lora.layout", "difflora_core.lora.file_formats")
 )
 layout = layouts.LoRALayout.from_config(None, 4)
 lora = files.lora_state_dict(torch.ones(layout.numel), layout)

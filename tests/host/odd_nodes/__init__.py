@@ -10,6 +10,8 @@ import folder_paths
 import torch
 from comfy_api.latest import ComfyExtension, io, ui
 
+from .weight_changes import WeightChanges
+
 IMAGES = {
     "alpha": lambda image: torch.cat([image, torch.rand(*image.shape[:3], 1)], dim=-1),
     "grey": lambda image: image.mean(-1, keepdim=True),
@@ -155,7 +157,7 @@ class TestExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return the node classes for ComfyUI to register."""
-        return [ReadLoRA, OddImage, OtherVision, LikeOnGPU, Memory]
+        return [ReadLoRA, OddImage, OtherVision, LikeOnGPU, Memory, WeightChanges]
 
 
 async def comfy_entrypoint() -> TestExtension:

@@ -1,0 +1,211 @@
+"""LoRAs of the host's own programs: Apply LoRA changes weights as the core loader does; the reader finds their ΔW."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from difflora_core.lora.file_contents import read_contents
+from difflora_core.lora.file_formats import read_lora
+from difflora_core.lora.tensor_names import parse
+from difflora_core.model import DiffLoRA
+from miniature.comfyui.api_prompt import ApiPrompt
+from miniature.comfyui.client import Client, PromptError
+from miniature.paths import DIFFLORA_CHECKPOINT
+
+State = dict[str, Tensor]
+LAYOUT = DiffLoRA.load(DIFFLORA_CHECKPOINT).layout
+
+
+def trained(workflow: ApiPrompt, algorithm: str) -> ApiPrompt:
+    """Return the workflow with core's Train LoRA, which trains every layer for two steps."""
+    graph = workflow.copy()
+    graph.add("Batch", "VAEEncode", pixels=graph.output("References 1 to 2"), vae=graph.output("Load Checkpoint", 2))
+    graph.add("Latents", "RebatchLatents", latents=graph.output("Batch"), batch_size=1)  # the node trains on lists only
+    links = {name: graph.output(title) for name, title in (("model", "Load Checkpoint"), ("latents", "Latents"))}
+    settings = {
+        "batch_size": 1,
+        "grad_accumulation_steps": 1,
+        "steps": 2,
+        "learning_rate": 1e-2,
+        "rank": 4,
+        "optimizer": "AdamW",
+        "loss_function": "MSE",
+        "seed": 0,
+        "training_dtype": "fp32",
+        "lora_dtype": "fp32",
+        "gradient_checkpointing": False,
+        "existing_lora": "[None]",
+    }
+    return graph.add(
+        "Train", "TrainLoraNode", **links, positive=graph.output("Prompt"), **settings, algorithm=algorithm
+    )
+
+
+def lora_of(graph: ApiPrompt) -> list[object]:
+    """Return the LORA_MODEL output of the node titled Train."""
+    return graph.output("Train", int(graph.prompt[graph.id("Train")]["class_type"] == "TrainLoraNode"))
+
+
+def from_file(workflow: ApiPrompt, base: Path, name: str, tensors: State) -> ApiPrompt:
+    """Return the workflow with a LoRA file as the node titled Train."""
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, base / "models" / "loras" / f"{name}.sft")
+    return workflow.copy().add("Train", "DiffLoRATestReadLoRA", lora_name=f"{name}.sft")
+
+
+def weights(client: Client, graph: ApiPrompt, base: Path, name: str, loader: str, **widgets: object) -> State:
+    """Apply the LoRA of the node titled Train and return patched weights and changes."""
+    graph = graph.copy().set("Apply LoRA", lora=lora_of(graph), **widgets)
+    if loader == "core":
+        model = graph.output("Load Checkpoint")
+        graph.add("Core", "LoraModelLoader", model=model, lora=lora_of(graph), strength_model=1.0)
+    source = graph.output("Core" if loader == "core" else "Apply LoRA")
+    graph.add("Weights", "DiffLoRATestWeightChanges", model=source, name=f"{name}_{loader}")
+    client.run(graph.only("Weights").prompt)
+    return load_file(base / "output" / f"{name}_{loader}.safetensors")
+
+
+def same_as_core(client: Client, graph: ApiPrompt, base: Path, name: str) -> State:
+    """Check that Apply LoRA makes the core loader's weights bit for bit, and return them."""
+    core, ours = (weights(client, graph, base, name, loader) for loader in ("core", "ours"))
+    assert core.keys() == ours.keys()
+    assert all(torch.equal(core[key], ours[key]) for key in core)
+    return ours
+
+
+@pytest.fixture(scope="module")
+def generated(client: Client, workflow: ApiPrompt, base: Path) -> State:
+    """A generated LoRA, as core's Save LoRA writes it."""
+    client.run(workflow.copy().set("Save LoRA", prefix="loras/formats").only("Save LoRA").prompt)
+    return load_file(next((base / "output" / "loras").glob("formats_*.safetensors")))
+
+
+@pytest.mark.parametrize("algorithm", ["LoRA", "LoHa", "LoKr", "OFT"])
+def test_what_core_trains_is_applied_as_core_does(
+    client: Client, workflow: ApiPrompt, base: Path, algorithm: str
+) -> None:
+    graph = trained(workflow, algorithm)
+    found = same_as_core(client, graph, base, algorithm)
+    modules = {key.split()[1].rpartition(".")[0] for key in found}
+    assert any(found[f"patched {module}.weight"].ndim == 4 for module in modules), "no convolution was trained"
+    assert len(found) > 2 * len(modules), "no bias was trained"
+    graph.set("Apply LoRA", lora=lora_of(graph), strength=0.5).set("Empty Latent Image", width=64, height=64)
+    ours = client.run(graph.set("KSampler", steps=1).only("Save Image").prompt)
+    assert ours.outputs[graph.id("Apply LoRA")]["text"][0] == f"{len(modules)}/{len(modules)} modules patched"
+    core = graph.copy().add("Core", "LoraModelLoader", lora=lora_of(graph), strength_model=0.5)
+    core.set("Core", model=core.output("Load Checkpoint")).set("KSampler", model=core.output("Core"))
+    images = client.images(client.run(core.only("Save Image").prompt), core.id("Save Image"))
+    assert images[0].tobytes() == client.images(ours, graph.id("Save Image"))[0].tobytes()
+
+
+def test_the_reader_finds_the_weight_changes_of_a_trained_file(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    graph = trained(workflow, "LoRA")
+    found = same_as_core(client, graph, base, "read")
+    client.run(graph.add("File", "SaveLoRA", lora=lora_of(graph), prefix="loras/core").only("File").prompt)
+    path = next((base / "output" / "loras").glob("core_*.safetensors"))
+    with pytest.raises(ValueError, match=r"diff_b changes a bias"):
+        read_contents(path, LAYOUT)
+    tensors = load_file(path)
+    names = {module: name for name, module in table(tensors).items()}
+    biases = {f"{name}.diff_b" for name in names.values()} & tensors.keys()
+    contents = read_contents({key: tensor for key, tensor in tensors.items() if key not in biases}, LAYOUT)
+    for module, (down, up) in contents.factors.items():
+        expected = found[f"change {names[module]}.weight"].double()
+        assert float((up.double() @ down.double() - expected).norm() / expected.norm()) <= 1e-5
+    outside = sum(float(change.double().square().sum()) for key, change in found.items() if key.startswith("change"))
+    outside -= sum(float(found[f"change {name}.weight"].double().square().sum()) for name in names.values())
+    outside -= sum(float(tensors[key].double().square().sum()) for key in biases)
+    assert contents.other_norm == pytest.approx(outside, rel=1e-5)
+
+
+def table(tensors: State) -> dict[str, str]:
+    """Return modules of the layout by the names that a file has."""
+    layers = {parse(key).layer for key in tensors}
+    tables = [{n: m for n, m in table.items() if n in layers} for table in LAYOUT.base.name_tables(LAYOUT.names)]
+    return max(tables, key=len)
+
+
+def test_the_core_loader_and_the_reader_agree_on_every_naming(
+    client: Client, workflow: ApiPrompt, base: Path, generated: State
+) -> None:
+    factors = LAYOUT.unflatten(read_lora(generated, LAYOUT))
+    namings: dict[str, Callable[[str], tuple[str, str, str]]] = {
+        "diffusers_2023": lambda name: (former(name), "_lora.down.weight", "_lora.up.weight"),
+        "lycoris": lambda name: (f"lycoris_{name.replace('.', '_')}", ".lora_down.weight", ".lora_up.weight"),
+    }
+    for title, naming in namings.items():
+        tensors = {}
+        for name, (down, up) in factors.items():
+            if ".attn" in name:
+                layer, *suffixes = naming(name)
+                tensors |= {layer + suffixes[0]: down[..., None, None], layer + suffixes[1]: up[..., None, None]}
+        found = same_as_core(client, from_file(workflow, base, title, tensors), base, title)
+        assert len(found) == len(tensors)
+        attention = type(LAYOUT)(tuple(m for m in LAYOUT.modules if ".attn" in m.name), LAYOUT.rank)
+        flat = read_lora(tensors, attention)
+        expected = torch.cat([(up @ down).flatten().sort().values for down, up in attention.unflatten(flat).values()])
+        changes = [found[key].flatten().sort().values for key in sorted(found) if key.startswith("change")]
+        assert torch.cat(changes).norm() == pytest.approx(float(expected.norm()), rel=1e-5)
+
+
+def former(name: str) -> str:
+    """Return diffusers' name of 2023."""
+    return f"unet.{name.removesuffix('.0').replace('.to_', '.processor.to_')}"
+
+
+def test_a_convolution_of_three_factors(client: Client, workflow: ApiPrompt, base: Path, generated: State) -> None:
+    names = [f"lora_unet_input_blocks_1_0_{layer}" for layer in ("in_layers_2", "out_layers_3")]
+    weight = "diffusion_model.input_blocks.1.0.in_layers.2.weight"
+    size = trained_shape(client, workflow, base, weight)
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        f"{names[0]}.lora_down.weight": torch.randn(2, size[1], 1, 1, generator=generator),
+        f"{names[0]}.lora_mid.weight": torch.randn(2, 2, 3, 3, generator=generator),
+        f"{names[0]}.lora_up.weight": torch.randn(size[0], 2, 1, 1, generator=generator),
+        f"{names[0]}.alpha": torch.tensor(1.0),
+    }
+    found = same_as_core(client, from_file(workflow, base, "locon", tensors), base, "locon")
+    assert found[f"change {weight}"].norm() > 0
+    contents = read_contents(generated | tensors, LAYOUT)
+    assert contents.other_norm == pytest.approx(float(found[f"change {weight}"].double().square().sum()), rel=1e-5)
+
+
+def trained_shape(client: Client, workflow: ApiPrompt, base: Path, weight: str) -> tuple[int, ...]:
+    """Return the shape of a weight of the host's model."""
+    return tuple(weights(client, trained(workflow, "LoRA"), base, "shape", "core")[f"patched {weight}"].shape)
+
+
+Change = Callable[[State, str], object]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s, n: s.update({f"{n}.lora_magnitude_vector": torch.ones(4)}), "belongs|does not know what"),
+        (lambda s, n: s.update({f"{n}.scalar": torch.ones(())}), "does not know what"),
+        (lambda s, n: s.update({f"{n}.diff": torch.ones(4, 4)}), r"in several ways \(LoRA, diff\)"),
+        (lambda s, n: s.update({f"{n}.hada_w1_a": torch.ones(4, 4)}), r"in several ways|lacks '.*hada"),
+        (lambda s, n: s.update({f"{n}.diff_b": torch.ones(3)}), r"the model has no .*bias|does not fit the model's"),
+        (lambda s, n: s.update({f"{n}.dora_scale": torch.ones(3, 1)}), "does not fit the model's"),
+        (lambda s, n: s.update({key: t.to(torch.complex64) for key, t in s.items()}), "complex"),
+    ],
+    ids=["peft dora", "scalar", "diff", "loha", "bias", "dora", "complex"],
+)
+def test_what_the_core_loader_would_skip_is_refused_not_only_if_strict(
+    request: pytest.FixtureRequest,
+    client: Client,
+    workflow: ApiPrompt,
+    base: Path,
+    generated: State,
+    change: Change,
+    message: str,
+) -> None:
+    tensors = dict(generated)
+    change(tensors, next(iter(tensors)).split(".")[0])
+    name = request.node.callspec.id.replace(" ", "_")
+    graph = from_file(workflow, base, name, tensors)
+    with pytest.raises(PromptError, match=rf"(?s)DiffLoRAApply: .*({message})"):
+        weights(client, graph, base, name, "ours", strict=False)
