@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..difflora_core.denoiser.latent_arithmetic import blend
 from ..difflora_core.lora.file_formats import read_lora
-from .sockets import CATEGORY, DiffLoRAModel, Latent, LoadedDiffLoRA, LoRALatent, to_intermediate
+from .sockets import CATEGORY, DiffLoRAModel, Latent, LoadedDiffLoRA, LoRALatent, node_schema, to_intermediate
 
 
 class EncodeLoRA(io.ComfyNode):
@@ -16,11 +16,12 @@ class EncodeLoRA(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Define inputs, outputs and texts."""
-        return io.Schema(
+        return node_schema(
             node_id="DiffLoRAEncode",
             display_name="Encode LoRA",
             category=CATEGORY,
             description="Encodes a LoRA with the checkpoint's layout into the latent space, to blend or to scale it.",
+            search_aliases=["LoRA to latent"],
             inputs=[
                 DiffLoRAModel.Input("model", tooltip="From Load DiffLoRA."),
                 io.LoraModel.Input("lora", tooltip="Any LORA_MODEL with the checkpoint's modules and rank."),
@@ -45,11 +46,12 @@ class BlendLatents(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Define inputs, outputs and texts."""
-        return io.Schema(
+        return node_schema(
             node_id="DiffLoRABlend",
             display_name="Blend Latents",
             category=CATEGORY,
             description="Interpolates between two people or averages up to four, and scales the result.",
+            search_aliases=["interpolate", "average", "mix people", "morph"],
             inputs=[
                 Latent.Input("first", tooltip="The first person, from Sample LoRA or Encode LoRA."),
                 Latent.Input(

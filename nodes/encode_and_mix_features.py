@@ -22,6 +22,7 @@ from .sockets import (
     LoadedDiffLoRA,
     MixedFeatures,
     fingerprint,
+    node_schema,
     show_text,
     to_intermediate,
 )
@@ -33,11 +34,14 @@ class EncodeFace(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Define inputs, outputs and texts."""
-        return io.Schema(
+        return node_schema(
             node_id="DiffLoRAEncodeFace",
             display_name="Encode Face",
             category=CATEGORY,
             description="Computes a face embedding for each reference image. Several images improve the likeness.",
+            advanced=["index", "aligned"],
+            search_aliases=["identity", "portrait", "likeness", "InstantID", "insightface", "face embedding"],
+            has_intermediate_output=True,
             inputs=[
                 io.Image.Input("image", tooltip="Reference images of one person; all images of the batch are used."),
                 io.MultiType.Input(
@@ -98,11 +102,13 @@ class MixFeatures(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Define inputs, outputs and texts."""
-        return io.Schema(
+        return node_schema(
             node_id="DiffLoRAMixFeatures",
             display_name="Mix Features",
             category=CATEGORY,
             description="Mixes face and image features with the weights of a learned gate, which the node shows.",
+            search_aliases=["identity", "portrait", "image features", "gate"],
+            has_intermediate_output=True,
             inputs=[
                 DiffLoRAModel.Input("model", tooltip="From Load DiffLoRA."),
                 Face.Input("face", optional=True, tooltip="From Encode Face. Not needed with mode image."),

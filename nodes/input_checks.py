@@ -24,14 +24,14 @@ def with_checked_inputs(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     Returns:
         The same class.
     """
-    execute: Callable[..., io.NodeOutput] = node.execute.__func__  # type: ignore[attr-defined]
+    execute: Callable[..., io.NodeOutput] = node.execute.__func__
 
     @wraps(execute)
     def checked(cls: type[io.ComfyNode], **arguments: Any) -> io.NodeOutput:
         check_inputs(cls.define_schema(), arguments)
         return execute(cls, **arguments)
 
-    node.execute = classmethod(checked)  # type: ignore[assignment, method-assign]
+    node.execute = classmethod(checked)
     return node
 
 

@@ -17,6 +17,7 @@ from .sockets import (
     LoadedDiffLoRA,
     LoRALatent,
     MixedFeatures,
+    node_schema,
     to_intermediate,
 )
 
@@ -27,11 +28,12 @@ class SampleLoRA(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Define inputs, outputs and texts."""
-        return io.Schema(
+        return node_schema(
             node_id="DiffLoRASample",
             display_name="Sample LoRA",
             category=CATEGORY,
             description="Samples a LoRA for the person by diffusion. Load DiffLoRA shows the recommended settings.",
+            search_aliases=["identity", "portrait", "likeness", "generate LoRA"],
             inputs=[
                 DiffLoRAModel.Input("model", tooltip="From Load DiffLoRA."),
                 Features.Input("features", tooltip="From Mix Features."),
@@ -130,11 +132,12 @@ class DecodeLoRA(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Define inputs, outputs and texts."""
-        return io.Schema(
+        return node_schema(
             node_id="DiffLoRADecode",
             display_name="Decode LoRA",
             category=CATEGORY,
             description="Decodes a latent into an ordinary LoRA, for any node with a LORA_MODEL input.",
+            search_aliases=["latent to LoRA", "generate LoRA"],
             inputs=[
                 DiffLoRAModel.Input("model", tooltip="The model that the latent was made with."),
                 Latent.Input("latent", tooltip="From Sample LoRA, Encode LoRA or Blend Latents."),

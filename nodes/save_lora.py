@@ -13,7 +13,7 @@ from ..difflora_core.files import write_tensors
 from ..difflora_core.lora.file_formats import Format
 from ..difflora_core.lora.lora import LoRA, kohya_metadata
 from .file_names import portable_prefix
-from .sockets import CATEGORY, show_text
+from .sockets import CATEGORY, node_schema, show_text
 
 FOLDERS = {"models/loras": "models", "output/loras": "output"}
 DEFAULT_NAME = "difflora"
@@ -25,11 +25,12 @@ class SaveLoRA(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Define inputs, outputs and texts."""
-        return io.Schema(
+        return node_schema(
             node_id="DiffLoRASave",
             display_name="Save LoRA (with metadata)",
             category=CATEGORY,
             description="Saves a LoRA as a safetensors file with metadata about how it was made.",
+            search_aliases=["export LoRA", "kohya", "peft"],
             inputs=[
                 io.LoraModel.Input("lora", tooltip="From Decode LoRA, or any LORA_MODEL."),
                 io.String.Input(

@@ -11,7 +11,7 @@ from ..difflora_core.encoders.face_encoder import FaceEncoder
 from ..difflora_core.encoders.similarity import FaceSimilarities, face_similarities
 from ..difflora_core.images import image_batch
 from .preview_images import similarity_grid
-from .sockets import CATEGORY, FaceAnalysis, InsightFace, show_text, to_intermediate
+from .sockets import CATEGORY, FaceAnalysis, InsightFace, node_schema, show_text, to_intermediate
 
 ENCODER_TOOLTIP = (
     "From Load Face Analysis. For an unbiased measurement choose a model pack that the checkpoint was not trained with."
@@ -24,12 +24,14 @@ class FaceSimilarity(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Define inputs, outputs and texts."""
-        return io.Schema(
+        return node_schema(
             node_id="DiffLoRAFaceSimilarity",
             display_name="Face Similarity",
             category=CATEGORY,
             description="Cosine similarity between the person in the reference images and the face in each image. "
             "Different people are near 0; typical values for the same person depend on the model pack.",
+            search_aliases=["identity", "likeness", "cosine", "insightface"],
+            has_intermediate_output=True,
             inputs=[
                 io.Image.Input("references", tooltip="Reference images of one person."),
                 io.Image.Input("images", tooltip="Images to compare with that person."),
@@ -64,12 +66,14 @@ class PickBest(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Define inputs, outputs and texts."""
-        return io.Schema(
+        return node_schema(
             node_id="DiffLoRAPickBest",
             display_name="Pick Best Candidate",
             category=CATEGORY,
             description="Ranks the candidates of Sample LoRA by the face similarity of images generated with them.",
             is_input_list=True,
+            search_aliases=["likeness", "rank", "choose LoRA"],
+            has_intermediate_output=True,
             inputs=[
                 io.LoraModel.Input("loras", tooltip="All candidates, from Decode LoRA."),
                 io.Image.Input("images", tooltip="Images generated with them, one batch for each candidate."),

@@ -1,8 +1,8 @@
 """The pack's own socket types and the values on them; small helpers of all nodes."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import comfy.model_management
@@ -15,6 +15,8 @@ from torch import Tensor
 from ..difflora_core.model import DiffLoRA
 
 CATEGORY = "DiffLoRA"
+NEWER_FIELDS = {"search_aliases", "has_intermediate_output"}
+"""Fields of a node's schema that ComfyUI 0.3.75 does not have."""
 
 DiffLoRAModel = io.Custom("DIFFLORA_MODEL")
 Face = io.Custom("DIFFLORA_FACE")
@@ -88,6 +90,21 @@ class LoRALatent:
     """File name of the DiffLoRA checkpoint; they mean something else to another one."""
     made_by: tuple[Mapping[str, Any], ...]
     """How each candidate was made, for the LoRA's metadata."""
+
+
+def node_schema(*, advanced: Sequence[str] = (), **described: Any) -> io.Schema:
+    """Describe a node to ComfyUI, without what an older host does not know.
+
+    Args:
+        advanced: Rarely used widgets, which newer hosts show on request only.
+        described: Fields of `io.Schema`.
+    """
+    unknown = NEWER_FIELDS - {field.name for field in fields(io.Schema)}
+    schema = io.Schema(**{name: value for name, value in described.items() if name not in unknown})
+    inputs = {declared.id: declared for declared in schema.inputs}
+    for name in advanced:
+        inputs[name].advanced = True
+    return schema
 
 
 def fingerprint(tensor: Tensor) -> str:

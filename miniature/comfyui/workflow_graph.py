@@ -152,8 +152,14 @@ class WorkflowGraph:
         }
         _write(path, workflow)
 
-    def save_subgraph(self, path: Path) -> None:
-        """Write a subgraph blueprint of the file's name: one node with the `input`s and the `expose`d outputs."""
+    def save_subgraph(self, path: Path, category: str, description: str) -> None:
+        """Write a subgraph blueprint of the file's name: one node with the `input`s and the `expose`d outputs.
+
+        Args:
+            path: The file.
+            category: Where newer hosts list the blueprint.
+            description: What they say about it.
+        """
         self._list_links_in_outputs()
         name, identity = path.stem, str(uuid.uuid5(uuid.NAMESPACE_URL, f"subgraph {path.stem}"))
         right = max(node["pos"][0] + node["size"][0] for node in self.nodes)
@@ -173,6 +179,8 @@ class WorkflowGraph:
             "revision": 0,
             "config": {},
             "name": name,
+            "category": category,
+            "description": description,
             "inputNode": {"id": INPUT_NODE, "bounding": [-200, 90, 140, 40 + 20 * len(self.inputs)]},
             "outputNode": {"id": OUTPUT_NODE, "bounding": [right + 60, 90, 140, 40 + 20 * len(self.outputs)]},
             "inputs": self._slots(self.inputs, INPUT_NODE),

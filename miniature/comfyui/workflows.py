@@ -264,4 +264,5 @@ def write_workflows(object_info: Mapping[str, Any], sampling: SamplingConfig, fo
         builder.graph.save(folder / "workflows" / f"{name}.json")
     builder = WorkflowBuilder(object_info, sampling)
     personalize(builder)
-    builder.graph.save_subgraph(folder / "subgraphs" / "Personalize.json")
+    description = "Makes a LoRA of the person in the reference images, and applies it to the model."
+    builder.graph.save_subgraph(folder / "subgraphs" / "Personalize.json", "DiffLoRA", description)

@@ -9,7 +9,7 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import io
 
-from ..sockets import CATEGORY
+from ..sockets import CATEGORY, node_schema
 
 WEIGHTS = "model.safetensors"
 NO_MODEL = "no CLIP vision model found"
@@ -25,11 +25,12 @@ class LoadCLIPVision(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Define inputs, outputs and texts."""
-        return io.Schema(
+        return node_schema(
             node_id="DiffLoRALoadCLIPVision",
             display_name="Load CLIP Vision (any size)",
             category=CATEGORY,
             description="Loads an image encoder: a published model's file, or a transformers folder of any size.",
+            search_aliases=["image encoder", "transformers"],
             inputs=[
                 io.Combo.Input(
                     "clip_name",

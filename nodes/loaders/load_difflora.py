@@ -7,7 +7,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ...difflora_core.model import DiffLoRA
-from ..sockets import CATEGORY, DiffLoRAModel, LoadedDiffLoRA, show_text
+from ..sockets import CATEGORY, DiffLoRAModel, LoadedDiffLoRA, node_schema, show_text
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -19,11 +19,14 @@ class LoadDiffLoRA(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Define inputs, outputs and texts."""
         files = [name for name in folder_paths.get_filename_list("difflora") if name.endswith(".safetensors")]
-        return io.Schema(
+        return node_schema(
             node_id="DiffLoRALoad",
             display_name="Load DiffLoRA",
             category=CATEGORY,
             description="Loads the networks that predict a LoRA from reference images.",
+            advanced=["precision"],
+            search_aliases=["identity", "portrait", "likeness", "InstantID", "hypernetwork"],
+            has_intermediate_output=True,
             inputs=[
                 io.Combo.Input(
                     "checkpoint",

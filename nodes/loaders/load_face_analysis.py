@@ -11,7 +11,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ...difflora_core.encoders.face_encoder import FaceEncoder
-from ..sockets import CATEGORY, InsightFace
+from ..sockets import CATEGORY, InsightFace, node_schema
 
 NO_PACK = "no model pack found"
 HOW_TO_GET_A_PACK = (
@@ -29,11 +29,13 @@ class LoadFaceAnalysis(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Define inputs, outputs and texts."""
-        return io.Schema(
+        return node_schema(
             node_id="DiffLoRALoadFaceAnalysis",
             display_name="Load Face Analysis",
             category=CATEGORY,
             description="Loads InsightFace's face detector and recognizer. Nodes of other packs accept them, too.",
+            advanced=["provider"],
+            search_aliases=["insightface", "InstantID", "buffalo_l", "antelopev2", "face detector"],
             inputs=[
                 io.Combo.Input(
                     "model_pack",

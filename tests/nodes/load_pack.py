@@ -4,6 +4,8 @@ import asyncio
 import json
 import sys
 import types
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from host_process import ROOT, load_pack, module
@@ -60,6 +62,27 @@ def two_runtimes() -> list[str]:
     return [*(str(face_analysis.providers()) for _ in range(2)), *logged]
 
 
+def newer_host() -> dict[str, dict[str, Any]]:
+    """Return what the nodes describe of themselves to a host whose schemas have further fields."""
+    sockets = module("nodes.sockets")
+
+    @dataclass
+    class Schema(sockets.io.Schema):  # type: ignore[name-defined, misc]
+        search_aliases: list[str] = field(default_factory=list)
+        has_intermediate_output: bool = False
+
+    sockets.io = types.SimpleNamespace(Schema=Schema)
+    schemas = [node.define_schema() for node in module("nodes").NODES]
+    return {
+        schema.node_id: {
+            "aliases": schema.search_aliases,
+            "intermediate": schema.has_intermediate_output,
+            "advanced": [declared.id for declared in schema.inputs if getattr(declared, "advanced", False)],
+        }
+        for schema in schemas
+    }
+
+
 found = {
     "nodes": asyncio.run(schemas()),
     "modules": sorted(set(sys.modules) - before),
@@ -69,5 +92,6 @@ found = {
 found["memory"] = memory()
 found["without_insightface"] = without_insightface()
 found["two_runtimes"] = two_runtimes()
+found["newer_host"] = newer_host()
 found["with_gpu_runtime"] = module("nodes.loaders.load_face_analysis").how_to_install()
 print(json.dumps(found))  # noqa: T201

@@ -70,6 +70,22 @@ def test_two_runtimes_are_a_warning(loaded: dict[str, Any]) -> None:
     assert "uninstall" in warning
 
 
+def test_newer_hosts_get_further_fields(loaded: dict[str, Any]) -> None:
+    nodes = loaded["newer_host"]
+    assert all(node["aliases"] for node in nodes.values())
+    assert {name for name, node in nodes.items() if node["intermediate"]} == {
+        "DiffLoRALoad",
+        "DiffLoRAEncodeFace",
+        "DiffLoRAMixFeatures",
+        "DiffLoRAApply",
+        "DiffLoRARefine",
+        "DiffLoRAFaceSimilarity",
+        "DiffLoRAPickBest",
+    }, "every node that shows text or images and is no output node"
+    assert nodes["DiffLoRAApply"]["advanced"] == ["input", "middle", "output", "strict"]
+    assert nodes["DiffLoRASample"]["advanced"] == []
+
+
 def test_requirements_do_not_replace_packages_of_the_host() -> None:
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     names = {re.split(r"[^\w-]", line)[0] for line in lines if line and not line.startswith("#")}

@@ -70,9 +70,10 @@ def test_subgraph_has_its_ends_where_they_were_put(tmp_path):
     image = graph.input("image", "IMAGE")
     (drawn,) = graph.add("Draw", "Pen", (0, 0), (10, 10), image=image)
     graph.expose("drawing", drawn)
-    graph.save_subgraph(tmp_path / "Scribble.json")
+    graph.save_subgraph(tmp_path / "Scribble.json", "Pens", "Draws.")
     blueprint = json.loads((tmp_path / "Scribble.json").read_text())
     (subgraph,) = blueprint["definitions"]["subgraphs"]
+    assert (subgraph["name"], subgraph["category"], subgraph["description"]) == ("Scribble", "Pens", "Draws.")
     assert blueprint["nodes"][0]["type"] == subgraph["id"]
     assert [slot["name"] for slot in blueprint["nodes"][0]["inputs"]] == ["image"]
     into, out = subgraph["links"]
