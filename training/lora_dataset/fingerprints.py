@@ -6,6 +6,7 @@ A fingerprint has a value per name: hashes of contents, and values of settings, 
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import lru_cache
@@ -20,6 +21,8 @@ Fingerprint = Mapping[str, Any]
 """Ready for JSON."""
 HASH_DIGITS = 32
 """Hexadecimal digits of a hash, 128 bits."""
+SETTLED_SECONDS = 2.0
+"""Age from which another content shows in a file's times: some file systems count them in units of 2 s."""
 
 
 def hash_value(value: Any) -> str:
@@ -28,7 +31,7 @@ def hash_value(value: Any) -> str:
 
 
 def hash_file(path: Path) -> str:
-    """Hash a file's content; within a process a file that has not changed is read once.
+    """Hash a file's content. Within a process a file is read again only if it has changed, or was just changed.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -37,11 +40,17 @@ def hash_file(path: Path) -> str:
     status = path.stat()
     if not path.is_file():
         raise ValueError(f"{path} is not a regular file")
-    return _hash_file(path, (status.st_ino, status.st_size, status.st_mtime_ns))
+    if time.time() - status.st_ctime < SETTLED_SECONDS:
+        return _hash_content(path)
+    return _hash_settled(path, (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
 
 
 @lru_cache(maxsize=1_000_000)
-def _hash_file(path: Path, version: tuple[int, int, int]) -> str:  # noqa: ARG001 # a part of the cache's key
+def _hash_settled(path: Path, version: tuple[int, ...]) -> str:  # noqa: ARG001 # a part of the cache's key
+    return _hash_content(path)
+
+
+def _hash_content(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:HASH_DIGITS]
 

@@ -22,6 +22,10 @@ LOCK, HOLDER = ".lock", ".lock.json"
 """Files in the workspace: the lock, and who holds it."""
 
 
+MAX_COMMAND = 200
+"""Characters of the holder's command that are shown."""
+
+
 class WorkspaceInUseError(RuntimeError):
     """Another process writes to the workspace."""
 
@@ -46,7 +50,7 @@ def workspace_lock(workspace: Path) -> Iterator[None]:
         holder = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
+            "command": " ".join(shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]).split())[:MAX_COMMAND],
             "since": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
         with replacing(workspace / HOLDER) as partial:

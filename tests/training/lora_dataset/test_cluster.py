@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from training.lora_dataset.cluster import RETRIES, run_on_cluster
+from training.lora_dataset.cluster import RETRIES, connect, run_on_cluster
 from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.fingerprints import Fingerprint
 from training.lora_dataset.manifest import Manifest, Record
@@ -60,6 +60,17 @@ def cluster() -> Iterator[None]:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     yield
     ray.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("nonsense:99", "there is no Ray cluster"), ("127.0.0.1:9", "there is no Ray cluster"), ("here", "HOST:PORT")],
+)
+def test_an_address_without_a_cluster_is_an_error_at_once(tmp_path: Path, address: str, message: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(ConnectionError, match=f"--ray {address}: .*{message}"):
+        connect(address, workers=1)
+    assert time.monotonic() - start < 15
 
 
 def lines(folder: Path) -> list[list[str]]:

@@ -1,6 +1,7 @@
 """The manifest and the loop over items: nothing is done twice, one failure stops nobody, a full disk stops all."""
 
 import errno
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,3 +96,52 @@ def test_a_record_survives_its_file(tmp_path: Path) -> None:
     Manifest(tmp_path).write(record)
     assert list(Manifest(tmp_path).records()) == [record]
     assert [path.name for path in tmp_path.iterdir()] == ["小明.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "Expecting value"),
+        ('{"item": "a", "status": "do', "Unterminated string"),
+        ("[" * 100_000, "nested too deeply"),
+        ("[1]", "it holds a list, expected a record"),
+        ('{"item": "b"}', "it is of item 'b', expected 'a'"),
+        ('{"item": "a", "status": "ready"}', "its status is 'ready', expected one of done, dropped"),
+        ('{"item": "a", "status": "done", "facts": [1]}', r"its facts is \[1\]"),
+        ('{"item": "a", "status": "done", "mood": "good"}', "it has 'mood', which no record has"),
+        ("\udcff", "can't decode|codec"),
+    ],
+)
+def test_a_damaged_record_counts_as_failed_and_is_named(config: DatasetConfig, content: str, message: str) -> None:
+    run_stage(Toy(), config)
+    path = config.stage("toy") / "a.json"
+    path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    (record,) = (record for record in Manifest(config.stage("toy")).records() if record.status == "failed")
+    assert record == Manifest(config.stage("toy")).read("a")
+    assert record.reason.startswith(f"the record {path} is damaged: ")
+    assert re.search(message, record.reason)
+    again = Toy()
+    run_stage(again, config)
+    assert again.did == ["a"]
+
+
+def test_what_is_no_file_is_no_record(config: DatasetConfig) -> None:
+    (config.stage("toy") / "a.json").mkdir(parents=True)
+    (record,) = Manifest(config.stage("toy")).records()
+    assert (record.status, record.item) == ("failed", "a")
+    assert "not a regular file" in record.reason
+
+
+def test_a_disk_that_is_full_for_a_record_names_it_and_what_was_kept(
+    config: DatasetConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, *_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(OutOfSpaceError, match=r"a\.json.*all items that have a record are kept: free some space"):
+            run_stage(Toy(), config)
+    toy = Toy()
+    run_stage(toy, config)
+    assert toy.did == ["a", "b", "c", "d"]

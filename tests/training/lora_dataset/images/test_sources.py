@@ -101,3 +101,54 @@ def test_a_name_that_is_not_unicode(tmp_path):
     assert record.item.startswith("caf-")
     assert record.status == "done", record.reason
     assert record.facts["origin"] == "caf\\udce9"
+
+
+def test_an_image_whose_caption_cannot_be_read_is_named(tmp_path):
+    for name, number in (("a.png", 0), ("b.png", 1), ("c.png", 2)):
+        save(tmp_path / "in" / "ann" / name, drawn_image(6001, number))
+    (tmp_path / "in" / "ann" / "a.txt").write_bytes("with Zoë".encode("cp1252"))
+    (tmp_path / "in" / "ann" / "b.png.txt").write_bytes("with Zoë".encode("utf-16"))
+    (record,) = run(settings(tmp_path / "out", tmp_path / "in")).values()
+    assert [Path(source).name for source in record.facts["sources"]] == ["b.png", "c.png"]
+    (dropped,) = record.facts["dropped"]
+    assert "a.txt is not in UTF-8 (byte 7): save it as UTF-8" in dropped["reason"]
+    captions = [path.read_text(encoding="utf-8") for path in sorted((tmp_path / "out").rglob("000.txt"))]
+    assert captions == ["with Zoë"]
+
+
+def test_links_out_of_the_folder_are_refused(tmp_path):
+    for name, number in (("a.png", 0), ("b.png", 1)):
+        save(tmp_path / "in" / "ann" / name, drawn_image(6001, number))
+    save(tmp_path / "elsewhere" / "c.png", drawn_image(6001, 2))
+    (tmp_path / "elsewhere" / "secret.txt").write_text("secret")
+    (tmp_path / "in" / "ann" / "a.txt").symlink_to(tmp_path / "elsewhere" / "secret.txt")
+    (tmp_path / "in" / "ann" / "c.png").symlink_to(tmp_path / "elsewhere" / "c.png")
+    (tmp_path / "in" / "bob").mkdir()
+    (tmp_path / "in" / "bob" / "own.png").symlink_to(tmp_path / "in" / "ann" / "b.png")  # within the folder
+    (tmp_path / "link").symlink_to(tmp_path / "in")  # the folder itself
+    ann, bob = run(settings(tmp_path / "out", tmp_path / "link", action="drop")).values()
+    assert [Path(source).name for source in ann.facts["sources"]] == ["b.png"]
+    reasons = [entry["reason"] for entry in ann.facts["dropped"]]
+    assert len(reasons) == 2
+    assert all("is reached by a link out of" in reason for reason in reasons)
+    assert bob.facts["own"] == 1
+    assert not any("secret" in path.read_text() for path in (tmp_path / "out").rglob("*.txt"))
+
+
+@pytest.mark.parametrize("source", ["people", "images"])
+def test_what_lies_beside_images_is_counted_and_named(tmp_path, source, capsys):
+    save(tmp_path / "in" / "ann" / "a.png", drawn_image(6001, 0))
+    for name in ("a.txt", "a.png.txt", "b.heic", "c.jxl", "notes.txt", ".hidden.heic"):
+        (tmp_path / "in" / "ann" / name).write_text("x")
+    (record,) = run(settings(tmp_path / "out", tmp_path / "in", source=source)).values()
+    prefix = "ann/" if source == "images" else ""
+    assert record.facts["passed_over"] == [f"{prefix}{name}" for name in ("b.heic", "c.jxl", "notes.txt")]
+    assert f"3 files passed over: {prefix}b.heic, {prefix}c.jxl, {prefix}notes.txt" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("source", ["people", "images"])
+def test_a_folder_of_another_kind_of_images_is_explained(tmp_path, source):
+    (tmp_path / "in" / "ann").mkdir(parents=True)
+    (tmp_path / "in" / "ann" / "b.HEIC").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"1 file passed over: ann/b\.HEIC; images are jpg"):
+        COLLECT.items(settings(tmp_path / "out", tmp_path / "in", source=source))

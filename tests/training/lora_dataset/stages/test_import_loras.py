@@ -1,6 +1,7 @@
 """A folder of LoRA files as a stage: refused files are recorded and stop no other."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,70 @@ def test_alignment_to_the_teachers_start(tmp_path, config):
     found, metadata = read_tensors(config.stage("import") / "anna.safetensors")
     torch.testing.assert_close(found["loras"][0], teacher)
     assert json.loads(metadata["provenance"])["aligned"]
+
+
+def imported(config: DatasetConfig, folder: Path, **options: bool) -> dict[str, str]:
+    run_stage(ImportLoRAs(folder, **options), config)
+    return {record.item: record.status for record in Manifest(config.stage("import")).records()}
+
+
+def drawn(config: DatasetConfig, seed: int) -> torch.Tensor:
+    return torch.randn(configured_layout(config).numel, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_file_of_other_content_is_imported_again(tmp_path, config):
+    layout, folder = configured_layout(config), tmp_path / "mine"
+    save_lora(folder / "anna.safetensors", drawn(config, 1), layout)
+    imported(config, folder)
+    save_lora(folder / "anna.safetensors", drawn(config, 2), layout)
+    assert imported(config, folder) == {"anna": "done"}
+    found, _ = read_tensors(config.stage("import") / "anna.safetensors")
+    torch.testing.assert_close(found["loras"][0], drawn(config, 2))
+
+
+def test_another_folders_namesake_is_another_person_and_its_copy_is_not(tmp_path, config):
+    layout = configured_layout(config)
+    for folder, seed in (("mine", 1), ("yours", 2), ("copies", 1)):
+        save_lora(tmp_path / folder / "anna.safetensors", drawn(config, seed), layout)
+    imported(config, tmp_path / "mine")
+    before = (config.stage("import") / "anna.safetensors").read_bytes()
+    found = imported(config, tmp_path / "yours")
+    assert sorted(found.values()) == ["done", "done"]
+    assert all(name.startswith("anna") for name in found)
+    assert (config.stage("import") / "anna.safetensors").read_bytes() == before
+    assert imported(config, tmp_path / "copies") == imported(config, tmp_path / "yours") == found
+
+
+def test_aligned_loras_and_others_are_not_mixed(tmp_path, config):
+    layout = configured_layout(config)
+    save_lora(tmp_path / "mine" / "anna.safetensors", drawn(config, 1), layout)
+    save_lora(tmp_path / "yours" / "bert.safetensors", drawn(config, 2), layout)
+    imported(config, tmp_path / "mine")
+    with pytest.raises(ValueError, match=r"anna was imported without --aligned from .*mine"):
+        imported(config, tmp_path / "yours", aligned=True)
+    with pytest.raises(ValueError, match="anna was imported without --aligned"):
+        imported(config, tmp_path / "mine", aligned=True, keep=True)
+    imported(config, tmp_path / "mine", aligned=True)
+    (record,) = Manifest(config.stage("import")).records()
+    assert record.facts["aligned"]
+
+
+def test_five_copies_of_one_lora_are_one_person(tmp_path, config):
+    layout, folder = configured_layout(config), tmp_path / "mine"
+    save_lora(folder / "anna.safetensors", drawn(config, 1), layout)
+    (folder / "link.safetensors").symlink_to(folder / "anna.safetensors")
+    for name in ("copy.safetensors", "other.bin", "deep/copy.safetensors"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(folder / "anna.safetensors", folder / name)
+    save_lora(folder / "renamed.safetensors", drawn(config, 1), layout, "peft")
+    save_lora(folder / "zoe.safetensors", drawn(config, 2), layout)
+    found = imported(config, folder)
+    assert sorted(name for name, status in found.items() if status == "done") == ["anna", "zoe"]
+    assert list(found.values()).count("dropped") == 5
+    copy = Manifest(config.stage("import")).read("copy")
+    assert copy is not None
+    assert copy.reason == "it is the same LoRA as anna"
+    save_lora(folder / "anna.safetensors", drawn(config, 3), layout)
+    (folder / "link.safetensors").unlink()
+    found = imported(config, folder)
+    assert sorted(name for name, status in found.items() if status == "done") == ["anna", "copy", "zoe"]

@@ -178,3 +178,24 @@ def _wider(state: dict) -> dict:
 def test_what_does_not_fit_is_refused(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         import_lora(write(tmp_path, change(of_rank(2))), LAYOUT)
+
+
+@pytest.mark.parametrize("key", [f"{key_of(0, 'up').rsplit('.', 2)[0]}.scalar", "id_encoder.weight"])
+def test_unknown_tensors_are_refused_with_every_flag(tmp_path, key):
+    path = write(tmp_path, of_rank(2) | {key: torch.ones(2)})
+    with pytest.raises(ValueError, match=f"1 unknown tensors .*{re.escape(key)}; none can be left out"):
+        import_lora(path, LAYOUT, approximate=True, leave_out_text_encoder=True, leave_out_other_layers=True)
+
+
+def test_a_biased_convolution_outside_the_layout_is_counted(tmp_path):
+    base = "lora_unet_down_blocks_1_resnets_0_conv1"
+    extra = {
+        f"{base}.lora_down.weight": torch.ones(2, 3, 1, 1),
+        f"{base}.lora_mid.weight": torch.ones(2, 2, 3, 3),
+        f"{base}.lora_up.weight": torch.ones(5, 2, 1, 1),
+        f"{base}.diff_b": torch.full((5,), 2.0),
+    }
+    found = import_lora(write(tmp_path, of_rank(2) | extra), LAYOUT, leave_out_other_layers=True)
+    outside = 5 * 3 * 9 * 4.0**2 + 5 * 2.0**2
+    assert (found.other_modules, found.other_tensors) == (1, 4)
+    assert found.other_energy == pytest.approx(outside / (outside + float(changes(found.lora).square().sum())))

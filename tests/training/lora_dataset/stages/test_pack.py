@@ -19,6 +19,7 @@ from miniature.base_model import config as base_config
 from training.dreambooth.config import DreamBoothConfig
 from training.lora_dataset.config import DatasetConfig, PackConfig
 from training.lora_dataset.configured_base import configured_layout
+from training.lora_dataset.fingerprints import hash_tensor
 from training.lora_dataset.manifest import Manifest, Record
 from training.lora_dataset.stage import OutOfSpaceError
 from training.lora_dataset.stage_run import run_stage
@@ -44,15 +45,17 @@ def lora_of(person: str, config: DatasetConfig) -> torch.Tensor:
     return torch.randn(configured_layout(config).numel, generator=generator_for(person))
 
 
-def train(config: DatasetConfig, *people: str, broken: str = "") -> None:
-    """Write what stage dreambooth writes of a group."""
-    loras = torch.stack([lora_of(person, config) * (math.nan if person == broken else 1) for person in people])
+def train(config: DatasetConfig, *people: str, broken: str = "", again: str = "") -> None:
+    """Write what stage dreambooth writes of a group. again: who is trained once more, with another result."""
+    factors = {broken: math.nan, again: 2.0}
+    loras = torch.stack([lora_of(person, config) * factors.get(person, 1.0) for person in people])
     loss = torch.arange(len(people)) / 10
     folder = config.stage("dreambooth")
     write_tensors(
         folder / f"{people[0]}.safetensors", {"loras": loras, "loss": loss}, {"people": json.dumps(list(people))}
     )
-    Manifest(folder).write(Record(people[0], facts={"people": list(people)}))
+    facts = {"people": list(people), "loras": [hash_tensor(lora) for lora in loras]}
+    Manifest(folder).write(Record(people[0], facts=facts))
 
 
 def store_of(config: DatasetConfig) -> LoRAStore:
@@ -220,3 +223,65 @@ def test_a_store_that_was_deleted_is_packed_again(config):
     run_stage(PACK, replace(config, pack=replace(config.pack, canonical=True)))
     assert store_of(config).read("train")[1] == ["ann", "bob"]
     assert {record.status for record in Manifest(config.stage("pack")).records()} == {"done"}
+
+
+def stored(config: DatasetConfig) -> dict[str, torch.Tensor]:
+    loras, people = store_of(config).read("train")
+    assert len(set(people)) == len(people)
+    return dict(zip(people, loras, strict=True))
+
+
+def test_a_lora_that_was_trained_again_replaces_the_one_before(config):
+    train(config, "ann", "bob")
+    train(config, "cat", "dan")
+    run_stage(PACK, config)
+    before = {path.name: path.read_bytes() for path in store_of(config).paths("train")}
+    train(config, "cat", "dan", again="dan")
+    run_stage(PACK, config, keep=True)
+    assert {path.name: path.read_bytes() for path in store_of(config).paths("train")} == before
+    run_stage(PACK, config)
+    changed = [path.name for path in store_of(config).paths("train") if path.read_bytes() != before[path.name]]
+    assert changed == ["dan.safetensors"]
+    found = stored(config)
+    assert torch.equal(found["dan"], 2 * lora_of("dan", config))
+    assert all(torch.equal(found[name], lora_of(name, config)) for name in ("ann", "bob", "cat"))
+    assert PACK.items(config) == []
+    assert {record.status for record in Manifest(config.stage("pack")).records()} == {"done"}
+
+
+def test_who_is_gone_from_the_pipeline_leaves_the_store_and_may_come_back(config):
+    train(config, "ann", "bob", "cat")
+    train(config, "dan")
+    prepared = Manifest(config.stage("preprocess"))
+    run_stage(PACK, config)
+    for name in ("ann", "dan"):
+        prepared.write(Record(name, "gone"))
+    shutil.rmtree(config.stage("dreambooth"))  # whose file somebody deleted stays as it is in the store
+    train(config, "dan")
+    run_stage(PACK, config)
+    assert sorted(stored(config)) == ["bob", "cat"]
+    assert torch.equal(stored(config)["cat"], lora_of("cat", config))
+    assert PACK.items(config) == []
+    assert [record.facts["people"] for record in Manifest(config.stage("pack")).records()] == [["bob", "cat"]]
+    for name in ("ann", "dan"):
+        prepared.write(Record(name))
+    train(config, "ann")
+    run_stage(PACK, config)
+    assert sorted(stored(config)) == ["ann", "bob", "cat", "dan"]
+
+
+def test_a_replaced_file_that_cannot_be_read_leaves_the_shard_as_it_is(config):
+    train(config, "ann", "bob")
+    run_stage(PACK, config)
+    train(config, "ann", "bob", again="ann")
+    (config.stage("dreambooth") / "ann.safetensors").write_bytes(b"damaged")
+    assert run_stage(PACK, config) == 1
+    assert sorted(stored(config)) == ["ann", "bob"]
+    train(config, "ann", "bob", again="ann")
+    assert run_stage(PACK, config) == 0
+    assert torch.equal(stored(config)["ann"], 2 * lora_of("ann", config))
+
+
+def test_a_store_without_anything_to_pack_is_an_error(config):
+    with pytest.raises(ValueError, match="run the stage `dreambooth` first"):
+        run_stage(PACK, config)
