@@ -84,10 +84,13 @@ class SDXL:
     _text_encoder = re.compile(
         r"^(lora_te\d*_|(base_model\.model\.)?(text_encoders?(_\d)?|text_model)\.|te\d?_|clip_[lg]\.|bundle_emb\.)"
     )
-    _network = re.compile(
-        r"^(lora_unet_|lycoris_|(base_model\.model\.)?(unet\.)?|(model\.)?diffusion_model\.)"
+    _top = (
         r"((down|up|input|output)_blocks|mid_block|middle_block|conv_(in|out|norm_out)|time_embed(ding)?|add_embedding"
-        r"|label_emb|out)([._]|$)"
+        r"|label_emb|out)"
+    )
+    _network = re.compile(
+        rf"^((lora_unet_|lycoris_){_top}([._]|$)"
+        rf"|((base_model\.model\.)?(unet\.)?|(model\.)?diffusion_model\.){_top}(\.|$))"
     )
 
     def network(self, config: Mapping[str, Any] | None = None) -> nn.Module:
