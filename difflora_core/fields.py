@@ -55,11 +55,12 @@ def check_fields(settings: Any) -> None:
         ValueError: A number is of another kind, not finite, or outside its range, or a value is not among the choices
             of a `Literal`; the message names the field, what was found and what was expected.
     """
-    for name, choices in choice_fields(type(settings)).items():
+    section: Any = type(settings)
+    for name, choices in choice_fields(section).items():
         value = getattr(settings, name)
         if value is not None and value not in choices:
             raise ValueError(f"{name}: found {value!r}, expected one of {', '.join(map(str, choices))}")
-    for name, (kind, bounds) in number_fields(type(settings)).items():
+    for name, (kind, bounds) in number_fields(section).items():
         value = getattr(settings, name)
         if value is None:
             continue

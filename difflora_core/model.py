@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .autoencoder.inverse import latents_of
 from .autoencoder.model import LAE
-from .checkpoint import load_network, read_checkpoint_header, write_checkpoint
+from .checkpoint import read_checkpoint_header, write_checkpoint
 from .config import DiffLoRAConfig
 from .denoiser.config import Mode, SamplingConfig
 from .denoiser.dit import DiT
@@ -27,7 +27,7 @@ from .files import open_tensors
 from .images import ImageSource
 from .lora.layout import LoRALayout
 from .lora.lora import LoRA
-from .precision import cast_weights
+from .network_files import cast_weights, load_network
 from .references import ReferenceImage, UnusablePolicy, encode_references
 
 WEIGHTS = "difflora.safetensors"

@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 
-from ..checkpoint import load_network, read_header, read_part
 from ..fields import read_fields
 from ..files import open_tensors, write_tensors
 from ..lora.layout import LoRALayout
-from ..precision import cast_weights, exact_state
+from ..network_files import cast_weights, exact_state, load_network, read_header, read_part
 from .config import LAEConfig
 from .model import LAE
 

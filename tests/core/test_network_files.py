@@ -2,7 +2,7 @@
 
 import torch
 
-from difflora_core.precision import cast_weights, exact_state
+from difflora_core.network_files import cast_weights, exact_state
 
 
 def network() -> torch.nn.Module:
