@@ -7,7 +7,7 @@ Half precision is for weights. Statistics (mean LoRA, scales, deviations) are bu
 precision they would shift every LoRA by their rounding.
 """
 
-import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
