@@ -22,7 +22,7 @@ from .checkpoint import HEADER, read_checkpoint_header
 from .encoders.face_encoder import NoFaceError
 from .fields import read_json
 from .files import read_shapes
-from .images import KINDS, SUFFIXES
+from .images import KINDS, describe_passed_over, is_image
 from .library_logs import silence_library_logs
 from .lora.layout import LoRALayout
 from .lora.lora import METADATA_KEY
@@ -89,7 +89,9 @@ def personalize(arguments: argparse.Namespace) -> None:
     silence_library_logs()
     if arguments.out.is_dir() or arguments.out.suffix != ".safetensors":
         raise ValueError(f"--out is the file to be written, ending in .safetensors; found {arguments.out}")
-    paths = image_files(arguments.images)
+    paths, others = image_files(arguments.images)
+    if others:
+        print(describe_passed_over(others), file=sys.stderr)
     model = DiffLoRA.load(arguments.checkpoint, choose_device(arguments.device), DTYPES[arguments.dtype])
     given = {
         "steps": arguments.steps,
@@ -143,24 +145,33 @@ def choose_device(name: str | None) -> torch.device:
     return device
 
 
-def image_files(places: Sequence[Path]) -> list[Path]:
+def image_files(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """List files as they are, and the images of folders in alphabetical order, without those of folders inside.
+
+    Returns:
+        The images, and the names of files in folders that are none. Hidden files are neither.
 
     Raises:
         FileNotFoundError: A place isn't there.
         ValueError: A folder has no images.
     """
     files: list[Path] = []
+    others: list[str] = []
     for place in places:
         if not place.exists():
             raise FileNotFoundError(f"there is no image or folder {place}")
-        found = (
-            sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES) if place.is_dir() else [place]
-        )
+        if not place.is_dir():
+            files.append(place)
+            continue
+        inside = sorted(path for path in place.iterdir() if not path.name.startswith(".") and not path.is_dir())
+        found = [path for path in inside if is_image(path)]
+        passed_over = [path.name for path in inside if not is_image(path)]
         if not found:
-            raise ValueError(f"the folder {place} holds no images: expected files of {', '.join(KINDS)}")
+            hint = f"; {describe_passed_over(passed_over)}" if passed_over else f": expected {', '.join(KINDS)}"
+            raise ValueError(f"the folder {place} holds no images{hint}")
         files += found
-    return files
+        others += passed_over
+    return files, others
 
 
 def add_info(parser: argparse.ArgumentParser) -> None:

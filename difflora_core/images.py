@@ -1,7 +1,13 @@
-"""Images in: files, PIL images, arrays and tensors become upright RGB images, or an error says why not."""
+"""Images in: files, PIL images, arrays and tensors become upright RGB images, or an error says why not.
+
+Transparency is left out wherever it occurs, and the colors below it show: ComfyUI's Load Image hands them to a node, so
+that the same file is the same image in a node, in a command and in the library.
+"""
 
 import io
+import math
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +20,16 @@ KINDS = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff
 SUFFIXES = frozenset(f".{kind}" for kind in KINDS)
 """Suffixes of image files, in lower case."""
 MAX_PIXELS = 128_000_000
-"""384 MB as RGB; a file of some kilobytes may claim to be far larger ("decompression bomb")."""
+"""512 MB in Pillow, which has 4 bytes per pixel; a TIFF in one strip takes 384 MB more while it is decoded."""
+LARGE_PIXELS = 32_000_000
+"""Above, an image is made smaller as soon as it is decoded, so that copies in other modes don't count."""
+MAX_PIXELS_PER_BYTE = 100
+"""Of a file above `LARGE_PIXELS`; photos have less than 30. A file of kilobytes can claim gigabytes ("decompression
+bomb")."""
+STRIP_ROWS = 64
+"""Rows of the smaller image that are made at a time."""
+MAX_NAMES = 5
+"""Files that are passed over and named; of the others there is the count."""
 MIN_SIDE, MAX_ASPECT_RATIO = 16, 16.0
 """Shorter side in pixels, longer side over shorter side: nothing beyond is large enough for a face."""
 
@@ -26,8 +41,7 @@ def rgb_array(source: ImageSource, name: str) -> np.ndarray:
     """Return an image as uint8 (height, width, 3) RGB.
 
     Args:
-        source: The image; of a tensor's channels 1 is gray and 4 has alpha, which is left out. Files are read by
-            `read_image`.
+        source: The image; of a tensor's channels 1 is gray and 4 has alpha. Files are read by `read_image`.
         name: What errors call it.
 
     Raises:
@@ -37,7 +51,9 @@ def rgb_array(source: ImageSource, name: str) -> np.ndarray:
         return np.asarray(read_image(source, name))
     if isinstance(source, Tensor):
         return _from_tensor(source, name)
-    array = np.asarray(source.convert("RGB") if isinstance(source, Image.Image) else source)
+    if isinstance(source, Image.Image):
+        return np.asarray(_usable(lambda: _rgb(_upright(source)), name))
+    array = np.asarray(source)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
         raise ValueError(
             f"{name} is {array.dtype} {array.shape}, expected a file, a PIL image, a uint8 array (height, width, 3) or "
@@ -83,7 +99,8 @@ def image_batch(images: Tensor) -> Tensor:
 def read_image(source: str | Path | bytes, name: str = "") -> Image.Image:
     """Read an image file in mode RGB, 8 bits a channel, turned as its EXIF orientation says, without metadata.
 
-    Of an animation the first frame is taken, transparent parts become white, 16 bits are scaled to 8.
+    Of an animation the first frame is taken, 16 bits are scaled to 8, and above 32 million pixels blocks of pixels are
+    averaged. It takes less than 1 GB of memory.
 
     Args:
         source: A file or its content.
@@ -94,25 +111,31 @@ def read_image(source: str | Path | bytes, name: str = "") -> Image.Image:
     """
     name = printable(name or (str(source) if not isinstance(source, bytes) else "the image"))
     if isinstance(source, bytes):
-        if not source:
-            raise ValueError(f"{name} is empty")
-        return _read(io.BytesIO(source), name)
-    path = Path(source)
-    if not path.is_file():  # a pipe would be waited for without end
-        raise ValueError(f"{name} is not there or not a file")
-    if path.stat().st_size == 0:
+        opened: Path | io.BytesIO = io.BytesIO(source)
+        size = len(source)
+    else:
+        opened = Path(source)
+        if not opened.is_file():  # a pipe would be waited for without end
+            raise ValueError(f"{name} is not there or not a file")
+        size = opened.stat().st_size
+    if size == 0:
         raise ValueError(f"{name} is empty")
-    return _read(path, name)
+    return _usable(lambda: _rgb(_decode(opened, size)), name)
 
 
-def _read(source: Path | io.BytesIO, name: str) -> Image.Image:
+def _decode(source: Path | io.BytesIO, file_size: int) -> Image.Image:
+    with Image.open(source) as image:
+        _check_size(image.size, file_size)
+        image.load()
+        return _upright(image)
+
+
+def _usable(read: Callable[[], Image.Image], name: str) -> Image.Image:
+    """Run what makes an image; whatever a decoder raises becomes an error that names the image."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of size, where a limit of our own is checked, and of odd metadata
-            with Image.open(source) as image:
-                _check_size(image.size)
-                image.load()
-                return _rgb(_upright(image))
+            return read()
     except UnidentifiedImageError:
         raise ValueError(f"{name} is no image, or of a kind that Pillow cannot read") from None
     except Image.DecompressionBombError as error:
@@ -129,8 +152,13 @@ class _UnusableError(ValueError):
     """An image that can be read but not used; the message continues after the image's name."""
 
 
-def _check_size(size: tuple[int, int]) -> None:
+def _check_size(size: tuple[int, int], file_size: int) -> None:
     width, height = size
+    if width * height > max(LARGE_PIXELS, MAX_PIXELS_PER_BYTE * file_size):
+        raise _UnusableError(
+            f"is too large: {width} × {height} pixels in a file of {file_size:,} bytes, which no photo has; save it "
+            "again with fewer pixels"
+        )
     if width * height > MAX_PIXELS:
         raise _UnusableError(
             f"is too large: {width} × {height} pixels, at most {MAX_PIXELS // 1_000_000} million are read; make "
@@ -141,18 +169,30 @@ def _check_size(size: tuple[int, int]) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    """Make a large image smaller, and turn it as its EXIF orientation says."""
+    smaller = _reduced(image) if image.width * image.height > LARGE_PIXELS else image
     try:
-        return ImageOps.exif_transpose(image)
+        return ImageOps.exif_transpose(smaller)
     except Exception:  # the pixels are whole; only the orientation is unknown where EXIF data is damaged
-        return image
+        return smaller
+
+
+def _reduced(image: Image.Image) -> Image.Image:
+    """Average blocks of pixels, strip by strip, so that no second image of full size is made."""
+    factor = math.ceil(math.sqrt(image.width * image.height / LARGE_PIXELS))
+    mode = {"I": "I", "F": "F"}.get(image.mode[0], "RGB")
+    made = Image.new(mode, (math.ceil(image.width / factor), math.ceil(image.height / factor)))
+    for top in range(0, made.height, STRIP_ROWS):
+        bottom = min((top + STRIP_ROWS) * factor, image.height)
+        strip = image.crop((0, top * factor, image.width, bottom))
+        made.paste(strip.convert(mode).reduce(factor), (0, top))
+    made.info = dict(image.info)  # has the EXIF orientation
+    return made
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         image = Image.fromarray(_eight_bits(np.asarray(image)))
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     # A new image: no file behind it, no EXIF that a writer would copy
     return Image.fromarray(np.asarray(image.convert("RGB")))
 
@@ -165,6 +205,17 @@ def _eight_bits(gray: np.ndarray) -> np.ndarray:
     floats = gray.dtype.kind == "f"
     largest = 1.0 if floats and values.max() <= 1 else 255.0 if floats and values.max() <= 255 else 65535.0
     return np.round(values * (255.0 / largest)).astype(np.uint8)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is taken for an image, by its suffix; hidden files (thumbnails, `._photo.jpg`) are not."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def describe_passed_over(names: Sequence[str]) -> str:
+    """Say which files of a folder are not taken for images: "3 files passed over: a.heic, b.jxl, c"."""
+    shown = ", ".join(printable(name) for name in names[:MAX_NAMES]) + (", …" if len(names) > MAX_NAMES else "")
+    return f"{len(names)} file{'s' * (len(names) != 1)} passed over: {shown}; images are {', '.join(KINDS)}"
 
 
 def write_image(path: Path, image: Image.Image) -> None:

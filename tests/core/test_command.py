@@ -103,10 +103,25 @@ def test_what_is_no_file_for_a_lora_is_refused(tmp_path, folder, out):
 
 def test_places_without_images_are_named(tmp_path):
     (tmp_path / "inside").mkdir()
-    with pytest.raises(ValueError, match="holds no images: expected files of jpg"):
+    with pytest.raises(ValueError, match="holds no images: expected jpg"):
         image_files([tmp_path])
     with pytest.raises(FileNotFoundError, match="nowhere"):
         image_files([tmp_path / "nowhere"])
+
+
+def test_what_a_folder_holds_beside_images_is_counted_and_named(tmp_path, folder, capsys):
+    for name in ("a.heic", "b.jxl", "c", "d.HEIC", "e.mov", "f.psd", ".hidden"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(
+        ValueError, match=r"6 files passed over: a\.heic, b\.jxl, c, d\.HEIC, e\.mov, …; images are jpg"
+    ):
+        image_files([tmp_path])
+    (tmp_path / "a.png").write_bytes((folder / "a.png").read_bytes())
+    (tmp_path / "._a.png").write_bytes(b"a thumbnail")
+    (tmp_path / "inside.png").mkdir()
+    assert image_files([tmp_path, folder / "b.PNG"])[0] == [tmp_path / "a.png", folder / "b.PNG"]
+    personalize(folder, "--out", tmp_path / "out" / "p.safetensors", "--steps", 1)
+    assert "1 file passed over: letter.txt" in capsys.readouterr().err
 
 
 def test_a_gpu_that_is_not_there_is_refused(tmp_path, folder, monkeypatch):

@@ -3,6 +3,8 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -92,14 +94,24 @@ def test_a_palette(gradient, tmp_path):
     assert difference(read_image(tmp_path / "a.gif"), palette.convert("RGB")) == 0
 
 
-def test_transparent_parts_become_white(gradient, tmp_path):
+def test_transparency_is_left_out_in_every_form(gradient, tmp_path):
+    """As ComfyUI's Load Image does, so that a file is the same image in a node and in the command."""
+    pixels = np.asarray(gradient).copy()
     alpha = Image.new("L", gradient.size, 255)
     alpha.paste(0, (0, 0, 24, 32))
     gradient.putalpha(alpha)
     gradient.save(tmp_path / "a.png")
-    read = np.asarray(read_image(tmp_path / "a.png"))
-    assert (read[:, :24] == 255).all()
-    assert (read[:, 24:] == np.asarray(gradient)[:, 24:, :3]).all()
+    gradient.save(tmp_path / "a.webp", lossless=True, exact=True)
+    for name in ("a.png", "a.webp"):
+        with Image.open(tmp_path / name) as opened:
+            shown = np.asarray(opened.convert("RGB"))  # what Load Image does
+            tensor = torch.from_numpy(np.asarray(opened)).float() / 255
+        assert (shown == pixels).all()
+        for source in (tmp_path / name, gradient, tensor):
+            assert (rgb_array(source, "photo") == pixels).all()
+    palette = Image.fromarray(pixels).quantize(16)
+    palette.save(tmp_path / "a.gif", transparency=3)
+    assert difference(read_image(tmp_path / "a.gif"), palette.convert("RGB")) == 0
 
 
 def test_gray_and_bitmaps(tmp_path):
@@ -124,10 +136,60 @@ def png_that_claims(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("side", [12_000, 60_000])  # beyond our limit, and beyond the one that Pillow itself refuses
+@pytest.mark.parametrize("side", [6_000, 11_000, 12_000, 60_000])  # the last is beyond what Pillow itself refuses
 def test_a_decompression_bomb_is_refused_before_it_is_unpacked(side):
     with pytest.raises(ValueError, match="bomb is too large"):
         read_image(png_that_claims(side, side), "bomb")
+
+
+def test_a_tiff_that_claims_much_is_refused(tmp_path):
+    Image.new("L", (8_000, 8_000)).save(tmp_path / "a.tiff", compression="tiff_adobe_deflate")
+    assert (tmp_path / "a.tiff").stat().st_size < 300_000
+    with pytest.raises(
+        ValueError, match=r"a\.tiff is too large: 8000 × 8000 pixels in a file of .* bytes, which no photo"
+    ):
+        read_image(tmp_path / "a.tiff")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "I;16", "F"])
+def test_a_large_image_is_made_smaller_at_once(gradient, tmp_path, monkeypatch, mode):
+    """At a hundredth of the limits; 1000 × 700 pixels become a third of each side, and turn as their EXIF data says."""
+    monkeypatch.setattr("difflora_core.images.LARGE_PIXELS", 100_000)
+    monkeypatch.setattr("difflora_core.images.MAX_PIXELS_PER_BYTE", 1000)  # a gradient is smaller than any photo
+    monkeypatch.setattr("difflora_core.images.STRIP_ROWS", 50)
+    large = gradient.resize((1000, 700), Image.Resampling.BICUBIC)
+    expected = large.resize((334, 234), Image.Resampling.BOX)
+    if mode in ("I;16", "F"):
+        gray = np.asarray(large.convert("L")).astype(np.uint16 if mode == "I;16" else np.float32)
+        saved, expected = Image.fromarray(gray * 257 if mode == "I;16" else gray), expected.convert("L")
+    else:
+        saved, expected = large.convert(mode), expected.convert("L") if mode == "L" else expected
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    path = tmp_path / ("a.tiff" if mode == "F" else "a.png")
+    saved.save(path, **({} if mode == "F" else {"exif": exif}))
+    read = read_image(path)
+    assert read.size == (334, 234)
+    if mode != "F":
+        read = read.transpose(Image.Transpose.ROTATE_180)
+    inside = (3, 3, 330, 230)  # the last block of a side is cut off
+    tolerance = 30 if mode == "P" else 4
+    assert difference(read.crop(inside), expected.convert("RGB").crop(inside)) <= tolerance
+
+
+def test_decoding_takes_less_memory_than_is_said(tmp_path):
+    """Of the largest image that is read, in a process of its own."""
+    code = (
+        "import resource, sys; from PIL import Image; from difflora_core.images import rgb_array\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(rgb_array(sys.argv[1], 'x').shape, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    path = tmp_path / "a.png"
+    blocks = np.random.default_rng(0).integers(0, 255, (176, 176, 3), np.uint8)
+    Image.fromarray(blocks).resize((11_264, 11_264), Image.Resampling.NEAREST).save(path, compress_level=1)
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("(5632, 5632, 3)"), done.stderr
+    assert int(done.stdout.split()[-1]) < 1_000_000  # kB
 
 
 def test_a_strip_is_refused():
@@ -222,3 +284,23 @@ def test_every_form_of_an_image_is_the_same_array(gradient, tmp_path):
 def test_another_form_is_named(wrong):
     with pytest.raises(ValueError, match=r"photo is .*expected"):
         rgb_array(wrong, "photo")
+
+
+def test_a_pil_image_is_turned_and_scaled_like_its_file(gradient, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    gradient.save(tmp_path / "a.png", exif=exif)
+    Image.fromarray(np.linspace(0, 65535, 32 * 48).astype(np.uint16).reshape(32, 48)).save(tmp_path / "b.png")
+    for name in ("a.png", "b.png"):
+        with Image.open(tmp_path / name) as opened:
+            assert (rgb_array(opened, "photo") == np.asarray(read_image(tmp_path / name))).all()
+
+
+def test_a_pil_image_that_is_cut_off_is_named(gradient):
+    content = io.BytesIO()
+    gradient.resize((400, 400)).save(content, "JPEG")
+    with (
+        Image.open(io.BytesIO(content.getvalue()[:2000])) as opened,
+        pytest.raises(ValueError, match="photo is damaged"),
+    ):
+        rgb_array(opened, "photo")

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +10,11 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from difflora_core.images import SUFFIXES, printable, read_image
+from difflora_core.images import KINDS, describe_passed_over, is_image, printable, read_image
 from training.lora_dataset.config import CollectConfig
 from training.lora_dataset.fingerprints import hash_files, hash_value
+from training.lora_dataset.images.caption_file import read_caption
 from training.lora_dataset.item_names import item_name
-
-MAX_CAPTION_BYTES = 4000  # bytes that are read of a sidecar file
 
 
 class Source(Protocol):
@@ -33,7 +32,11 @@ class Source(Protocol):
         """
 
     def caption(self) -> str:
-        """Return what the source says about the image, "" for nothing."""
+        """Return what the source says about the image, "" for nothing.
+
+        Raises:
+            ValueError: It cannot be read; the message names it and the reason.
+        """
 
     def content_hash(self) -> str:
         """Hash what `read` and `caption` read."""
@@ -49,6 +52,8 @@ class Entry:
     """What it is called at the source."""
     sources: tuple[Source, ...]
     """Its images in order."""
+    passed_over: tuple[str, ...] = ()
+    """Names of files beside them that are not taken for images; where each image is a person, the first has all."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class FileSource:
 
     path: Path
     """Of the image."""
+    folder: Path
+    """The folder that is collected; links that lead out of it are refused."""
 
     @property
     def name(self) -> str:
@@ -65,20 +72,31 @@ class FileSource:
 
     def read(self) -> Image.Image:
         """Read the image in RGB."""
+        self._check_link(self.path)
         return read_image(self.path)
 
     def caption(self) -> str:
         """Read the caption beside the image, "" for none."""
-        for path in (self.path.with_suffix(".txt"), self.path.with_name(f"{self.path.name}.txt")):
-            if path.is_file():
-                with path.open("rb") as file:
-                    text = file.read(MAX_CAPTION_BYTES)
-                return " ".join(text.decode("utf-8-sig", "ignore").split())
-        return ""
+        if (path := self._caption_path()) is None:
+            return ""
+        self._check_link(path)
+        return read_caption(path)
 
     def content_hash(self) -> str:
         """Hash the file and its caption."""
-        return hash_value([hash_files([self.path]), self.caption()])
+        caption = self._caption_path()
+        return hash_files(path for path in (self.path, caption) if path is not None and path.is_file())
+
+    def _caption_path(self) -> Path | None:
+        paths = (self.path.with_suffix(".txt"), self.path.with_name(f"{self.path.name}.txt"))
+        return next((path for path in paths if path.is_file()), None)
+
+    def _check_link(self, path: Path) -> None:
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise ValueError(
+                f"{printable(str(path))} is reached by a link out of {printable(str(self.folder))}: copy what it leads "
+                "to into the folder"
+            )
 
 
 @dataclass(frozen=True)
@@ -148,39 +166,55 @@ def _folder(config: CollectConfig) -> Path:
     return folder
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Image files below a folder, sorted, without hidden ones (thumbnails, `._photo.jpg`)."""
+def _files(folder: Path) -> tuple[list[Path], list[str]]:
+    """List image files below a folder, and what lies beside them and is no caption, both sorted, no hidden ones."""
+    images: list[Path] = []
+    others: list[str] = []
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield Path(parent, name)
+        paths = [Path(parent, name) for name in sorted(files) if not name.startswith(".")]
+        found = [path for path in paths if is_image(path)]
+        captions = {path.with_suffix(".txt") for path in found} | {path.with_name(f"{path.name}.txt") for path in found}
+        images += found
+        others += [path.relative_to(folder).as_posix() for path in paths if not is_image(path) and path not in captions]
+    return images, others
 
 
 def _images(config: CollectConfig) -> list[Entry]:
     folder = _folder(config)
-    found = [
-        Entry(item_name(path.relative_to(folder).as_posix(), path.stem), printable(str(path)), (FileSource(path),))
-        for path in _files(folder)
+    images, others = _files(folder)
+    if not images:
+        raise ValueError(f"{folder} holds no images ({_hint(others)})")
+    return [
+        Entry(
+            item_name(path.relative_to(folder).as_posix(), path.stem),
+            printable(str(path)),
+            (FileSource(path, folder),),
+            tuple(others) if path == images[0] else (),
+        )
+        for path in images
     ]
-    if not found:
-        raise ValueError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
-    return found
+
+
+def _hint(others: Sequence[str]) -> str:
+    return describe_passed_over(others) if others else ", ".join(KINDS)
 
 
 def _people(config: CollectConfig) -> list[Entry]:
     folder = _folder(config)
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not names:
-        loose = sum(1 for _ in _files(folder))
+        loose = len(_files(folder)[0])
         hint = f"; it holds {loose} images: if each is a person, set collect.source: images" if loose else ""
         raise ValueError(f"{folder} holds no folders, expected one per person{hint}")
-    found = [
-        Entry(item_name(name), printable(name), tuple(FileSource(path) for path in _files(folder / name)))
-        for name in names
-    ]
+    found = []
+    for name in names:
+        images, others = _files(folder / name)
+        sources = tuple(FileSource(path, folder) for path in images)
+        found.append(Entry(item_name(name), printable(name), sources, tuple(others)))
     if not any(entry.sources for entry in found):
-        raise ValueError(f"{folder} holds {len(found)} folders without any image ({', '.join(sorted(SUFFIXES))})")
+        others = [f"{entry.origin}/{name}" for entry in found for name in entry.passed_over]
+        raise ValueError(f"{folder} holds {len(found)} folders without any image ({_hint(others)})")
     return found
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from difflora_core.encoders.face_encoder import FaceEncoder, NoFaceError
 from difflora_core.files import replacing
-from difflora_core.images import write_image
+from difflora_core.images import describe_passed_over, write_image
 from training.lora_dataset.config import CollectConfig, DatasetConfig
 from training.lora_dataset.fingerprints import Fingerprint, hash_face_models, hash_value, settings_of
 from training.lora_dataset.images.faces import (
@@ -81,6 +81,8 @@ class Collect(Stage):
             ValueError: Nobody is left.
         """
         manifest, settings = Manifest(config.stage(self.name)), config.collect
+        if others := [name for entry in entries(settings) for name in entry.passed_over]:
+            print(f"{settings.path}: {describe_passed_over(others)}")
         records = [record for record in manifest.records() if record.status in ("done", "dropped")]
         records = [record for record in records if record.facts.get("own")]
         if not records:
@@ -136,6 +138,7 @@ def _read_candidate(entry: Entry, folder: Path, config: CollectConfig, encoder: 
         tried += 1
         try:
             image, embedding = _usable_image(source, config, encoder, found.faces)
+            caption = source.caption()
         except NoFaceError:
             found.dropped.append({"source": source.name, "reason": "no face was found"})
             continue
@@ -144,7 +147,7 @@ def _read_candidate(entry: Entry, folder: Path, config: CollectConfig, encoder: 
             continue
         path = folder / f"{len(found.kept):03d}.png"
         write_image(path, image)
-        if caption := source.caption():
+        if caption:
             with replacing(path.with_suffix(".txt")) as partial:
                 partial.write_text(caption, encoding="utf-8")
         found.kept.append(source)
@@ -181,9 +184,13 @@ def _record(entry: Entry, found: _Candidate, unread: int) -> Record:
         "own": len(found.kept),
         "dropped": found.dropped,
         "unread": unread,
+        "passed_over": list(entry.passed_over),
     }
     if not found.kept:
-        return Record(entry.item, "dropped", _no_usable_image(found.dropped), facts)
+        reason = _no_usable_image(found.dropped)
+        if entry.passed_over:
+            reason += f"; {describe_passed_over(entry.passed_over)}"
+        return Record(entry.item, "dropped", reason, facts)
     return Record(entry.item, facts={**facts, "face": "face.npy"})
 
 
