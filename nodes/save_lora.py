@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..difflora_core.files import write_tensors
-from ..difflora_core.lora.file_formats import Format
+from ..difflora_core.lora.file_formats import Format, storable
 from ..difflora_core.lora.lora import LoRA, kohya_metadata
 from .file_names import portable_prefix
 from .sockets import CATEGORY, node_schema, show_text
@@ -94,7 +94,7 @@ def prepare(lora: Mapping[str, Tensor], format: Format) -> tuple[dict[str, Tenso
     """Convert a LoRA to the format's names, and collect the file's metadata.
 
     Raises:
-        ValueError: The format is peft, but the LoRA's layout is unknown.
+        ValueError: The format is peft, but the LoRA's layout is unknown; or see `storable`.
     """
     if isinstance(lora, LoRA):
         tensors, metadata = lora.state_dict(format), lora.metadata
@@ -105,7 +105,7 @@ def prepare(lora: Mapping[str, Tensor], format: Format) -> tuple[dict[str, Tenso
             "only a LoRA from Decode LoRA can be saved with peft names, since module names cannot be derived from "
             "the kohya names of other LoRAs; choose the format kohya"
         )
-    return {name: tensor.detach().cpu().to(torch.float32).contiguous() for name, tensor in tensors.items()}, metadata
+    return storable(tensors, torch.float32), metadata
 
 
 def lora_folder(folder: str) -> str:

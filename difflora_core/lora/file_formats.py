@@ -98,8 +98,29 @@ def save_lora(
         metadata: What the file's header holds besides.
 
     Raises:
-        ValueError: See `lora_state_dict`.
+        ValueError: See `lora_state_dict` and `storable`.
         OSError: The system refuses: disk full, no permission.
     """
-    tensors = {name: tensor.cpu() for name, tensor in lora_state_dict(flat, layout, format).items()}
-    write_tensors(path, tensors, metadata)
+    write_tensors(path, storable(lora_state_dict(flat, layout, format)), metadata)
+
+
+def storable(lora: Mapping[str, Tensor | float], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Copy a LoRA's tensors into such as a file can hold: on the CPU, contiguous, none with the storage of another.
+
+    Args:
+        lora: Tensors by name; alphas may be plain numbers, or one tensor for all modules.
+        dtype: Of the copies; None keeps each tensor's own.
+
+    Raises:
+        ValueError: Values are complex, or not finite in `dtype`; the first tensor is named.
+    """
+    tensors = {}
+    for name, value in lora.items():
+        tensor = torch.as_tensor(value).detach()
+        if tensor.is_complex():
+            raise ValueError(f"{name} holds complex numbers, which no LoRA file has.")
+        copy = torch.empty(tensor.shape, dtype=dtype or tensor.dtype).copy_(tensor)
+        if not (copy.float() if copy.element_size() == 1 else copy).isfinite().all():  # not implemented for float8
+            raise ValueError(f"The LoRA holds NaN or infinite values, first in {name}; it is not saved.")
+        tensors[name] = copy
+    return tensors

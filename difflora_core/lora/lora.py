@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..files import write_tensors
-from .file_formats import Format, lora_state_dict, read_lora
+from .file_formats import Format, lora_state_dict, read_lora, storable
 from .layout import LoRALayout
 
 METADATA_KEY = "difflora_lora"
@@ -55,11 +55,10 @@ class LoRA(dict[str, Tensor]):
             format: See `file_formats.Format`.
 
         Raises:
-            ValueError: There is no such format, or a tensor was set to NaN.
+            ValueError: There is no such format, or a tensor was set to values that are not finite.
             OSError: The system refuses: disk full, no permission.
         """
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict(format).items()}
-        write_tensors(path, tensors, self.metadata)
+        write_tensors(path, storable(self.state_dict(format)), self.metadata)
 
 
 def kohya_metadata(lora: Mapping[str, Tensor]) -> dict[str, str]:

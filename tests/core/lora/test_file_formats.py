@@ -1,11 +1,14 @@
 """LoRA files in every naming, and what is refused."""
 
+import re
+
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from difflora_core.lora.base_model import SDXL
-from difflora_core.lora.file_formats import lora_state_dict, read_lora, save_lora
+from difflora_core.lora.file_formats import lora_state_dict, read_lora, save_lora, storable
 from difflora_core.lora.layout import LoRALayout
 
 
@@ -80,3 +83,27 @@ def test_truncated_file_is_named(tmp_path, layout, loras):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ValueError, match="truncated or damaged"):
         read_lora(path, layout)
+
+
+def test_shared_and_plain_alphas_can_be_saved(tmp_path, layout, loras):
+    state, shared = lora_state_dict(loras[0], layout), torch.tensor(1.0)
+    alphas = [key for key in state if key.endswith("alpha")]
+    for number, same in enumerate((shared, 1.0)):
+        saved = storable(state | dict.fromkeys(alphas, same), torch.float32)
+        save_file(saved, tmp_path / f"{number}.safetensors")
+        found = read_lora(tmp_path / f"{number}.safetensors", layout)
+        assert torch.equal(found, read_lora(state | dict.fromkeys(alphas, shared), layout))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+def test_what_is_not_finite_is_not_saved(tmp_path, layout, loras, value):
+    state = lora_state_dict(loras[0].double(), layout)
+    key = next(iter(state))
+    state[key][...] = value
+    with pytest.raises(ValueError, match=rf"NaN or infinite values, first in {re.escape(key)}; it is not saved"):
+        storable(state, torch.float32)
+    with pytest.raises(ValueError, match="complex numbers"):
+        storable({key: state[key].to(torch.complex128)}, torch.float32)
+    with pytest.raises(ValueError, match="it is not saved"):
+        save_lora(tmp_path / "x.safetensors", loras[0] * float("nan"), layout)
+    assert not list(tmp_path.iterdir())
