@@ -119,6 +119,37 @@ def test_status_counts(config: Path, done: Path) -> None:
     assert lines["dreambooth"].split()[1:3] == ["2", "done"]
 
 
+def test_a_second_run_makes_exactly_that_again_which_differs(config: Path, done: Path) -> None:
+    """One caption is rewritten, and more people are verified: one group is trained again."""
+    changed, groups = "person_00021", Manifest(done / "dreambooth")
+    group = next(record.item for record in groups.records() if changed in record.facts["people"])
+    (group_of_others,) = set(groups.done()) - {group}
+    layout = LoRALayout.from_config(base_config.UNET, 4, feed_forward=True)
+    before = {path: path.read_bytes() for path in done.glob("*/*.json")}
+    loras = dict(zip(*LoRAStore(done / "store", layout).read("train")[::-1], strict=True))
+    image = next((config.parent / "faces" / changed).glob("*.png"))
+    image.with_suffix(".txt").write_text("a portrait of a person with a red hat", encoding="utf-8")
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    settings["verify"]["people"] = 4
+    config.write_text(json.dumps(settings), encoding="utf-8")
+    for arguments in (["status"], ["collect", "--keep"]):
+        shown = subprocess.run(
+            command(config, *arguments), cwd=ROOT, env=environment(), capture_output=True, text=True, check=True
+        ).stdout
+        assert "4 done  0 dropped  0 failed  1 stale: other images (1)" in shown
+    assert {path: path.read_bytes() for path in done.glob("*/*.json")} == before
+    subprocess.run(command(config, "all"), cwd=ROOT, env=environment(), capture_output=True, check=True)
+    again = {path.relative_to(done).as_posix() for path in before if path.read_bytes() != before[path]}
+    people = {f"{stage}/{changed}.json" for stage in ("collect", "generate", "filter", "preprocess")}
+    assert people <= again
+    assert f"dreambooth/{group}.json" in again
+    assert f"dreambooth/{group_of_others}.json" not in again
+    assert not {name for name in again - people if name.split("/")[0] not in ("dreambooth", "pack", "verify")}
+    assert len(Manifest(done / "verify").done()) == 4
+    after = dict(zip(*LoRAStore(done / "store", layout).read("train")[::-1], strict=True))
+    assert [name for name in loras if not torch.equal(loras[name], after[name])] == [changed]
+
+
 def test_a_missing_config_is_one_line(tmp_path: Path) -> None:
     failed = subprocess.run(
         command(tmp_path / "none.yaml", "all"), cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
