@@ -99,7 +99,7 @@ def test_opens_from_templates_and_runs(page: Page, prepared: Client, name: str) 
 def test_blueprint_becomes_a_node(page: Page) -> None:
     """From the node library onto the canvas: the pipeline inside, images and models as inputs and outputs."""
     page.keyboard.press("n")
-    page.get_by_text("Subgraph Blueprints").click()
+    page.get_by_placeholder("Search").first.fill("Personalize")
     page.get_by_text("Personalize", exact=True).first.click()
     page.mouse.click(1100, 500)
     page.wait_for_function("window.app.graph._nodes.some(n => n.title === 'Personalize')", timeout=30_000)
@@ -117,11 +117,17 @@ def test_blueprint_becomes_a_node(page: Page) -> None:
 
 
 def test_help_page_shows_its_image(page: Page) -> None:
-    """Opened by the question mark in the node library; the page is Markdown with an image beside it."""
-    page.keyboard.press("n")
-    page.get_by_placeholder("Search").first.fill("Encode Face")
-    page.get_by_text("Encode Face", exact=True).first.hover()
-    page.locator("[role=treeitem] button:has([class*='question'])").last.click()
+    """Opened by the information button above a selected node; the page is Markdown with an image beside it."""
+    open_template(page, "difflora_one_picture")
+    page.evaluate(
+        """() => {
+            const node = window.app.graph._nodes.find(n => n.type === 'DiffLoRAEncodeFace');
+            window.app.canvas.centerOnNode(node);
+            window.app.canvas.selectItems([node]);
+            window.app.canvas.setDirty(true, true);
+        }"""
+    )
+    page.locator("[data-testid=info-button]").first.click()
     image = page.wait_for_selector("img[src$='DiffLoRAEncodeFace.png']", timeout=10_000)
     page.wait_for_function("image => image.naturalWidth > 100", arg=image, timeout=10_000)
     assert page.get_by_role("heading", name="If it fails").count() == 1
