@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from .lora_patches import fitting_patches, module_of
-from .sockets import CATEGORY, show_text
+from .sockets import CATEGORY, node_schema, show_text
 
 BLOCK_GROUPS = {"input": "composition", "middle": "the coarsest features", "output": "detail and texture"}
 """The U-Net's three groups of blocks, and what they mostly decide."""
@@ -19,11 +19,14 @@ class ApplyLoRA(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Define inputs, outputs and texts."""
-        return io.Schema(
+        return node_schema(
             node_id="DiffLoRAApply",
             display_name="Apply LoRA",
             category=CATEGORY,
             description="Applies a LoRA to a model; unlike the core loader, reports an error if it does not fit.",
+            advanced=[*BLOCK_GROUPS, "strict"],
+            search_aliases=["load LoRA", "LoRA loader", "patch model", "block weights"],
+            has_intermediate_output=True,
             inputs=[
                 io.Model.Input("model", tooltip="The base model that the LoRA was made for."),
                 io.LoraModel.Input("lora", tooltip="From Decode LoRA, or any LORA_MODEL."),

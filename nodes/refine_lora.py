@@ -15,7 +15,7 @@ from ..difflora_core.refinement import RefinementSettings
 from .lora_patches import fitting_patches
 from .preview_images import loss_curve
 from .refine_training import train_lora
-from .sockets import CATEGORY, fingerprint, to_intermediate
+from .sockets import CATEGORY, fingerprint, node_schema, to_intermediate
 
 
 class RefineLoRA(io.ComfyNode):
@@ -24,12 +24,15 @@ class RefineLoRA(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Define inputs, outputs and texts."""
-        return io.Schema(
+        return node_schema(
             node_id="DiffLoRARefine",
             display_name="Refine LoRA",
             category=CATEGORY,
             description="Trains the LoRA for some further steps on reference images, as DreamBooth does. "
             "Modules and rank stay the same. Takes seconds in the miniature, minutes for SDXL.",
+            advanced=["batch_size", "gradient_checkpointing"],
+            search_aliases=["DreamBooth", "train LoRA", "fine-tune", "likeness"],
+            has_intermediate_output=True,
             inputs=[
                 io.Model.Input("model", tooltip="The base model, without the LoRA."),
                 io.Clip.Input("clip", tooltip="The base model's text encoders."),
