@@ -14,7 +14,7 @@ from .tensor_names import Role, TensorName, parse
 
 EXTRACT = (
     "To get a LoRA of it: in ComfyUI apply it to its base model, subtract the base model (ModelMergeSubtract) and run "
-    "Extract and Save Lora."
+    "Extract and Save Lora with bias_diff off."
 )
 MISFIT = "The LoRA is for another base model or for other layers. "
 OUTSIDE: tuple[Role, ...] = ("difference", "bias")

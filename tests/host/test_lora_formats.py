@@ -209,3 +209,22 @@ def test_what_the_core_loader_would_skip_is_refused_not_only_if_strict(
     graph = from_file(workflow, base, name, tensors)
     with pytest.raises(PromptError, match=rf"(?s)DiffLoRAApply: .*({message})"):
         weights(client, graph, base, name, "ours", strict=False)
+
+
+def test_the_way_out_for_other_methods_works(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    """What the reader's messages advise: apply it, subtract the base model, extract a LoRA."""
+    graph = trained(workflow, "LoHa")
+    found = weights(client, graph, base, "loha_change", "core")
+    model = graph.output("Load Checkpoint")
+    graph.add("Core", "LoraModelLoader", model=model, lora=lora_of(graph), strength_model=1.0)
+    graph.add("Difference", "ModelMergeSubtract", model1=graph.output("Core"), model2=model, multiplier=1.0)
+    settings = {"filename_prefix": "loras/extracted", "rank": 16, "lora_type": "standard", "bias_diff": False}
+    graph.add("Extract", "LoraSave", model_diff=graph.output("Difference"), **settings)
+    client.run(graph.only("Extract").prompt)
+    path = next((base / "output" / "loras").glob("extracted_*.safetensors"))
+    names = {module: name for name, module in table(load_file(path)).items()}
+    factors = read_contents(path, LAYOUT).factors.items()
+    pairs = [((up @ down).flatten(), found[f"change {names[name]}.weight"].flatten()) for name, (down, up) in factors]
+    extracted, change = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    # No more alike: the node clamps the largest values of the factors
+    assert torch.nn.functional.cosine_similarity(extracted, change, dim=0) > 0.9
