@@ -13,6 +13,10 @@ RETRY_SIZES = (640, 512, 384, 320, 256, 192)
 """Detector inputs in pixels, tried in this order: a tight crop fills a large one and is missed there."""
 CROP = 112
 """Side of an aligned face in pixels, ArcFace's size."""
+SURE, DOUBT_RATIO = 0.998, 0.6
+"""A face of a score above the first is taken as it stands. Else the image is turned if this lowers the doubt (1 − score)
+below so much of it. Our choice on 80 images of the miniature's validation people: upright faces have at least 0.9973, no
+turn of theirs 0.72 of their doubt; faces turned by a quarter at most 0.9973, and turned back at most 0.2 of it."""
 MIN_FACE_SIDE = 32
 """Side of an aligned face in pixels below which too little of a person is left; our choice."""
 
@@ -39,6 +43,9 @@ class EncodedFace:
     landmarks: Tensor | None = None
     """float32 (5, 2) in pixels of the image: left and right eye, nose tip, left and right corner of the mouth, "left"
     being left in the image; None for an image that already was an aligned face."""
+    quarter_turns: int = 0
+    """By how many quarter turns counterclockwise the image was turned to find the face upright, 0 to 3; boxes and
+    landmarks are of the image as it was given."""
 
 
 def providers_for(device: torch.device) -> list[str]:
@@ -149,24 +156,27 @@ class FaceEncoder:
     def _encode(self, image: np.ndarray, name: str, choose: Choice, index: int) -> EncodedFace:
         from insightface.utils import face_align
 
-        bgr = np.ascontiguousarray(image[..., ::-1])
-        boxes, landmarks = self._detect(bgr)
+        turns, bgr, boxes, landmarks = self._detect_turned(np.ascontiguousarray(image[..., ::-1]))
         if len(boxes) <= index:
             found = "no face" if len(boxes) == 0 else f"{len(boxes)} face{'s' * (len(boxes) > 1)}, no number {index}"
             raise NoFaceError(
-                f"Found {found} in {name} ({image.shape[1]} × {image.shape[0]} pixels): use an image in which "
-                "the face is well visible and not cut off."
+                f"Found {found} in {name} ({image.shape[1]} × {image.shape[0]} pixels), however it is turned: use an "
+                "image in which the face is well visible and not cut off."
             )
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         keys = {"largest": -area, "left to right": boxes[:, 0], "highest score": -boxes[:, 4]}
         row = int(np.argsort(keys[choose], kind="stable")[index])
         crop = face_align.norm_crop(bgr, landmark=landmarks[row], image_size=CROP)
+        corners = _turn_back(boxes[:, :4].reshape(-1, 2, 2), turns, image.shape)
+        given = np.concatenate([corners.min(1), corners.max(1), boxes[:, 4:]], axis=1)
+        points = _turn_back(landmarks[row], turns, image.shape)
         return EncodedFace(
             self._embed(crop),
             _rgb_from_bgr(crop),
-            torch.from_numpy(boxes.astype(np.float32)),
+            torch.from_numpy(given.astype(np.float32)),
             row,
-            torch.from_numpy(landmarks[row].astype(np.float32)),
+            torch.from_numpy(points.astype(np.float32)),
+            turns,
         )
 
     def _encode_aligned(self, image: np.ndarray, name: str) -> EncodedFace:
@@ -186,6 +196,24 @@ class FaceEncoder:
         """Compute the recognizer's embedding (width,) of an aligned face, uint8 (112, 112, 3) BGR."""
         return torch.from_numpy(np.asarray(self.analysis.models["recognition"].get_feat(crop), dtype=np.float32)[0])
 
+    def _detect_turned(self, bgr: np.ndarray) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+        """Detect faces in an image and, unless one is found for sure, in its other three turns.
+
+        A detector finds turned faces, too, but takes their features for those of an upright face.
+
+        Returns:
+            The quarter turns, counterclockwise, of the least doubt; the image turned so; boxes and landmarks in it.
+        """
+        upright = best = (0, bgr, *self._detect(bgr))
+        if _doubt(upright[2]) < 1.0 - SURE:
+            return upright
+        for turns in (1, 2, 3):
+            turned = np.ascontiguousarray(np.rot90(bgr, turns))
+            boxes, landmarks = self._detect(turned)
+            if _doubt(boxes) < min(_doubt(best[2]), DOUBT_RATIO * _doubt(upright[2])):
+                best = (turns, turned, boxes, landmarks)
+        return best
+
     def _detect(self, bgr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Find boxes with scores (faces, 5) and landmarks (faces, 5, 2), at the pack's own sizes or at smaller ones."""
         boxes, landmarks = self.analysis.det_model.detect(bgr, metric="default")
@@ -194,6 +222,17 @@ class FaceEncoder:
                 break
             boxes, landmarks = self.analysis.det_model.detect(bgr, input_size=(size, size), metric="default")
         return boxes, landmarks
+
+
+def _doubt(boxes: np.ndarray) -> float:
+    return 1.0 - float(boxes[:, 4].max(initial=0.0))
+
+
+def _turn_back(points: np.ndarray, turns: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Convert points (…, 2) of an image that was turned counterclockwise to points of the image as it was."""
+    (height, width), (x, y) = shape[:2], np.moveaxis(points, -1, 0)
+    back = {0: (x, y), 1: (width - y, x), 2: (width - x, height - y), 3: (y, height - x)}[turns]
+    return np.stack(back, axis=-1)
 
 
 def _rgb_from_bgr(crop: np.ndarray) -> Tensor:

@@ -78,3 +78,21 @@ def test_faces_are_found_on_the_cpu_where_there_is_no_gpu_runtime(monkeypatch):
     assert providers_for(torch.device("cuda")) == ["CUDAExecutionProvider", "CPUExecutionProvider"]
     runtime.get_available_providers = lambda: ["CPUExecutionProvider"]
     assert providers_for(torch.device("cuda")) == ["CPUExecutionProvider"]
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+@pytest.mark.parametrize("who", [6001, 6002, 6003])
+def test_a_turned_face_is_turned_back(encoder, who, turns):
+    image = draw(person(who), reference_scene(np.random.default_rng(3))).image
+    image = np.concatenate([np.full((image.shape[0], 20, 3), 200, np.uint8), image], axis=1)  # not square
+    upright, turned = encoder.find(image), encoder.find(np.rot90(image, turns))
+    assert upright.quarter_turns == 0
+    assert turned.quarter_turns == 4 - turns
+    assert cosine(upright.embedding, turned.embedding) > 0.99
+    # Boxes and landmarks are in pixels of the image that was given
+    height, width = image.shape[:2]
+    x, y = upright.landmarks.T
+    expected = {1: (y, width - x), 2: (width - x, height - y), 3: (height - y, x)}[turns]
+    torch.testing.assert_close(turned.landmarks, torch.stack(expected, dim=-1), rtol=0, atol=1.0)
+    left, top, right, bottom = turned.boxes[turned.chosen, :4]
+    assert ((turned.landmarks > torch.stack([left, top])) & (turned.landmarks < torch.stack([right, bottom]))).all()
