@@ -1,6 +1,7 @@
 """Reference images of one person → the frozen encoders' embeddings."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,7 +12,10 @@ from torch import Tensor
 
 from .encoders.face_encoder import Choice, EncodedFace, FaceEncoder
 from .encoders.image_encoder import BATCH, ImageEncoder
+from .encoders.similarity import SAME_PERSON, somebody_else
 from .images import ImageSource, printable, rgb_array
+
+logger = logging.getLogger(__name__)
 
 UnusablePolicy = Literal["raise", "skip"]
 """What to do about an image that can't be read or shows no such face."""
@@ -39,6 +43,9 @@ class ReferenceEmbeddings:
     """(images, image_width) float32, or None without an image encoder."""
     count: int
     """How many images were used."""
+    remarks: tuple[str, ...] = ()
+    """What a user should know of images that were used: a face that looks like somebody else, an image that was turned.
+    They are logged as warnings, too."""
 
 
 def encode_references(
@@ -55,8 +62,8 @@ def encode_references(
     """Encode one person's reference images, of which no more than `BATCH` are in memory at a time.
 
     Args:
-        images: Files, PIL images, arrays or tensors, see `images.ImageSource`; or a tensor (images, height, width,
-            channels).
+        images: Files, PIL images, arrays or tensors of any sizes, see `images.ImageSource`; a tensor (images, height,
+            width, channels), alone or in the list, is so many images.
         face_encoder: None leaves faces out.
         image_encoder: None leaves image embeddings out.
         unusable: Whether an image that can't be used is an error, or is left out and reported to `on_image`.
@@ -72,30 +79,63 @@ def encode_references(
         NoFaceError: With the policy `raise`, an image without the chosen face; it is named.
         ValueError: There is no image, none can be used, or (with the policy `raise`) one can't be read; it is named.
     """
-    faces: list[Tensor] = []
+    images = _single_images(images)
+    found: list[ReferenceImage] = []
     features: list[Tensor] = []
-    used, first_error = 0, None
+    first_error = None
     for start in range(0, len(images), BATCH):
         arrays: list[np.ndarray] = []
         for number, source in enumerate(images[start : start + BATCH], start=start + 1):
             outcome = _read(source, number, len(images), face_encoder, (choose, index, aligned), arrays)
             if outcome.error is not None and unusable == "raise":
                 raise outcome.error
-            if outcome.face is not None:
-                faces.append(outcome.face.embedding)
+            if outcome.error is None:
+                found.append(outcome)
             first_error = first_error or outcome.error
             if on_image is not None:
                 on_image(outcome)
-        used += len(arrays)
         if image_encoder is not None and arrays:
             features.append(image_encoder.encode(arrays))
-    if not used:
+    if not found:
         raise ValueError(
             f"none of the {len(images)} images can be used; the first: {first_error}"
             if first_error
             else "At least one reference image is needed, found none."
         )
-    return ReferenceEmbeddings(torch.stack(faces) if faces else None, torch.cat(features) if features else None, used)
+    faces = [outcome.face.embedding for outcome in found if outcome.face is not None]
+    face, image = torch.stack(faces) if faces else None, torch.cat(features) if features else None
+    remarks = tuple(_remarks(found, face))
+    for remark in remarks:
+        logger.warning(remark)
+    return ReferenceEmbeddings(face, image, len(found), remarks)
+
+
+def _single_images(images: Sequence[ImageSource] | Tensor) -> Sequence[ImageSource] | Tensor:
+    """Take batches within a list apart."""
+    if isinstance(images, Tensor) or not any(isinstance(source, Tensor) and source.ndim == 4 for source in images):
+        return images
+    batches = (source if isinstance(source, Tensor) and source.ndim == 4 else [source] for source in images)
+    return [source for batch in batches for source in batch]
+
+
+def _remarks(found: Sequence[ReferenceImage], faces: Tensor | None) -> Iterator[str]:
+    for outcome in found:
+        if outcome.face is not None and outcome.face.quarter_turns:
+            degrees = 90 * outcome.face.quarter_turns
+            yield f"{outcome.name} was turned by {degrees}° counterclockwise: its face is upright so"
+    others = [] if faces is None else somebody_else(faces)
+    if others and len(others) == len(found):
+        lowest, highest = min(cosine for _, cosine in others), max(cosine for _, cosine in others)
+        yield (
+            f"no two of the {len(found)} images look like one person (mean cosines of their faces {lowest:.2f} to "
+            f"{highest:.2f}, expected {SAME_PERSON} and more): the LoRA will show a mixture"
+        )
+        return
+    for row, cosine in others:
+        yield (
+            f"{found[row].name} looks like somebody else: its face has a mean cosine of {cosine:.2f} to the others, "
+            f"expected {SAME_PERSON} and more; leave it out if it shows another person"
+        )
 
 
 def _read(
@@ -113,5 +153,7 @@ def _read(
         found = None if face_encoder is None else face_encoder.find(array, name, *face)
     except ValueError as error:
         return ReferenceImage(name, error=error)
-    arrays.append(array)
+    # The image encoder, too, knows upright people
+    turns = 0 if found is None else found.quarter_turns
+    arrays.append(np.rot90(array, turns) if turns else array)
     return ReferenceImage(name, found)

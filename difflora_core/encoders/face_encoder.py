@@ -14,9 +14,10 @@ RETRY_SIZES = (640, 512, 384, 320, 256, 192)
 CROP = 112
 """Side of an aligned face in pixels, ArcFace's size."""
 SURE, DOUBT_RATIO = 0.998, 0.6
-"""A face of a score above the first is taken as it stands. Else the image is turned if this lowers the doubt (1 − score)
-below so much of it. Our choice on 80 images of the miniature's validation people: upright faces have at least 0.9973, no
-turn of theirs 0.72 of their doubt; faces turned by a quarter at most 0.9973, and turned back at most 0.2 of it."""
+"""A face whose score is above the first is taken as it stands. Else the image is turned if that lowers the doubt, which
+is 1 − score, below this share of it. Our choice on 80 images of the miniature's validation people: upright faces score
+0.9973 and more, and no turn has less than 0.72 of their doubt; faces turned by a quarter score 0.9973 at most, and
+turning them back leaves 0.2 of their doubt at most."""
 MIN_FACE_SIDE = 32
 """Side of an aligned face in pixels below which too little of a person is left; our choice."""
 

@@ -1,13 +1,19 @@
 """Reference images to embeddings, in every form and under both policies, with encoders that are stood in for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from difflora_core.encoders.face_encoder import EncodedFace, NoFaceError
+from difflora_core.encoders.face_encoder import EncodedFace, FaceEncoder, NoFaceError
 from difflora_core.encoders.image_encoder import BATCH
 from difflora_core.references import encode_references
+from miniature.paths import WEIGHTS
+from miniature.world.drawing import draw
+from miniature.world.people import person, split_people
+from miniature.world.scenes import reference_scene
 
 
 class Faces:
@@ -109,3 +115,60 @@ def test_without_a_usable_image_there_is_nothing_to_encode():
         encode_references([flat(0), flat(0)], Faces(), None, unusable="skip")
     with pytest.raises(ValueError, match="At least one reference image"):
         encode_references([], Faces(), None)
+
+
+def test_a_list_of_images_and_batches_of_any_sizes_is_one_person():
+    tall, wide = torch.full((1, 48, 20, 3), 0.2), torch.full((2, 20, 48, 3), 0.4)
+    outcomes = []
+    found = encode_references([tall, wide, flat(7)], Faces(), Images(), on_image=outcomes.append)
+    assert found.count == 4
+    assert found.image.tolist() == [[48, 20], [20, 48], [20, 48], [32, 32]]
+    assert [outcome.name for outcome in outcomes] == [f"image {number} of 4" for number in (1, 2, 3, 4)]
+
+
+def colored(red: int, green: int, blue: int) -> np.ndarray:
+    return np.full((32, 32, 3), (red, green, blue), np.uint8)
+
+
+def test_who_looks_like_somebody_else_is_named_and_used(caplog):
+    found = encode_references([colored(200, 9, 9), colored(0, 200, 0), colored(210, 0, 9)], Faces(), None)
+    assert found.count == 3
+    (remark,) = found.remarks
+    assert remark.startswith("image 2 of 3 looks like somebody else: its face has a mean cosine of 0.0")
+    assert caplog.messages == [remark]
+
+
+def test_three_people_are_no_person():
+    found = encode_references([colored(200, 0, 0), colored(0, 200, 0), colored(0, 0, 200)], Faces(), None)
+    assert "no two of the 3 images look like one person (mean cosines of their faces 0.00 to 0.00" in found.remarks[0]
+
+
+def test_one_person_needs_no_remark(caplog):
+    assert encode_references([flat(9), flat(70), flat(200)], Faces(), None).remarks == ()
+    assert encode_references([flat(9)], None, Images()).remarks == ()
+    assert not caplog.messages
+
+
+class TurnedFaces(Faces):
+    """Faces are upright after a quarter turn."""
+
+    def find(self, image: np.ndarray, name: str, *options: object) -> EncodedFace:
+        return replace(super().find(image, name, *options), quarter_turns=1)
+
+
+def test_a_turned_image_is_named_and_turned_for_the_image_encoder():
+    image = np.full((32, 48, 3), 90, np.uint8)
+    found = encode_references([image], TurnedFaces(), Images())
+    assert found.image.tolist() == [[48, 32]]
+    assert found.remarks == ("image 1 of 1 was turned by 90° counterclockwise: its face is upright so",)
+
+
+def test_an_intruder_among_a_drawn_persons_images_is_named():
+    """With the miniature's real detector and recognizer."""
+    rng = np.random.default_rng(0)
+    ann, bob = (person(number) for number in split_people("validation")[:2])
+    images = [draw(who, reference_scene(rng)).image for who in (ann, ann, bob, ann)]
+    encoder = FaceEncoder.open("miniature", WEIGHTS / "insightface")
+    (remark,) = encode_references(images, encoder, None).remarks
+    assert remark.startswith("image 3 of 4 looks like somebody else")
+    assert encode_references([images[0], images[1], images[3]], encoder, None).remarks == ()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from difflora_core.encoders.face_encoder import EncodedFace, NoFaceError
-from difflora_core.encoders.similarity import face_similarities, find_faces
+from difflora_core.encoders.similarity import face_similarities, find_faces, somebody_else
 
 
 class Faces:
@@ -45,3 +45,36 @@ def test_references_without_a_face_are_left_out():
 def test_what_is_no_batch_is_refused():
     with pytest.raises(ValueError, match="at least one image"):
         find_faces(Faces(), torch.zeros(0, 4, 4, 3))
+
+
+def near(*direction: float, count: int = 1, spread: float = 0.1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(len(direction) + count)
+    return torch.tensor(direction) * 5 + spread * torch.randn(count, len(direction), generator=generator)
+
+
+def test_one_person_and_single_images_are_left_alone():
+    assert somebody_else(near(1, 0, 0, count=6)) == []
+    assert somebody_else(near(1, 0, 0)) == []
+    assert somebody_else(torch.zeros(0, 3)) == []
+
+
+@pytest.mark.parametrize("own", [2, 3, 8])
+@pytest.mark.parametrize("position", [0, 1, -1])
+def test_who_looks_like_somebody_else_is_found_at_any_place(own, position):
+    rows = list(near(1, 0, 0, count=own))
+    rows.insert(position % (own + 1), near(0, 1, 0)[0])
+    ((row, cosine),) = somebody_else(torch.stack(rows))
+    assert row == position % (own + 1)
+    assert cosine == pytest.approx(0, abs=0.1)
+
+
+def test_similarity_of_half_a_group_is_no_reason_against_the_other_half():
+    """Two of five are somebody else, and alike: the three are the person, although their mean cosines are low."""
+    found = somebody_else(torch.cat([near(1, 0, 0, count=3), near(0, 1, 0, count=2)]))
+    assert [row for row, _ in found] == [3, 4]
+
+
+def test_if_no_two_are_alike_all_are_named():
+    found = somebody_else(torch.eye(3) + torch.tensor([0.0, 0.0, 0.1]))
+    assert [row for row, _ in found] == [0, 1, 2]
+    assert [row for row, _ in somebody_else(torch.eye(2))] == [0, 1]
