@@ -5,7 +5,7 @@ trained again is imported again, and several copies of one LoRA are one person.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,26 @@ class ImportLoRAs(Stage):
                 new = replace(record, status="dropped", reason=f"it is the same LoRA as {kept}")
             if new != record:
                 manifest.write(new)
+        if found := describe_left_out([record.facts["left_out"] for record in records]):
+            print(found)
+
+
+def describe_left_out(records: Sequence[Mapping[str, float]]) -> str:
+    """Return what was left out of LoRAs by the options, in one line; nothing if nothing was.
+
+    Args:
+        records: `left_out` of each LoRA's facts.
+    """
+    facts = []
+    if outside := [record for record in records if record["other_tensors"]]:
+        layers, tensors = (sum(record[name] for record in outside) for name in ("other_modules", "other_tensors"))
+        most = max(record["other_energy"] for record in outside)
+        facts.append(
+            f"{layers} layers ({tensors} tensors, up to {most:.1%} of a change's energy) of {len(outside)} LoRAs"
+        )
+    if text := [record["text_encoder_tensors"] for record in records if record["text_encoder_tensors"]]:
+        facts.append(f"{sum(text)} tensors of text encoders of {len(text)} LoRAs")
+    return f"left out: {'; '.join(facts)}" if facts else ""
 
 
 def _content_hash(path: Path) -> str:

@@ -1,14 +1,17 @@
 """A folder of LoRA files as a stage: refused files are recorded and stop no other."""
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from difflora_core.files import read_tensors
-from difflora_core.lora.file_formats import save_lora
+from difflora_core.files import read_tensors, write_tensors
+from difflora_core.lora.canonical_form import canonical, change_rank
+from difflora_core.lora.file_formats import lora_state_dict, save_lora
 from difflora_core.lora.layout import LoRALayout, LoRAModule
 from miniature.base_model import config as base_config
 from training.dreambooth.config import DreamBoothConfig
@@ -165,3 +168,36 @@ def test_five_copies_of_one_lora_are_one_person(tmp_path, config):
     (folder / "link.safetensors").unlink()
     found = imported(config, folder)
     assert sorted(name for name, status in found.items() if status == "done") == ["anna", "copy", "zoe"]
+
+
+def test_what_was_left_out_is_counted_and_said(tmp_path, config, capsys):
+    layout, base = configured_layout(config), "lora_unet_down_blocks_1_attentions_0_proj_in"
+    extra = {f"{base}.lora_{role}.weight": torch.ones(1, 1) for role in ("down", "up")}
+    text = {"lora_te1_x.lora_up.weight": torch.ones(1, 1)}
+    state = lora_state_dict(torch.ones(layout.numel), layout) | extra | text
+    write_tensors(tmp_path / "mine" / "anna.safetensors", state)
+    run_stage(ImportLoRAs(tmp_path / "mine", leave_out_text_encoder=True, leave_out_other_layers=True), config)
+    said = r"left out: 1 layers \(2 tensors, up to 0\.0% of a change's energy\) of 1 LoRAs; 1 tensors of text"
+    assert re.search(said, capsys.readouterr().out)
+    (record,) = Manifest(config.stage("import")).records()
+    assert (record.facts["left_out"]["other_modules"], record.facts["left_out"]["text_encoder_tensors"]) == (1, 1)
+
+
+@pytest.mark.parametrize("alpha", [4, 16])
+def test_alpha_of_peft_is_read_from_the_configuration_beside_the_file(tmp_path, config, alpha):
+    layout, folder = replace(configured_layout(config), rank=4), tmp_path / "mine"
+    lora = torch.randn(configured_layout(config).numel, generator=torch.Generator().manual_seed(5))
+    lora = change_rank(lora, configured_layout(config), layout)[0]
+    state = lora_state_dict(lora, layout, "peft")
+    state = {key.replace("unet.", "base_model.model."): tensor for key, tensor in state.items()}
+    write_tensors(folder / "adapter_model.safetensors", state)
+    run_stage(ImportLoRAs(folder), config)
+    (record,) = Manifest(config.stage("import")).records()
+    assert record.status == "failed"
+    assert "adapter_config.json" in record.reason
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": alpha}))
+    run_stage(ImportLoRAs(folder), config)
+    found = read_tensors(config.stage("import") / "adapter_model.safetensors")[0]["loras"][0]
+    expected = change_rank(lora, layout, configured_layout(config))[0]
+    expected = canonical(expected, configured_layout(config)) * (alpha / 4) ** 0.5
+    torch.testing.assert_close(canonical(found, configured_layout(config)), expected, rtol=1e-4, atol=1e-5)
