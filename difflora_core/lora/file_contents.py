@@ -1,5 +1,6 @@
 """What a LoRA file holds: factors of the layout's modules at any rank, and every other tensor by what it belongs to."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,8 +92,10 @@ def read_contents(source: str | Path | Mapping[str, Tensor], layout: LoRALayout)
     factors = {module.name: _factors(module, layers[module.name], scale) for module in layout.modules}
     dtypes = {layer.tensors[role].dtype for layer in layers.values() for role in FACTORS}
     rounding = max(torch.finfo(dtype).eps for dtype in dtypes)
-    other_norm = sum(_squared_norm(layer, scale) for layer in others.values())
-    return LoRAContents(factors, rounding, others, other_norm, tuple(text), metadata)
+    norms = {name: _squared_norm(layer, scale) for name, layer in others.items()}
+    if broken := next((name for name, norm in norms.items() if not math.isfinite(norm)), None):
+        raise ValueError(f"The LoRA holds NaN or infinite values, first in {broken}.")
+    return LoRAContents(factors, rounding, others, sum(norms.values()), tuple(text), metadata)
 
 
 def _check_adapters(names: Iterable[TensorName]) -> None:
@@ -146,7 +149,7 @@ def _factors(module: LoRAModule, layer: Layer, scale: LayerScale) -> Factors:
         for factor, axis, width in ((down, 0, module.in_features), (up, 1, module.out_features))
         if factor.ndim == 2 and factor.shape[1 - axis] == width
     ]
-    rank = fitting[0] if fitting else down.shape[0]
+    rank = (*fitting, *down.shape, 0)[0]
     for role, factor, expected in (("down", down, (rank, module.in_features)), ("up", up, (module.out_features, rank))):
         if tuple(factor.shape) != expected:
             raise ValueError(
@@ -165,13 +168,12 @@ def _squared_norm(layer: Layer, scale: LayerScale) -> float:
     total = sum(float(layer.tensors[role].double().square().sum()) for role in OUTSIDE if role in layer.tensors)
     if not {*FACTORS, "mid"} & layer.tensors.keys():
         return total
-    down, up = (factor.double().flatten(1) for factor in pair(layer, layer.name))
-    ups, downs = up.mT @ up, down @ down.mT
-    mid = (
-        layer.tensors["mid"].double().flatten(2) if "mid" in layer.tensors else torch.eye(len(down)).to(down)[..., None]
-    )
     try:
+        down, up = (factor.double().flatten(1) for factor in pair(layer, layer.name))
+        ups, downs = up.mT @ up, down @ down.mT
+        identity = torch.eye(len(down)).to(down)[..., None]
+        mid = layer.tensors["mid"].double().flatten(2) if "mid" in layer.tensors else identity
         square = torch.einsum("abk,ac,cdk,bd->", mid, ups, mid, downs)
-    except RuntimeError as error:
+    except (RuntimeError, IndexError) as error:
         raise ValueError(f"The factors of {layer.name} do not fit one another; the file is damaged.") from error
     return total + float(scale(layer, len(down))) ** 2 * float(square)

@@ -19,6 +19,8 @@ BASE_CHANGING = ("pissa", "corda", "olora", "loftq", "lora_ga")
 """Beginnings of `init_lora_weights` that change the base model's weights, too."""
 OTHER_VARIANTS = ("use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config", "kasa_config")
 """Fields that make ΔW something else than scale · up · down."""
+MAX_VALUE = 1e9
+"""Above every rank and alpha; NaN is not below it, and JSON's integers may be larger than any float."""
 _QUANTIFIED_GROUP = re.compile(r"\)[*+?{]")
 
 
@@ -57,7 +59,12 @@ class PEFTConfig:
         if variant := next((name for name in OTHER_VARIANTS if values.get(name)), None):
             raise ValueError(f"{source} has {variant}, which is more than a LoRA: not supported.")
         rank, alpha = values.get("r"), values.get("lora_alpha")
-        if not (isinstance(rank, int) and rank >= 1 and isinstance(alpha, int | float) and math.isfinite(alpha)):
+        if not (
+            isinstance(rank, int)
+            and 1 <= rank < MAX_VALUE
+            and isinstance(alpha, int | float)
+            and abs(alpha) < MAX_VALUE
+        ):
             raise ValueError(f"{source} has r {rank!r} and lora_alpha {alpha!r}, expected a rank and a number.")
         patterns = {name: values.get(name) or {} for name in ("rank_pattern", "alpha_pattern")}
         for name, pattern in patterns.items():
@@ -128,7 +135,7 @@ def _parse(text: str, source: str) -> dict[str, Any]:
 def _check_pattern(pattern: Any, source: str) -> None:
     """Refuse what is no table of numbers, and expressions on which matching could take forever."""
     if not isinstance(pattern, Mapping) or not all(
-        isinstance(value, int | float) and math.isfinite(value) for value in pattern.values()
+        isinstance(value, int | float) and abs(value) < MAX_VALUE for value in pattern.values()
     ):
         raise ValueError(f"{source} is not a table of numbers.")
     for expression in pattern:

@@ -57,6 +57,7 @@ def test_peft_without_its_configuration_is_refused(tmp_path):
         ({"r": 8}, r"has rank 4 in .*, and .*adapter_config\.json says 8: it is of another LoRA"),
         ({"lora_alpha": None}, "lora_alpha None"),
         ({"lora_alpha": float("nan")}, "lora_alpha nan"),
+        ({"lora_alpha": 10**400}, "expected a rank and a number"),
         ({"peft_type": "LOHA"}, "PEFT's LOHA, which is another method"),
         ({"init_lora_weights": "pissa_niter_4"}, "path_initial_model_for_weight_conversion"),
         ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens, which is more than a LoRA"),
@@ -64,7 +65,7 @@ def test_peft_without_its_configuration_is_refused(tmp_path):
         ({"alpha_pattern": {"(": 1}}, "no regular expression"),
         ({"rank_pattern": [4]}, "not a table of numbers"),
     ],
-    ids=["rank", "none", "nan", "method", "pissa", "alora", "slow pattern", "bad pattern", "list"],
+    ids=["rank", "none", "nan", "vast", "method", "pissa", "alora", "slow pattern", "bad pattern", "list"],
 )
 def test_wrong_configurations_of_peft(tmp_path, change, message):
     _, path = written_by_peft(tmp_path)
