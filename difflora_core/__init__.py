@@ -13,7 +13,7 @@
 - `model`: all of it as one object
 - `refinement`: some training steps for one person's LoRA
 - `command`: the command line
-- `fields`, `files`, `network_files`, `seeds`, `library_logs`: helpers
+- `fields`, `files`, `network_files`, `seeds`, `command_line`: helpers
 """
 
 from typing import TYPE_CHECKING, Any

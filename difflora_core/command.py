@@ -19,11 +19,11 @@ from .autoencoder.config import LAEConfig
 from .autoencoder.lae_file import HEADER as LAE_HEADER
 from .autoencoder.lae_file import read_lae_header
 from .checkpoint import HEADER, read_checkpoint_header
+from .command_line import choose_device, run_command, seed, silence_library_logs
 from .encoders.face_encoder import NoFaceError
 from .fields import read_json
 from .files import read_shapes
 from .images import KINDS, describe_passed_over, is_image
-from .library_logs import silence_library_logs
 from .lora.layout import LoRALayout
 from .lora.lora import METADATA_KEY
 from .lora.tensor_names import parse
@@ -33,21 +33,12 @@ DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16,
 
 
 def main() -> int:
-    """Parse the command line and run; an error that the user can fix is one line, not a traceback."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="difflora", description="LoRAs for SDXL from reference images of a person.")
     commands = parser.add_subparsers(dest="command", required=True)
     add_personalize(commands.add_parser("personalize", help="make a LoRA file from reference images of one person"))
     add_info(commands.add_parser("info", help="say what a checkpoint or LoRA file is"))
-    arguments = parser.parse_args()
-    try:
-        arguments.run(arguments)
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return run_command(parser)
 
 
 def add_personalize(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +58,7 @@ def add_personalize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance", type=float, help="guidance scale, 1 is none")
     parser.add_argument("--samples", type=int, help="LoRAs that are drawn and averaged")
     parser.add_argument("--latent-scale", type=float, help="distance from the average person, 1 as predicted")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same LoRA (default 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="the same seed gives the same LoRA (default 0)")
     parser.add_argument("--device", help="default: cuda where there is one, else cpu")
     parser.add_argument("--dtype", choices=list(DTYPES), default="fp32", help="what the networks compute in")
     parser.add_argument(
@@ -130,19 +121,6 @@ def personalize(arguments: argparse.Namespace) -> None:
     lora.save(arguments.out, arguments.format)
     seconds = time.perf_counter() - start
     print(f"{arguments.out}: a LoRA from {lora.made_by['references']} of {len(paths)} images in {seconds:.1f} s")
-
-
-def choose_device(name: str | None) -> torch.device:
-    """Return the device of this name, without one the GPU where there is one.
-
-    Raises:
-        ValueError: It is a GPU that isn't there.
-    """
-    gpu = torch.cuda.is_available()
-    device = torch.device(name or ("cuda" if gpu else "cpu"))
-    if device.type == "cuda" and not gpu:
-        raise ValueError(f"--device {name}: torch finds no CUDA GPU here; leave it out, or say cpu")
-    return device
 
 
 def image_files(places: Sequence[Path]) -> tuple[list[Path], list[str]]:

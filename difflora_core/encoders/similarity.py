@@ -12,8 +12,8 @@ from ..images import image_batch, rgb_array
 from .face_encoder import EncodedFace, FaceEncoder, NoFaceError
 
 SAME_PERSON = 0.3
-"""Mean cosine of an image's face to the other faces of a person, below which it looks like somebody else. Our choice: in
-the miniature the validation people's own images have 0.82 and more, and 91 % of the images of others among them are
+"""Mean cosine of an image's face to the other faces of a person, below which it looks like somebody else. Our choice:
+in the miniature the validation people's own images have 0.82 and more, and 91 % of the images of others among them are
 found; common recognizers have about 0 between people, and 0.4 to 0.8 within one."""
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from difflora_core.command_line import silence_library_logs
 from difflora_core.config import EncoderNames
 from difflora_core.encoders.face_encoder import NoFaceError
 from difflora_core.encoders.image_encoder import ImageEncoder
 from difflora_core.images import read_image
-from difflora_core.library_logs import silence_library_logs
 from training.engine.settings import read_settings
 from training.lora_dataset.config import DatasetConfig, load_config
 from training.lora_dataset.fingerprints import Fingerprint, hash_face_models, hash_file, hash_files, hash_value

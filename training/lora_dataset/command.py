@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
-from difflora_core.library_logs import silence_library_logs
+from difflora_core.command_line import silence_library_logs
 
 from .cluster import run_on_cluster
 from .config import DatasetConfig, load_config

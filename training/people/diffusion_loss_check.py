@@ -10,8 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from difflora_core.command_line import silence_library_logs
 from difflora_core.fields import PositiveInt, check_fields
-from difflora_core.library_logs import silence_library_logs
 from difflora_core.lora.layout import LoRALayout
 from training.base_model.interface import BaseModel
 from training.base_model.teacher_recovery import TeacherRecovery

@@ -1,0 +1,104 @@
+"""What all command lines share: errors in one line, output that fails for no character, quiet libraries."""
+
+import argparse
+import importlib
+import io
+import sys
+import traceback
+from collections.abc import Sequence
+
+import torch
+
+TRACEBACK = "--traceback"
+EXPECTED = (ValueError, OSError, RuntimeError, ImportError)
+"""Errors that a user can fix; any other one is a fault of ours."""
+MAX_SEED = 2**64 - 1
+
+
+def run_command(parser: argparse.ArgumentParser, words: Sequence[str] | None = None, hint: str = "") -> int:
+    """Parse a command line and run it; an error is one line, and with `--traceback`, anywhere, the whole traceback.
+
+    Args:
+        parser: Sets `run`, which is called with the parsed arguments.
+        words: The command line; None takes the process's.
+        hint: What is said after "interrupted".
+
+    Returns:
+        The exit code: 0, 1 after an error, 130 after an interruption.
+    """
+    escape_characters()
+    words = list(sys.argv[1:] if words is None else words)
+    parser.add_argument(TRACEBACK, action="store_true", help="show where an error comes from")
+    shown = TRACEBACK in words
+    arguments = parser.parse_args([word for word in words if word != TRACEBACK])
+    try:
+        arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `difflora info x.safetensors | head -1`
+        sys.stdout = io.StringIO()
+        return 1
+    except KeyboardInterrupt:
+        print(f"interrupted{hint}", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if shown:
+            traceback.print_exc()
+        else:
+            print(describe_error(error), file=sys.stderr)
+        return 1
+    return 0
+
+
+def describe_error(error: Exception) -> str:
+    """Describe an error in one line."""
+    text = " ".join(str(error).split()) or "no message"
+    known = isinstance(error, EXPECTED)
+    return f"{type(error).__name__}: {text}" + ("" if known else f" (this is a fault; {TRACEBACK} shows where)")
+
+
+def escape_characters() -> None:
+    """Escape, in what is printed from now on, characters that the output's encoding doesn't have (cp1252, ASCII)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def seed(text: str) -> int:
+    """Read a seed, for `add_argument(type=seed)`.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none that a `torch.Generator` takes.
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= MAX_SEED:
+        raise argparse.ArgumentTypeError(f"found {text[:40]}, expected a whole number from 0 to {MAX_SEED}")
+    return number
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Return the device of this name, without one the GPU where there is one.
+
+    Raises:
+        ValueError: There is no such device here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        here = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        problem = " ".join(str(error).split())[:200]
+        raise ValueError(f"--device {name} can't be used: {problem}. Found here: {', '.join(here)}") from error
+    return device
+
+
+def silence_library_logs() -> None:
+    """Turn off what diffusers and transformers print for every model they load: warnings and progress bars."""
+    for library in ("diffusers", "transformers"):
+        logging = importlib.import_module(f"{library}.utils.logging")
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()

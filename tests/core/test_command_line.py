@@ -1,0 +1,133 @@
+"""What all command lines share."""
+
+import argparse
+import io
+import os
+import subprocess
+import sys
+from argparse import ArgumentParser, ArgumentTypeError
+
+import pytest
+import torch
+from PIL import Image
+
+from difflora_core.command_line import choose_device, run_command, seed
+from miniature.paths import DIFFLORA_CHECKPOINT
+
+
+def parser_of(run: object) -> ArgumentParser:
+    parser = ArgumentParser(prog="test")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("do").set_defaults(run=run)
+    return parser
+
+
+def failing(error: BaseException) -> object:
+    def run(_: argparse.Namespace) -> None:
+        raise error
+
+    return run
+
+
+def test_success_is_zero(capsys):
+    assert run_command(parser_of(lambda _: sys.stdout.write("done\n")), ["do"]) == 0
+    assert capsys.readouterr().out == "done\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("wrong\n  on two lines"), "ValueError: wrong on two lines\n"),
+        (FileNotFoundError(2, "No such file", "x"), "FileNotFoundError: [Errno 2] No such file: 'x'\n"),
+        (KeyError("x"), "KeyError: 'x' (this is a fault; --traceback shows where)\n"),
+        (RecursionError(), "RecursionError: no message\n"),
+        (AssertionError("Łukasz"), "AssertionError: Łukasz (this is a fault; --traceback shows where)\n"),
+    ],
+)
+def test_an_error_is_one_line(capsys, error, line):
+    assert run_command(parser_of(failing(error)), ["do"]) == 1
+    assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize("words", [["--traceback", "do"], ["do", "--traceback"]])
+def test_the_traceback_is_shown_on_request(capsys, words):
+    assert run_command(parser_of(failing(ValueError("wrong"))), words) == 1
+    output = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in output
+    assert output.endswith("ValueError: wrong\n")
+
+
+def test_an_interruption_is_told(capsys):
+    assert run_command(parser_of(failing(KeyboardInterrupt())), ["do"], "; run it again") == 130
+    assert capsys.readouterr().err == "interrupted; run it again\n"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+@pytest.mark.parametrize("action", ["print", "raise", "help"])
+def test_output_fails_for_no_character(monkeypatch, encoding, action):
+    """Neither what is printed, nor an error, nor the help."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    parser = parser_of(failing(ValueError("Łukasz")) if action == "raise" else lambda _: sys.stdout.write("Łukasz"))
+    parser.description = "Łukasz"
+    if action == "help":
+        with pytest.raises(SystemExit):
+            run_command(parser, ["--help"])
+    else:
+        assert run_command(parser, ["do"]) == (action == "raise")
+    for stream in (out, err):
+        stream.flush()
+    assert rb"\u0141ukasz" in out.buffer.getvalue() + err.buffer.getvalue()
+
+
+def difflora(*words: object, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "difflora_core.command", *map(str, words)]
+    return subprocess.run(command, capture_output=True, env=os.environ | environment, timeout=120)
+
+
+def test_the_command_runs_under_another_encoding(tmp_path):
+    done = difflora("info", tmp_path / "Łukasz.safetensors", PYTHONIOENCODING="cp1252")
+    assert done.returncode == 1
+    assert done.stderr.endswith(b"\\u0141ukasz.safetensors.\r\n" if os.name == "nt" else b"\\u0141ukasz.safetensors.\n")
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("device", ["xpu", "cuda:99", "nonsense", "cpu:nonsense", "meta2", ""])
+def test_a_device_that_is_not_here_is_refused(device):
+    with pytest.raises(ValueError, match=rf"--device {device} can't be used: .*Found here: cpu"):
+        choose_device(device)
+
+
+def test_without_a_name_there_is_a_device(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert choose_device(None) == choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("text", ["-1", str(2**64), "1.5", "nan", "", "x", "9" * 10_000])
+def test_what_is_no_seed_is_refused(text):
+    with pytest.raises(ArgumentTypeError, match=r"found .*, expected a whole number from 0 to 18446744073709551615"):
+        seed(text)
+
+
+def test_every_seed_of_comfyui_is_one():
+    for number in (0, 2**63, 2**64 - 1):
+        torch.Generator().manual_seed(seed(str(number)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--device", "xpu"], b"--device xpu can't be used"),
+        (["--seed", 2**64], b"--seed: found 18446744073709551616"),
+        (["--latent-scale", "1e37"], b"latent_scale"),
+    ],
+)
+def test_impossible_options_are_one_line_and_nothing_is_written(tmp_path, options, message):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    out = tmp_path / "p.safetensors"
+    done = difflora("personalize", tmp_path / "a.png", "--checkpoint", DIFFLORA_CHECKPOINT, "--out", out, *options)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr.splitlines()[-1]
+    assert b"Traceback" not in done.stderr
+    assert not out.exists()
