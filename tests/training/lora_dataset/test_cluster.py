@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections import Counter
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from training.lora_dataset.cluster import RETRIES, connect, run_on_cluster
+from training.lora_dataset.cluster import RETRIES, _check_health, connect, run_on_cluster
 from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.fingerprints import Fingerprint
 from training.lora_dataset.manifest import Manifest, Record
@@ -71,6 +72,20 @@ def test_an_address_without_a_cluster_is_an_error_at_once(tmp_path: Path, addres
     with pytest.raises(ConnectionError, match=f"--ray {address}: .*{message}"):
         connect(address, workers=1)
     assert time.monotonic() - start < 15
+
+
+def test_what_listens_and_is_no_cluster_is_an_error_at_once(tmp_path: Path) -> None:
+    start = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ConnectionError, match="does not answer as Ray does"):
+            connect(address, workers=1)
+    assert time.monotonic() - start < 15
+
+
+def test_the_address_of_a_cluster_is_found_healthy(cluster: None) -> None:
+    connect(None, workers=2)
+    assert _check_health(ray.get_runtime_context().gcs_address) is None
 
 
 def lines(folder: Path) -> list[list[str]]:
