@@ -1,4 +1,4 @@
-"""Images of every awkward kind, written by Pillow, and names of every awkward kind."""
+"""Images of every awkward kind, written by Pillow."""
 
 import io
 import os
@@ -14,8 +14,6 @@ import torch
 from PIL import Image
 
 from difflora_core.images import image_batch, printable, read_image, rgb_array
-from training.lora_dataset.item_names import item_name
-from training.lora_dataset.manifest import Manifest, Record
 
 
 @pytest.fixture
@@ -223,28 +221,6 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(ValueError, match="not a file"):
         read_image(tmp_path / "pipe.png")
-
-
-AWKWARD = [
-    "Ann B", "ann b", "ann-b", "ann_b", "Ann\nB", "Zoë", "Zoe\u0308", "李小龍", "李小虎", "..", ".hidden", "a/b", "con",
-    "nul", "x" * 300, "x" * 301, " ", "-", "tab\tname", "ann-b-0123456789ab", "caf\udce9", "*?<>|\":",
-]  # fmt: skip
-
-
-def test_awkward_names_become_different_safe_ones(tmp_path):
-    names = [item_name(key) for key in AWKWARD]
-    assert len({name.casefold() for name in names}) == len(AWKWARD)
-    for name in names:
-        assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_")
-        assert len(name) < 60
-        Manifest(tmp_path).write(Record(name))
-    assert sorted(Manifest(tmp_path).done()) == sorted(names)
-
-
-def test_a_plain_name_stays_and_a_readable_part_is_kept():
-    assert item_name("ann-b_2") == "ann-b_2"
-    assert item_name("Zoë Müller").startswith("zoe-muller-")
-    assert item_name("con") != "con"
 
 
 def test_printable_text_is_one_line_of_utf8():

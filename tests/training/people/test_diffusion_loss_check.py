@@ -46,10 +46,10 @@ class ToyBase:
 @pytest.fixture
 def config(tmp_path):
     """A workspace with three people's prepared images, two of each held out."""
-    config = DatasetConfig(tmp_path, tmp_path, preprocess=PreprocessConfig(size=32, held_out=2))
+    config = DatasetConfig(tmp_path, tmp_path, preprocess=PreprocessConfig(size=64, held_out=2))
     for number, name in enumerate(PEOPLE):
         latents = torch.full((4, 4, 4, 4), 3.0 * (number - 1)).half()
-        about = {"captions": '["a", "a", "b", "b"]', "positions": "[0, 1, 2, 3]", "prompt_count": "4", "size": "32"}
+        about = {"captions": '["a", "a", "b", "b"]', "positions": "[0, 1, 2, 3]", "prompt_count": "4", "size": "64"}
         write_tensors(config.stage("preprocess") / f"{name}.safetensors", {"latents": latents}, about)
         Manifest(config.stage("preprocess")).write(Record(name))
     for caption in "ab":
@@ -147,5 +147,5 @@ def test_a_base_model_of_another_layout_is_refused(config, monkeypatch):
 
 
 def test_settings_below_one_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="found 0 and 1"):
+    with pytest.raises(ValueError, match="people: found 0, expected an integer of at least 1"):
         DiffusionLossCheckSettings(tmp_path, people=0)

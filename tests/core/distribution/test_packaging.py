@@ -11,7 +11,7 @@ import pytest
 
 from miniature.paths import DIFFLORA_CHECKPOINT
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NO_INDEX = {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 
