@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..files import describe_content
+
 RETRY_SIZES = (640, 512, 384, 320, 256, 192)
 """Detector inputs in pixels, tried in this order: a tight crop fills a large one and is missed there."""
 CROP = 112
@@ -98,6 +100,7 @@ class FaceEncoder:
 
         Raises:
             FileNotFoundError: The pack is not there; InsightFace itself would download one.
+            ValueError: The pack has no detector, or one of its files is damaged or something else.
         """
         folder = Path(root) / "models" / name
         if not any(folder.glob("*.onnx")):
@@ -109,12 +112,15 @@ class FaceEncoder:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()  # one per core, the default, is slow beside other work
-        analysis = FaceAnalysis(
-            name=str(folder),
-            providers=list(providers),
-            sess_options=options,
-            allowed_modules=["detection", "recognition"],
-        )
+        try:
+            analysis = FaceAnalysis(
+                name=str(folder),
+                providers=list(providers),
+                sess_options=options,
+                allowed_modules=["detection", "recognition"],
+            )
+        except Exception as error:  # onnxruntime's own kinds, and an assertion where there is no detector
+            raise ValueError(_describe_pack(folder, error)) from error
         analysis.prepare(ctx_id=0 if "CUDAExecutionProvider" in providers else -1)
         return cls(analysis)
 
@@ -223,6 +229,22 @@ class FaceEncoder:
                 break
             boxes, landmarks = self.analysis.det_model.detect(bgr, input_size=(size, size), metric="default")
         return boxes, landmarks
+
+
+def _describe_pack(folder: Path, error: Exception) -> str:
+    """Say what is wrong with a model pack that InsightFace failed to load."""
+    import onnxruntime
+
+    files = sorted(folder.glob("*.onnx"))
+    for path in files:
+        try:
+            onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        except Exception:
+            return f"{path} is no ONNX model: {describe_content(path)}."
+    names = ", ".join(path.name for path in files)
+    if isinstance(error, AssertionError):
+        return f"The face model pack {folder} has no detector, only {names}: get the whole pack."
+    return f"The face model pack {folder} ({names}) can't be loaded: {' '.join(str(error).split())}"
 
 
 def _doubt(boxes: np.ndarray) -> float:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..files import read_shapes
+
 BATCH = 32
 """Images that are encoded at a time: a thousand references need no more memory than these."""
 
@@ -33,6 +35,7 @@ class ImageEncoder:
 
         Raises:
             FileNotFoundError: They are not there.
+            ValueError: They can't be read, or are another kind of model.
         """
         folder = Path(folder)
         if not (folder / "config.json").is_file():
@@ -42,8 +45,15 @@ class ImageEncoder:
             )
         from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-        processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
-        model = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        try:
+            processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
+            model = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        except Exception as error:  # transformers, safetensors and json have their own kinds
+            weights = folder / "model.safetensors"
+            if weights.is_file():
+                read_shapes(weights)  # says more, if it is the weights
+            problem = " ".join(str(error).split())[:300]
+            raise ValueError(f"The CLIP vision model in {folder} can't be loaded: {problem}") from error
         return cls(model.to(device), processor.image_mean, processor.image_std)
 
     @torch.no_grad()

@@ -1,5 +1,6 @@
 """The face encoder on real models: the miniature's face pack in the real InsightFace."""
 
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -96,3 +97,31 @@ def test_a_turned_face_is_turned_back(encoder, who, turns):
     torch.testing.assert_close(turned.landmarks, torch.stack(expected, dim=-1), rtol=0, atol=1.0)
     left, top, right, bottom = turned.boxes[turned.chosen, :4]
     assert ((turned.landmarks > torch.stack([left, top])) & (turned.landmarks < torch.stack([right, bottom]))).all()
+
+
+DETECTOR, RECOGNIZER = "detector.onnx", "recognizer.onnx"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda pack: (pack / DETECTOR).unlink(), "miniature has no detector, only "),
+        (
+            lambda pack: (pack / DETECTOR).write_bytes(b"version https://git-lfs.github.com/spec/v1\n"),
+            "Git LFS pointer",
+        ),
+        (lambda pack: (pack / RECOGNIZER).write_bytes(b"<!DOCTYPE html>"), "it is an HTML page"),
+        (lambda pack: (pack / RECOGNIZER).write_bytes(b""), "it is empty"),
+        (
+            lambda pack: (pack / RECOGNIZER).write_bytes((pack / RECOGNIZER).read_bytes()[:5000]),
+            "is no ONNX model: 5000",
+        ),
+    ],
+    ids=["no detector", "lfs", "html", "empty", "cut off"],
+)
+def test_a_damaged_pack_is_named(tmp_path, damage, message):
+    pack = tmp_path / "models" / "miniature"
+    shutil.copytree(WEIGHTS / "insightface" / "models" / "miniature", pack)
+    damage(pack)
+    with pytest.raises(ValueError, match=message):
+        FaceEncoder.open("miniature", tmp_path)
