@@ -4,6 +4,8 @@ import argparse
 import importlib
 import sys
 
+from difflora_core.command_line import run_command
+
 COMMANDS = {
     "dataset": (".lora_dataset.command", "from a folder of faces to a store of LoRAs"),
     "embed": (".denoiser.embed", "people's images to the frozen encoders' embeddings"),
@@ -17,7 +19,7 @@ Only the module of the given command is imported: most of them bring heavy libra
 
 
 def main() -> int:
-    """Parse the command line and run; an error that the user can fix is one line, not a traceback."""
+    """Parse the command line and run it; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m training", description="Train what DiffLoRA needs.")
     commands = parser.add_subparsers(dest="command", required=True)
     given = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
@@ -25,16 +27,7 @@ def main() -> int:
         command = commands.add_parser(name, help=text)
         if name == given:
             importlib.import_module(module, __package__).add_arguments(command)
-    arguments = parser.parse_args()
-    try:
-        arguments.run(arguments)
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command resumes from here", file=sys.stderr)
-        return 130
-    return 0
+    return run_command(parser, hint="; the same command resumes from here")
 
 
 if __name__ == "__main__":
