@@ -15,12 +15,13 @@ from difflora_core.model import DiffLoRA
 from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.comfyui.client import Client, PromptError
 from miniature.paths import DIFFLORA_CHECKPOINT
+from tests.host.core_nodes import add_core, output_of_type
 
 State = dict[str, Tensor]
 LAYOUT = DiffLoRA.load(DIFFLORA_CHECKPOINT).layout
 
 
-def trained(workflow: ApiPrompt, algorithm: str) -> ApiPrompt:
+def trained(client: Client, workflow: ApiPrompt, algorithm: str) -> ApiPrompt:
     """Return the workflow with core's Train LoRA, which trains every layer for two steps."""
     graph = workflow.copy()
     graph.add("Batch", "VAEEncode", pixels=graph.output("References 1 to 2"), vae=graph.output("Load Checkpoint", 2))
@@ -40,14 +41,21 @@ def trained(workflow: ApiPrompt, algorithm: str) -> ApiPrompt:
         "gradient_checkpointing": False,
         "existing_lora": "[None]",
     }
-    return graph.add(
-        "Train", "TrainLoraNode", **links, positive=graph.output("Prompt"), **settings, algorithm=algorithm
+    return add_core(
+        client,
+        graph,
+        "Train",
+        "TrainLoraNode",
+        **links,
+        positive=graph.output("Prompt"),
+        **settings,
+        algorithm=algorithm,
     )
 
 
-def lora_of(graph: ApiPrompt) -> list[object]:
+def lora_of(client: Client, graph: ApiPrompt) -> list[object]:
     """Return the LORA_MODEL output of the node titled Train."""
-    return graph.output("Train", int(graph.prompt[graph.id("Train")]["class_type"] == "TrainLoraNode"))
+    return output_of_type(client, graph, "Train", "LORA_MODEL")
 
 
 def from_file(workflow: ApiPrompt, base: Path, name: str, tensors: State) -> ApiPrompt:
@@ -58,10 +66,10 @@ def from_file(workflow: ApiPrompt, base: Path, name: str, tensors: State) -> Api
 
 def weights(client: Client, graph: ApiPrompt, base: Path, name: str, loader: str, **widgets: object) -> State:
     """Apply the LoRA of the node titled Train and return patched weights and changes."""
-    graph = graph.copy().set("Apply LoRA", lora=lora_of(graph), **widgets)
+    graph = graph.copy().set("Apply LoRA", lora=lora_of(client, graph), **widgets)
     if loader == "core":
         model = graph.output("Load Checkpoint")
-        graph.add("Core", "LoraModelLoader", model=model, lora=lora_of(graph), strength_model=1.0)
+        add_core(client, graph, "Core", "LoraModelLoader", model=model, lora=lora_of(client, graph), strength_model=1.0)
     source = graph.output("Core" if loader == "core" else "Apply LoRA")
     graph.add("Weights", "DiffLoRATestWeightChanges", model=source, name=f"{name}_{loader}")
     client.run(graph.only("Weights").prompt)
@@ -87,24 +95,24 @@ def generated(client: Client, workflow: ApiPrompt, base: Path) -> State:
 def test_what_core_trains_is_applied_as_core_does(
     client: Client, workflow: ApiPrompt, base: Path, algorithm: str
 ) -> None:
-    graph = trained(workflow, algorithm)
+    graph = trained(client, workflow, algorithm)
     found = same_as_core(client, graph, base, algorithm)
     modules = {key.split()[1].rpartition(".")[0] for key in found}
     assert any(found[f"patched {module}.weight"].ndim == 4 for module in modules), "no convolution was trained"
     assert len(found) > 2 * len(modules), "no bias was trained"
-    graph.set("Apply LoRA", lora=lora_of(graph), strength=0.5).set("Empty Latent Image", width=64, height=64)
+    graph.set("Apply LoRA", lora=lora_of(client, graph), strength=0.5).set("Empty Latent Image", width=64, height=64)
     ours = client.run(graph.set("KSampler", steps=1).only("Save Image").prompt)
     assert ours.outputs[graph.id("Apply LoRA")]["text"][0] == f"{len(modules)}/{len(modules)} modules patched"
-    core = graph.copy().add("Core", "LoraModelLoader", lora=lora_of(graph), strength_model=0.5)
+    core = add_core(client, graph.copy(), "Core", "LoraModelLoader", lora=lora_of(client, graph), strength_model=0.5)
     core.set("Core", model=core.output("Load Checkpoint")).set("KSampler", model=core.output("Core"))
     images = client.images(client.run(core.only("Save Image").prompt), core.id("Save Image"))
     assert images[0].tobytes() == client.images(ours, graph.id("Save Image"))[0].tobytes()
 
 
 def test_the_reader_finds_the_weight_changes_of_a_trained_file(client: Client, workflow: ApiPrompt, base: Path) -> None:
-    graph = trained(workflow, "LoRA")
+    graph = trained(client, workflow, "LoRA")
     found = same_as_core(client, graph, base, "read")
-    client.run(graph.add("File", "SaveLoRA", lora=lora_of(graph), prefix="loras/core").only("File").prompt)
+    client.run(graph.add("File", "SaveLoRA", lora=lora_of(client, graph), prefix="loras/core").only("File").prompt)
     path = next((base / "output" / "loras").glob("core_*.safetensors"))
     with pytest.raises(ValueError, match=r"diff_b changes a bias"):
         read_contents(path, LAYOUT)
@@ -175,7 +183,7 @@ def test_a_convolution_of_three_factors(client: Client, workflow: ApiPrompt, bas
 
 def trained_shape(client: Client, workflow: ApiPrompt, base: Path, weight: str) -> tuple[int, ...]:
     """Return the shape of a weight of the host's model."""
-    return tuple(weights(client, trained(workflow, "LoRA"), base, "shape", "core")[f"patched {weight}"].shape)
+    return tuple(weights(client, trained(client, workflow, "LoRA"), base, "shape", "core")[f"patched {weight}"].shape)
 
 
 Change = Callable[[State, str], object]
@@ -213,10 +221,10 @@ def test_what_the_core_loader_would_skip_is_refused_not_only_if_strict(
 
 def test_the_way_out_for_other_methods_works(client: Client, workflow: ApiPrompt, base: Path) -> None:
     """What the reader's messages advise: apply it, subtract the base model, extract a LoRA."""
-    graph = trained(workflow, "LoHa")
+    graph = trained(client, workflow, "LoHa")
     found = weights(client, graph, base, "loha_change", "core")
     model = graph.output("Load Checkpoint")
-    graph.add("Core", "LoraModelLoader", model=model, lora=lora_of(graph), strength_model=1.0)
+    add_core(client, graph, "Core", "LoraModelLoader", model=model, lora=lora_of(client, graph), strength_model=1.0)
     graph.add("Difference", "ModelMergeSubtract", model1=graph.output("Core"), model2=model, multiplier=1.0)
     settings = {"filename_prefix": "loras/extracted", "rank": 16, "lora_type": "standard", "bias_diff": False}
     graph.add("Extract", "LoraSave", model_diff=graph.output("Difference"), **settings)

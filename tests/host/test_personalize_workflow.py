@@ -4,7 +4,6 @@ import re
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from difflora_core.model import DiffLoRA
 from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.comfyui.client import Client, PromptError
 from miniature.paths import WEIGHTS
+from tests.host.core_nodes import add_core
 
 CHECKPOINT = WEIGHTS / "difflora" / "miniature.safetensors"
 
@@ -26,12 +26,6 @@ def generated(client: Client, graph: ApiPrompt) -> Image.Image:
 
 def identical(a: Image.Image, b: Image.Image) -> bool:
     return ImageChops.difference(a, b).getbbox() is None
-
-
-def default_values(node: dict[str, Any]) -> dict[str, Any]:
-    """Return the defaults of a core node's required widgets; newer hosts add some."""
-    widgets = {name: (*form, {})[1] for name, form in node["input"]["required"].items()}
-    return {name: options["default"] for name, options in widgets.items() if "default" in options}
 
 
 def with_core_loader(graph: ApiPrompt, lora: str) -> ApiPrompt:
@@ -128,8 +122,7 @@ def test_strength_by_group_of_blocks(client: Client, workflow: ApiPrompt, portra
 def test_core_model_loader_makes_the_same_generated(client: Client, workflow: ApiPrompt, portrait: Image.Image) -> None:
     graph = workflow.copy()
     model, lora = graph.output("Load Checkpoint"), graph.output("Decode LoRA")
-    defaults = default_values(client.object_info()["LoraModelLoader"])
-    graph.add("Core", "LoraModelLoader", **defaults | {"model": model, "lora": lora, "strength_model": 1.0})
+    add_core(client, graph, "Core", "LoraModelLoader", model=model, lora=lora, strength_model=1.0)
     assert identical(generated(client, graph.set("KSampler", model=graph.output("Core"))), portrait)
 
 
