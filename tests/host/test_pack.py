@@ -5,6 +5,7 @@ import requests
 from miniature.comfyui.client import Client
 from miniature.comfyui.host import PACK_NAME, Host, find_host
 from miniature.comfyui.workflows import WORKFLOWS
+from miniature.demo.node_reference import PATH, node_reference
 
 NODES = {
     "DiffLoRALoad": (["DIFFLORA_MODEL"], set()),
@@ -64,3 +65,8 @@ def test_host_folder_is_not_written_to(host: Host, base: object) -> None:
     folder = find_host()
     assert not (folder / "custom_nodes" / PACK_NAME).exists()
     assert f"Setting user directory to: {base}" in host.log()
+
+
+def test_node_reference_equals_the_schemas(client: Client) -> None:
+    """docs/nodes.md describes the nodes as the host does. After a change run `python -m miniature node-docs`."""
+    assert PATH.read_text(encoding="utf-8") == node_reference(client.object_info())
