@@ -74,11 +74,12 @@ class EncodeFace(io.ComfyNode):
                     "crops", display_name="IMAGE", tooltip="The aligned faces, as passed to the recognizer."
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, image: Tensor, face_analysis: object, choose: Choice, index: int, aligned: bool) -> io.NodeOutput:
-        """Encode every image; an image without the chosen face is an error that names it."""
+        """Encode every image, and show what is odd; an image without the chosen face is an error that names it."""
         encoder, image = FaceEncoder(face_analysis), image_batch(image)
         progress = comfy.utils.ProgressBar(len(image))
         found: list[EncodedFace] = []
@@ -88,12 +89,16 @@ class EncodeFace(io.ComfyNode):
                 found.append(outcome.face)
             progress.update(1)
 
-        encode_references(image, encoder, None, choose=choose, index=index, aligned=aligned, on_image=on_image)
+        used = encode_references(image, encoder, None, choose=choose, index=index, aligned=aligned, on_image=on_image)
         embeddings = torch.stack([face.embedding for face in found])
         features = FaceFeatures(to_intermediate(embeddings), encoder.name, fingerprint(image))
         crops = to_intermediate(torch.stack([face.crop for face in found]))
         boxes = torch.stack([with_boxes(*pair) for pair in zip(image, found, strict=True)])
-        return io.NodeOutput(features, crops, ui=ui.PreviewImage(boxes, cls=cls))
+        preview = ui.PreviewImage(boxes, cls=cls).as_dict()
+        if used.remarks:
+            preview["text"] = used.remarks
+            show_text("\n".join(used.remarks), cls.hidden.unique_id)
+        return io.NodeOutput(features, crops, ui=preview)
 
 
 class MixFeatures(io.ComfyNode):

@@ -1,10 +1,14 @@
 """Unusual images on a real ComfyUI: usable ones are used, others are errors that name them."""
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.comfyui.client import Client, PromptError
+from miniature.world.drawing import draw
+from miniature.world.people import person
+from miniature.world.scenes import reference_scene
 
 
 def with_odd(workflow: ApiPrompt, kind: str) -> ApiPrompt:
@@ -54,6 +58,17 @@ def test_unusable_images_are_errors(client: Client, workflow: ApiPrompt, kind: s
 def test_a_pixel_is_no_aligned_face(client: Client, workflow: ApiPrompt) -> None:
     with pytest.raises(PromptError, match=r"1 × 1 pixels: an aligned face needs at least 32"):
         crop(client, with_odd(workflow, "one pixel").set("Encode Face", aligned=True))
+
+
+def test_somebody_else_among_the_references_is_named(client: Client, workflow: ApiPrompt) -> None:
+    other = Image.fromarray(draw(person(7001), reference_scene(np.random.default_rng(4))).image)
+    graph = workflow.copy().set("Reference 3", image=client.upload(other, "somebody_else.png"))
+    shown = client.run(graph.only("Save LoRA").prompt).outputs[graph.id("Encode Face")]
+    (remark,) = shown["text"]
+    assert remark.startswith("image 3 of 3 looks like somebody else")
+    assert len(shown["images"]) == 3
+    plain = client.run(workflow.copy().only("Save LoRA").prompt).outputs[workflow.id("Encode Face")]
+    assert "text" not in plain
 
 
 @pytest.mark.parametrize("kind", ["NaN", "no image"])
