@@ -48,13 +48,16 @@ def read_settings(kind: type[T], path: str | Path) -> T:
         values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except DuplicateKeyError as error:
         raise ValueError(f"{path}: {_duplicate_key(error, path.read_text(encoding='utf-8'))}") from error
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueErrors: no UTF-8, a date or number that is none
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds a {type(values).__name__}, expected settings by name")
     model = create_model("Settings", __config__=STRICT, settings=(kind, ...))
-    # As JSON, since a strict validation of Python's own objects takes no list for a tuple and no text for a path
-    document = json.dumps({"settings": values}, default=str)
+    try:
+        # As JSON, since a strict validation of Python's own objects takes no list for a tuple and no text for a path
+        document = json.dumps({"settings": values}, default=str)
+    except (TypeError, ValueError, RecursionError) as error:  # a key that is a date or a list; an alias in itself
+        raise ValueError(f"{path} can't be read as settings: {error}") from error
     try:
         settings: T = model.model_validate_json(document, context=path.parent).settings  # type: ignore[attr-defined]
     except ValidationError as error:
