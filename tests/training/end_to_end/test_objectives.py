@@ -100,5 +100,5 @@ def test_every_person_has_images(colors):
 
 
 def test_more_rollout_steps_than_timesteps_are_refused():
-    with pytest.raises(ValueError, match="found max_rollout_steps 1001"):
+    with pytest.raises(ValueError, match="max_rollout_steps: found 1001"):
         DenoiserFinetuning(max_rollout_steps=1001)
