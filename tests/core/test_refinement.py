@@ -146,3 +146,37 @@ def test_a_loss_that_is_not_finite_changes_nothing(lora: dict[str, Tensor], valu
     with pytest.raises(ValueError, match="not finite at step 1 of 2: lower `learning_rate`"):
         list(refine(factors, lambda: distance(factors) * value, RefinementSettings(steps=2)))
     assert all(torch.equal(tensor, lora[name]) for name, tensor in factors.tensors().items())
+
+
+def test_small_gradients_of_a_float16_model_are_not_lost(lora: dict[str, Tensor]) -> None:
+    """They are about 1e-8 here, which float16 rounds to zero."""
+    factors = LoRAFactors(lora, CPU)
+
+    def loss() -> Tensor:
+        in_model = factors.delta_weight("first").half()
+        return 1e-7 * (in_model.float() - 1.0).square().mean()
+
+    losses = list(refine(factors, loss, RefinementSettings(steps=100, learning_rate=0.05)))
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_a_step_whose_gradients_overflow_is_left_out(lora: dict[str, Tensor]) -> None:
+    """They fit into float16 from a scale of 1/8 of the first on."""
+    factors = LoRAFactors(lora, CPU)
+    factor = factors.parameters["first" + UP]
+    values = [factor.detach().clone()]
+    for _ in refine(factors, lambda: 7.0 * factor.half().sum().float(), RefinementSettings(steps=5)):
+        values.append(factor.detach().clone())
+    assert [torch.equal(*pair) for pair in pairwise(values)] == [True, True, True, False, False]
+
+
+def test_gradients_that_are_never_finite_are_an_error(lora: dict[str, Tensor]) -> None:
+    factors = LoRAFactors(lora, CPU)
+
+    def loss() -> Tensor:
+        change = factors.delta_weight("first")
+        return (change - change.detach()).square().sum().sqrt()  # zero, with a slope of 0 / 0
+
+    with pytest.raises(ValueError, match="not finite in any of 3 steps"):
+        list(refine(factors, loss, RefinementSettings(steps=3)))
+    assert all(torch.equal(tensor, lora[name]) for name, tensor in factors.tensors().items())
