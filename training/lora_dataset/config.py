@@ -40,7 +40,7 @@ class CollectConfig:
     path: str = ""
     """The folder; with `datasets` a local path or a name in the local cache."""
     image_column: str = "image"
-    """With `datasets`, the column that holds the image."""
+    """With `datasets`, the column that holds the image, or a list of images of one person."""
     person_column: str = ""
     """With `datasets`, the column that names the person; empty: each row is a person."""
     min_face: NonNegativeInt = 64

@@ -22,6 +22,7 @@ from difflora_core.files import replacing
 from difflora_core.images import describe_passed_over, write_image
 from training.lora_dataset.config import CollectConfig, DatasetConfig
 from training.lora_dataset.fingerprints import Fingerprint, hash_face_models, hash_value, settings_of
+from training.lora_dataset.images.entry import Entry, Source
 from training.lora_dataset.images.faces import (
     assign_duplicates,
     face_side,
@@ -32,7 +33,7 @@ from training.lora_dataset.images.faces import (
     unit,
 )
 from training.lora_dataset.images.folder_writing import replacing_folder
-from training.lora_dataset.images.sources import Entry, Source, entries
+from training.lora_dataset.images.sources import entries
 from training.lora_dataset.manifest import Manifest, Record
 from training.lora_dataset.stage import Stage, Worker
 

@@ -77,6 +77,35 @@ def test_each_row_a_person(table, tmp_path):
     assert records["row-00000002"].reason.startswith("same person as row-00000000")
 
 
+def saved_rows(folder: Path, images: list, feature: object) -> Path:
+    datasets.Dataset.from_dict({"image": images}, features=datasets.Features({"image": feature})).save_to_disk(folder)
+    return folder
+
+
+def test_a_row_with_a_list_of_images_is_one_person(tmp_path):
+    images = [[drawn_image(6021, 0), drawn_image(6021, 1)], [], None, [drawn_image(6022, 0), None]]
+    rows = saved_rows(tmp_path / "rows", images, datasets.List(datasets.Image()))
+    records = run(settings(tmp_path / "out", rows, source="datasets"))
+    assert records["row-00000000"].facts["sources"] == ["row 0, image 1", "row 0, image 2"]
+    assert records["row-00000003"].facts["sources"] == ["row 3, image 1"]
+    assert records["row-00000003"].facts["dropped"][0]["reason"] == "row 3, image 2 has no image in column 'image'"
+    assert [records[f"row-{row:08d}"].status for row in range(4)] == ["done", "dropped", "dropped", "done"]
+
+
+@pytest.mark.parametrize(
+    ("value", "feature", "found"),
+    [
+        ("iVBORw0KGgo" * 1000, datasets.Value("string"), "a text of 11,000 characters that begins with 'iVBORw0KGgo"),
+        ([[[1, 2], [3, 4]]] * 3, datasets.Array3D((3, 2, 2), "uint8"), "a list of 3"),
+        (7, datasets.Value("int64"), "a value of type int"),
+    ],
+)
+def test_a_column_of_something_else_is_named(tmp_path, value, feature, found):
+    rows = saved_rows(tmp_path / "rows", [value], feature)
+    with pytest.raises(ValueError, match=f"row 0 has {found}.* in column 'image', expected an image of `datasets`"):
+        run(settings(tmp_path / "out", rows, source="datasets"))
+
+
 def test_a_folder_of_files_is_a_data_set_too(tmp_path):
     save(tmp_path / "in" / "a.png", drawn_image(6021, 0))
     (tmp_path / "in" / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "who": "Eva"}))
