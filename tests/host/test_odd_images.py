@@ -1,5 +1,7 @@
 """Unusual images on a real ComfyUI: usable ones are used, others are errors that name them."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,6 +11,9 @@ from miniature.comfyui.client import Client, PromptError
 from miniature.world.drawing import draw
 from miniature.world.people import person
 from miniature.world.scenes import reference_scene
+
+PERSON = 7000
+"""Whom the fixture `workflow` shows."""
 
 
 def with_odd(workflow: ApiPrompt, kind: str) -> ApiPrompt:
@@ -60,15 +65,22 @@ def test_a_pixel_is_no_aligned_face(client: Client, workflow: ApiPrompt) -> None
         crop(client, with_odd(workflow, "one pixel").set("Encode Face", aligned=True))
 
 
+def shown_by_encode_face(client: Client, workflow: ApiPrompt, third: int) -> dict[str, Any]:
+    """Run the example with a third reference of this person; it is new, so that nothing comes from the cache."""
+    image = Image.fromarray(draw(person(third), reference_scene(np.random.default_rng(4))).image)
+    graph = workflow.copy().set("Reference 3", image=client.upload(image, f"third_{third}.png"))
+    return client.run(graph.only("Save LoRA").prompt).outputs[graph.id("Encode Face")]
+
+
 def test_somebody_else_among_the_references_is_named(client: Client, workflow: ApiPrompt) -> None:
-    other = Image.fromarray(draw(person(7001), reference_scene(np.random.default_rng(4))).image)
-    graph = workflow.copy().set("Reference 3", image=client.upload(other, "somebody_else.png"))
-    shown = client.run(graph.only("Save LoRA").prompt).outputs[graph.id("Encode Face")]
+    shown = shown_by_encode_face(client, workflow, PERSON + 1)
     (remark,) = shown["text"]
     assert remark.startswith("image 3 of 3 looks like somebody else")
     assert len(shown["images"]) == 3
-    plain = client.run(workflow.copy().only("Save LoRA").prompt).outputs[workflow.id("Encode Face")]
-    assert "text" not in plain
+
+
+def test_one_person_s_references_need_no_remark(client: Client, workflow: ApiPrompt) -> None:
+    assert set(shown_by_encode_face(client, workflow, PERSON)) == {"images", "animated"}
 
 
 @pytest.mark.parametrize("kind", ["NaN", "no image"])
