@@ -71,6 +71,26 @@ def _from_tensor(image: Tensor, name: str) -> np.ndarray:
     return rgb.mul(255).round().clamp(0, 255).byte().cpu().numpy()
 
 
+def image_list(batches: Sequence[Tensor] | Tensor) -> list[Tensor]:
+    """Check batches of images of any sizes and take them apart.
+
+    Args:
+        batches: One batch or several, each as `image_batch` takes it.
+
+    Returns:
+        Their images in order, each (height, width, 3) RGB.
+
+    Raises:
+        ValueError: As `image_batch`; there is no batch.
+    """
+    batches = [batches] if isinstance(batches, Tensor) else batches
+    images = [image for batch in batches for image in _rgb_channels(batch)]
+    if not images:
+        raise ValueError("at least one image is needed, found an empty list")
+    _check_finite(images)
+    return images
+
+
 def image_batch(images: Tensor) -> Tensor:
     """Check a batch of images.
 
@@ -84,16 +104,25 @@ def image_batch(images: Tensor) -> Tensor:
     Raises:
         ValueError: It is no batch of images, is empty, or holds NaN or infinite values.
     """
+    rgb = _rgb_channels(images)
+    _check_finite(rgb)
+    return rgb
+
+
+def _rgb_channels(images: Tensor) -> Tensor:
     if images.ndim != 4 or 0 in images.shape or images.shape[-1] not in (1, 3, 4):
         raise ValueError(
             f"Images are floats (images, height, width, 3) with at least one image, found {tuple(images.shape)}."
         )
+    return images.expand(*images.shape[:3], 3) if images.shape[-1] == 1 else images[..., :3]
+
+
+def _check_finite(images: Sequence[Tensor] | Tensor) -> None:
     for number, image in enumerate(images, start=1):
         if not image.isfinite().all():
             raise ValueError(
                 f"image {number} of {len(images)} holds NaN or infinite values: the node before made a broken image."
             )
-    return images.expand(*images.shape[:3], 3) if images.shape[-1] == 1 else images[..., :3]
 
 
 def read_image(source: str | Path | bytes, name: str = "") -> Image.Image:

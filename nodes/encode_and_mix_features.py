@@ -1,5 +1,6 @@
 """Encode Face and Mix Features: from reference images to the condition of the diffusion."""
 
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 import comfy.utils
@@ -8,8 +9,9 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..difflora_core.encoders.face_encoder import Choice, EncodedFace, FaceEncoder
-from ..difflora_core.images import image_batch
+from ..difflora_core.images import image_list
 from ..difflora_core.references import ReferenceImage, encode_references
+from .input_checks import takes_lists
 from .preview_images import with_boxes
 from .sockets import (
     CATEGORY,
@@ -29,7 +31,7 @@ from .sockets import (
 
 
 class EncodeFace(io.ComfyNode):
-    """Find one face in every image of a batch and compute its embedding."""
+    """Find one face in every image and compute its embedding."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -39,11 +41,15 @@ class EncodeFace(io.ComfyNode):
             display_name="Encode Face",
             category=CATEGORY,
             description="Computes a face embedding for each reference image. Several images improve the likeness.",
+            is_input_list=True,
             advanced=["index", "aligned"],
             search_aliases=["identity", "portrait", "likeness", "InstantID", "insightface", "face embedding"],
             has_intermediate_output=True,
             inputs=[
-                io.Image.Input("image", tooltip="Reference images of one person; all images of the batch are used."),
+                io.Image.Input(
+                    "image",
+                    tooltip="Reference images of one person: a batch, or a list of images of any sizes. All are used.",
+                ),
                 io.MultiType.Input(
                     "face_analysis",
                     [InsightFace, FaceAnalysis],
@@ -78,10 +84,13 @@ class EncodeFace(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image: Tensor, face_analysis: object, choose: Choice, index: int, aligned: bool) -> io.NodeOutput:
+    @takes_lists("image")
+    def execute(
+        cls, image: Sequence[Tensor], face_analysis: object, choose: Choice, index: int, aligned: bool
+    ) -> io.NodeOutput:
         """Encode every image, and show what is odd; an image without the chosen face is an error that names it."""
-        encoder, image = FaceEncoder(face_analysis), image_batch(image)
-        progress = comfy.utils.ProgressBar(len(image))
+        encoder, images = FaceEncoder(face_analysis), image_list(image)
+        progress = comfy.utils.ProgressBar(len(images))
         found: list[EncodedFace] = []
 
         def on_image(outcome: ReferenceImage) -> None:
@@ -89,11 +98,11 @@ class EncodeFace(io.ComfyNode):
                 found.append(outcome.face)
             progress.update(1)
 
-        used = encode_references(image, encoder, None, choose=choose, index=index, aligned=aligned, on_image=on_image)
+        used = encode_references(images, encoder, None, choose=choose, index=index, aligned=aligned, on_image=on_image)
         embeddings = torch.stack([face.embedding for face in found])
-        features = FaceFeatures(to_intermediate(embeddings), encoder.name, fingerprint(image))
+        features = FaceFeatures(to_intermediate(embeddings), encoder.name, fingerprint(images))
         crops = to_intermediate(torch.stack([face.crop for face in found]))
-        boxes = torch.stack([with_boxes(*pair) for pair in zip(image, found, strict=True)])
+        boxes = [with_boxes(*pair) for pair in zip(images, found, strict=True)]
         preview = ui.PreviewImage(boxes, cls=cls).as_dict()
         if used.remarks:
             preview["text"] = used.remarks
@@ -112,6 +121,7 @@ class MixFeatures(io.ComfyNode):
             display_name="Mix Features",
             category=CATEGORY,
             description="Mixes face and image features with the weights of a learned gate, which the node shows.",
+            is_input_list=True,
             search_aliases=["identity", "portrait", "image features", "gate"],
             has_intermediate_output=True,
             inputs=[
@@ -120,7 +130,8 @@ class MixFeatures(io.ComfyNode):
                 io.ClipVisionOutput.Input(
                     "clip_vision_output",
                     optional=True,
-                    tooltip="From CLIP Vision Encode (model: see Load DiffLoRA). Not needed with mode face.",
+                    tooltip="From CLIP Vision Encode (model: see Load DiffLoRA), for one batch or a list of images. "
+                    "Not needed with mode face.",
                 ),
                 io.Combo.Input(
                     "mode",
@@ -143,17 +154,19 @@ class MixFeatures(io.ComfyNode):
         )
 
     @classmethod
+    @takes_lists("clip_vision_output")
     def execute(
         cls,
         model: LoadedDiffLoRA,
         mode: str,
         image_share: float,
         face: FaceFeatures | None = None,
-        clip_vision_output: object | None = None,
+        clip_vision_output: Sequence[Mapping[str, Tensor] | None] = (),
     ) -> io.NodeOutput:
         """Check that the face features are from the encoder that the checkpoint was trained with, and mix."""
         embeddings = None if face is None or mode == "image" else check_face(model, face)
-        image = None if clip_vision_output is None or mode == "face" else clip_vision_output["image_embeds"]  # type: ignore[index]
+        features = [output["image_embeds"] for output in clip_vision_output if output is not None]
+        image = None if mode == "face" or not features else torch.cat(features)
         if embeddings is None and mode != "image":
             raise ValueError(f"mode {mode!r} needs a face: connect Encode Face to `face`, or choose mode 'image'")
         if image is None and mode != "face":

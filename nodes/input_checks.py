@@ -35,6 +35,33 @@ def with_checked_inputs(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     return node
 
 
+def takes_lists(*names: str) -> Callable[[Callable[..., io.NodeOutput]], Callable[..., io.NodeOutput]]:
+    """Let `execute` of a node with `is_input_list` get lists at some inputs only, and the one value at all others.
+
+    Args:
+        names: The inputs that get lists.
+
+    Returns:
+        The decorator of `execute`. A list of several values at another input is a ValueError that names the input.
+    """
+
+    def decorate(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
+        @wraps(execute)
+        def with_single_values(cls: type[io.ComfyNode], **arguments: list[Any]) -> io.NodeOutput:
+            single = {name: _only(name, values) for name, values in arguments.items() if name not in names}
+            return execute(cls, **(arguments | single))
+
+        return with_single_values
+
+    return decorate
+
+
+def _only(name: str, values: list[Any]) -> Any:
+    if len(values) != 1:
+        raise ValueError(f"`{name}` takes one value, found a list of {len(values)}")
+    return values[0]
+
+
 def check_inputs(schema: io.Schema, arguments: dict[str, Any]) -> None:
     """Check the values of a node's number and combo inputs against its schema.
 

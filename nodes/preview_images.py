@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 from ..difflora_core.encoders.face_encoder import EncodedFace
@@ -41,28 +41,28 @@ def with_boxes(image: Tensor, face: EncodedFace) -> Tensor:
     return torch.from_numpy(np.asarray(canvas).copy()).float() / 255.0
 
 
-def similarity_grid(images: Tensor, found: FaceSimilarities) -> Tensor:
+def similarity_grid(images: Sequence[Tensor], found: FaceSimilarities) -> Tensor:
     """Arrange images in rows of at most four, each with a box around its face and its cosine below.
 
     Args:
-        images: (images, height, width, 3) in [0, 1].
+        images: Each (height, width, 3) in [0, 1], of any size.
         found: Their faces and cosines.
 
     Returns:
         One image (1, height, width, 3) in [0, 1].
     """
-    count, height, width = images.shape[:3]
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
     scale = min(1.0, MAX_CELL_SIDE / max(height, width))
     height, width = max(1, round(scale * height)), max(1, round(scale * width))
-    columns = min(4, count)
+    count, columns = len(images), min(4, len(images))
     band = max(14, height // 10)
     sheet = Image.new("RGB", (columns * width, -(-count // columns) * (height + band)), PAPER_COLOR)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(round(0.8 * band))
     for number, (image, face, cosine) in enumerate(zip(images, found.faces, found.cosines.tolist(), strict=True)):
-        cell = _to_pil(image if face is None else with_boxes(image, face)).resize((width, height))
+        cell = ImageOps.contain(_to_pil(image if face is None else with_boxes(image, face)), (width, height))
         x, y = number % columns * width, number // columns * (height + band)
-        sheet.paste(cell, (x, y))
+        sheet.paste(cell, (x + (width - cell.width) // 2, y + (height - cell.height) // 2))
         text = "no face" if face is None else f"{cosine:.2f}"
         draw.text((x + width // 2, y + height + band // 2), text, TEXT_COLOR, font, anchor="mm")
     return torch.from_numpy(np.asarray(sheet).copy()).float()[None] / 255.0

@@ -1,7 +1,6 @@
 """Face Similarity and Pick Best Candidate: measure the likeness of generated images, and rank LoRAs by it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from comfy_api.latest import io, ui
@@ -9,7 +8,8 @@ from torch import Tensor
 
 from ..difflora_core.encoders.face_encoder import FaceEncoder
 from ..difflora_core.encoders.similarity import FaceSimilarities, face_similarities
-from ..difflora_core.images import image_batch
+from ..difflora_core.images import image_list
+from .input_checks import takes_lists
 from .preview_images import similarity_grid
 from .sockets import CATEGORY, FaceAnalysis, InsightFace, node_schema, show_text, to_intermediate
 
@@ -30,11 +30,12 @@ class FaceSimilarity(io.ComfyNode):
             category=CATEGORY,
             description="Cosine similarity between the person in the reference images and the face in each image. "
             "Different people are near 0; typical values for the same person depend on the model pack.",
+            is_input_list=True,
             search_aliases=["identity", "likeness", "cosine", "insightface"],
             has_intermediate_output=True,
             inputs=[
-                io.Image.Input("references", tooltip="Reference images of one person."),
-                io.Image.Input("images", tooltip="Images to compare with that person."),
+                io.Image.Input("references", tooltip="Reference images of one person, of any sizes."),
+                io.Image.Input("images", tooltip="Images to compare with that person; all of a list are compared."),
                 io.MultiType.Input("face_analysis", [InsightFace, FaceAnalysis], tooltip=ENCODER_TOOLTIP),
             ],
             outputs=[
@@ -50,10 +51,11 @@ class FaceSimilarity(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, references: Tensor, images: Tensor, face_analysis: object) -> io.NodeOutput:
+    @takes_lists("references", "images")
+    def execute(cls, references: Sequence[Tensor], images: Sequence[Tensor], face_analysis: object) -> io.NodeOutput:
         """Compare every image with the references; an image without a face counts as 0."""
-        images = image_batch(images)
-        found = face_similarities(FaceEncoder(face_analysis), references, images)
+        images = image_list(images)
+        found = face_similarities(FaceEncoder(face_analysis), references, [image[None] for image in images])
         text = describe(found)
         show_text(text, cls.hidden.unique_id)
         grid = to_intermediate(similarity_grid(images, found))
@@ -77,7 +79,7 @@ class PickBest(io.ComfyNode):
             inputs=[
                 io.LoraModel.Input("loras", tooltip="All candidates, from Decode LoRA."),
                 io.Image.Input("images", tooltip="Images generated with them, one batch for each candidate."),
-                io.Image.Input("references", tooltip="Reference images of the person."),
+                io.Image.Input("references", tooltip="Reference images of the person, of any sizes."),
                 io.MultiType.Input("face_analysis", [InsightFace, FaceAnalysis], tooltip=ENCODER_TOOLTIP),
             ],
             outputs=[
@@ -92,38 +94,27 @@ class PickBest(io.ComfyNode):
         )
 
     @classmethod
+    @takes_lists("loras", "images", "references")
     def execute(
         cls,
         loras: Sequence[Mapping[str, Tensor]],
         images: Sequence[Tensor],
         references: Sequence[Tensor],
-        face_analysis: Sequence[object],
+        face_analysis: object,
     ) -> io.NodeOutput:
-        """Rank; every input is a list, since the nodes before run once for each candidate."""
+        """Rank; LoRAs and images are lists, since the nodes before run once for each candidate."""
         if len(loras) != len(images):
             raise ValueError(
                 f"found {len(loras)} candidates, but images of {len(images)}: connect Decode LoRA to `loras`, and the "
                 "images generated with each of them to `images`"
             )
-        encoder, person = FaceEncoder(face_analysis[0]), single_batch(references)
-        means = torch.tensor([face_similarities(encoder, person, batch).mean for batch in images])
+        encoder = FaceEncoder(face_analysis)
+        means = torch.tensor([face_similarities(encoder, references, batch).mean for batch in images])
         order = means.argsort(descending=True, stable=True).tolist()
         text = "\n".join(f"candidate {row + 1}: {means[row]:.3f}" for row in order)
-        node_id: Any = cls.hidden.unique_id
-        show_text(text, node_id[0] if isinstance(node_id, list) else node_id)
+        show_text(text, cls.hidden.unique_id)
         best = order[0]
         return io.NodeOutput(loras[best], images[best], float(means[best]), text, ui=ui.PreviewText(text))
-
-
-def single_batch(images: Sequence[Tensor]) -> Tensor:
-    """Return the reference images as one batch.
-
-    Raises:
-        ValueError: There are several batches, as from a node whose output is a list.
-    """
-    if len(images) != 1:
-        raise ValueError(f"`references` takes one batch of images, found a list of {len(images)} batches")
-    return images[0]
 
 
 def describe(found: FaceSimilarities) -> str:

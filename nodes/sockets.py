@@ -107,9 +107,12 @@ def node_schema(*, advanced: Sequence[str] = (), **described: Any) -> io.Schema:
     return schema
 
 
-def fingerprint(tensor: Tensor) -> str:
-    """Hash a tensor's values: 16 hexadecimal digits."""
-    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+def fingerprint(tensors: Sequence[Tensor] | Tensor) -> str:
+    """Hash the values of tensors, or of one: 16 hexadecimal digits. A batch has the same as the list of its rows."""
+    hashed = hashlib.sha256()
+    for tensor in tensors:
+        hashed.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return hashed.hexdigest()[:16]
 
 
 def to_intermediate(tensor: Tensor) -> Tensor:

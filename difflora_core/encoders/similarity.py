@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..denoiser.mif import mean_embedding
-from ..images import image_batch, rgb_array
+from ..images import image_list, rgb_array
 from .face_encoder import EncodedFace, FaceEncoder, NoFaceError
 
 SAME_PERSON = 0.3
@@ -32,7 +32,9 @@ class FaceSimilarities:
         return float(self.cosines.mean())
 
 
-def face_similarities(encoder: FaceEncoder, references: Tensor, images: Tensor) -> FaceSimilarities:
+def face_similarities(
+    encoder: FaceEncoder, references: Sequence[Tensor] | Tensor, images: Sequence[Tensor] | Tensor
+) -> FaceSimilarities:
     """Compare images with the person in the references; the largest face of each image counts.
 
     The references' mean direction is compared with each image by raw cosine. An image without a face counts as 0: it
@@ -40,30 +42,31 @@ def face_similarities(encoder: FaceEncoder, references: Tensor, images: Tensor) 
 
     Args:
         encoder: The face encoder.
-        references: Floats (images, height, width, 3) RGB in [0, 1].
+        references: Floats (images, height, width, 3) RGB in [0, 1], or several such batches of any sizes.
         images: As `references`.
 
     Raises:
         NoFaceError: No reference shows a face.
-        ValueError: See `image_batch`.
+        ValueError: See `image_list`.
     """
-    known = [face.embedding for face in find_faces(encoder, references) if face is not None]
+    found = find_faces(encoder, references)
+    known = [face.embedding for face in found if face is not None]
     if not known:
-        raise NoFaceError(f"Found no face in any of the {len(references)} reference images.")
+        raise NoFaceError(f"Found no face in any of the {len(found)} reference images.")
     person = mean_embedding(torch.stack(known))[0]
     faces = find_faces(encoder, images)
     cosines = [0.0 if face is None else float(F.cosine_similarity(face.embedding, person, dim=0)) for face in faces]
     return FaceSimilarities(torch.tensor(cosines), faces)
 
 
-def find_faces(encoder: FaceEncoder, images: Tensor) -> list[EncodedFace | None]:
-    """Find the largest face of each image (see `image_batch`), None where there is none.
+def find_faces(encoder: FaceEncoder, images: Sequence[Tensor] | Tensor) -> list[EncodedFace | None]:
+    """Find the largest face of each image (see `image_list`), None where there is none.
 
     Raises:
-        ValueError: See `image_batch`.
+        ValueError: See `image_list`.
     """
     found: list[EncodedFace | None] = []
-    for image in image_batch(images):
+    for image in image_list(images):
         try:
             found.append(encoder.find(rgb_array(image, "the image")))
         except NoFaceError:

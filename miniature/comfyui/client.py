@@ -16,6 +16,11 @@ Prompt = dict[str, dict[str, Any]]
 class PromptError(RuntimeError):
     """ComfyUI refused a prompt or a node failed; the message is the node's own."""
 
+    def __init__(self, message: str, seconds: float = 0.0) -> None:
+        """Keep how long the prompt was executed, as the server measured it; 0 if it was refused."""
+        super().__init__(message)
+        self.seconds = seconds
+
 
 @dataclass(frozen=True)
 class Result:
@@ -41,12 +46,13 @@ class Client:
         """Describe every node class the server knows."""
         return self._get("object_info").json()
 
-    def upload(self, image: Image.Image, name: str) -> str:
-        """Put an image into the server's input folder and return the name under which LoadImage finds it."""
+    def upload(self, image: Image.Image, name: str, folder: str = "") -> str:
+        """Put an image into a folder of the server's input folder and return its name there, as LoadImage takes it."""
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         files = {"image": (name, buffer.getvalue(), "image/png")}
-        answer = self._session.post(f"{self.url}/upload/image", files=files, data={"overwrite": "true"}, timeout=60)
+        data = {"overwrite": "true", "subfolder": folder}
+        answer = self._session.post(f"{self.url}/upload/image", files=files, data=data, timeout=60)
         answer.raise_for_status()
         return answer.json()["name"]
 
@@ -80,18 +86,32 @@ class Client:
         """
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            if entry := self._get(f"history/{prompt_id}").json().get(prompt_id):
-                return _result(entry)
+            if result := self.poll(prompt_id):
+                return result
             time.sleep(0.02)
         raise TimeoutError(f"prompt {prompt_id} was not done after {timeout:.0f} s")
+
+    def poll(self, prompt_id: str) -> Result | None:
+        """Return the result of a queued prompt, or None while it is waiting or running.
+
+        Raises:
+            PromptError: It was interrupted, or a node failed.
+        """
+        entry = self._get(f"history/{prompt_id}").json().get(prompt_id)
+        return _result(entry) if entry else None
+
+    def running(self) -> set[str]:
+        """Ids of the prompts that are being executed, of any client."""
+        return {entry[1] for entry in self._get("queue").json()["queue_running"]}
 
     def history(self) -> set[str]:
         """Ids of all prompts that have ended, of any client."""
         return set(self._get("history").json())
 
-    def interrupt(self) -> None:
-        """Stop what is running, as the button in the browser does."""
-        self._session.post(f"{self.url}/interrupt", timeout=60).raise_for_status()
+    def interrupt(self, prompt_id: str | None = None) -> None:
+        """Stop what is running, as the button in the browser does; with an id, only if it is this prompt."""
+        body = {} if prompt_id is None else {"prompt_id": prompt_id}
+        self._session.post(f"{self.url}/interrupt", json=body, timeout=60).raise_for_status()
 
     def images(self, result: Result, node: str) -> list[Image.Image]:
         """Fetch the images that a node of a finished prompt saved or previewed."""
@@ -119,7 +139,8 @@ def _result(entry: dict[str, Any]) -> Result:
         if kind in messages:
             message = messages[kind]
             text = message.get("exception_message", "interrupted").strip()
-            raise PromptError(f"{message.get('node_type')}: {text}")
+            seconds = (message["timestamp"] - messages["execution_start"]["timestamp"]) / 1000
+            raise PromptError(f"{message.get('node_type')}: {text}", seconds)
     start, end = messages["execution_start"]["timestamp"], messages["execution_success"]["timestamp"]
     return Result(entry["outputs"], (end - start) / 1000)
 

@@ -110,3 +110,29 @@ def test_image_features_of_another_width(client: Client, workflow: ApiPrompt) ->
     graph.set("Mix Features", clip_vision_output=graph.output("Other"))
     with pytest.raises(PromptError, match=r"DiffLoRAMixFeatures: The image embedding has width 1280.*trained with"):
         client.run(graph.only("Save LoRA").prompt)
+
+
+def test_a_list_of_images_of_any_sizes_is_one_person(client: Client, workflow: ApiPrompt) -> None:
+    rng, sizes = np.random.default_rng(5), {(128, 128), (128, 176), (208, 128)}
+    for width, height in sizes:
+        image = Image.new("RGB", (width, height), (200, 205, 210))
+        image.paste(Image.fromarray(draw(person(PERSON), reference_scene(rng)).image))
+        client.upload(image, f"{width}_{height}.png", folder="one_person")
+    graph = workflow.copy().add("Folder", "LoadImageDataSetFromFolder", folder="one_person")
+    images, faces = graph.output("Folder"), graph.output("Load Face Analysis")
+    graph.set("Encode Face", image=images).set("CLIP Vision Encode", image=images)
+    made = graph.output("VAE Decode")
+    graph.add("Compare", "DiffLoRAFaceSimilarity", references=images, images=images, face_analysis=faces)
+    graph.add("Grid", "PreviewImage", images=graph.output("Compare", 2)).add("Made", "PreviewImage", images=made)
+    result = client.run(graph.only("Grid", "Made").prompt)
+    assert {image.size for image in client.images(result, graph.id("Encode Face"))} == sizes
+    assert "text" not in result.outputs[graph.id("Encode Face")]
+    assert len(client.images(result, graph.id("Made"))) == 1  # one LoRA, not one of each image
+    assert client.images(result, graph.id("Grid"))[0].width == 3 * 208
+
+
+def test_several_people_s_faces_are_no_list_of_references(client: Client, workflow: ApiPrompt) -> None:
+    graph = workflow.copy().add("Two", "DiffLoRATestTwice", value=workflow.output("Encode Face"))
+    graph.set("Mix Features", face=graph.output("Two"))
+    with pytest.raises(PromptError, match=r"DiffLoRAMixFeatures: `face` takes one value, found a list of 2"):
+        client.run(graph.only("Save LoRA").prompt)

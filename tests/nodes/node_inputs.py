@@ -35,7 +35,7 @@ def possible(widget: Any) -> list[Any]:
 def error(node: Any, arguments: dict[str, Any]) -> str:
     """Run a node whose sockets get nothing, and return the error."""
     try:
-        node.execute(**arguments)
+        node.execute(**as_host_passes(node.define_schema(), arguments))
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "no error"
@@ -44,10 +44,15 @@ def error(node: Any, arguments: dict[str, Any]) -> str:
 def refused(check: Any, schema: Any, arguments: dict[str, Any]) -> str:
     """Return the error of the check alone, or nothing."""
     try:
-        check(schema, arguments)
+        check(schema, as_host_passes(schema, arguments))
     except ValueError as fault:
         return str(fault)
     return ""
+
+
+def as_host_passes(schema: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments with which the host runs a node: lists of values, if the node asks for lists."""
+    return {name: [value] for name, value in arguments.items()} if schema.is_input_list else arguments
 
 
 def names() -> dict[str, str]:
@@ -86,7 +91,9 @@ found = {
     "tried": tried,
     "refused though possible": accepted,
     "many": refused(check, many, {"file": "30"}),
-    "lists": [refused(check, listed, {"seed": seeds}) for seeds in ([0, 3], [0, 4])],
+    "lists": [
+        refused(lambda schema, _, seeds=seeds: check(schema, {"seed": seeds}), listed, {}) for seeds in ([0, 3], [0, 4])
+    ],
     "names": names(),
 }
 print(json.dumps(found))  # noqa: T201

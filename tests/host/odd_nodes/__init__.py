@@ -10,6 +10,7 @@ import folder_paths
 import torch
 from comfy_api.latest import ComfyExtension, io, ui
 
+from .trim_memory import TrimMemory
 from .weight_changes import WeightChanges
 
 IMAGES = {
@@ -80,6 +81,25 @@ class OtherVision(io.ComfyNode):
         """Return what the pack reads."""
         output: dict[str, Any] = {"image_embeds": torch.ones(1, width)}
         return io.NodeOutput(output)
+
+
+class Twice(io.ComfyNode):
+    """A list that holds one value twice."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Define inputs and outputs."""
+        return io.Schema(
+            node_id="DiffLoRATestTwice",
+            category="DiffLoRA/tests",
+            inputs=[io.AnyType.Input("value")],
+            outputs=[io.AnyType.Output(is_output_list=True)],
+        )
+
+    @classmethod
+    def execute(cls, value: object) -> io.NodeOutput:
+        """Return the list."""
+        return io.NodeOutput([value, value])
 
 
 def move_weights(model: Any) -> Any:
@@ -157,7 +177,7 @@ class TestExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return the node classes for ComfyUI to register."""
-        return [ReadLoRA, OddImage, OtherVision, LikeOnGPU, Memory, WeightChanges]
+        return [ReadLoRA, OddImage, OtherVision, Twice, LikeOnGPU, Memory, TrimMemory, WeightChanges]
 
 
 async def comfy_entrypoint() -> TestExtension:
