@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..fields import NonNegativeInt, PositiveInt, check_fields
-from ..lora.tokens import TokenOf
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class LAEConfig:
     """Separate maps for every chunk or token; else one kernel for all chunks, or one map for all tokens of a shape."""
     variational: bool = False
     """`conv` and `token` predict a variance beside each latent."""
-    token_of: TokenOf = "module"
+    token_of: Literal["module", "block"] = "module"
     """token: what one token is."""
     heads: PositiveInt = 4
     """token: attention heads."""

@@ -2,14 +2,17 @@
 
 import json
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from difflora_core.autoencoder.config import LAEConfig
 from difflora_core.fields import NonNegativeFloat, PositiveInt, check_fields
-from difflora_core.lora.layout import LoRALayout
 from training.engine.settings import SettingsPath
-from training.people.diffusion_loss_check import DiffusionLossCheckSettings
+from training.people.config import DiffusionLossCheckSettings
 
 from .config import LAETraining
+
+if TYPE_CHECKING:  # torch takes seconds to import, and settings are read without it
+    from difflora_core.lora.layout import LoRALayout
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,14 @@ class LayoutSettings:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def layout(self) -> LoRALayout:
+    def layout(self) -> "LoRALayout":
         """Build the layout.
 
         Raises:
             FileNotFoundError: There is no such file.
         """
+        from difflora_core.lora.layout import LoRALayout
+
         if self.unet and not self.unet.is_file():
             raise FileNotFoundError(f"there is no {self.unet}: layout.unet names the config.json of a diffusers U-Net")
         unet = json.loads(self.unet.read_text(encoding="utf-8")) if self.unet else None

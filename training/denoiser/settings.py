@@ -1,16 +1,18 @@
 """The settings of `train-difflora` and `embed`: one YAML file, see training/configs/difflora_*.yaml."""
 
 from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING
 
-from difflora_core.autoencoder.model import LAE
 from difflora_core.config import EncoderNames
 from difflora_core.denoiser.config import CONFIGURATIONS, DiTConfig, MIFConfig, Mode, SamplingConfig
 from difflora_core.fields import PositiveFloat, PositiveInt, check_fields
-from difflora_core.lora.tokens import tokens_of
 from training.engine.settings import SettingsPath
-from training.people.diffusion_loss_check import DiffusionLossCheckSettings
+from training.people.config import DiffusionLossCheckSettings
 
 from .config import DiffLoRATraining
+
+if TYPE_CHECKING:  # torch takes seconds to import, and settings are read without it
+    from difflora_core.autoencoder.model import LAE
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class DiffLoRASettings:
         if self.training.evaluation.monitor == "teacher_recovery" and self.diffusion_loss_check is None:
             raise ValueError("evaluation.monitor is teacher_recovery, which needs the section `diffusion_loss_check`")
 
-    def networks(self, lae: LAE | None, widths: tuple[int, int]) -> tuple[DiTConfig, MIFConfig]:
+    def networks(self, lae: "LAE | None", widths: tuple[int, int]) -> tuple[DiTConfig, MIFConfig]:
         """Return the shapes of DiT and MIF.
 
         Args:
@@ -135,6 +137,8 @@ class DiffLoRASettings:
             return dit, mif
         dit = replace(dit, tokens=lae.config.tokens, latent_width=lae.config.width)
         if lae.config.kind == "token":
+            from difflora_core.lora.tokens import tokens_of
+
             tokens = tokens_of(lae.layout, lae.config.token_of)
             if len(tokens.types) == lae.config.groups == dit.tokens:  # else a latent's token mixes several modules
                 dit = replace(dit, token_types=tokens.types, token_depths=tokens.depths)

@@ -4,41 +4,24 @@ The images are those that the dataset's stage `preprocess` kept from the teacher
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from difflora_core.command_line import silence_library_logs
-from difflora_core.fields import PositiveInt, check_fields
 from difflora_core.lora.layout import LoRALayout
 from training.base_model.interface import BaseModel
 from training.base_model.teacher_recovery import TeacherRecovery
-from training.engine.settings import SettingsPath
 from training.lora_dataset.config import DatasetConfig, load_config
 from training.lora_dataset.manifest import Manifest
 from training.store.loras import LoRAs
 from training.store.shard import Person
 
+from .config import DiffusionLossCheckSettings
 from .dataset_images import DatasetImages, dataset_loss, open_base_model
 
 IMAGES_PER_PERSON, PEOPLE_PER_BATCH = 4, 1  # little memory beside a network in training
-
-
-@dataclass(frozen=True)
-class DiffusionLossCheckSettings:
-    """Which people are checked, and how often."""
-
-    dataset: SettingsPath
-    """The dataset's YAML file, whose workspace has the base model and the images."""
-    people: PositiveInt = 8
-    """How many validation people are checked."""
-    every: PositiveInt = 1
-    """Evaluations from one check to the next."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 class DiffusionLossCheck:

@@ -13,8 +13,9 @@ from tests.training.tiny_world import LAYOUT, base_model
 from training.lora_dataset.config import DatasetConfig, PreprocessConfig
 from training.lora_dataset.manifest import Manifest, Record
 from training.lora_dataset.stages.preprocess import text_path
+from training.people.config import DiffusionLossCheckSettings
 from training.people.dataset_images import DatasetImages, dataset_loss
-from training.people.diffusion_loss_check import DiffusionLossCheck, DiffusionLossCheckSettings
+from training.people.diffusion_loss_check import DiffusionLossCheck
 
 PEOPLE = ("ann", "bob", "cleo")
 
