@@ -57,6 +57,28 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def endurance(session: nox.Session) -> None:
+    """Send hundreds of mixed prompts to one ComfyUI and check results, memory and files: output/endurance."""
+    session.run(environment(session), "-m", "tests.endurance.endurance_run", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
+def fuzz(session: nox.Session) -> None:
+    """Fuzz the readers of files from elsewhere, 5 minutes each: findings go to output/fuzz. Linux only."""
+    python = environment(session)
+    group = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "fuzz")
+    pinned = ("-c", str(ROOT / "constraints.txt"))
+    session.run(python, "-m", "pip", "install", "-q", "--no-warn-conflicts", *pinned, *group, external=True)
+    session.run(python, "-m", "tests.fuzz.fuzz_readers", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
+def faults(session: nox.Session) -> None:
+    """Kill trainers and stages, fill the disk, let two write at once; every result has to be that of a quiet run."""
+    session.run(environment(session), "-m", "tests.faults.fault_runs", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
     """Format, lint, import rules, spelling and types only."""
     check(session, environment(session))

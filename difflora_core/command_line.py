@@ -4,10 +4,14 @@ import argparse
 import importlib
 import io
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:  # torch takes seconds to import, and most commands bring it themselves
+    import torch
 
 TRACEBACK = "--traceback"
 EXPECTED = (ValueError, OSError, RuntimeError, ImportError)
@@ -32,7 +36,8 @@ def run_command(parser: argparse.ArgumentParser, words: Sequence[str] | None = N
     shown = TRACEBACK in words
     arguments = parser.parse_args([word for word in words if word != TRACEBACK])
     try:
-        arguments.run(arguments)
+        with nullcontext() if shown else _threads_in_one_line():
+            arguments.run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # of `difflora info x.safetensors | head -1`
         sys.stdout = io.StringIO()
@@ -49,10 +54,31 @@ def run_command(parser: argparse.ArgumentParser, words: Sequence[str] | None = N
     return 0
 
 
+@contextmanager
+def _threads_in_one_line() -> Iterator[None]:
+    """While open, an error that ends a library's thread (TensorBoard's, on a full disk) is one line, too."""
+    before = threading.excepthook
+
+    def hook(ended: threading.ExceptHookArgs) -> None:
+        if isinstance(ended.exc_value, Exception):
+            print(describe_error(ended.exc_value), file=sys.stderr)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
 def describe_error(error: Exception) -> str:
     """Describe an error in one line."""
     text = " ".join(str(error).split()) or "no message"
     known = isinstance(error, EXPECTED)
+    if isinstance(error, OSError) and error.errno is not None:
+        from .files import FULL  # brings torch, as whatever writes large files has
+
+        if error.errno in FULL and "free some space" not in text:  # of a library's writer
+            text += "; what was written before is kept: free some space and run the same command again"
     return f"{type(error).__name__}: {text}" + ("" if known else f" (this is a fault; {TRACEBACK} shows where)")
 
 
@@ -78,12 +104,14 @@ def seed(text: str) -> int:
     return number
 
 
-def choose_device(name: str | None) -> torch.device:
+def choose_device(name: str | None) -> "torch.device":
     """Return the device of this name, without one the GPU where there is one.
 
     Raises:
         ValueError: There is no such device here.
     """
+    import torch
+
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

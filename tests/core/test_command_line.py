@@ -1,17 +1,19 @@
 """What all command lines share."""
 
 import argparse
+import errno
 import io
 import os
 import subprocess
 import sys
+import threading
 from argparse import ArgumentParser, ArgumentTypeError
 
 import pytest
 import torch
 from PIL import Image
 
-from difflora_core.command_line import choose_device, run_command, seed
+from difflora_core.command_line import choose_device, describe_error, run_command, seed
 from miniature.paths import DIFFLORA_CHECKPOINT
 
 
@@ -131,3 +133,22 @@ def test_impossible_options_are_one_line_and_nothing_is_written(tmp_path, option
     assert message in done.stderr.splitlines()[-1]
     assert b"Traceback" not in done.stderr
     assert not out.exists()
+
+
+def test_a_full_disk_that_a_library_met_is_said_with_what_to_do():
+    line = describe_error(OSError(errno.ENOSPC, "No space left on device"))
+    assert line.endswith("what was written before is kept: free some space and run the same command again")
+    assert describe_error(OSError(errno.ENOSPC, "full; free some space", "x")).count("free some space") == 1
+
+
+def test_an_error_of_a_thread_is_one_line(capsys):
+    def run(_: argparse.Namespace) -> None:
+        thread = threading.Thread(target=os.stat, args=("nowhere",))
+        thread.start()
+        thread.join()
+
+    parser, before = ArgumentParser(), threading.excepthook
+    parser.set_defaults(run=run)
+    assert run_command(parser, []) == 0
+    assert capsys.readouterr().err.splitlines() == ["FileNotFoundError: [Errno 2] No such file or directory: 'nowhere'"]
+    assert threading.excepthook is before

@@ -1,7 +1,7 @@
 """Train the LoRA autoencoder on a store of LoRAs, into one file.
 
-python -m training train-lae --config training/configs/lae_miniature.yaml
-accelerate launch -m training train-lae --config training/configs/lae_sdxl_conv_4x24gb.yaml
+python -m training train-lae --config training/recipes/miniature/2_train_lae.yaml
+accelerate launch -m training train-lae --config training/recipes/sdxl-4x24gb/2_train_lae.yaml
 """
 
 import argparse
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from difflora_core.autoencoder.lae_file import save_lae
 from training.engine.accelerator import close_trackers, open_accelerator
+from training.engine.folder_lock import run_lock
 from training.engine.settings import read_settings
 from training.people.diffusion_loss_check import DiffusionLossCheck
 from training.store.loras import open_loras, open_stores, people_of
@@ -26,7 +27,9 @@ RUN, RESULT = "run", "lae.safetensors"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--config", type=Path, required=True, help="a YAML file, see training/configs/lae_*.yaml")
+    parser.add_argument(
+        "--config", type=Path, required=True, help="a YAML file, see training/recipes/*/2_train_lae.yaml"
+    )
     parser.add_argument("--dry-run", action="store_true", help="only print sizes, memory and measured speed")
     parser.set_defaults(run=run)
 
@@ -35,9 +38,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     settings = read_settings(LAESettings, arguments.config)
     if arguments.dry_run:
-        print(dry_run(settings))
+        for part in dry_run(settings):
+            print(part, flush=True)
     else:
-        train_from_store(settings)
+        with run_lock(settings.output):
+            train_from_store(settings)
 
 
 def train_from_store(settings: LAESettings) -> Path:

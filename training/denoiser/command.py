@@ -1,7 +1,7 @@
 """Train MIF and DiT on a store of LoRAs, a frozen LAE and people's embeddings, into one DiffLoRA checkpoint.
 
-python -m training train-difflora --config training/configs/difflora_miniature.yaml
-accelerate launch -m training train-difflora --config training/configs/difflora_sdxl_paper.yaml
+python -m training train-difflora --config training/recipes/miniature/4_train_difflora.yaml
+accelerate launch -m training train-difflora --config training/recipes/sdxl-4x24gb/4_train_difflora.yaml
 """
 
 import argparse
@@ -19,6 +19,7 @@ from difflora_core.denoiser.config import SamplingConfig
 from difflora_core.denoiser.model import Denoiser
 from difflora_core.model import DiffLoRA
 from training.engine.accelerator import close_trackers, open_accelerator
+from training.engine.folder_lock import run_lock
 from training.engine.settings import read_settings
 from training.people.diffusion_loss_check import DiffusionLossCheck
 from training.people.latents import check_layout, digest, open_lae
@@ -40,7 +41,9 @@ ONE_SHOT = SamplingConfig(steps=1, guidance_scale=1.0, scheduler="ddim", samples
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--config", type=Path, required=True, help="a YAML file, see training/configs/difflora_*.yaml")
+    parser.add_argument(
+        "--config", type=Path, required=True, help="a YAML file, see training/recipes/*/4_train_difflora.yaml"
+    )
     parser.add_argument("--dry-run", action="store_true", help="only print parameters, memory and measured speed")
     parser.set_defaults(run=run)
 
@@ -49,9 +52,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     settings = read_settings(DiffLoRASettings, arguments.config)
     if arguments.dry_run:
-        print(dry_run(settings))
+        for part in dry_run(settings):
+            print(part, flush=True)
     else:
-        train_difflora(settings)
+        with run_lock(settings.output):
+            train_difflora(settings)
 
 
 def train_difflora(settings: DiffLoRASettings) -> Path:

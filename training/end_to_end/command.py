@@ -13,6 +13,7 @@ from difflora_core.denoiser.config import SamplingConfig
 from difflora_core.denoiser.model import Denoiser
 from difflora_core.model import DiffLoRA
 from training.engine.accelerator import close_trackers
+from training.engine.folder_lock import run_lock
 from training.engine.settings import read_settings
 from training.engine.step_cost import StepCost, measure_step
 from training.people.embeddings import EmbeddingCache
@@ -32,7 +33,9 @@ MIN_IMPROVEMENT = 0.01  # of teacher recovery, see `choose_sampling`
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--config", type=Path, required=True, help="a YAML file, see training/configs/finetune_*.yaml")
+    parser.add_argument(
+        "--config", type=Path, required=True, help="a YAML file, see training/recipes/*/*_finetune_*.yaml"
+    )
     parser.add_argument("--dry-run", action="store_true", help="only print sizes, memory and measured speed")
     parser.set_defaults(run=run)
 
@@ -43,7 +46,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         print(dry_run(settings))
     else:
-        finetune(settings)
+        with run_lock(settings.output):
+            finetune(settings)
 
 
 def finetune(settings: FinetuneSettings) -> Path:

@@ -7,6 +7,7 @@ loop            the training loop
 state           what a run is resumed from
 sharding        parameters that several processes share
 evaluated_run   a run that its caller evaluates, the best weights kept
+folder_lock     one folder, one writer
 processes       several processes of one command
 settings        YAML files
 step_cost       what a training step costs

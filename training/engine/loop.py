@@ -9,6 +9,8 @@ One thread per process: on a machine with busy neighbors two processes outrun on
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from difflora_core.files import FULL, replacing
 from difflora_core.seeds import generator_for
 
 from .accelerator import close_trackers, open_accelerator, unwrap, wrap
@@ -107,6 +110,8 @@ class TrainingLoop:
         """Train up to a step; the full module then holds the EMA weights."""
         config, accelerator, end = self.config, self.accelerator, min(until, self.config.steps)
         if self.start < end:
+            if accelerator.is_main_process:
+                cut_log(self.log_path, self.start)
             prepared, optimizer = self.prepare()
             for step in (progress := self._progress_bar(end)):
                 loss, metrics = self.step(prepared, optimizer, step)
@@ -156,8 +161,7 @@ class TrainingLoop:
         logged = {"loss": float(loss), **{name: float(value) for name, value in metrics.items()}}
         if self.accelerator.is_main_process:
             progress.set_postfix({name: f"{value:.4g}" for name, value in logged.items()}, refresh=False)
-            with self.log_path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **logged}) + "\n")
+            append_line(self.log_path, json.dumps({"step": step, **logged}))
         self.accelerator.log({**logged, "learning_rate": self.optimizer.param_groups[0]["lr"]}, step=step)
 
     def _check_finite(self, loss: Tensor, step: int) -> None:
@@ -166,6 +170,45 @@ class TrainingLoop:
                 f"the loss of {self.name} is {float(loss)} at step {step}; the last state is kept. Check the data, or "
                 "lower the learning rate and delete the state to start again"
             )
+
+
+def append_line(path: Path, line: str) -> None:
+    """Write a line at the end of a log.
+
+    Raises:
+        OSError: The system refuses; of a full disk it is said what is kept.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        problem = f"{os.strerror(error.errno)}, so this log was not continued"
+        hint = "the last state is kept: free some space and run the same command again"
+        raise OSError(error.errno, f"{problem}; {hint}", str(path)) from error
+
+
+def cut_log(path: Path, step: int) -> None:
+    """Remove from a log what a run wrote after its last state, before it was killed: it is done and logged again.
+
+    Args:
+        path: Of the log, which may be missing.
+        step: Of the state.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    kept = [line for line in lines if _logged_step(line) <= step]
+    if kept != lines:
+        with replacing(path) as partial:
+            partial.write_text("".join(kept), encoding="utf-8")
+
+
+def _logged_step(line: str) -> float:
+    """Step of a line of the log; infinite if the line was not written to its end."""
+    try:
+        return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def load_trained(module: nn.Module, folder: Path, name: str) -> None:

@@ -5,14 +5,13 @@ because every micro-batch is a function of (seed, step, its number). On disk all
 processes share them.
 """
 
-import errno
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from difflora_core.files import read_tensors, write_tensors
+from difflora_core.files import FULL, read_tensors, write_tensors
 
 from .sharding import full_tensor, local_share
 
@@ -59,7 +58,7 @@ class TrainState:
         try:
             write_tensors(path, tensors, {"step": str(step)})
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            full = error.errno in FULL
             what = "the disk is full" if full else str(error.strerror)
             kept = f"the last state in {path.name} is whole" if path.exists() else "there is no earlier one"
             hint = "free some space and run" if full else "fix that and run"

@@ -1,11 +1,12 @@
 """What a stage is, and how one item is processed: an error stops no other item."""
 
-import errno
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+
+from difflora_core.files import FULL
 
 from .config import DatasetConfig
 from .fingerprints import Fingerprint
@@ -85,7 +86,7 @@ def stopping_when_full() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         raise OutOfSpaceError(
             f"the disk is full ({error}); all items that have a record are kept: free some space and run the same "

@@ -21,7 +21,7 @@ from difflora_core.files import read_tensors
 from difflora_core.seeds import generator_for
 from training.engine import accelerator as engine_accelerator
 from training.engine.config import TrainConfig
-from training.engine.loop import DivergedError, train
+from training.engine.loop import DivergedError, append_line, cut_log, train
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = Path(__file__).with_name("killed_run.py")
@@ -48,6 +48,15 @@ def test_killed_and_resumed_is_the_same_bit_for_bit(tmp_path):
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "killed" / "line.safetensors").exists()
     assert torch.equal(_run(tmp_path / "killed"), through)
+
+
+def test_what_a_killed_run_logged_after_its_state_is_logged_once(tmp_path):
+    path, lines = tmp_path / "line.jsonl", [f'{{"step": {step}, "loss": 1.0}}\n' for step in (20, 40, 60)]
+    cut_log(path, 0)
+    assert not path.exists()
+    path.write_text("".join(lines) + '{"step": 20')  # the last line was not written to its end
+    cut_log(path, 45)
+    assert path.read_text() == "".join(lines[:2])
 
 
 def test_a_finished_run_is_not_run_again(tmp_path):
@@ -195,6 +204,12 @@ def test_a_full_disk_leaves_the_state_before_it_whole(tmp_path, monkeypatch):
     assert (tmp_path / "net.safetensors").read_bytes() == before
     train(two_process_run.network(), _line, two_process_run.CONFIG, tmp_path, "net")
     assert read_tensors(tmp_path / "net.safetensors")[1]["step"] == "8"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+def test_a_full_disk_while_logging_names_the_log():
+    with pytest.raises(OSError, match=r"log was not continued; the last state is kept: free some space.*/dev/full"):
+        append_line(Path("/dev/full"), "{}")
 
 
 @pytest.mark.parametrize(

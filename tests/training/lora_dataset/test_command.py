@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from training.engine.folder_lock import FolderInUseError
 from training.lora_dataset import command
 from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.fingerprints import Fingerprint
 from training.lora_dataset.manifest import Manifest, Record
 from training.lora_dataset.stage import Stage, Worker
-from training.lora_dataset.workspace_lock import WorkspaceInUseError, workspace_lock
+from training.lora_dataset.workspace_lock import workspace_lock
 
 
 class Some(Stage):
@@ -86,7 +87,7 @@ def test_an_empty_input_is_an_error_that_names_the_stage_before(config, stage, b
 def test_a_second_command_on_a_workspace_is_refused_and_status_is_not(config, monkeypatch, capsys):
     use(monkeypatch)
     with workspace_lock(config.parent / "work"):
-        with pytest.raises(WorkspaceInUseError, match="is being written by another process: process"):
+        with pytest.raises(FolderInUseError, match="is being written by another process: process"):
             run(config, "all")
         run(config, "status")
     assert "0 done" in capsys.readouterr().out

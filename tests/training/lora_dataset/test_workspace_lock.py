@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from training.lora_dataset.workspace_lock import WorkspaceInUseError, workspace_lock
+from training.engine.folder_lock import FolderInUseError, run_lock
+from training.lora_dataset.workspace_lock import workspace_lock
 
 ROOT = Path(__file__).parents[3]
 HOLD = """
@@ -36,7 +37,7 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 def test_a_second_writer_is_told_who_the_first_is(holder, tmp_path):
     message = rf"process {holder.pid} on .* since 20\d\d-.*Wait until"
-    with pytest.raises(WorkspaceInUseError, match=message) as caught, workspace_lock(tmp_path):
+    with pytest.raises(FolderInUseError, match=message) as caught, workspace_lock(tmp_path):
         pytest.fail("two writers")
     assert str(tmp_path) in str(caught.value)
     assert "-c" in str(caught.value), "the command is named"
@@ -57,3 +58,11 @@ def test_the_lock_is_free_after_an_error(tmp_path):
         raise KeyError
     with workspace_lock(tmp_path / "new"):
         pass
+
+
+def test_two_training_runs_do_not_share_an_output_folder(holder, tmp_path, monkeypatch):
+    with pytest.raises(FolderInUseError, match="choose another output folder"), run_lock(tmp_path):
+        pytest.fail("two runs")
+    monkeypatch.setenv("RANK", "1")
+    with run_lock(tmp_path):
+        pass  # the first of the launched processes holds it

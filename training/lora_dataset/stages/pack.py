@@ -215,16 +215,22 @@ def _check_form(store: LoRAStore, form: str) -> None:
 
 def _record_shards(store: LoRAStore, manifest: Manifest) -> None:
     """Record the store's shards that have no record, and remove records of shards that were replaced."""
-    shards = {tuple(map(str, shard.people)): split for split in store.splits() for shard in store.shards(split)}
+    found = [(split, shard) for split in store.splits() for shard in store.shards(split)]
+    shards = {tuple(map(str, shard.people)): (split, shard) for split, shard in found}
     listed = set()
     for record in list(manifest.records()):
         people = tuple(record.facts.get("people", []))
         listed.add(people)
         if record.status == "done" and people not in shards and not record.facts.get("dropped"):
             manifest.remove(record.item)
-    for people, split in shards.items():
+    for people, (split, shard) in shards.items():
         if people not in listed:
-            manifest.write(_shard_record(f"{split}-{people[0]}", split, people, [], []))
+            # the fingerprint that the killed run would have recorded
+            inputs = {
+                f"LoRA of {who}": line.get("lora", "") for who, line in zip(people, shard.provenance, strict=False)
+            }
+            record = _shard_record(f"{split}-{people[0]}", split, people, [], [])
+            manifest.write(replace(record, inputs=inputs))
 
 
 def _shard_record(

@@ -172,6 +172,8 @@ def test_a_writer_killed_before_its_record_loses_nothing(config):
     run_stage(PACK, config)
     (record,) = Manifest(config.stage("pack")).records()
     assert record.facts["people"] == ["ann", "bob"]
+    trained = [lora for group in Manifest(config.stage("dreambooth")).records() for lora in group.facts["loras"]]
+    assert record.inputs == {f"LoRA of {person}": lora for person, lora in zip(("ann", "bob"), trained, strict=True)}
     assert store_of(config).read("train")[1] == ["ann", "bob"]
 
 
