@@ -49,20 +49,21 @@ def check_fields(settings: Any) -> None:
     """Check every number and every choice of a dataclass against its annotation.
 
     Args:
-        settings: An instance of a dataclass. Fields that are None are not checked.
+        settings: An instance of a dataclass. None is right for fields whose annotation has it.
 
     Raises:
         ValueError: A number is of another kind, not finite, or outside its range, or a value is not among the choices
             of a `Literal`; the message names the field, what was found and what was expected.
     """
     section: Any = type(settings)
+    optional = optional_fields(section)
     for name, choices in choice_fields(section).items():
         value = getattr(settings, name)
-        if value is not None and value not in choices:
+        if value not in choices and (value is not None or name not in optional):
             raise ValueError(f"{name}: found {value!r}, expected one of {', '.join(map(str, choices))}")
     for name, (kind, bounds) in number_fields(section).items():
         value = getattr(settings, name)
-        if value is None:
+        if value is None and name in optional:
             continue
         right_kind = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
         if not right_kind or not math.isfinite(value) or not all(_within(value, bound) for bound in bounds):
@@ -78,6 +79,12 @@ def number_fields(settings: type[Any]) -> dict[str, tuple[type, tuple[Bound, ...
         if number is not None:
             found[name] = number
     return found
+
+
+@cache
+def optional_fields(settings: type[Any]) -> set[str]:
+    """Return the names of the fields of a dataclass that may be None."""
+    return {name for name, hint in get_type_hints(settings).items() if type(None) in get_args(hint)}
 
 
 @cache

@@ -6,6 +6,7 @@ one; what killed writers left in the folder is removed by the next one.
 
 import errno
 import json
+import math
 import os
 import platform
 import re
@@ -29,6 +30,7 @@ except ImportError:  # Windows
 
 MAX_HEADER_BYTES = 32_000_000
 """Of a safetensors file that is read or written; SDXL's is 300 kB, and parsing takes many times the memory."""
+MAX_NUMEL = 2**59  # of a tensor in a file; widths of 0 are not counted
 MAX_ATTEMPTS = 100
 """How often a file is opened that was replaced while it was opened."""
 DTYPES = {
@@ -69,12 +71,7 @@ def read_tensors(path: str | Path, device: str = "cpu") -> tuple[dict[str, Tenso
 
 
 def read_shapes(path: str | Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
-    """Read the shapes of a safetensors file's tensors, and its metadata, without reading the tensors.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is something else; what it is is said.
-    """
+    """Read the shapes of a safetensors file's tensors, and its metadata; it fails as `read_tensors` does."""
     with open_tensors(path) as file:
         return shapes_of(file), file.metadata() or {}
 
@@ -90,6 +87,9 @@ def open_tensors(path: str | Path, device: str = "cpu") -> Iterator[Any]:
     path = Path(path)
     try:
         with _open_one_version(path, device) as file:
+            for name, shape in shapes_of(file).items():  # torch fails for what safetensors accepts beside a width of 0
+                if math.prod(width for width in shape if width) > MAX_NUMEL:
+                    raise ValueError(f"{path} has a damaged header: tensor {name!r} has the impossible shape {shape}.")
             yield file
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {describe_content(path)} ({error}).") from error

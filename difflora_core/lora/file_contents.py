@@ -1,7 +1,8 @@
 """What a LoRA file holds: factors of the layout's modules at any rank, and every other tensor by what it belongs to."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,9 +63,30 @@ def read_contents(source: str | Path | Mapping[str, Tensor], layout: LoRALayout)
         FileNotFoundError: There is no such file.
         ValueError: The file is something else; a module of the layout is missing, has another shape, or belongs to
             another method than LoRA; a tensor is unknown; values are complex or not finite; PEFT's scale is not known.
+            The message begins with the file, if it is one.
     """
-    path = None if isinstance(source, Mapping) else Path(source)
-    tensors, metadata = (source, {}) if isinstance(source, Mapping) else read_tensors(source)
+    if isinstance(source, Mapping):
+        return _sort(source, {}, layout, None)
+    tensors, metadata = read_tensors(source)
+    with errors_of(source):
+        return _sort(tensors, metadata, layout, Path(source))
+
+
+@contextmanager
+def errors_of(source: str | Path | Mapping[str, Tensor]) -> Iterator[None]:
+    """Put a file's path before the messages of the ValueErrors of a block; tensors without a file have none."""
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(source, Mapping):
+            raise
+        raise ValueError(f"{source}: {error}") from error
+
+
+def _sort(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], layout: LoRALayout, path: Path | None
+) -> LoRAContents:
+    """See `read_contents`; the path is that of the file, if it is one."""
     names = {key: parse(key) for key in tensors}
     _check_adapters(names.values())
     table = _name_table(layout, {name.layer for name in names.values()})
@@ -164,16 +186,34 @@ def _factors(module: LoRAModule, layer: Layer, scale: LayerScale) -> Factors:
 
 
 def _squared_norm(layer: Layer, scale: LayerScale) -> float:
-    """Compute ‖ΔW‖² of a layer outside the layout: ‖BA‖² = Σ (BᵀB) ∘ (AAᵀ), convolutions as matrices."""
+    """Compute ‖ΔW‖² of a layer outside the layout, convolutions as matrices."""
     total = sum(float(layer.tensors[role].double().square().sum()) for role in OUTSIDE if role in layer.tensors)
     if not {*FACTORS, "mid"} & layer.tensors.keys():
         return total
     try:
         down, up = (factor.double().flatten(1) for factor in pair(layer, layer.name))
-        ups, downs = up.mT @ up, down @ down.mT
-        identity = torch.eye(len(down)).to(down)[..., None]
-        mid = layer.tensors["mid"].double().flatten(2) if "mid" in layer.tensors else identity
-        square = torch.einsum("abk,ac,cdk,bd->", mid, ups, mid, downs)
+        down, up = triangles(down, up)
+        if "mid" in layer.tensors:
+            mid = layer.tensors["mid"].double().flatten(2)
+            change = down.mT @ (up @ mid.flatten(1)).unflatten(1, mid.shape[1:])  # (up, down, kernel)
+        else:
+            change = up @ down
     except (RuntimeError, IndexError) as error:
         raise ValueError(f"The factors of {layer.name} do not fit one another; the file is damaged.") from error
-    return total + float(scale(layer, len(down))) ** 2 * float(square)
+    return total + float(scale(layer, len(down))) ** 2 * float(change.square().sum())
+
+
+def triangles(down: Tensor, up: Tensor) -> Factors:
+    """Return factors of which up · down, whatever stands between them, has the same norm, no larger than the rank.
+
+    They are R of up = QR and of downᵀ = QR. The products upᵀ · up and down · downᵀ would give the norm, too, but of a
+    rank far above the layer's widths they need far more memory than the factors.
+
+    Args:
+        down: (rank, in).
+        up: (out, rank).
+
+    Returns:
+        (rank, at most in) and (at most out, rank).
+    """
+    return torch.linalg.qr(down.mT, mode="r").R.mT, torch.linalg.qr(up, mode="r").R

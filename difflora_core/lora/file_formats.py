@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..files import write_tensors
-from .file_contents import read_contents
+from .file_contents import errors_of, read_contents
 from .layout import LoRALayout
 
 Format = Literal["kohya", "peft", "diffusers"]
@@ -36,16 +36,17 @@ def read_lora(source: str | Path | Mapping[str, Tensor], layout: LoRALayout) -> 
             named; or see `read_contents`.
     """
     contents = read_contents(source, layout)
-    besides = [*contents.other_tensors, *contents.text_encoder]
-    if besides:
-        raise ValueError(
-            f"The LoRA holds {len(besides)} tensors outside the {len(layout.modules)} modules of the layout "
-            f"({len(contents.other_layers)} other layers, {len(contents.text_encoder)} tensors of text encoders), "
-            f"first {besides[0]}."
-        )
-    for name, (down, _) in contents.factors.items():
-        if len(down) != layout.rank:
-            raise ValueError(f"The LoRA has rank {len(down)} in {name}, expected rank {layout.rank}.")
+    with errors_of(source):
+        besides = [*contents.other_tensors, *contents.text_encoder]
+        if besides:
+            raise ValueError(
+                f"The LoRA holds {len(besides)} tensors outside the {len(layout.modules)} modules of the layout "
+                f"({len(contents.other_layers)} other layers, {len(contents.text_encoder)} tensors of text encoders), "
+                f"first {besides[0]}."
+            )
+        for name, (down, _) in contents.factors.items():
+            if len(down) != layout.rank:
+                raise ValueError(f"The LoRA has rank {len(down)} in {name}, expected rank {layout.rank}.")
     return layout.flatten(contents.factors)
 
 

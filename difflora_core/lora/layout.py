@@ -13,6 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from ..fields import shorten
 from .base_model import SDXL, BaseModel, base_model
 
 Factors = tuple[Tensor, Tensor]
@@ -30,6 +31,12 @@ class LoRAModule:
     out_features: int
     """Width of its output."""
 
+    def __post_init__(self) -> None:
+        widths = (self.in_features, self.out_features)
+        if not isinstance(self.name, str) or not all(type(width) is int and width > 0 for width in widths):
+            found = shorten([self.name, *widths])
+            raise ValueError(f"A LoRA layout's module is a name and two widths of at least 1, found {found}.")
+
     def __str__(self) -> str:
         return f"{self.name} ({self.in_features} → {self.out_features})"
 
@@ -46,8 +53,8 @@ class LoRALayout:
     """Name of the base model, one of `base_model.BASE_MODELS`."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"A LoRA's rank is at least 1, found {self.rank}.")
+        if type(self.rank) is not int or self.rank < 1:
+            raise ValueError(f"A LoRA's rank is an integer of at least 1, found {shorten(self.rank)}.")
         if not self.modules:
             raise ValueError("A LoRA layout needs at least one target module, found none.")
         if len(set(self.names)) != len(self.modules):
@@ -210,4 +217,4 @@ class LoRALayout:
             ValueError: This version does not know the base model, or the layout is impossible.
         """
         modules = tuple(LoRAModule(*module) for module in description["modules"])
-        return cls(modules, int(description["rank"]), description.get("base_model", SDXL.name))
+        return cls(modules, description["rank"], description.get("base_model", SDXL.name))

@@ -7,6 +7,7 @@ relative to its own folder, if the field is a `SettingsPath`.
 import json
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
@@ -14,15 +15,41 @@ from pydantic import AfterValidator, ConfigDict, ValidationError, ValidationInfo
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scanner import Scanner
 
 T = TypeVar("T")
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """pydantic hands it on to the dataclasses inside."""
+MAX_BRACKETS = 50
+"""Inside one another in a settings file; the scanner's time grows with their square."""
+
+
+class ShallowScanner(Scanner):
+    """Refuses a file with brackets too deep inside one another when it gets there."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any, to_push: str) -> None:  # noqa: N803  # the base class's names
+        """See the base class."""
+        if len(self.flow_context) == MAX_BRACKETS:
+            line = self.reader.line + 1
+            raise YAMLError(f"more than {MAX_BRACKETS} brackets stand inside one another in line {line}")
+        super().fetch_flow_collection_start(TokenClass, to_push)
+
+
+def absolute_path(path: Path, folder: Path) -> Path:
+    """Return a path of a settings file, of which relative ones are relative to the file's folder.
+
+    Raises:
+        ValueError: It is none: it begins with ~ and the name of no user, leads round in links, or has a null character.
+    """
+    try:
+        return (folder / path.expanduser()).resolve()
+    except RuntimeError as error:
+        raise ValueError(f"found {str(path)!r}, expected a path: {error}") from error
 
 
 def _relative_to_file(path: Path, info: ValidationInfo) -> Path:
     folder: Path = info.context  # type: ignore[assignment]  # `read_settings` passes it
-    return (folder / path.expanduser()).resolve()
+    return absolute_path(path, folder)
 
 
 SettingsPath = Annotated[Path, AfterValidator(_relative_to_file)]
@@ -44,25 +71,33 @@ def read_settings(kind: type[T], path: str | Path) -> T:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no configuration file {path}")
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Scanner = ShallowScanner
     try:
-        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"))
     except DuplicateKeyError as error:
         raise ValueError(f"{path}: {_duplicate_key(error, path.read_text(encoding='utf-8'))}") from error
     except (YAMLError, ValueError, RecursionError) as error:  # ValueErrors: no UTF-8, a date or number that is none
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds a {type(values).__name__}, expected settings by name")
-    model = create_model("Settings", __config__=STRICT, settings=(kind, ...))
     try:
         # As JSON, since a strict validation of Python's own objects takes no list for a tuple and no text for a path
         document = json.dumps({"settings": values}, default=str)
     except (TypeError, ValueError, RecursionError) as error:  # a key that is a date or a list; an alias in itself
         raise ValueError(f"{path} can't be read as settings: {error}") from error
     try:
-        settings: T = model.model_validate_json(document, context=path.parent).settings  # type: ignore[attr-defined]
+        model = _model(kind)  # type: ignore[arg-type]  # mypy doubts that classes are hashable
+        settings: T = model.model_validate_json(document, context=path.parent).settings
     except ValidationError as error:
         raise ValueError(f"{path}: {_first_error(kind, error)}") from error
     return settings
+
+
+@cache
+def _model(kind: Any) -> Any:
+    """Make pydantic's model of a dataclass, which takes longer than reading a file."""
+    return create_model("Settings", __config__=STRICT, settings=(kind, ...))
 
 
 def _first_error(kind: type, error: ValidationError) -> str:
@@ -81,11 +116,13 @@ def _first_error(kind: type, error: ValidationError) -> str:
 
 
 def _duplicate_key(error: DuplicateKeyError, text: str) -> str:
-    """Both lines in which a key stands."""
+    """Both lines in which a key stands; only the second of a key that is not written as it is read (`~`, `0x10`)."""
     key = error.problem.split('"')[1]
     mapping, second = error.context_mark.line, error.problem_mark.line
-    first = next(number for number, line in enumerate(text.splitlines()) if number >= mapping and key in line)
-    return f"the key {key!r} stands in line {first + 1} and again in line {second + 1}: keep one of them"
+    lines = enumerate(text.splitlines()[: second + 1])
+    first = next((number for number, line in lines if number >= mapping and key in line), None)
+    place = "twice, the second time" if first is None else f"in line {first + 1} and again"
+    return f"the key {key!r} stands {place} in line {second + 1}: keep one of them"
 
 
 def _field_names(kind: Any, location: Sequence[str | int]) -> set[str]:

@@ -3,6 +3,7 @@
 Paths in a file are relative to the file's own folder. An unknown key is an error.
 """
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +12,7 @@ from annotated_types import Interval, MultipleOf
 
 from difflora_core.fields import Cosine, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, Share, check_fields
 from training.dreambooth.config import DreamBoothConfig
-from training.engine.settings import SettingsPath, read_settings
+from training.engine.settings import SettingsPath, absolute_path, read_settings
 
 ImageSize = Annotated[int, Interval(ge=64, le=4096), MultipleOf(8)]
 """Pixels of a side; the autoencoder's latents are an eighth of it."""
@@ -216,8 +217,13 @@ def load_config(path: str | Path) -> DatasetConfig:
     """
     path = Path(path)
     config = read_settings(DatasetConfig, path)
+    if not config.collect.path:
+        return config
     # The only path that may also be a name, of a data set in the local cache
-    source = (path.parent / Path(config.collect.path).expanduser()).resolve()
-    if not config.collect.path or (config.collect.source == "datasets" and not source.exists()):
+    try:
+        source = absolute_path(Path(config.collect.path), path.parent)
+    except ValueError as error:
+        raise ValueError(f"{path}: collect.path: {error}") from error
+    if config.collect.source == "datasets" and not os.path.exists(source):  # Path.exists fails for long names
         return config
     return replace(config, collect=replace(config.collect, path=str(source)))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from difflora_core.lora.canonical_form import align, change_rank
-from difflora_core.lora.file_contents import LoRAContents, read_contents
+from difflora_core.lora.file_contents import LoRAContents, errors_of, read_contents, triangles
 from difflora_core.lora.layout import Factors, LoRALayout
 
 TINY = torch.finfo(torch.float64).tiny
@@ -67,19 +67,18 @@ def import_lora(
         ValueError: The LoRA changes text encoders or other layers, or has too high a rank; or see `read_contents`.
     """
     contents = read_contents(path, layout)
-    _check_left_out(contents, layout, leave_out_text_encoder, leave_out_other_layers)
+    with errors_of(path):
+        _check_left_out(contents, layout, leave_out_text_encoder, leave_out_other_layers)
     state, source = _one_rank(contents.factors, layout)
     lora, difference = change_rank(state, source, layout)
     lost = float(difference) ** 2
     if float(difference) > max(TOLERANCE, contents.rounding) and not approximate:
         raise ValueError(
-            f"The LoRA has rank {source.rank} and the store rank {layout.rank}, which would lose {lost:.3%} of the "
-            "change's energy; allow the approximation, or choose a store of higher rank."
+            f"{path}: The LoRA has rank {source.rank} and the store rank {layout.rank}, which would lose {lost:.3%} of "
+            "the change's energy; allow the approximation, or choose a store of higher rank."
         )
-    inside = sum(
-        float(((up.double().mT @ up.double()) * (down.double() @ down.double().mT)).sum())
-        for down, up in contents.factors.values()
-    )
+    small = (triangles(down.double(), up.double()) for down, up in contents.factors.values())
+    inside = sum(float((up @ down).square().sum()) for down, up in small)
     return ImportedLoRA(
         lora=lora if start is None else align(lora, start, layout),
         rank=source.rank,

@@ -169,7 +169,7 @@ def _wider(state: dict) -> dict:
             r"another base model.*lacks 1 of 3 modules, first mid_block",
         ),
         (lambda s: s | {"lora_unet_proj_in.lora_up.weight": torch.zeros(2, 2)}, r"outside the 3 modules.*proj_in"),
-        (lambda s: {k: t * float("nan") for k, t in s.items()}, "^The LoRA holds NaN or infinite values, first in"),
+        (lambda s: {k: t * float("nan") for k, t in s.items()}, ": The LoRA holds NaN or infinite values, first in"),
         (lambda s: s | {"x.dora_scale": torch.zeros(2)}, "x.dora_scale belongs to DoRA, another method"),
         (lambda s: {"conv.weight": torch.zeros(3)}, r"No module of the layout.*conv\.weight"),
     ],
@@ -199,3 +199,18 @@ def test_a_biased_convolution_outside_the_layout_is_counted(tmp_path):
     outside = 5 * 3 * 9 * 4.0**2 + 5 * 2.0**2
     assert (found.other_modules, found.other_tensors) == (1, 4)
     assert found.other_energy == pytest.approx(outside / (outside + float(changes(found.lora).square().sum())))
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        (f"{key_of(0, 'up').rsplit('.', 2)[0]}.lora_magnitude_vector", "belongs to DoRA"),
+        (f"{key_of(0, 'up').rsplit('.', 2)[0]}.dora_scale", "belongs to DoRA"),
+        (f"{key_of(0, 'up').rsplit('.', 2)[0]}.lora_B.bias", "changes a bias"),
+        (f"{key_of(0, 'up').rsplit('.', 2)[0]}.diff", "whole difference"),
+        ("bundle_emb.anna.clip_l", "changes text encoders too"),
+    ],
+)
+def test_leaving_out_other_layers_leaves_out_no_part_of_a_layer(tmp_path, key, message):
+    with pytest.raises(ValueError, match=message):
+        import_lora(write(tmp_path, of_rank(2) | {key: torch.ones(4)}), LAYOUT, leave_out_other_layers=True)
