@@ -12,9 +12,12 @@ from torch import Tensor
 
 from .diffusion_loss import PredictionType, stratified_positions, x0_error_weight
 from .fields import NonNegativeFloat, PositiveInt, check_fields
+from .lora.tensor_names import parse
 
 DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
 """Endings of a module's tensors under kohya names."""
+BESIDE_FACTORS = ("down", "up", "alpha", "bias")
+"""What a module may have that is trained: anything else makes its change another than alpha / rank · up · down."""
 BETAS = (0.9, 0.99)
 """Adam's decay rates: with the usual 0.999 the second moment would hardly settle within some dozens of steps."""
 
@@ -46,11 +49,13 @@ class LoRAFactors:
         """Copy the factors to the device.
 
         Args:
-            lora: Tensors under kohya names, down (rank, in) and up (out, rank) for each module.
+            lora: Tensors under kohya names, down (rank, in) and up (out, rank) for each module; those of convolutions
+                may have axes of the kernel.
             device: Where the factors are trained.
 
         Raises:
-            ValueError: No module has a down factor under a kohya name.
+            ValueError: No module has a down factor under a kohya name, or one has more than factors (DoRA, LoCon's
+                middle factor).
         """
         self.modules = sorted(key.removesuffix(DOWN) for key in lora if key.endswith(DOWN))
         """Names of the modules, as in the LoRA's keys."""
@@ -59,7 +64,17 @@ class LoRAFactors:
                 "only LoRAs with kohya names can be trained further; this one's first tensor is "
                 f"{next(iter(lora), 'missing')}"
             )
+        for key in lora:
+            name = parse(key)
+            if name.role not in BESIDE_FACTORS and name.layer + DOWN in lora:
+                raise ValueError(
+                    f"{key} makes the change of its module more than up · down ({name.method or name.role}), which "
+                    "cannot be trained further: apply the LoRA without refining it"
+                )
         self._lora = lora
+        own = {name + ending for name in self.modules for ending in (DOWN, UP, ALPHA)}
+        self.fixed = {key: tensor for key, tensor in lora.items() if key not in own}
+        """Tensors that are not trained: changes of biases, modules of other methods."""
         self.parameters = {
             name + role: torch.nn.Parameter(lora[name + role].detach().clone().to(device, torch.float32))
             for name in self.modules
@@ -68,11 +83,16 @@ class LoRAFactors:
         """Each factor by its key."""
 
     def delta_weight(self, module: str) -> Tensor:
-        """Compute the weight change ΔW = alpha / rank · up · down (out, in) of a module; alpha = rank if not given."""
+        """Compute the weight change ΔW = alpha / rank · up · down of a module; alpha = rank if not given.
+
+        Returns:
+            (out, in), of a convolution (out, in · kernel).
+        """
         scale = 1.0
         if (alpha := self._lora.get(module + ALPHA)) is not None:
             scale = float(alpha) / self._lora[module + DOWN].shape[0]
-        return scale * (self.parameters[module + UP] @ self.parameters[module + DOWN])
+        up, down = (self.parameters[module + role].flatten(1) for role in (UP, DOWN))
+        return scale * (up @ down)
 
     def tensors(self) -> dict[str, Tensor]:
         """Copy the LoRA with its factors as they are now; all other tensors are as they were."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..difflora_core.refinement import LoRAFactors, RefinementSettings, diffusion_loss, refine
+from .lora_patches import fitting_patches
 from .sockets import to_intermediate
 
 CHECKPOINTED = ("ResBlock", "BasicTransformerBlock")
@@ -51,13 +52,15 @@ def train_lora(
         The trained LoRA under the same names, and the loss of every step.
 
     Raises:
-        ValueError: The LoRA has no factors under kohya names, a module of it cannot be trained, or the loss became NaN
-            or infinite.
+        ValueError: The LoRA has no factors under kohya names, a module of it cannot be trained or has more than
+            factors, or the loss became NaN or infinite.
     """
     # The host runs nodes in inference mode, whose tensors no gradient can pass.
     with torch.inference_mode(False), torch.enable_grad():
         factors = LoRAFactors(lora, comfy.model_management.get_torch_device())
         model = model.clone()
+        if factors.fixed:  # part of what the LoRA is applied with afterwards
+            model.add_patches(fitting_patches(model, factors.fixed)[0])
         if gradient_checkpointing:
             checkpoint_blocks(model)
         progress = comfy.utils.ProgressBar(settings.steps)

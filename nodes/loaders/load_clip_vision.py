@@ -1,6 +1,5 @@
 """Load CLIP Vision of any size onto ComfyUI's native CLIP_VISION socket."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,8 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import io
 
+from ...difflora_core.fields import read_json
+from ...difflora_core.files import read_shapes
 from ..sockets import CATEGORY, node_schema
 
 WEIGHTS = "model.safetensors"
@@ -68,13 +69,20 @@ def load_folder(path: Path) -> Any:
         path: The folder's model.safetensors; config.json lies beside it, and preprocessor_config.json may.
 
     Raises:
-        ValueError: Weights are missing or left over.
+        ValueError: Weights are missing or left over, or a file is damaged.
     """
-    clip_vision = comfy.clip_vision.ClipVisionModel(path.with_name("config.json"))
-    preprocessing = path.with_name("preprocessor_config.json")
-    if preprocessing.exists():
-        settings = json.loads(preprocessing.read_text(encoding="utf-8"))
-        clip_vision.image_mean, clip_vision.image_std = settings["image_mean"], settings["image_std"]
+    read_shapes(path)  # says what another file is
+    config, preprocessing = path.with_name("config.json"), path.with_name("preprocessor_config.json")
+    read_json(config.read_text(encoding="utf-8"), str(config))
+    try:
+        clip_vision = comfy.clip_vision.ClipVisionModel(config)
+        if preprocessing.exists():
+            settings = read_json(preprocessing.read_text(encoding="utf-8"), str(preprocessing))
+            clip_vision.image_mean, clip_vision.image_std = settings["image_mean"], settings["image_std"]
+    except KeyError as error:
+        raise ValueError(
+            f"{path.parent} is not a CLIP vision model as transformers saves it: {error} is missing"
+        ) from error
     missing, unexpected = clip_vision.load_sd(comfy.utils.load_torch_file(str(path), safe_load=True))
     unexpected = [name for name in unexpected if not name.endswith("position_ids")]
     if missing or unexpected:

@@ -78,3 +78,29 @@ def test_the_traceback_is_shown_on_request(tmp_path, monkeypatch, capsys):
     code, error = run(monkeypatch, capsys, tmp_path, ["--traceback", "train-lae"], LAE)
     assert code == 1
     assert "Traceback" in error
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "is not JSON"), ("[1]", "expected a JSON object"), ('{"hidden_size": 3}', "no configuration of a U-Net")],
+)
+def test_a_layout_of_something_else_is_named(tmp_path, monkeypatch, capsys, content, message):
+    (tmp_path / "config.json").write_text(content, encoding="utf-8")
+    settings = LAE + "layout: {unet: config.json}\n"
+    code, error = run(monkeypatch, capsys, tmp_path, ["train-lae", "--dry-run"], settings)
+    assert code == 1
+    assert error.startswith(f"ValueError: layout.unet, {tmp_path / 'config.json'},")
+    assert message in error
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "is not valid JSON"), ("[1]", "holds a list"), ('{"hidden_size": 3}', "no configuration of a U-Net")],
+)
+def test_a_base_model_of_something_else_is_named(tmp_path, monkeypatch, capsys, content, message):
+    (tmp_path / "base" / "unet").mkdir(parents=True)
+    (tmp_path / "base" / "unet" / "config.json").write_text(content, encoding="utf-8")
+    code, error = run(monkeypatch, capsys, tmp_path, ["dataset", "pack"], DATASET)
+    assert code == 1
+    assert error.startswith(f"ValueError: {tmp_path / 'base' / 'unet' / 'config.json'} ")
+    assert message in error

@@ -1,8 +1,12 @@
 """Settings files with something wrong: every line of the tables is refused, with the place, what was found and what
 was expected."""
 
+from dataclasses import is_dataclass
+from typing import get_args, get_type_hints
+
 import pytest
 
+from difflora_core.fields import number_fields
 from training.autoencoder.settings import LAESettings
 from training.denoiser.settings import DiffLoRASettings
 from training.end_to_end.settings import FinetuneSettings
@@ -192,3 +196,23 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     for path in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(FileNotFoundError, match="there is no configuration file"):
             read_settings(LAESettings, path)
+
+
+def sections(kind):
+    """A dataclass and all that are inside of it."""
+    yield kind
+    for hint in get_type_hints(kind).values():
+        for inner in (hint, *get_args(hint)):
+            if is_dataclass(inner):
+                yield from sections(inner)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_number_has_a_range(kind):
+    """Also those that are added: the file that names one outside of it is refused by its field."""
+    found = {section: number_fields(section) for section in sections(KINDS[kind][0])}
+    assert sum(map(len, found.values())) > 5
+    without = [
+        f"{section.__name__}.{name}" for section, all_ in found.items() for name, (_, b) in all_.items() if not b
+    ]
+    assert without == []

@@ -1,6 +1,7 @@
 """The command `difflora`, on the miniature's weights."""
 
 import json
+import subprocess
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
@@ -193,3 +194,16 @@ def test_help_needs_no_subcommand(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, "--help")
     assert "personalize" in capsys.readouterr().out
+
+
+def test_somebody_else_among_the_images_is_named(tmp_path, folder):
+    """On stderr of the real command, where no test captures what is logged."""
+    other = person(split_people("validation")[1])
+    for name in ("a.png", "c.png"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    Image.fromarray(draw(other, reference_scene(np.random.default_rng(4))).image).save(tmp_path / "d.png")
+    words = ["personalize", tmp_path, "--out", tmp_path / "p.safetensors", "--checkpoint", DIFFLORA_CHECKPOINT]
+    command_line = [sys.executable, "-m", "difflora_core.command", *map(str, words), "--steps", "1"]
+    done = subprocess.run(command_line, capture_output=True, text=True, check=True, timeout=300)
+    assert "d.png looks like somebody else: its face has a mean cosine of" in done.stderr
+    assert "from 3 of 3 images" in done.stdout

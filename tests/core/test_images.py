@@ -1,5 +1,6 @@
 """Images of every awkward kind, written by Pillow."""
 
+import errno
 import io
 import os
 import struct
@@ -13,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from difflora_core.images import image_batch, printable, read_image, rgb_array
+from difflora_core.images import image_batch, printable, read_image, rgb_array, write_image
 
 
 @pytest.fixture
@@ -280,3 +281,13 @@ def test_a_pil_image_that_is_cut_off_is_named(gradient):
         pytest.raises(ValueError, match="photo is damaged"),
     ):
         rgb_array(opened, "photo")
+
+
+def test_a_disk_that_is_full_for_a_picture_names_it(gradient, tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match=r"No space left.*nothing is left of it.*a\.png"):
+        write_image(tmp_path / "a.png", gradient)
+    assert not list(tmp_path.iterdir())

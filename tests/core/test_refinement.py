@@ -180,3 +180,34 @@ def test_gradients_that_are_never_finite_are_an_error(lora: dict[str, Tensor]) -
     with pytest.raises(ValueError, match="not finite in any of 3 steps"):
         list(refine(factors, loss, RefinementSettings(steps=3)))
     assert all(torch.equal(tensor, lora[name]) for name, tensor in factors.tensors().items())
+
+
+def test_factors_of_convolutions_are_matrices(lora: dict[str, Tensor]) -> None:
+    expected = LoRAFactors(lora, CPU).delta_weight("second")
+    of_convolutions = lora | {key: lora[key][..., None, None] for key in ("second" + UP, "second" + DOWN)}
+    factors = LoRAFactors(of_convolutions, CPU)
+    assert torch.equal(factors.delta_weight("second"), expected)
+    assert {key: tensor.shape for key, tensor in factors.tensors().items()} == {
+        key: tensor.shape for key, tensor in of_convolutions.items()
+    }
+    wide = lora | {"second" + DOWN: torch.ones(2, 4, 3, 3)}
+    assert LoRAFactors(wide, CPU).delta_weight("second").shape == (6, 36)
+
+
+def test_what_is_not_trained_is_known(lora: dict[str, Tensor]) -> None:
+    more = lora | {"first.diff_b": torch.ones(3), "third.hada_w1_a": torch.ones(2, 2), "third.alpha": torch.ones(())}
+    assert LoRAFactors(more, CPU).fixed.keys() == {"other.diff", "first.diff_b", "third.hada_w1_a", "third.alpha"}
+
+
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("first.dora_scale", "DoRA"),
+        ("first.lora_mid.weight", "mid"),
+        ("first.diff", "difference"),
+        ("first.x", "unknown"),
+    ],
+)
+def test_a_module_with_more_than_factors_is_refused(lora: dict[str, Tensor], key: str, what: str) -> None:
+    with pytest.raises(ValueError, match=rf"{key} makes the change .* more than up · down \({what}\)"):
+        LoRAFactors(lora | {key: torch.ones(2, 2)}, CPU)

@@ -236,3 +236,48 @@ def test_the_way_out_for_other_methods_works(client: Client, workflow: ApiPrompt
     extracted, change = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     # No more alike: the node clamps the largest values of the factors
     assert torch.nn.functional.cosine_similarity(extracted, change, dim=0) > 0.9
+
+
+def refined(client: Client, graph: ApiPrompt, base: Path, name: str) -> State:
+    """Train the LoRA of the node titled Train for two more steps, and return it as saved."""
+    graph = graph.copy()
+    links = {title: graph.output("Load Checkpoint", slot) for slot, title in enumerate(("model", "clip", "vae"))}
+    settings = {"prompt": "a portrait of a person", "steps": 2, "learning_rate": 1e-3, "batch_size": 1, "seed": 0}
+    links |= {"lora": lora_of(client, graph), "images": graph.output("Reference 1")}
+    graph.add("Refine", "DiffLoRARefine", **links, **settings, gradient_checkpointing=False)
+    graph.add("File", "SaveLoRA", lora=graph.output("Refine"), prefix=f"loras/{name}")
+    client.run(graph.only("File").prompt)
+    return load_file(next((base / "output" / "loras").glob(f"{name}_*.safetensors")))
+
+
+def test_what_core_trains_is_refined_in_every_factor(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    graph = trained(client, workflow, "LoRA")
+    client.run(
+        graph.copy().add("File", "SaveLoRA", lora=lora_of(client, graph), prefix="loras/start").only("File").prompt
+    )
+    before = load_file(next((base / "output" / "loras").glob("start_*.safetensors")))
+    after = refined(client, graph, base, "refined_core")
+    assert {key: tensor.shape for key, tensor in after.items()} == {key: tensor.shape for key, tensor in before.items()}
+    factors = [key for key in before if parse(key).role in ("down", "up")]
+    assert any("in_layers" in key for key in factors), "no convolution is among them"
+    assert [key for key in factors if torch.equal(after[key], before[key])] == []
+
+
+def test_methods_without_factors_are_not_refined(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    with pytest.raises(PromptError, match=r"DiffLoRARefine: only LoRAs with kohya names can be trained further"):
+        refined(client, trained(client, workflow, "LoHa"), base, "refined_loha")
+
+
+def test_factors_of_convolutions_are_refined_and_changes_of_biases_applied_meanwhile(
+    client: Client, workflow: ApiPrompt, base: Path, generated: State
+) -> None:
+    tensors = {key: tensor[..., None, None] if tensor.ndim == 2 else tensor for key, tensor in generated.items()}
+    biased = tensors | {"lora_unet_conv_out.diff_b": torch.ones(4)}
+    results = {
+        name: refined(client, from_file(workflow, base, name, lora), base, name)
+        for name, lora in (("convolutions", tensors), ("biased", biased))
+    }
+    for key in (key for key in tensors if "lora_" in key.split(".")[1]):
+        after = results["convolutions"][key]
+        assert not torch.equal(after.flatten(), tensors[key].flatten()), key
+        assert not torch.equal(after, results["biased"][key]), f"{key} was trained as if there were no bias"

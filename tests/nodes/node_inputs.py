@@ -6,11 +6,13 @@ python node_inputs.py HOST BASE
 import asyncio
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from host_process import base, load_pack, module  # first: it makes ComfyUI importable
+import torch
+from host_process import ROOT, base, load_pack, module  # first: it makes ComfyUI importable
 
 from comfy_api.latest import io  # isort: skip
 
@@ -66,6 +68,39 @@ def names() -> dict[str, str]:
     return made
 
 
+def damaged_clip_vision() -> list[str]:
+    """Return the errors of Load CLIP Vision about a folder of which one file after another is damaged."""
+    source = ROOT / "miniature" / "weights" / "clip_vision" / "miniature"
+    found = []
+    for name, content in (
+        ("model.safetensors", "version https://git-lfs.github.com/spec/v1"),
+        ("config.json", "{"),
+        ("config.json", "{}"),
+        ("preprocessor_config.json", "[]"),
+        ("preprocessor_config.json", "{}"),
+    ):
+        folder = Path(base) / "clip"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(source, folder)
+        (folder / name).write_text(content, encoding="utf-8")
+        try:
+            module("nodes.loaders.load_clip_vision").load_folder(folder / "model.safetensors")
+        except ValueError as fault:
+            found.append(str(fault))
+    return found
+
+
+def alphas() -> dict[str, list[str]]:
+    """Return dtype and shape of the alphas that Save LoRA writes: one tensor for all modules, and plain numbers."""
+    factors = {f"{name}.lora_{role}.weight": torch.ones(2, 2) for name in "ab" for role in ("up", "down")}
+    made = {}
+    for kind, alpha in (("one tensor", torch.tensor(2.0)), ("numbers", 2.0)):
+        tensors, _ = module("nodes.save_lora").prepare(factors | {"a.alpha": alpha, "b.alpha": alpha}, "kohya")
+        made[kind] = [f"{tensors[f'{name}.alpha'].dtype} {float(tensors[f'{name}.alpha'])}" for name in "ab"]
+        made[kind].append(str(len({tensor.data_ptr() for tensor in tensors.values()})))
+    return made
+
+
 NAMES = ["", "  ", "people/", "a\\b", "Łukasz %year%", "conny", "n" * 236]
 NAMES += ["n" * 237, "é" * 118 + "n", "d" * 256 + "/x", "con", "COM1/x", "NUL.txt", "a:b", "a\nb", "\ud800"]
 NAMES += ["../x", "x/..", ".", "/etc/x", "a//b", "x.", "x /y"]
@@ -95,5 +130,7 @@ found = {
         refused(lambda schema, _, seeds=seeds: check(schema, {"seed": seeds}), listed, {}) for seeds in ([0, 3], [0, 4])
     ],
     "names": names(),
+    "clip vision": damaged_clip_vision(),
+    "alphas": alphas(),
 }
 print(json.dumps(found))  # noqa: T201

@@ -82,3 +82,17 @@ def test_portable_names_are_used(results: dict[str, Any], entered: str, prefix: 
 def test_other_names_are_errors(results: dict[str, Any], entered: str, message: str) -> None:
     assert results["names"][entered].startswith("error: `filename_prefix` is ")
     assert message in results["names"][entered]
+
+
+def test_a_damaged_image_encoder_is_named(results: dict[str, Any]) -> None:
+    weights, cut, empty, other, lacking = results["clip vision"]
+    assert "clip/model.safetensors is not a safetensors file: it is a Git LFS pointer" in weights
+    assert "clip/config.json is not JSON" in cut
+    assert "clip is not a CLIP vision model as transformers saves it: 'num_hidden_layers' is missing" in empty
+    assert "clip/preprocessor_config.json is [], expected a JSON object" in other
+    assert "'image_mean' is missing" in lacking
+
+
+def test_shared_and_plain_alphas_are_saved(results: dict[str, Any]) -> None:
+    same = ["torch.float32 2.0", "torch.float32 2.0", "6"]  # six tensors, each with memory of its own
+    assert results["alphas"] == {"one tensor": same, "numbers": same}

@@ -46,11 +46,15 @@ def folder_layout(folder: Path, rank: int, feed_forward: bool) -> LoRALayout:
 
     Raises:
         FileNotFoundError: The folder has no configuration of a U-Net.
+        ValueError: It is damaged, or of something else.
     """
     path = folder / "unet" / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: `base` has to be SDXL as a diffusers folder")
-    return _unet_layout(path.read_text(encoding="utf-8"), rank, feed_forward)
+    config = _read_json(path)
+    if "down_block_types" not in config:  # diffusers would take the blocks of another model
+        raise ValueError(f"{path} is no configuration of a U-Net: it has no `down_block_types`")
+    return _unet_layout(json.dumps(config), rank, feed_forward)
 
 
 @lru_cache(maxsize=4)  # building SDXL's modules, without weights, takes a second

@@ -4,9 +4,12 @@ import re
 from pathlib import Path
 
 from .config import GenerateConfig
+from .images.caption_file import read_text
 
 PROMPTS = Path(__file__).parent / "prompts"
 PLACEHOLDER = "{person}"
+MAX_BYTES = 10_000_000
+"""Of a file of prompts: far more than anybody writes."""
 
 
 def read_prompts(settings: GenerateConfig, class_word: str) -> list[str]:
@@ -14,7 +17,8 @@ def read_prompts(settings: GenerateConfig, class_word: str) -> list[str]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file holds no prompts, or one that has neither the placeholder nor the class word.
+        ValueError: The file holds no prompts, or one that has neither the placeholder nor the class word, or is in
+            another encoding than UTF-8 and has no byte-order mark.
     """
     path = settings.prompts or PROMPTS / "portraits.txt"
     prompts = _read_lines(path)
@@ -31,6 +35,7 @@ def read_negative(settings: GenerateConfig) -> str:
 
     Raises:
         FileNotFoundError: There is no such file.
+        ValueError: It is in another encoding, see `read_prompts`.
     """
     return ", ".join(_read_lines(settings.negative or PROMPTS / "negative.txt"))
 
@@ -38,5 +43,5 @@ def read_negative(settings: GenerateConfig) -> str:
 def _read_lines(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file of prompts {path}")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in read_text(path, MAX_BYTES).splitlines()]
     return [line for line in lines if line and not line.startswith("#")]

@@ -234,7 +234,8 @@ def _check(path: Path, name: str, embeddings: ImageEmbeddings) -> None:
             f"{path}: {name} has {counts[0]} face and {counts[1]} image embeddings, expected one per image."
         )
     for kind in ("face", "image"):
-        if not (finite := getattr(embeddings, kind).isfinite().all(1)).all():
+        # In float32, as they are written: float64 has numbers that are infinite there
+        if not (finite := getattr(embeddings, kind).float().isfinite().all(1)).all():
             raise ValueError(
                 f"{path}: the {kind} embedding of {name}'s image {int((~finite).nonzero()[0]) + 1} holds NaN or "
                 "infinite values: delete the file and embed this person again."

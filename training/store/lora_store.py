@@ -20,13 +20,14 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors import safe_open
 from torch import Tensor
 
-from difflora_core.files import replacing, write_tensors
+from difflora_core.fields import read_json
+from difflora_core.files import MAX_ATTEMPTS, open_tensors, replacing, write_tensors
 from difflora_core.lora.layout import LoRALayout
+from difflora_core.network_files import READING_ERRORS
 
-from .shard import Person, Shard, provenance_metadata, read_shard
+from .shard import Person, Shard, provenance_metadata, read_people, read_shard
 from .shard_file import read_measured
 
 LOCK_SECONDS = 600.0
@@ -64,7 +65,7 @@ class LoRAStore:
             layout: Of its LoRAs.
 
         Raises:
-            ValueError: The folder holds LoRAs of another layout.
+            ValueError: The folder holds LoRAs of another layout, or its layout.json is damaged.
         """
         self.folder, self.layout = Path(folder), layout
         self._known_shards: dict[Path, tuple[tuple[int, ...], Shard]] = {}
@@ -73,7 +74,7 @@ class LoRAStore:
             with replacing(description) as partial:
                 partial.write_text(json.dumps(layout.to_dict()), encoding="utf-8")
             return
-        found = LoRALayout.from_dict(json.loads(description.read_text(encoding="utf-8")))
+        found = _read_layout(description)
         if (difference := layout.difference(found)) is not None:
             raise ValueError(f"{self.folder} holds LoRAs of another layout: {difference}. Choose another folder.")
 
@@ -83,11 +84,12 @@ class LoRAStore:
 
         Raises:
             FileNotFoundError: There is none.
+            ValueError: Its layout.json is damaged.
         """
         description = Path(folder) / "layout.json"
         if not description.is_file():
             raise FileNotFoundError(f"{folder} holds no store of LoRAs: there is no {description.name}.")
-        return cls(folder, LoRALayout.from_dict(json.loads(description.read_text(encoding="utf-8"))))
+        return cls(folder, _read_layout(description))
 
     def add(
         self,
@@ -157,9 +159,12 @@ class LoRAStore:
             raise ValueError(f"A shard has one row per person: found {len(people)} people and {len(loras)} LoRAs.")
         if len(provenance) not in (0, len(people)):
             raise ValueError(f"{len(people)} people have {len(people)} provenances or none, found {len(provenance)}.")
-        if not (finite := loras.isfinite().all(1)).all():
+        # In float32, as they are stored: float64 has numbers that are infinite there
+        if not (finite := loras.float().isfinite().all(1)).all():
             row = int((~finite).nonzero()[0])
-            raise ValueError(f"The LoRA of person {people[row]} holds NaN or infinite weights: it is not stored.")
+            raise ValueError(
+                f"The LoRA of person {people[row]} holds NaN or infinite weights in float32: it is not stored."
+            )
 
     def _check_new(self, split: str, people: Sequence[Person], path: Path, replaced: Path | None) -> None:
         if len(set(people)) < len(people):
@@ -219,9 +224,9 @@ class LoRAStore:
         """
         rows: list[Tensor] = []
         people: list[Person] = []
-        for shard in self.shards(split):
-            with safe_open(shard.path, "pt") as file:
-                rows.append(file.get_tensor(name))
+        for path in self.paths(split):
+            shard, tensor = _read_version(path, name)
+            rows.append(tensor)
             people += shard.people
         if not rows:
             raise FileNotFoundError(f"{self.folder} holds no LoRAs of split {split!r}: train or import some first.")
@@ -231,7 +236,7 @@ class LoRAStore:
         """Read weights start…stop of every LoRA of a split (people, stop − start), without the rest of the files."""
         parts = []
         for shard in self.shards(split):
-            with safe_open(shard.path, "pt") as file:
+            with open_tensors(shard.path) as file:
                 parts.append(file.get_slice("loras")[:, start:stop])
         return torch.cat(parts)
 
@@ -242,3 +247,28 @@ class LoRAStore:
         if isinstance(first, str) and (not first or first.startswith(".") or first != Path(first).name):
             raise ValueError(f"{first!r} cannot be a person's name: it has to be a plain file name.")
         return self.folder / split / (f"{first}.safetensors" if isinstance(first, str) else f"{first:05d}.safetensors")
+
+
+def _read_layout(path: Path) -> LoRALayout:
+    """Read the layout of a store's LoRAs.
+
+    Raises:
+        ValueError: The file is damaged, or something else.
+    """
+    try:
+        return LoRALayout.from_dict(read_json(path.read_text(encoding="utf-8"), "its content"))
+    except READING_ERRORS as error:
+        found = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise ValueError(
+            f"{path} is no layout of LoRAs: {found}. Copy the file of a store of the same base model and rank."
+        ) from error
+
+
+def _read_version(path: Path, name: str) -> tuple[Shard, Tensor]:
+    """Read whose a shard's rows are, and a tensor, both of one version of a file that another process may replace."""
+    for _ in range(MAX_ATTEMPTS):
+        shard = read_shard(path)
+        with open_tensors(path) as file:
+            if read_people((file.metadata() or {}).get("people", "")) == shard.people:
+                return shard, file.get_tensor(name)
+    raise OSError(f"{path} was replaced again and again while it was read; try again when it is written less often")

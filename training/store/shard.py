@@ -46,7 +46,7 @@ def read_shard(path: Path) -> Shard:
     if "people" not in metadata:
         raise ValueError(f"{path} is not a shard of a LoRA store: its metadata do not name the people.")
     try:
-        people = _read_people(metadata["people"])
+        people = read_people(metadata["people"])
         for name, tensor in {"loras": {"shape": []}, **header}.items():
             if name != "__metadata__" and tensor["shape"][:1] != [len(people)]:
                 raise ValueError(f"{len(people)} people, but {name!r} has the shape {tensor['shape']}")
@@ -57,7 +57,7 @@ def read_shard(path: Path) -> Shard:
         raise ValueError(f"{path} is a damaged shard of a LoRA store: it has {error}.") from error
 
 
-def _read_people(text: str) -> tuple[Person, ...]:
+def read_people(text: str) -> tuple[Person, ...]:
     """Read whose the rows are.
 
     Raises:

@@ -97,10 +97,12 @@ def toy_experiment(folder: Path, seeds: int, settings: ToySettings | None = None
     """Run the experiment, write toy_experiment.json and toy_experiment.png into the folder and print the table.
 
     Raises:
-        ValueError: There is no seed.
+        ValueError: There is no seed, or the folder cannot be one.
     """
     if seeds < 1:
         raise ValueError(f"--seeds is at least 1, found {seeds}.")
+    if file := next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None):
+        raise ValueError(f"--out is the folder of chart and metrics, found the file {file}.")
     torch.set_num_threads(1)
     start = time.perf_counter()
     settings = settings or ToySettings()

@@ -66,3 +66,9 @@ def test_swapped_factor_of_equal_size_is_refused(layout):
     down, up = factors[layout.names[0]]
     with pytest.raises(ValueError, match="down of"):
         layout.flatten({**factors, layout.names[0]: (down.mT, up)})
+
+
+@pytest.mark.parametrize("module", [["m", 3, "2"], ["m", 3, 0], ["m", 3, -2], ["m", 3.0, 2], ["m", True, 2], [3, 3, 2]])
+def test_impossible_modules_are_refused(module):
+    with pytest.raises(ValueError, match="module is a name and two widths of at least 1, found"):
+        LoRALayout.from_dict({"rank": 2, "modules": [module]})

@@ -126,6 +126,13 @@ def test_what_is_not_finite_is_not_written(tmp_path, value):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_not_finite_in_float32_is_not_written(tmp_path):
+    one = ImageEmbeddings(torch.ones(2, 4, dtype=torch.float64) * 1e300, torch.ones(2, 3))
+    with pytest.raises(ValueError, match="the face embedding of ann's image 1 holds NaN or infinite values"):
+        write_embeddings(tmp_path / "ann.safetensors", {"ann": one}, ENCODERS)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_not_finite_is_not_read(tmp_path):
     face = torch.randn(1, 2, 4)
     face[0, 0, 3] = float("nan")

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from difflora_core.files import write_tensors
 from difflora_core.lora.layout import LoRALayout, LoRAModule
+from training.store import lora_store
 from training.store.lora_store import Entry, LoRAStore
+from training.store.shard import read_shard
 from training.store.shard_file import read_header
 
 LAYOUT = LoRALayout((LoRAModule("m.transformer_blocks.0.attn1.to_q", 3, 2),), rank=2)
@@ -56,6 +59,44 @@ def test_another_layout_is_refused(store):
 def test_weights_that_are_not_finite_are_refused_with_the_person(store):
     with pytest.raises(ValueError, match="person 31 holds NaN"):
         store.add("train", [30, 31], torch.stack([LORAS[0], LORAS[1] * float("nan")]))
+    with pytest.raises(ValueError, match="person 31 holds NaN or infinite weights in float32"):
+        store.add("train", [30, 31], torch.stack([LORAS[0].double(), LORAS[1].double() * 1e300]))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "its content is not JSON"),
+        (b"\xff\xfe", "codec"),
+        (b"[1]", r"its content is \[1\]"),
+        (b'{"rank": 2}', "'modules' is missing"),
+        (b'{"rank": 2, "modules": [["m", 3]]}', "out_features"),
+        (b'{"rank": 2, "modules": [["m", 3, "2"]]}', "module is a name and two widths"),
+        (b'{"rank": 2, "modules": [["m", 3, -2]]}', "module is a name and two widths"),
+        (b'{"rank": null, "modules": [["m", 3, 2]]}', "rank is an integer"),
+    ],
+)
+def test_a_damaged_layout_is_named(store, content, message):
+    (store.folder / "layout.json").write_bytes(content)
+    for open_store in (LoRAStore.open, lambda folder: LoRAStore(folder, LAYOUT)):
+        with pytest.raises(ValueError, match=rf"layout\.json is no layout of LoRAs: .*{message}.* Copy the file"):
+            open_store(store.folder)
+
+
+def test_rows_and_people_are_of_one_version_of_a_shard(store, monkeypatch):
+    """Another process replaces a shard between the reading of its header and of its rows."""
+    (path, _), changes = store.paths("train"), iter([([5, 2], LORAS[[1, 0]]), ([30, 2], LORAS[[3, 0]])])
+
+    def replaced_meanwhile(path_: Path) -> object:
+        found = read_shard(path_)
+        if path_ == path and (change := next(changes, None)):
+            write_tensors(path, {"loras": change[1]}, {"people": json.dumps(change[0])})
+        return found
+
+    monkeypatch.setattr(lora_store, "read_shard", replaced_meanwhile)
+    loras, people = LoRAStore.open(store.folder).read("train")
+    assert people == [30, 2, 7, 9]
+    assert torch.equal(loras, LORAS[[3, 0, 2, 3]])
 
 
 def test_a_half_written_shard_does_not_count(store):

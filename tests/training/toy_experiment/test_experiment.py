@@ -25,3 +25,11 @@ def test_metrics_and_chart_are_written_and_the_same_again(tmp_path, capsys):
 def test_no_seeds_is_refused(tmp_path):
     with pytest.raises(ValueError, match="--seeds is at least 1, found 0"):
         toy_experiment(tmp_path, 0)
+
+
+@pytest.mark.parametrize("out", ["letter.txt", "letter.txt/inside"])
+def test_a_file_in_place_of_the_folder_is_refused_before_any_work(tmp_path, monkeypatch, out):
+    monkeypatch.setattr("training.toy_experiment.experiment.run_seed", lambda *_: pytest.fail("it was run"))
+    (tmp_path / "letter.txt").touch()
+    with pytest.raises(ValueError, match=r"--out is the folder of chart and metrics, found the file .*letter\.txt"):
+        toy_experiment(tmp_path / out, 1, TINY)

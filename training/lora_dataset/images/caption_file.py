@@ -1,4 +1,4 @@
-"""Captions beside images, in UTF-8 or as a byte-order mark says."""
+"""Captions beside images, and other files of text that people write: in UTF-8 or as a byte-order mark says."""
 
 import codecs
 from pathlib import Path
@@ -17,17 +17,30 @@ MARKS = {
 
 
 def read_caption(path: Path) -> str:
-    """Read a caption in one line: the first bytes of a file in UTF-8, or as its byte-order mark says.
+    """Read a caption in one line: the first bytes of a file, see `read_text`.
+
+    Raises:
+        ValueError: It is in another encoding; the file is named.
+    """
+    return " ".join(read_text(path, MAX_CAPTION_BYTES).split())
+
+
+def read_text(path: Path, most: int) -> str:
+    """Read text in UTF-8, or as its byte-order mark says.
+
+    Args:
+        path: The file.
+        most: Bytes that are read of a longer file.
 
     Raises:
         ValueError: It is in another encoding; the file is named.
     """
     with path.open("rb") as file:
-        content = file.read(MAX_CAPTION_BYTES + 1)
+        content = file.read(most + 1)
     mark = next((mark for mark in MARKS if content.startswith(mark)), b"")
     decoder = codecs.getincrementaldecoder(MARKS.get(mark, "utf-8"))()
     try:  # where the file goes on, its last character may be incomplete
-        text = decoder.decode(content[len(mark) : MAX_CAPTION_BYTES], final=len(content) <= MAX_CAPTION_BYTES)
+        text = decoder.decode(content[len(mark) : most], final=len(content) <= most)
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{printable(str(path))} is not in {MARKS.get(mark, 'utf-8').upper()} (byte {error.start + len(mark)}): "
@@ -35,4 +48,4 @@ def read_caption(path: Path) -> str:
         ) from error
     if "\0" in text:
         raise ValueError(f"{printable(str(path))} holds zero bytes, as UTF-16 without a mark does: save it as UTF-8")
-    return " ".join(text.split())
+    return text

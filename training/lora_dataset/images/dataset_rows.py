@@ -17,6 +17,8 @@ from training.lora_dataset.item_names import item_name
 
 MAX_PATH = 4096
 """Characters of a path at most; a longer text is something else, base64 for example."""
+MAX_SHOWN = 200
+"""Characters of an address that an error shows."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,16 @@ class RowSource:
 
     def read(self) -> Image.Image:
         """Decode the image in RGB."""
-        value = self._value()
+        value, place = self._value(), f"{self.name}, column {self.column!r}"
         if isinstance(value, bytes):
-            return read_image(value, self.name)
+            return read_image(value, place)
+        if isinstance(value, str) and "://" in value[:MAX_PATH]:
+            raise ValueError(
+                f"{place} names {printable(value[:MAX_SHOWN])}, in an archive or on another machine, expected an image "
+                "on this disk: unpack the archive, or download the images, and set collect.path to their folder"
+            )
         if isinstance(value, str) and len(value) <= MAX_PATH:
-            return read_image(value, f"{self.name} ({value})")
+            return read_image(value, f"{place} ({value})")
         if value is None:
             raise ValueError(f"{self.name} has no image in column {self.column!r}")
         raise ValueError(

@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -35,11 +36,12 @@ def person_embedding(config: DatasetConfig, person: str) -> np.ndarray:
 
     Raises:
         FileNotFoundError: There is none.
+        ValueError: The file is damaged.
     """
     path = config.stage("collect") / person / "face.npy"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: run the stage `collect` first, or again")
-    return np.load(path, allow_pickle=False)
+    return read_array(path, 1)
 
 
 def largest_face(encoder: FaceEncoder, image: Image.Image, name: str) -> EncodedFace:
@@ -136,6 +138,32 @@ def assign_duplicates(embeddings: np.ndarray, threshold: float, block: int = 204
                 found.append((start + row, 1.0))
         firsts += [start + row for row in new]
     return found
+
+
+def read_array(path: Path, axes: int) -> np.ndarray:
+    """Read embeddings of a collected person from a .npy file, finite floats with so many axes.
+
+    Raises:
+        ValueError: The file is damaged, or holds something else.
+    """
+    try:
+        array: np.ndarray = np.load(path, allow_pickle=False)
+        found = f"it holds {array.dtype} {array.shape}"
+        right = array.ndim == axes and array.dtype.kind == "f" and bool(np.isfinite(array).all())
+    except (
+        ValueError,
+        EOFError,
+        AttributeError,
+        MemoryError,
+        BadZipFile,
+    ) as error:  # what numpy raises for other files
+        found, right = " ".join(str(error).split()), False
+    if not right:
+        raise ValueError(
+            f"{path} is damaged: {found}, expected finite numbers with {axes} axes. Delete {path.parent}.json and run "
+            "the stage `collect` again"
+        )
+    return array
 
 
 def save_array(path: Path, array: np.ndarray) -> None:

@@ -187,10 +187,16 @@ def read_prepared(config: DatasetConfig, person: str) -> PreparedImages:
 
     Raises:
         FileNotFoundError: There is nothing.
-        ValueError: It was made at another size than the configuration now says.
+        ValueError: It was made at another size than the configuration now says, or is damaged.
     """
     path = prepared_path(config, person)
     tensors, metadata = read_tensors(path)
+    lacking = ({"latents"} - tensors.keys()) | ({"size", "captions", "positions", "prompt_count"} - metadata.keys())
+    if lacking:
+        raise ValueError(
+            f"{path} holds no prepared images: it has no {', '.join(sorted(lacking))}. Delete {person}.json beside it "
+            "and run the stage `preprocess` again"
+        )
     if metadata["size"] != str(config.preprocess.size):
         raise ValueError(
             f"{path} holds latents of {metadata['size']} pixels, the configuration says {config.preprocess.size}: "

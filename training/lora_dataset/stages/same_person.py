@@ -13,7 +13,7 @@ import numpy as np
 
 from difflora_core.files import replacing
 from training.lora_dataset.config import CollectConfig
-from training.lora_dataset.images.faces import mean_face, save_array
+from training.lora_dataset.images.faces import mean_face, read_array, save_array
 from training.lora_dataset.manifest import Record
 
 
@@ -22,11 +22,12 @@ def own_faces(folder: Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: They are missing.
+        ValueError: Their file is damaged.
     """
     path = folder / "faces.npy"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: remove {folder}.json and run collect again")
-    return np.load(path, allow_pickle=False)
+    return read_array(path, 2)
 
 
 def repetition(embedding: np.ndarray, faces: Sequence[np.ndarray], threshold: float) -> str:

@@ -16,6 +16,8 @@ from training.lora_dataset.images.faces import (
     head_pose,
     largest_face,
     open_faces,
+    read_array,
+    save_array,
     sharpness,
     unit,
 )
@@ -81,3 +83,25 @@ def test_blocks_decide_like_one_after_another():
     assert 25 <= len(set(expected)) < 150
     for block in (7, 64, 2048):
         assert [owner for owner, _ in assign_duplicates(faces, 0.8, block)] == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "No data left"),
+        (b"\x93NUMPY\x01\x00", "EOF"),
+        (b"PK\x03\x04", ""),
+        (b"<html>", "pickled"),
+        (np.ones((2, 3), np.float32), r"it holds float32 \(2, 3\), expected finite numbers with 1 axes"),
+        (np.ones(3, np.int64), "it holds int64"),
+        (np.array([1.0, np.nan]), "it holds float64"),
+    ],
+    ids=["empty", "cut off", "zip", "page", "axes", "integers", "nan"],
+)
+def test_damaged_embeddings_are_named_with_what_to_do(tmp_path, content, message):
+    path = tmp_path / "ann" / "face.npy"
+    save_array(path, np.ones(3, np.float32))
+    assert read_array(path, 1).tolist() == [1, 1, 1]
+    path.write_bytes(content) if isinstance(content, bytes) else save_array(path, content)
+    with pytest.raises(ValueError, match=rf"face\.npy is damaged: .*{message}.*Delete .*ann\.json and run the stage"):
+        read_array(path, 1)

@@ -106,6 +106,25 @@ def test_a_column_of_something_else_is_named(tmp_path, value, feature, found):
         run(settings(tmp_path / "out", rows, source="datasets"))
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            "zip://a.png::/data/faces.zip",
+            "names zip://a.png.*, in an archive or on another machine.*unpack the archive",
+        ),
+        ("https://example.org/a.png", "names https://example.org/a.png, in an archive or on another machine"),
+        ("a.png", r"\(a.png\) is not there or not a file"),
+        (b"PK\x03\x04 an archive", "is no image, or of a kind that Pillow cannot read"),
+    ],
+    ids=["in a zip", "address", "no file", "zip"],
+)
+def test_an_image_that_is_elsewhere_is_named_with_its_column(tmp_path, value, message):
+    rows = saved_rows(tmp_path / "rows", [value], datasets.Value("string" if isinstance(value, str) else "binary"))
+    with pytest.raises(ValueError, match=f"nobody was collected.*row 0, column 'image' {message}"):
+        run(settings(tmp_path / "out", rows, source="datasets"))
+
+
 def test_a_folder_of_files_is_a_data_set_too(tmp_path):
     save(tmp_path / "in" / "a.png", drawn_image(6021, 0))
     (tmp_path / "in" / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "who": "Eva"}))

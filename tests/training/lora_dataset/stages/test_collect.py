@@ -1,5 +1,6 @@
 """Collect, on drawn people and the miniature's face models: what is kept, dropped and merged, and why."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -198,3 +199,31 @@ def test_nobody_at_all_is_an_error_that_says_why(tmp_path):
     save(tmp_path / "in" / "wall" / "a.png", Image.new("RGB", (64, 64), "gray"))
     with pytest.raises(ValueError, match=r"nobody was collected.*wall: none of 1 images.*no face"):
         run(settings(tmp_path / "out", tmp_path / "in"))
+
+
+def changes(config: DatasetConfig) -> dict[str, int]:
+    """What differs from what the people were collected from, and for how many."""
+    return dict(compare(COLLECT, config).changes)
+
+
+def test_other_pictures_and_thresholds_are_collected_again(tmp_path):
+    for name in ("anne", "bert"):
+        for number in range(2):
+            save(tmp_path / "in" / name / f"{number}.png", drawn_image(6001 if name == "anne" else 6002, number))
+    config = settings(tmp_path / "work", tmp_path / "in")
+    run(config)
+    assert changes(config) == {}
+    assert changes(settings(tmp_path / "work", tmp_path / "in", min_face=41)) == {"collect.min_face was 40, is 41": 2}
+    picture = tmp_path / "in" / "anne" / "1.png"
+    before, times = picture.read_bytes(), picture.stat()
+    save(picture, drawn_image(6001, 7))
+    os.utime(picture, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a copy with its times does
+    assert changes(config) == {"other images": 1}
+    run(config)
+    stored = Image.open(config.stage("collect") / "anne" / "001.png")
+    assert np.array_equal(np.asarray(stored), np.asarray(drawn_image(6001, 7)))
+    picture.unlink()
+    assert changes(config) == {"other images": 1}
+    assert run(config)["anne"].facts["images"] == ["000.png"]
+    picture.write_bytes(before)
+    assert changes(config) == {"other images": 1}

@@ -16,7 +16,7 @@ from training.engine.charts import DOTS_PER_INCH, HISTOGRAM_PANEL, THRESHOLD
 from training.lora_dataset.config import CollectConfig, DatasetConfig, FacesConfig, FilterConfig
 from training.lora_dataset.images.faces import largest_face, open_faces, unit
 from training.lora_dataset.manifest import Manifest, Record
-from training.lora_dataset.stage_run import run_stage
+from training.lora_dataset.stage_run import compare, run_stage
 from training.lora_dataset.stages.filter import FILTER, FaceMeasurements, failed_thresholds
 
 FACES = FacesConfig("miniature", WEIGHTS / "insightface")
@@ -179,3 +179,13 @@ def test_every_failed_threshold_is_listed():
         "several faces", "small face", "blurred", "unlike the person", "turned", "nodding",
     ]  # fmt: skip
     assert failed_thresholds(FaceMeasurements(1, 40, 130, 0.6, -50, 40), THRESHOLDS) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [({"min_face": 41}, "filter.min_face was 40, is 41"), ({"max_yaw": 9.0}, "filter.max_yaw was 50.0, is 9.0")],
+)
+def test_other_thresholds_filter_again(filtered, change, differs):
+    config, _ = filtered
+    assert compare(FILTER, config).stale == {}
+    assert dict(compare(FILTER, replace(config, filter=replace(THRESHOLDS, **change))).changes) == {differs: 1}

@@ -1,18 +1,20 @@
 """Preprocess on the miniature: every image and caption is encoded once, and keeps its position among the prompts."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from difflora_core.files import read_tensors, write_tensors
 from miniature.world.drawing import draw
 from miniature.world.people import person
 from miniature.world.scenes import TEACHER_SCENES, caption
 from training.base_model.sdxl import SDXLBase
 from training.lora_dataset.config import DatasetConfig, PreprocessConfig
-from training.lora_dataset.stages.preprocess import crop_square, read_prepared, read_texts
+from training.lora_dataset.stages.preprocess import crop_square, prepared_path, read_prepared, read_texts
 
 PEOPLE = ("anna", "bert")
 
@@ -53,3 +55,13 @@ def test_square_around_a_face_stays_inside() -> None:
     corner = crop_square(image, 40, (120, 0, 160, 40), 0.0)
     assert np.array_equal(corner, whole[:40, 120:])
     assert np.array_equal(crop_square(image, 100), whole[:, 30:130])
+
+
+@pytest.mark.parametrize("lacking", ["latents", "size", "captions", "positions", "prompt_count"])
+def test_a_file_of_something_else_is_named(preprocessed: DatasetConfig, tmp_path: Path, lacking: str) -> None:
+    tensors, metadata = read_tensors(prepared_path(preprocessed, "anna"))
+    config = replace(preprocessed, workspace=tmp_path)
+    kept = ({name: value for name, value in part.items() if name != lacking} for part in (tensors, metadata))
+    write_tensors(prepared_path(config, "anna"), *kept)
+    with pytest.raises(ValueError, match=rf"anna\.safetensors holds no prepared images: it has no {lacking}\. Delete"):
+        read_prepared(config, "anna")
