@@ -1,5 +1,6 @@
 """The frozen face encoder: InsightFace's detector and recognizer."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,8 @@ class FaceEncoder:
                 f"The face model pack has {', '.join(sorted(analysis.models)) or 'no models'} but no recognizer: "
                 "choose a pack with an ArcFace model, for instance buffalo_l."
             )
+        # scikit-image finds a function of InsightFace's outdated, once per image
+        warnings.filterwarnings("ignore", "`estimate` is deprecated", FutureWarning, r"insightface\.")
         self.analysis = analysis
 
     @property
