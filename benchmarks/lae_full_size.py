@@ -1,11 +1,10 @@
 """Memory and speed of a training step of the full-size autoencoders, with random LoRAs, on the present device.
 
-    python -m benchmarks.lae_full_size                          # training/configs/lae_sdxl_*_24gb.yaml
-    python -m benchmarks.lae_full_size lae_sdxl_token_24gb --batch 4
+    python -m benchmarks.lae_full_size                          # `conv` and `token` of the recipe sdxl-24gb
+    python -m benchmarks.lae_full_size token --batch 4
 
-The batch is small (1 by default) so that it runs on any machine, and each file runs in a process of its own. The memory
-for the configured batch is extrapolated from the activations of two batch sizes. The file for four GPUs has the network
-of the file for one.
+The batch is small (1 by default) so that it runs on any machine, and each network runs in a process of its own. The
+memory for the configured batch is extrapolated from the activations of two batch sizes.
 """
 
 import argparse
@@ -25,13 +24,14 @@ from training.engine.format import format_bytes
 from training.engine.settings import read_settings
 from training.engine.step_cost import measure_activations, measure_step
 
-CONFIGS = Path(__file__).parents[1] / "training" / "configs"
+RECIPE = Path(__file__).parents[1] / "training" / "recipes" / "sdxl-24gb"
+FILES = {"conv": RECIPE / "2_train_lae.yaml", "token": RECIPE / "variants" / "2_train_lae_token.yaml"}
 
 
-def measure_file(name: str, batch: int, threads: int) -> None:
-    """Measure one file of training/configs."""
+def measure_network(name: str, batch: int, threads: int) -> None:
+    """Measure one network."""
     torch.set_num_threads(threads)
-    settings = read_settings(LAESettings, CONFIGS / f"{name}.yaml")
+    settings = read_settings(LAESettings, FILES[name])
     assert settings.layout is not None
     layout, configured = settings.layout.layout(), settings.training.batch
     loop = replace(settings.training.loop, accumulate=1)
@@ -56,15 +56,14 @@ def measure_file(name: str, batch: int, threads: int) -> None:
 
 
 def main() -> None:
-    """Measure the named files."""
+    """Measure the named networks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = sorted(path.stem for path in CONFIGS.glob("lae_sdxl_*_24gb.yaml"))
-    parser.add_argument("names", nargs="*", default=names, help="of files in training/configs, default all")
+    parser.add_argument("names", nargs="*", default=list(FILES), help=f"any of: {', '.join(FILES)}")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     if len(arguments.names) == 1:
-        measure_file(arguments.names[0], arguments.batch, arguments.threads)
+        measure_network(arguments.names[0], arguments.batch, arguments.threads)
         return
     for name in arguments.names:
         sizes = ["--batch", str(arguments.batch), "--threads", str(arguments.threads)]

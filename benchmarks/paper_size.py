@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from benchmarks.lae_full_size import CONFIGS
+from benchmarks.lae_full_size import FILES
 from difflora_core.config import DiffLoRAConfig, EncoderNames
 from difflora_core.denoiser.config import CONFIGURATIONS, MIFConfig, SamplingConfig
 from difflora_core.model import DiffLoRA
@@ -133,8 +133,8 @@ def image_encoder() -> nn.Module:
 
 
 def model(name: str) -> DiffLoRA:
-    """MIF, a DiT by name, and the LAE of the shipped SDXL configuration."""
-    settings = read_settings(LAESettings, CONFIGS / "lae_sdxl_conv_24gb.yaml")
+    """MIF, a DiT by name, and the LAE of the recipe sdxl-24gb."""
+    settings = read_settings(LAESettings, FILES["conv"])
     assert settings.layout is not None
     lae = settings.lae
     dit = replace(CONFIGURATIONS[name], tokens=lae.tokens, latent_width=lae.width)

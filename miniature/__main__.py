@@ -5,7 +5,7 @@ serve                ComfyUI with the miniature, in the browser
 workflows            write the example workflows and their images
 help-images          write the images of the nodes' help pages
 node-docs            write docs/nodes.md
-prepare-dataset      draw the images that training/configs/miniature.yaml starts from
+prepare-dataset      draw the images that training/recipes/miniature/1_dataset.yaml starts from
 """
 
 from __future__ import annotations

@@ -12,5 +12,5 @@ autoencoder      the LoRA autoencoder in weight space
 denoiser         MIF and DiT in latent space
 end_to_end       both fine-tuned with the base model's diffusion loss
 toy_experiment   the paper's toy experiment
-configs          YAML files
+recipes          settings that chain, from a folder of faces to a checkpoint, and the command that runs them
 """

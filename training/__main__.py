@@ -7,6 +7,8 @@ import sys
 from difflora_core.command_line import run_command
 
 COMMANDS = {
+    "plan": (".recipes.plan", "what a recipe will cost: pictures, disk, memory, hours; needs no model, store or GPU"),
+    "run": (".recipes.run", "all steps of a recipe, from a folder of faces to a checkpoint"),
     "dataset": (".lora_dataset.command", "from a folder of faces to a store of LoRAs"),
     "embed": (".denoiser.embed", "people's images to the frozen encoders' embeddings"),
     "train-lae": (".autoencoder.command", "the LoRA autoencoder on a store of LoRAs: one file"),

@@ -1,6 +1,6 @@
 """What the LoRA dataset pipeline starts from, in the miniature: a folder per person with images and their captions.
 
-python -m miniature prepare-dataset        # writes it for training/configs/miniature.yaml
+python -m miniature prepare-dataset        # writes it for training/recipes/miniature/1_dataset.yaml
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from miniature.world.drawing import draw
 from miniature.world.people import person
 from miniature.world.scenes import TEACHER_SCENES, Scene, caption
 
-PEOPLE = range(8)
+PEOPLE = 8
 """Training people whom the example draws; it shows the pipeline, a full dataset has a thousand."""
 
 
@@ -31,7 +31,7 @@ def draw_person_folders(folder: Path, people: Iterable[int], scenes: Iterable[Sc
                     Image.fromarray(draw(person(index), scene).image).save(partial, "PNG")
 
 
-def prepare_dataset(build: Path, weights: Path, tokenizer: Path) -> None:
-    """Write what training/configs/miniature.yaml names: images, and the base model as a diffusers folder."""
-    draw_person_folders(build / "photographs", PEOPLE)
+def prepare_dataset(build: Path, weights: Path, tokenizer: Path, people: int = PEOPLE) -> None:
+    """Write what training/recipes/miniature/1_dataset.yaml names: images, and the base model as a diffusers folder."""
+    draw_person_folders(build / "photographs", range(people))
     export_diffusers(weights / "checkpoints" / NAME, build / "diffusers", tokenizer)

@@ -1,11 +1,10 @@
-"""The settings of `train-lae`: one YAML file, see training/configs/lae_*.yaml."""
+"""The settings of `train-lae`: one YAML file, see training/recipes/*/2_train_lae.yaml."""
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from difflora_core.autoencoder.config import LAEConfig
-from difflora_core.fields import NonNegativeFloat, PositiveInt, check_fields
+from difflora_core.fields import NonNegativeFloat, PositiveInt, check_fields, read_json
 from training.engine.settings import SettingsPath
 from training.people.config import DiffusionLossCheckSettings
 
@@ -34,12 +33,15 @@ class LayoutSettings:
 
         Raises:
             FileNotFoundError: There is no such file.
+            ValueError: It is no configuration of a U-Net.
         """
         from difflora_core.lora.layout import LoRALayout
 
         if self.unet and not self.unet.is_file():
             raise FileNotFoundError(f"there is no {self.unet}: layout.unet names the config.json of a diffusers U-Net")
-        unet = json.loads(self.unet.read_text(encoding="utf-8")) if self.unet else None
+        unet = read_json(self.unet.read_text(encoding="utf-8"), f"layout.unet, {self.unet},") if self.unet else None
+        if unet is not None and "down_block_types" not in unet:  # diffusers would take the blocks of another model
+            raise ValueError(f"layout.unet, {self.unet}, is no configuration of a U-Net: it has no `down_block_types`")
         return LoRALayout.from_config(unet, self.rank, self.feed_forward)
 
 

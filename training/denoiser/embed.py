@@ -110,7 +110,9 @@ class Embed(Stage):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--config", type=Path, required=True, help="a YAML file, see training/configs/difflora_*.yaml")
+    parser.add_argument(
+        "--config", type=Path, required=True, help="a YAML file, see training/recipes/*/4_train_difflora.yaml"
+    )
     parser.set_defaults(run=run)
 
 

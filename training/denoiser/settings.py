@@ -1,4 +1,4 @@
-"""The settings of `train-difflora` and `embed`: one YAML file, see training/configs/difflora_*.yaml."""
+"""The settings of `train-difflora` and `embed`: one YAML file, see training/recipes/*/4_train_difflora.yaml."""
 
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The settings of `finetune`: one YAML file, see training/configs/finetune_*.yaml."""
+"""The settings of `finetune`: one YAML file, see training/recipes/*/*_finetune_*.yaml."""
 
 from dataclasses import dataclass, field
 

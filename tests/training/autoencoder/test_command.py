@@ -278,13 +278,13 @@ def test_too_few_people_are_refused(tmp_path, training, validation, message):
         train(tmp_path)
 
 
-SHIPPED = sorted((ROOT / "training" / "configs").glob("lae_*.yaml"))
+SHIPPED = sorted((ROOT / "training" / "recipes").rglob("*_train_lae*.yaml"))
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_shipped_files_are_read(path):
     settings = read_settings(LAESettings, path)
     assert settings.training.loop.log_with == ("tensorboard",)
     assert settings.layout is not None
-    if "sdxl" in path.stem:
+    if "sdxl" in str(path):
         assert settings.layout.layout().numel / (settings.lae.tokens * settings.lae.width) > 290

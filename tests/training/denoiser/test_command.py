@@ -23,7 +23,7 @@ from training.store.lora_store import LoRAStore
 
 from .toy_run import ENCODERS, LAYOUT, PEOPLE, configure, train, write_lae, write_world
 
-CONFIGS = Path(__file__).parents[3] / "training" / "configs"
+RECIPES = Path(__file__).parents[3] / "training" / "recipes"
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_two_processes_are_one_that_accumulates_two_micro_batches(world):
         torch.testing.assert_close(two[name], tensor, atol=1e-4, rtol=1e-3, msg=name)
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("difflora_*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*/*_train_difflora.yaml")), ids=lambda path: path.parent.name)
 def test_the_configurations_can_be_read(path):
     settings = read_settings(DiffLoRASettings, path)
     settings.networks(None, (512, 768))

@@ -33,7 +33,7 @@ from training.lora_dataset.stages.preprocess import PREPROCESS
 from training.people.embeddings import ImageEmbeddings, write_embeddings
 from training.store.lora_store import LoRAStore
 
-CONFIGS = Path(__file__).parents[3] / "training" / "configs"
+RECIPES = Path(__file__).parents[3] / "training" / "recipes"
 LOOP = TrainConfig(steps=2, learning_rate=1e-3, warmup=0, ema=0.0, unused_parameters=True)
 ENCODERS = EncoderNames("faces", "images")
 CONFIG = LAEConfig(kind="linear", tokens=2, width=1)
@@ -137,7 +137,9 @@ def test_the_network_is_not_written_over(settings: FinetuneSettings) -> None:
         replace(settings, output=settings.network.parent)
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("finetune_*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(RECIPES.glob("*/*_finetune_*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
 def test_shipped_configurations_are_read(path: Path) -> None:
     settings = read_settings(FinetuneSettings, path)
     assert settings.stores

@@ -6,7 +6,7 @@ import pytest
 
 from training.lora_dataset.config import load_config
 
-CONFIGS = Path(__file__).parents[3] / "training" / "configs"
+RECIPES = Path(__file__).parents[3] / "training" / "recipes"
 
 
 def written(folder: Path, text: str) -> Path:
@@ -15,9 +15,9 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["sdxl-24gb", "sdxl-80gb"])
+@pytest.mark.parametrize("name", ["miniature", "sdxl-24gb", "sdxl-4x24gb", "sdxl-80gb"])
 def test_shipped_files_are_read(name: str) -> None:
-    config = load_config(CONFIGS / f"{name}.yaml")
+    config = load_config(RECIPES / name / "1_dataset.yaml")
     assert config.dreambooth.rank == 4
 
 

@@ -1,0 +1,82 @@
+"""Recipes: their steps chain, and mistakes in a recipe are named."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from training.recipes.recipe import FOLDER, missing_inputs, read_recipe, shipped_recipes
+from training.recipes.run import command_of
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A copy of a recipe to be changed."""
+    return shutil.copytree(FOLDER / "sdxl-24gb", tmp_path / "mine")
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), "utf-8")
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_step_reads_what_an_earlier_one_writes_or_the_user_s_own(name):
+    recipe = read_recipe(name)  # checks the chain
+    written = [path for step in recipe.steps for path in step.files.writes]
+    read = {path for step in recipe.steps for path in step.files.reads.values()}
+    assert not (set(written) - read) - {written[-1]}, "something is written that no later step reads"
+    assert written[-1].name == "difflora.safetensors"
+
+
+def test_recipes_are_found_by_folder_too(copied):
+    assert read_recipe(str(copied)).title == read_recipe("sdxl-24gb").title
+
+
+def test_a_step_that_reads_what_nobody_writes(copied):
+    replace(copied / "3_finetune_lae.yaml", "lae/lae.safetensors", "other/lae.safetensors")
+    with pytest.raises(ValueError, match=r"3_finetune_lae.yaml: network is .*other/lae.safetensors, which no earlier"):
+        read_recipe(str(copied))
+
+
+def test_a_dataset_file_that_is_not_there(copied):
+    replace(copied / "5_finetune_difflora.yaml", "dataset: 1_dataset.yaml", "dataset: none.yaml")
+    with pytest.raises(FileNotFoundError, match=r"none\.yaml"):
+        read_recipe(str(copied))
+
+
+def test_no_recipe_of_the_name():
+    with pytest.raises(FileNotFoundError, match=r"no recipe sdxl: .*, or one of miniature, sdxl-24gb"):
+        read_recipe("sdxl")
+
+
+def test_an_unknown_command(copied):
+    replace(copied / "recipe.yaml", "command: embed", "command: embellish")
+    with pytest.raises(ValueError, match=re.escape(f"{copied / 'recipe.yaml'}: steps.3.command")):
+        read_recipe(str(copied))
+
+
+def test_what_the_user_has_to_bring_is_listed(copied):
+    missing = missing_inputs(read_recipe(str(copied)).steps)
+    assert [line.split(" (")[1] for line in missing] == [
+        "1_dataset.yaml: base)",
+        "1_dataset.yaml: faces)",
+        "1_dataset.yaml: collect.path)",
+        "1_dataset.yaml: generate.file)",
+        "4_train_difflora.yaml: embeddings.image_encoder)",
+    ]
+
+
+def test_trainers_are_launched_on_all_gpus():
+    recipe = read_recipe("sdxl-4x24gb")
+    commands = [" ".join(command_of(step, recipe.gpus)[1:]) for step in recipe.steps]
+    launched = [command for command in commands if "--num_processes 4" in command]
+    assert [command.split(" training ")[1].split()[0] for command in launched] == [
+        "train-lae",
+        "finetune",
+        "train-difflora",
+        "finetune",
+    ]
+    assert commands[0].startswith("-m training dataset all --config")

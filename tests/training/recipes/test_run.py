@@ -1,0 +1,119 @@
+"""`python -m training run`: which steps it runs, what it notes, and what it says."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from training.engine.folder_lock import FolderInUseError, folder_lock
+from training.recipes import run
+from training.recipes.recipe import FOLDER, Recipe, read_recipe
+
+
+class Commands:
+    """Stands for the processes of the steps: notes them and writes what they would write."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.steps = {str(step.settings) + step.command: step for step in recipe.steps}
+        self.ran: list[str] = []
+        self.failing = ""
+
+    def __call__(self, command: list[str]) -> int:
+        words = " ".join(command[command.index("training") + 1 : command.index("--config")])
+        self.ran.append(words)
+        for path in self.steps[command[-1] + words].files.writes:
+            (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
+            if path.suffix:
+                path.write_bytes(b"weights")
+        return int(words == self.failing)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    """A copy of a shipped recipe, with everything that the user has to bring."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    copied = shutil.copytree(FOLDER / "sdxl-24gb", tmp_path / "a" / "b" / "mine")
+    recipe = read_recipe(str(copied))
+    for step in recipe.steps:
+        for path in step.files.own.values():
+            path.mkdir(parents=True, exist_ok=True)
+    return recipe
+
+
+@pytest.fixture
+def commands(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    commands = Commands(recipe)
+    monkeypatch.setattr(run, "_wait_for", commands)
+    return commands
+
+
+ALL = ["dataset all", "train-lae", "finetune", "embed", "train-difflora", "finetune"]
+
+
+def test_all_steps_run_in_order_and_are_noted(recipe, commands, capsys):
+    run.run_recipe(recipe)
+    assert commands.ran == ALL
+    assert len(run.read_records(recipe.output)) == len(ALL)
+    assert capsys.readouterr().out.rstrip().splitlines()[-1].split("  ")[-1].startswith(" done, 0:00:0")
+
+
+def test_a_second_run_only_looks_whether_the_dataset_is_current(recipe, commands):
+    run.run_recipe(recipe)
+    run.run_recipe(recipe)
+    assert commands.ran == [*ALL, "dataset all"]
+
+
+def test_a_failed_step_is_named_and_the_next_run_begins_with_it(recipe, commands):
+    commands.failing = "embed"
+    with pytest.raises(RuntimeError, match=r"4_train_difflora \(embed\) failed with exit code 1.* -m training embed "):
+        run.run_recipe(recipe)
+    commands.failing = ""
+    run.run_recipe(recipe)
+    assert commands.ran == [*ALL[:4], "dataset all", *ALL[3:]]
+
+
+def test_changed_settings_of_a_step_that_is_done(recipe, commands):
+    run.run_recipe(recipe)
+    changed = recipe.steps[1].settings
+    changed.write_text(changed.read_text("utf-8").replace("steps: 20000", "steps: 20"), "utf-8")
+    with pytest.raises(
+        ValueError, match=r"2_train_lae \(train-lae\) was done on .* changed: settings\. Delete .*--keep"
+    ):
+        run.run_recipe(recipe)
+    run.run_recipe(recipe, keep=True)
+    assert commands.ran == [*ALL, "dataset all", "dataset all"]
+
+
+def test_a_changed_input_of_a_step_that_is_done(recipe, commands):
+    run.run_recipe(recipe)
+    (recipe.steps[1].files.writes[0]).write_bytes(b"other weights")
+    with pytest.raises(ValueError, match=r"3_finetune_lae \(finetune\) was done on .* changed: network\."):
+        run.run_recipe(recipe)
+
+
+def test_everything_missing_is_named_before_anything_runs(recipe, commands):
+    shutil.rmtree(recipe.steps[0].files.own["base"])
+    shutil.rmtree(recipe.steps[3].files.own["embeddings.image_encoder"])
+    with pytest.raises(FileNotFoundError, match=r"sdxl-base-1.0 \(1_dataset.yaml: base\); .*clip-vit-large-patch14"):
+        run.run_recipe(recipe)
+    assert commands.ran == []
+
+
+def test_one_run_at_a_time(recipe, commands):
+    with folder_lock(recipe.output), pytest.raises(FolderInUseError):
+        run.run_recipe(recipe)
+
+
+def test_a_damaged_record_is_named(recipe, commands):
+    run.run_recipe(recipe)
+    (recipe.output / run.RECORDS).write_text(json.dumps({"1_dataset (dataset all)": 3}), "utf-8")
+    with pytest.raises(ValueError, match=r"steps.json is damaged"):
+        run.run_recipe(recipe)
+
+
+def test_status_runs_nothing(recipe, commands):
+    text = run.describe(recipe, {})
+    assert text.splitlines()[0] == recipe.title
+    assert text.count(" left") == len(ALL)
+    assert commands.ran == []

@@ -1,0 +1,15 @@
+"""Recipes: numbered settings files that chain, from a folder of faces to a checkpoint; a folder for each set-up.
+
+recipe        a recipe's steps, read and checked: what each step reads, an earlier one writes
+step_files    which files a step reads and writes
+step_inputs   what a step is made from
+cards         what was measured on a card, read from `cards/`
+network_sizes parameters, operations and activations of the networks, counted without torch
+scaling       how measured figures carry over to other sizes
+plan_row      a row of a plan, and what all rows are computed from
+plan_dataset  what the dataset's stages will cost
+plan_trainers what the trainers' steps will cost
+plan          `python -m training plan`: what a recipe will cost, before anything of it is there
+plan_measure  `plan --measure`: figures of the present machine
+run           `python -m training run`: all steps of a recipe, each in a process of its own
+"""

@@ -1,0 +1,115 @@
+"""A recipe: a folder with `recipe.yaml`, the order of its steps, and the settings files of the steps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from difflora_core.fields import NonNegativeFloat, NonNegativeInt, check_fields
+from training.engine.settings import SettingsPath, read_settings
+
+from .step_files import StepFiles, step_files
+
+FOLDER = Path(__file__).parent
+FILE = "recipe.yaml"
+Command = Literal["dataset all", "train-lae", "finetune", "embed", "train-difflora"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command with its settings file."""
+
+    command: Command
+    """Words after `python -m training`."""
+    settings: SettingsPath
+    """The YAML file."""
+
+    @property
+    def name(self) -> str:
+        """Its settings file and command, as tables and messages name it."""
+        return f"{self.settings.stem} ({self.command})"
+
+    @cached_property
+    def files(self) -> StepFiles:
+        """What the step reads and writes by its settings, which are read once.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It can't be read.
+        """
+        return step_files(self.command, self.settings)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All steps in order, and the hardware that their settings are made for."""
+
+    title: str
+    """One line."""
+    output: SettingsPath
+    """Folder of what `run` notes: which steps are done."""
+    steps: tuple[Step, ...]
+    """In order."""
+    gpus: NonNegativeInt = 1
+    """Of one machine; the trainers run on all of them. 0 is a CPU."""
+    gpu_memory_gb: NonNegativeFloat = 0
+    """Of each GPU."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not self.steps:
+            raise ValueError("steps is empty, expected commands with their settings files")
+
+
+def read_recipe(name: str) -> Recipe:
+    """Read a recipe and check that its steps chain.
+
+    Args:
+        name: Of a shipped recipe, or a folder.
+
+    Raises:
+        FileNotFoundError: There is none, or a settings file is missing.
+        ValueError: A file can't be read, or a step reads what no earlier step writes.
+    """
+    folder = Path(name) if (Path(name) / FILE).is_file() else FOLDER / name
+    if not (folder / FILE).is_file():
+        raise FileNotFoundError(
+            f"there is no recipe {name}: it is a folder with {FILE}, or one of {', '.join(shipped_recipes())}"
+        )
+    recipe = read_settings(Recipe, folder / FILE)
+    check_chain(recipe.steps)
+    return recipe
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the project."""
+    return sorted(path.parent.name for path in FOLDER.glob(f"*/{FILE}"))
+
+
+def check_chain(steps: Sequence[Step]) -> None:
+    """Check that what each step reads of others is what an earlier step writes.
+
+    Raises:
+        ValueError: Names the first step and setting of which that is not so, and what is written before.
+    """
+    written: list[Path] = []
+    for step in steps:
+        files = step.files
+        for setting, path in files.reads.items():
+            if path not in written and not path.is_file():
+                before = ", ".join(map(str, written)) or "nothing"
+                raise ValueError(
+                    f"{step.settings}: {setting} is {path}, which no earlier step writes; written before are {before}"
+                )
+        written += files.writes
+
+
+def missing_inputs(steps: Sequence[Step]) -> list[str]:
+    """List the user's own files and folders that are not there, each with its settings file and setting."""
+    return [
+        f"{path} ({step.settings.name}: {setting})"
+        for step in steps
+        for setting, path in step.files.own.items()
+        if not path.exists()
+    ]

@@ -1,0 +1,166 @@
+"""`python -m training run`: all steps of a recipe, each in a process of its own; it goes on where it was.
+
+Which steps are done is noted in <output>/steps.json, with what each was made from. The commands themselves resume
+within a step.
+"""
+
+import argparse
+import datetime
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from difflora_core.files import replacing
+from training.engine.folder_lock import folder_lock
+
+from .recipe import Recipe, Step, missing_inputs, read_recipe
+from .step_inputs import inputs_of
+
+RECORDS = "steps.json"
+TRAINERS = ("train-lae", "finetune", "train-difflora")
+"""Commands that run on all GPUs as processes of one launcher; those of the dataset find the GPUs themselves."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """A step that is done."""
+
+    inputs: Mapping[str, str]
+    """What it was made from: a hash by setting, see `inputs_of`."""
+    seconds: float
+    """How long it took, over all runs of it that were noted."""
+    finished: str
+    """Date and time."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("recipe", help="the name of a recipe that comes with the project, or a folder")
+    parser.add_argument("--status", action="store_true", help="only print which steps are done and which are left")
+    parser.add_argument("--keep", action="store_true", help="keep steps whose inputs or settings have changed since")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    recipe = read_recipe(arguments.recipe)
+    if arguments.status:
+        print(describe(recipe, read_records(recipe.output)))
+    else:
+        run_recipe(recipe, keep=arguments.keep)
+
+
+def run_recipe(recipe: Recipe, *, keep: bool = False) -> None:
+    """Run the steps that are not done, in order.
+
+    Args:
+        recipe: Whose steps.
+        keep: Leave a step as it is whose inputs have changed since, in place of an error.
+
+    Raises:
+        FileNotFoundError: Files or folders of the user are missing; all of them are named.
+        FolderInUseError: Another process runs the recipe.
+        ValueError: The inputs or settings of a step that is done have changed since.
+        RuntimeError: A step failed.
+    """
+    if missing := missing_inputs(recipe.steps):
+        raise FileNotFoundError(f"the recipe needs what is not there: {'; '.join(missing)}")
+    with folder_lock(recipe.output):
+        for number, step in enumerate(recipe.steps):
+            records = read_records(recipe.output)
+            if step.command == "dataset all" or step.name not in records:  # the dataset's stages find out themselves
+                print(describe(recipe, records, number), flush=True)
+                run_step(recipe, step)
+            elif not keep:
+                check_unchanged(step, records[step.name])
+        print(describe(recipe, read_records(recipe.output)), flush=True)
+
+
+def run_step(recipe: Recipe, step: Step) -> None:
+    """Run one step and note that it is done.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    start = time.monotonic()
+    command = command_of(step, recipe.gpus)
+    inputs = inputs_of(step)
+    code = _wait_for(command)
+    if code:
+        raise RuntimeError(
+            f"step {step.name} failed with exit code {code}, see above. Alone it is run by: python "
+            f"{' '.join(command[1:])}"
+        )
+    records = read_records(recipe.output)
+    before = records[step.name].seconds if step.name in records else 0.0
+    finished = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    records[step.name] = StepRecord(inputs, before + time.monotonic() - start, finished)
+    with replacing(recipe.output / RECORDS) as partial:
+        partial.write_text(json.dumps({name: asdict(record) for name, record in records.items()}, indent=1), "utf-8")
+
+
+def command_of(step: Step, gpus: int) -> list[str]:
+    """Return the command line of a step; trainers are launched on all GPUs."""
+    launcher = ["-m"]
+    if gpus > 1 and step.command in TRAINERS:
+        launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(gpus), "-m"]
+    return [sys.executable, *launcher, "training", *step.command.split(), "--config", str(step.settings)]
+
+
+def _wait_for(command: Sequence[str]) -> int:
+    """Run a process to its end; Ctrl-C reaches it, too, and it is given the time to end."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+
+
+def check_unchanged(step: Step, record: StepRecord) -> None:
+    """Check that a step that is done would be made from the same now.
+
+    Raises:
+        ValueError: It would not; what differs is named, and what can be done.
+    """
+    now = inputs_of(step)
+    changed = sorted(name for name in now.keys() | record.inputs.keys() if now.get(name) != record.inputs.get(name))
+    if changed:
+        outputs = ", ".join(str(path.parent if path.suffix else path) for path in step.files.writes)
+        raise ValueError(
+            f"step {step.name} was done on {record.finished}, and since then these have changed: {', '.join(changed)}. "
+            f"Delete {outputs} and its entry in {RECORDS} to do it again, or keep it with --keep"
+        )
+
+
+def read_records(output: Path) -> dict[str, StepRecord]:
+    """Read which steps are done, by name.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    path = output / RECORDS
+    if not path.exists():
+        return {}
+    try:
+        return {name: StepRecord(**record) for name, record in json.loads(path.read_text("utf-8")).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {error}; delete it, and the steps go through their own checks") from error
+
+
+def describe(recipe: Recipe, records: Mapping[str, StepRecord], running: int | None = None) -> str:
+    """Return the recipe's steps in lines: done with its time, running, or left."""
+    lines = [recipe.title]
+    for number, step in enumerate(recipe.steps):
+        record = records.get(step.name)
+        state = "left"
+        if number == running:
+            state = "runs now"
+        elif record is not None:
+            state = f"done, {datetime.timedelta(seconds=round(record.seconds))}"
+        lines.append(f"  {step.name:32s} {state}")
+    return "\n".join(lines)

@@ -1,0 +1,118 @@
+"""Which files the steps of a recipe read and write, by their settings alone."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from training.autoencoder.settings import LAESettings
+from training.denoiser.settings import DiffLoRASettings
+from training.end_to_end.settings import FinetuneSettings
+from training.engine.settings import read_settings
+from training.lora_dataset.config import DatasetConfig, load_config
+from training.people.config import DiffusionLossCheckSettings
+
+LAE_FILE, CHECKPOINT_FILE = "lae.safetensors", "difflora.safetensors"
+
+
+@dataclass(frozen=True)
+class StepFiles:
+    """Files and folders of one step; the keys are settings."""
+
+    own: Mapping[str, Path] = field(default_factory=dict)
+    """The user's: images and models."""
+    reads: Mapping[str, Path] = field(default_factory=dict)
+    """What earlier steps write, and settings files of the recipe."""
+    writes: tuple[Path, ...] = ()
+    """What later steps may read."""
+
+
+def step_files(command: str, settings: Path) -> StepFiles:
+    """Return what a command reads and writes.
+
+    Args:
+        command: See `recipe.Command`.
+        settings: Its YAML file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It can't be read.
+    """
+    return READERS[command](settings)
+
+
+def dataset_files(path: Path) -> StepFiles:
+    """Of `dataset all`."""
+    config = load_config(path)
+    own = {"base": config.base, "faces": config.faces.root / "models" / config.faces.pack}
+    if config.collect.source != "datasets" or Path(config.collect.path).is_absolute():
+        own["collect.path"] = Path(config.collect.path)
+    if config.generate.enabled:
+        own["generate.file"] = config.generate.file
+    return StepFiles(own, writes=(config.workspace, store_folder(config)))
+
+
+def lae_files(path: Path) -> StepFiles:
+    """Of `train-lae`."""
+    settings = read_settings(LAESettings, path)
+    reads = _numbered("stores", settings.stores) | _check(settings.diffusion_loss_check)
+    return StepFiles({}, reads, (settings.output / LAE_FILE,))
+
+
+def embed_files(path: Path) -> StepFiles:
+    """Of `embed`."""
+    settings = read_settings(DiffLoRASettings, path).embeddings
+    if settings.dataset is None or settings.image_encoder is None:
+        raise ValueError(f"{path}: embeddings names no dataset, so that there is nothing to embed")
+    dataset = load_config(settings.dataset)
+    return StepFiles(
+        {"embeddings.image_encoder": settings.image_encoder},
+        {"embeddings.dataset": settings.dataset, "workspace of embeddings.dataset": dataset.workspace},
+        (embeddings_folder(dataset, settings.image_encoder),),
+    )
+
+
+def difflora_files(path: Path) -> StepFiles:
+    """Of `train-difflora`."""
+    settings = read_settings(DiffLoRASettings, path)
+    embeddings = settings.embeddings
+    reads = _numbered("stores", settings.stores) | {"lae": settings.lae} | _check(settings.diffusion_loss_check)
+    reads |= _numbered("embeddings.cache", embeddings.cache)
+    if embeddings.dataset is not None and embeddings.image_encoder is not None:
+        reads["embeddings"] = embeddings_folder(load_config(embeddings.dataset), embeddings.image_encoder)
+    return StepFiles({}, reads, (settings.output / CHECKPOINT_FILE,))
+
+
+def finetune_files(path: Path) -> StepFiles:
+    """Of `finetune`."""
+    settings = read_settings(FinetuneSettings, path)
+    reads = {"network": settings.network, "dataset": settings.dataset}
+    reads["workspace of dataset"] = load_config(settings.dataset).workspace
+    reads |= _numbered("stores", settings.stores) | _numbered("embeddings", settings.embeddings)
+    return StepFiles({}, reads, (settings.output / settings.network.name,))
+
+
+def store_folder(config: DatasetConfig) -> Path:
+    """Return where the dataset's LoRAs are packed."""
+    return config.workspace / "store"
+
+
+def embeddings_folder(config: DatasetConfig, image_encoder: Path) -> Path:
+    """Return where the dataset's embeddings are: encoders have a folder for each pair."""
+    return config.workspace / "embeddings" / f"{config.faces.pack}+{image_encoder.name}"
+
+
+def _numbered(setting: str, paths: tuple[Path, ...]) -> dict[str, Path]:
+    return {f"{setting}[{number}]": path for number, path in enumerate(paths)}
+
+
+def _check(check: DiffusionLossCheckSettings | None) -> dict[str, Path]:
+    return {} if check is None else {"diffusion_loss_check.dataset": check.dataset}
+
+
+READERS: Mapping[str, Callable[[Path], StepFiles]] = {
+    "dataset all": dataset_files,
+    "train-lae": lae_files,
+    "finetune": finetune_files,
+    "embed": embed_files,
+    "train-difflora": difflora_files,
+}
