@@ -26,12 +26,23 @@ Part = TypeVar("Part")
 
 
 def exact_state(network: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Copy a network's state for a file: weights in `dtype`, statistics in float32, on the CPU, contiguous."""
+    """Copy a network's state for a file: weights in `dtype`, statistics in float32, on the CPU, contiguous.
+
+    Raises:
+        ValueError: A weight is beyond the largest number of `dtype`.
+    """
     statistics = dict(network.named_buffers())
-    return {
+    state = {
         name: (tensor.float() if name in statistics else tensor.to(dtype)).cpu().contiguous()
         for name, tensor in network.state_dict().items()
     }
+    for name, tensor in network.state_dict().items():
+        if state[name].isinf().any() and not tensor.isinf().any():
+            raise ValueError(
+                f"{name} has weights up to {tensor.abs().max():.3g}, and {dtype} ends at {torch.finfo(dtype).max:.3g}: "
+                "save in bfloat16 or float32, nothing was written"
+            )
+    return state
 
 
 def cast_weights(network: Network, device: str | torch.device, dtype: torch.dtype) -> Network:

@@ -1,5 +1,6 @@
 """Half precision is for weights alone."""
 
+import pytest
 import torch
 
 from difflora_core.network_files import cast_weights, exact_state
@@ -23,3 +24,11 @@ def test_a_file_has_statistics_in_float32():
     assert state["weight"].dtype == torch.float16
     assert state["running_mean"].dtype == torch.float32
     assert state["running_mean"].data_ptr()
+
+
+def test_weights_that_overflow_are_not_saved():
+    made = network()
+    made.weight.data[1] = 7e4
+    with pytest.raises(ValueError, match=r"weight has weights up to 7e\+04, and torch.float16 ends at 6.55e\+04"):
+        exact_state(made, torch.float16)
+    assert exact_state(made, torch.bfloat16)["weight"].isfinite().all()

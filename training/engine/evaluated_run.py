@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
+from difflora_core.fields import read_json
 from difflora_core.files import read_tensors, write_tensors
 
 from .accelerator import close_trackers, open_accelerator
@@ -119,8 +120,11 @@ class EvaluatedRun:
 
     def _resume(self) -> dict[str, Tensor]:
         best, metadata = read_tensors(self.path)
-        _check_settings(self.path, json.loads(metadata.get("settings", "{}")), self.settings)
-        check_same_tensors(self.path, best, self.module.state_dict())
+        _check_settings(
+            self.path,
+            read_json(metadata.get("settings", "{}"), f"{self.path}: the record of its settings"),
+            self.settings,
+        )
         self.history = load_best_of_run(self.module, self.folder, self.name)
         for step in self.history:
             self._print(step)
@@ -158,10 +162,14 @@ def load_best_of_run(module: nn.Module, folder: Path, name: str) -> History:
 
     Raises:
         FileNotFoundError: There is no such run.
+        ValueError: The file is another thing, or damaged.
     """
-    best, metadata = read_tensors(folder / f"{name}_best.safetensors")
+    path = folder / f"{name}_best.safetensors"
+    best, metadata = read_tensors(path)
+    history = read_json(metadata.get("history", ""), f"{path}: the history of its metrics")
+    check_same_tensors(path, best, module.state_dict())
     module.load_state_dict(best)
-    return {int(step): metrics for step, metrics in json.loads(metadata["history"]).items()}
+    return {int(step): metrics for step, metrics in history.items()}
 
 
 def _check_settings(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

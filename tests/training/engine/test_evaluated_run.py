@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from difflora_core.files import read_tensors, write_tensors
 from training.engine.config import EvaluationConfig, TrainConfig
 from training.engine.evaluated_run import EvaluatedRun, load_best_of_run
 
@@ -96,6 +97,14 @@ def test_the_best_weights_of_another_network_are_refused(tmp_path):
     run(tmp_path, r2(*[0.1] * 6))
     with pytest.raises(ValueError, match=r"number_best.safetensors .* weight has shape \(1, 1\), expected \(1, 2\)"):
         EvaluatedRun(torch.nn.Linear(2, 1, bias=False), loss, LOOP, EvaluationConfig(), tmp_path, "number")
+
+
+def test_a_damaged_history_is_named(tmp_path):
+    run(tmp_path, r2(*[0.1] * 6))
+    path = tmp_path / "number_best.safetensors"
+    write_tensors(path, read_tensors(path)[0], {"history": "[1"})
+    with pytest.raises(ValueError, match=r"number_best\.safetensors: the history of its metrics is not JSON"):
+        EvaluatedRun(number(), loss, LOOP, EvaluationConfig(), tmp_path, "number")
 
 
 def test_only_evaluations_with_the_monitored_metric_are_candidates(tmp_path):

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from difflora_core.fields import read_json
 from difflora_core.files import replacing
 from difflora_core.lora.canonical_form import canonical
 from difflora_core.lora.layout import LoRALayout
@@ -72,7 +73,8 @@ class Pack(Stage):
         store = _open_store(config)
         form = "canonical" if config.pack.canonical else "raw"
         _check_form(store, form)
-        plan = json.loads(_plan_path(config).read_text(encoding="utf-8"))
+        path = _plan_path(config)
+        plan = read_json(path.read_text(encoding="utf-8"), str(path))
         teacher = {
             "source": "dreambooth",
             "base": configured_fingerprint(config),
