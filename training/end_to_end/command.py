@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from difflora_core.autoencoder.lae_file import load_lae, save_lae
+from difflora_core.command_line import silence_library_logs
 from difflora_core.denoiser.config import SamplingConfig
 from difflora_core.denoiser.model import Denoiser
 from difflora_core.model import DiffLoRA
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
+    silence_library_logs()
     settings = read_settings(FinetuneSettings, arguments.config)
     if arguments.dry_run:
         print(dry_run(settings))
