@@ -151,6 +151,11 @@ class Host:
         """Stop the server."""
         self._stop()
 
+    @property
+    def pid(self) -> int:
+        """Id of the server's process."""
+        return self._process.pid
+
     def log(self) -> str:
         """Return what the server has printed so far."""
         return (self.base / "host.log").read_text(encoding="utf-8", errors="replace")
