@@ -1,12 +1,13 @@
 """`train-lae --dry-run`: sizes, memory and measured speed of a step, without a store."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from difflora_core.autoencoder.model import network_for
 from difflora_core.lora.layout import LoRALayout
-from training.engine.step_cost import measure_step
+from training.engine.step_cost import StepCost, measure_step
 from training.store.loras import open_stores
 
 from .settings import LAESettings
@@ -40,20 +41,27 @@ def batch_bytes(layout: LoRALayout, batch: int) -> dict[str, int]:
     return {"batch": COPIES * FLOAT32_BYTES * batch * layout.numel}
 
 
-def dry_run(settings: LAESettings) -> str:
-    """Describe sizes, memory and measured speed with random LoRAs; needs no store if the settings have a layout."""
+def dry_run(settings: LAESettings) -> Iterator[str]:
+    """Describe sizes, then memory and measured speed with random LoRAs; no store is needed if there is a layout."""
     layout = settings.layout.layout() if settings.layout else open_stores(settings.stores)[0].layout
-    training, shape = settings.training, f"{settings.lae.tokens} × {settings.lae.width}"
-    lae = new_lae(layout, settings.lae, training.loop.seed)
-    loss = LAEObjective(lae, RandomLoRAs(layout.numel, training.batch), training)
-    cost = measure_step(lae, loss, training.loop, training.batch, batch_bytes(layout, training.batch))
-    latent = settings.lae.tokens * settings.lae.width
-    return "\n".join(
+    config, latent = settings.lae, settings.lae.tokens * settings.lae.width
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in network_for(layout, config).parameters())
+    yield "\n".join(
         [
             f"LoRA         {len(layout.modules)} modules, rank {layout.rank}: {layout.numel:,} values",
-            f"autoencoder  {settings.lae.kind}, latent {shape} = {latent:,} values",
-            f"compression  {layout.numel / latent:.1f} : 1 by the latent alone, {lae.compression_ratio:.1f} : 1 with "
+            f"autoencoder  {config.kind}, latent {config.tokens} × {config.width} = {latent:,} values, {parameters:,} "
+            "parameters",
+            f"compression  {layout.numel / latent:.1f} : 1 by the latent alone, {layout.numel / latent:.1f} : 1 with "
             "all side values (there are none: a LoRA's scale is in its latent)",
-            str(cost),
         ]
     )
+    yield str(step_cost(settings, layout))
+
+
+def step_cost(settings: LAESettings, layout: LoRALayout) -> StepCost:
+    """Measure a step with random LoRAs."""
+    training = settings.training
+    lae = new_lae(layout, settings.lae, training.loop.seed)
+    loss = LAEObjective(lae, RandomLoRAs(layout.numel, training.batch), training)
+    return measure_step(lae, loss, training.loop, training.batch, batch_bytes(layout, training.batch))

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=[*ORDER, "all", "status", "import"],
         help="a stage, all stages in order, the progress of all stages, or the import of LoRA files",
     )
-    parser.add_argument("--config", type=Path, required=True, help="a YAML file, see training/configs/")
+    parser.add_argument("--config", type=Path, required=True, help="a YAML file, see training/recipes/*/1_dataset.yaml")
     parser.add_argument("--dry-run", action="store_true", help="only print what a run would do and what it would cost")
     parser.add_argument(
         "--ray",
@@ -64,7 +64,8 @@ def run(arguments: argparse.Namespace) -> None:
     elif arguments.dry_run and arguments.stage != "import":
         from .cost import estimate
 
-        print(estimate(config, names))
+        for part in estimate(config, names):
+            print(part, flush=True)
     else:
         with workspace_lock(config.workspace):
             if arguments.stage == "import":

@@ -11,5 +11,6 @@ plan_dataset  what the dataset's stages will cost
 plan_trainers what the trainers' steps will cost
 plan          `python -m training plan`: what a recipe will cost, before anything of it is there
 plan_measure  `plan --measure`: figures of the present machine
+time_left     how long a recipe still takes
 run           `python -m training run`: all steps of a recipe, each in a process of its own
 """

@@ -19,6 +19,7 @@ from training.engine.folder_lock import folder_lock
 
 from .recipe import Recipe, Step, missing_inputs, read_recipe
 from .step_inputs import inputs_of
+from .time_left import TimeLeft
 
 RECORDS = "steps.json"
 TRAINERS = ("train-lae", "finetune", "train-difflora")
@@ -40,6 +41,10 @@ class StepRecord:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("recipe", help="the name of a recipe that comes with the project, or a folder")
+    parser.add_argument(
+        "--people", type=int, help="of which the time that is left is computed (default: the dataset's)"
+    )
+    parser.add_argument("--gpu", help="whose figures the time that is left is computed from, as for `plan`")
     parser.add_argument("--status", action="store_true", help="only print which steps are done and which are left")
     parser.add_argument("--keep", action="store_true", help="keep steps whose inputs or settings have changed since")
     parser.set_defaults(run=run)
@@ -49,16 +54,17 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     recipe = read_recipe(arguments.recipe)
     if arguments.status:
-        print(describe(recipe, read_records(recipe.output)))
+        print(describe(recipe, read_records(recipe.output), TimeLeft.of(recipe, arguments.people, arguments.gpu)))
     else:
-        run_recipe(recipe, keep=arguments.keep)
+        run_recipe(recipe, TimeLeft.of(recipe, arguments.people, arguments.gpu), keep=arguments.keep)
 
 
-def run_recipe(recipe: Recipe, *, keep: bool = False) -> None:
+def run_recipe(recipe: Recipe, time_left: TimeLeft, *, keep: bool = False) -> None:
     """Run the steps that are not done, in order.
 
     Args:
         recipe: Whose steps.
+        time_left: Of the recipe.
         keep: Leave a step as it is whose inputs have changed since, in place of an error.
 
     Raises:
@@ -73,11 +79,11 @@ def run_recipe(recipe: Recipe, *, keep: bool = False) -> None:
         for number, step in enumerate(recipe.steps):
             records = read_records(recipe.output)
             if step.command == "dataset all" or step.name not in records:  # the dataset's stages find out themselves
-                print(describe(recipe, records, number), flush=True)
+                print(describe(recipe, records, time_left, number), flush=True)
                 run_step(recipe, step)
             elif not keep:
                 check_unchanged(step, records[step.name])
-        print(describe(recipe, read_records(recipe.output)), flush=True)
+        print(describe(recipe, read_records(recipe.output), time_left), flush=True)
 
 
 def run_step(recipe: Recipe, step: Step) -> None:
@@ -152,8 +158,8 @@ def read_records(output: Path) -> dict[str, StepRecord]:
         raise ValueError(f"{path} is damaged: {error}; delete it, and the steps go through their own checks") from error
 
 
-def describe(recipe: Recipe, records: Mapping[str, StepRecord], running: int | None = None) -> str:
-    """Return the recipe's steps in lines: done with its time, running, or left."""
+def describe(recipe: Recipe, records: Mapping[str, StepRecord], time_left: TimeLeft, running: int | None = None) -> str:
+    """Return the recipe's steps in lines: done with its time, running, or left; and the time that is left."""
     lines = [recipe.title]
     for number, step in enumerate(recipe.steps):
         record = records.get(step.name)
@@ -163,4 +169,5 @@ def describe(recipe: Recipe, records: Mapping[str, StepRecord], running: int | N
         elif record is not None:
             state = f"done, {datetime.timedelta(seconds=round(record.seconds))}"
         lines.append(f"  {step.name:32s} {state}")
-    return "\n".join(lines)
+    seconds = {name: record.seconds for name, record in records.items()}
+    return "\n".join([*lines, time_left.describe(seconds)])

@@ -19,7 +19,8 @@ def world(tmp_path):
 
 def test_a_dry_run_counts_and_measures_without_store_and_embeddings(world):
     path = configure(world, stores=["none"], embeddings={"cache": ["none"]})
-    report = dry_run(read_settings(DiffLoRASettings, path))
+    sizes, measured = dry_run(read_settings(DiffLoRASettings, path))
+    report = f"{sizes}\n{measured}"
     settings = read_settings(DiffLoRASettings, path)
     model = new_denoiser(*settings.networks(open_lae(settings.lae), (512, 768)), DiffLoRATraining())
     assert f"{sum(p.numel() for p in model.dit.parameters()):,} parameters" in report
@@ -30,6 +31,6 @@ def test_a_dry_run_counts_and_measures_without_store_and_embeddings(world):
 
 def test_a_dry_run_without_an_lae_takes_the_latent_that_the_dit_was_meant_for(world):
     path = configure(world, lae="none.safetensors")
-    report = dry_run(read_settings(DiffLoRASettings, path))
+    report = next(dry_run(read_settings(DiffLoRASettings, path)))  # before anything is measured
     assert "not there yet" in report
     assert "latent       18 × 16 = 288 values" in report

@@ -9,6 +9,7 @@ import pytest
 from training.engine.folder_lock import FolderInUseError, folder_lock
 from training.recipes import run
 from training.recipes.recipe import FOLDER, Recipe, read_recipe
+from training.recipes.time_left import TimeLeft
 
 
 class Commands:
@@ -48,72 +49,89 @@ def commands(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Commands:
     return commands
 
 
+LEFT = TimeLeft({}, "no card")
 ALL = ["dataset all", "train-lae", "finetune", "embed", "train-difflora", "finetune"]
 
 
 def test_all_steps_run_in_order_and_are_noted(recipe, commands, capsys):
-    run.run_recipe(recipe)
+    run.run_recipe(recipe, LEFT)
     assert commands.ran == ALL
     assert len(run.read_records(recipe.output)) == len(ALL)
-    assert capsys.readouterr().out.rstrip().splitlines()[-1].split("  ")[-1].startswith(" done, 0:00:0")
+    assert capsys.readouterr().out.count("done, 0:00:0") == 1 + 2 + 3 + 4 + 5 + len(ALL)
 
 
 def test_a_second_run_only_looks_whether_the_dataset_is_current(recipe, commands):
-    run.run_recipe(recipe)
-    run.run_recipe(recipe)
+    run.run_recipe(recipe, LEFT)
+    run.run_recipe(recipe, LEFT)
     assert commands.ran == [*ALL, "dataset all"]
 
 
 def test_a_failed_step_is_named_and_the_next_run_begins_with_it(recipe, commands):
     commands.failing = "embed"
     with pytest.raises(RuntimeError, match=r"4_train_difflora \(embed\) failed with exit code 1.* -m training embed "):
-        run.run_recipe(recipe)
+        run.run_recipe(recipe, LEFT)
     commands.failing = ""
-    run.run_recipe(recipe)
+    run.run_recipe(recipe, LEFT)
     assert commands.ran == [*ALL[:4], "dataset all", *ALL[3:]]
 
 
 def test_changed_settings_of_a_step_that_is_done(recipe, commands):
-    run.run_recipe(recipe)
+    run.run_recipe(recipe, LEFT)
     changed = recipe.steps[1].settings
     changed.write_text(changed.read_text("utf-8").replace("steps: 20000", "steps: 20"), "utf-8")
     with pytest.raises(
         ValueError, match=r"2_train_lae \(train-lae\) was done on .* changed: settings\. Delete .*--keep"
     ):
-        run.run_recipe(recipe)
-    run.run_recipe(recipe, keep=True)
+        run.run_recipe(recipe, LEFT)
+    run.run_recipe(recipe, LEFT, keep=True)
     assert commands.ran == [*ALL, "dataset all", "dataset all"]
 
 
 def test_a_changed_input_of_a_step_that_is_done(recipe, commands):
-    run.run_recipe(recipe)
+    run.run_recipe(recipe, LEFT)
     (recipe.steps[1].files.writes[0]).write_bytes(b"other weights")
     with pytest.raises(ValueError, match=r"3_finetune_lae \(finetune\) was done on .* changed: network\."):
-        run.run_recipe(recipe)
+        run.run_recipe(recipe, LEFT)
 
 
 def test_everything_missing_is_named_before_anything_runs(recipe, commands):
     shutil.rmtree(recipe.steps[0].files.own["base"])
     shutil.rmtree(recipe.steps[3].files.own["embeddings.image_encoder"])
     with pytest.raises(FileNotFoundError, match=r"sdxl-base-1.0 \(1_dataset.yaml: base\); .*clip-vit-large-patch14"):
-        run.run_recipe(recipe)
+        run.run_recipe(recipe, LEFT)
     assert commands.ran == []
 
 
 def test_one_run_at_a_time(recipe, commands):
     with folder_lock(recipe.output), pytest.raises(FolderInUseError):
-        run.run_recipe(recipe)
+        run.run_recipe(recipe, LEFT)
 
 
 def test_a_damaged_record_is_named(recipe, commands):
-    run.run_recipe(recipe)
+    run.run_recipe(recipe, LEFT)
     (recipe.output / run.RECORDS).write_text(json.dumps({"1_dataset (dataset all)": 3}), "utf-8")
     with pytest.raises(ValueError, match=r"steps.json is damaged"):
-        run.run_recipe(recipe)
+        run.run_recipe(recipe, LEFT)
 
 
 def test_status_runs_nothing(recipe, commands):
-    text = run.describe(recipe, {})
+    text = run.describe(recipe, {}, LEFT)
     assert text.splitlines()[0] == recipe.title
-    assert text.count(" left") == len(ALL)
+    assert [line.split()[-1] for line in text.splitlines()[1:-1]] == ["left"] * len(ALL)
     assert commands.ran == []
+
+
+def test_the_time_that_is_left_is_corrected_by_the_steps_that_are_done():
+    left = TimeLeft({"a": 100.0, "b": 50.0, "c": None, "d": 30.0}, "some card")
+    assert left.describe({}) == "left: about 0:03:00 by the figures of some card; of 1 steps there are no figures"
+    text = left.describe({"a": 200.0, "c": 7.0})
+    assert (
+        text == "left: about 0:02:40 by the figures of some card, times 2: so much longer took the steps that are done"
+    )
+    assert left.describe(dict.fromkeys("abcd", 1.0)) == "nothing is left"
+
+
+def test_a_plan_of_every_step_is_the_start(recipe):
+    planned = TimeLeft.of(recipe, 100, None).planned
+    assert list(planned) == [step.name for step in recipe.steps]
+    assert all(planned.values())

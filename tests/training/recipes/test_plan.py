@@ -1,0 +1,175 @@
+"""What a recipe will cost: the table's arithmetic, and that it needs nothing but settings files."""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.recipes.cards import Card, read_card
+from training.recipes.plan import FITS, add_arguments, describe, make_plan, too_large
+from training.recipes.plan_row import PlanRow
+from training.recipes.recipe import FOLDER, Recipe, read_recipe, shipped_recipes
+from training.recipes.scaling import GIB
+
+ROOT = Path(__file__).parents[3]
+SDXL = [name for name in shipped_recipes() if name.startswith("sdxl")]
+TRAINERS = ("train-lae", "finetune (LAE)", "train-difflora", "finetune (MIF, DiT)")
+FIXED = ("verify", *TRAINERS)
+"""Whose work does not depend on the number of people."""
+
+
+@pytest.fixture(scope="module")
+def h100() -> Card:
+    return read_card("h100")
+
+
+def rows(recipe: Recipe, card: Card | None, people: int = 3000, gpus: int = 1) -> dict[str, PlanRow]:
+    return {row.name.split(" ", 1)[1]: row for row in make_plan(recipe, people, gpus, card).rows}
+
+
+def run(*words: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    arguments = parser.parse_args(words)
+    arguments.run(arguments)
+
+
+def test_torch_is_not_imported():
+    program = (
+        "import sys; sys.argv[1:] = ['plan', 'sdxl-24gb', '--price-per-hour', '2']; "
+        "from training.__main__ import main; sys.exit(main() or 'torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+    assert found.returncode == 0, found.stderr
+    assert "1 dreambooth" in found.stdout
+
+
+@pytest.mark.parametrize("name", SDXL)
+def test_every_step_fits_the_recipe_s_gpus(h100, name):
+    recipe = read_recipe(name)
+    plan = make_plan(recipe, 3000, recipe.gpus, h100)
+    assert not too_large(plan)
+    known = {row.name.split(" ", 1)[1] for row in plan.rows if row.memory is not None}
+    assert known == {"generate", "preprocess", "dreambooth", "verify", "embed", *TRAINERS}
+
+
+def test_a_step_that_does_not_fit_is_named(h100, tmp_path):
+    folder = copied("sdxl-24gb", tmp_path)
+    edit(folder / "1_dataset.yaml", "gradient_checkpointing: true", "gradient_checkpointing: false")
+    (line,) = too_large(make_plan(read_recipe(str(folder)), 3000, 1, h100))
+    assert line == f"1 dreambooth does not fit: 57.8 GiB of 24, of which {FITS:.0%} can be used"
+
+
+def test_dreambooth_by_hand(h100, tmp_path):
+    folder = copied("sdxl-24gb", tmp_path)
+    edit(folder / "1_dataset.yaml", "gradient_checkpointing: true", "gradient_checkpointing: false")
+    row = rows(read_recipe(str(folder)), h100)["dreambooth"]
+    assert row.seconds == pytest.approx(3000 * 400 * 0.036)  # 12.0 hours
+    assert row.disk == 3000 * 4 * 5_806_080
+    assert row.memory == pytest.approx((53.8 + 4.0) * GIB)
+    assert row.note.startswith("3,000 people × 400 steps × 36 ms in batches of 16, measured")
+
+
+def test_generate_by_hand(h100):
+    row = rows(read_recipe("sdxl-24gb"), h100)["generate"]
+    assert row.pictures == 72_000
+    decode = 5.75e12 * (1024 / 768) ** 2 / 78.2e12
+    assert row.seconds == pytest.approx(72_000 * (30 * 0.04325 + decode))
+    assert row.disk == 72_000 * 1024**2 * 1.5
+
+
+@pytest.mark.parametrize("name", SDXL)
+def test_twice_as_many_people_take_the_dataset_twice_as_long(h100, name):
+    recipe = read_recipe(name)
+    once, twice = rows(recipe, h100), rows(recipe, h100, people=6000)
+    for step, row in once.items():
+        if row.seconds is not None:
+            factor = 1 if step in FIXED else 2
+            assert twice[step].seconds == pytest.approx(factor * row.seconds), step
+
+
+def test_more_gpus_share_the_dataset_and_not_the_trainers(h100):
+    recipe = read_recipe("sdxl-24gb")
+    one, four = rows(recipe, h100), rows(recipe, h100, gpus=4)
+    for step, factor in {"generate": 4, "dreambooth": 4, "filter": 1, "embed": 1, "train-difflora": 1}.items():
+        assert four[step].seconds == pytest.approx(one[step].seconds / factor), step
+    assert four["train-difflora"].note.startswith("50,000 steps of 256 ×"), "a step has four times the samples"
+
+
+def test_measured_memory_is_said_to_be(h100):
+    found = rows(read_recipe("sdxl-24gb"), h100)
+    peaks = {"train-lae": 17.3, "finetune (LAE)": 22.4, "train-difflora": 10.4, "finetune (MIF, DiT)": 16.8}
+    for step, gib in peaks.items():
+        assert found[step].memory == pytest.approx(gib * GIB)
+        assert found[step].note.endswith("memory measured")
+
+
+def test_arithmetic_is_no_less_than_the_measured_peaks(h100):
+    recipe = read_recipe("sdxl-24gb")
+    counted = rows(recipe, Card(h100.title, dreambooth=h100.dreambooth))
+    for step, row in rows(recipe, h100).items():
+        if step in TRAINERS:
+            assert row.memory <= counted[step].memory < 1.5 * row.memory
+
+
+def test_another_card_is_scaled_by_its_rate(capsys, h100):
+    run("sdxl-24gb", "--tflops", "391")
+    shown = capsys.readouterr().out
+    assert "a card of 391 TFLOP/s, with the times of NVIDIA H100 80GB × 2" in shown
+    assert re.search(r"dreambooth .* 37\.33  3,000 people × 400 steps × 112 ms", shown)
+
+
+def test_a_card_s_file_leaves_out_what_was_not_measured(tmp_path, capsys):
+    card = tmp_path / "mine.yaml"
+    figures = "[{size: 768, gradient_checkpointing: true, people: 16, ms: 100}]"
+    card.write_text(f"title: mine\ndreambooth: {{measured: today, figures: {figures}}}\n", encoding="utf-8")
+    run("sdxl-24gb", "--gpu", str(card))
+    lines = capsys.readouterr().out.splitlines()
+    assert any("dreambooth" in line and " 33.33 " in line for line in lines)
+    assert any(line.startswith("total") and "hours without collect, generate" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--gpu", "h1000"], "there are no figures of a card h1000: known are cpu, h100"),
+        (["--people", "0"], "--people is 0, expected a number above 0"),
+        (["--price-per-hour", "nan"], "--price-per-hour is nan, expected"),
+        (["--gpu", "cpu"], "were measured with the miniature, the base model of"),
+    ],
+)
+def test_impossible_options(words, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        run("sdxl-24gb", *words)
+
+
+def test_the_miniature_on_a_cpu(capsys):
+    run("miniature", "--people", "300")
+    shown = capsys.readouterr().out
+    assert shown.startswith("the miniature on a CPU: 300 people, a CPU (")
+    assert "GiB" not in shown
+
+
+def test_prices_are_of_all_gpus(h100):
+    recipe = read_recipe("sdxl-4x24gb")
+    plan = make_plan(recipe, 3000, 4, h100)
+    assert "price" not in describe(plan).splitlines()[2]
+    shown = describe(plan, 2.5).splitlines()
+    total = next(line.split() for line in shown if line.startswith("total"))
+    hours, price = float(total[6]), float(total[7])
+    assert price == pytest.approx(hours * 4 * 2.5, abs=0.06)
+
+
+def copied(name: str, folder: Path) -> Path:
+    """A copy of a recipe to be changed."""
+    return shutil.copytree(FOLDER / name, folder / name)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), "utf-8")

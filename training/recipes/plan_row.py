@@ -1,0 +1,135 @@
+"""A row of a plan, and what all rows are computed from."""
+
+import json
+from dataclasses import dataclass, replace
+
+from difflora_core.autoencoder.config import LAEConfig
+from difflora_core.denoiser.config import CONFIGURATIONS, MIFConfig
+from training.autoencoder.settings import LAESettings
+from training.denoiser.settings import DiffLoRASettings
+from training.engine.settings import read_settings
+from training.lora_dataset.config import load_config
+
+from .cards import Card
+from .network_sizes import LoRASize, NetworkSize, denoiser_size, lae_size, lora_size
+from .recipe import Recipe
+from .scaling import SDXL_BYTES
+
+FACE_WIDTH, IMAGE_WIDTH = 512, 768
+"""Of embeddings by InsightFace's packs and by CLIP ViT-L/14, where the settings don't say."""
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One step, or one stage of the dataset. None is not known."""
+
+    name: str
+    """Of the step."""
+    pictures: int | None = None
+    """That it reads or makes."""
+    disk: float | None = None
+    """Bytes that it leaves."""
+    memory: float | None = None
+    """Bytes at most on each GPU."""
+    seconds: float | None = None
+    """From begin to end, with all GPUs."""
+    note: str = ""
+    """What the figures rest on."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What all rows depend on."""
+
+    people: int
+    """Of the dataset."""
+    gpus: int
+    """That share the work; 0 is a CPU."""
+    card: Card | None
+    """What was measured; None is nothing."""
+    lora: LoRASize | None
+    """None: the base model's configuration is not there."""
+    lae: NetworkSize | None
+    """None: not counted, see `lae_size`."""
+    denoiser: NetworkSize | None
+    """MIF and DiT; None: the recipe trains none."""
+    latent_values: int
+    """Of the LAE's latent; 0 is not known."""
+    sdxl: bool
+    """Whether the base model is SDXL, whose memory is known."""
+
+    @property
+    def processes(self) -> int:
+        """At least one."""
+        return max(1, self.gpus)
+
+    @property
+    def base_bytes(self) -> float | None:
+        """Of the frozen base model on a GPU."""
+        return SDXL_BYTES if self.sdxl and self.gpus else None
+
+    @property
+    def measured_dit(self) -> NetworkSize | None:
+        """The network of the card's DiT steps."""
+        if self.card is None or self.card.dit_training is None:
+            return None
+        dit = CONFIGURATIONS[self.card.dit_training.dit]
+        return denoiser_size(dit, MIFConfig(FACE_WIDTH, IMAGE_WIDTH, dit.condition_width))
+
+
+def add(*parts: float | None) -> float | None:
+    """Sum; None if a part is not known."""
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
+
+
+def milliseconds(seconds: float) -> str:
+    """Format a time."""
+    count = 1000 * seconds
+    return f"{count:,.0f} ms" if count >= 100 else f"{count:.3g} ms"
+
+
+def times(factor: float, value: float | None) -> float | None:
+    """Multiply; None if the value is not known."""
+    return None if value is None else factor * value
+
+
+def situation(recipe: Recipe, people: int, gpus: int, card: Card | None) -> Situation:
+    """Read from the recipe's settings what all rows depend on."""
+    trainers = [read_settings(LAESettings, step.settings) for step in recipe.steps if step.command == "train-lae"]
+    lae = trainers[0] if trainers else None
+    unet = lae.layout.unet if lae and lae.layout else None
+    lora = _lora_size(recipe, lae)
+    network = lae_size(lae.lae, lora) if lae and lora else None
+    latent = lae.lae if lae else None
+    denoiser, values = _denoiser(recipe, latent)
+    return Situation(people, gpus, card, lora, network, denoiser, values, sdxl=unet is None)
+
+
+def _lora_size(recipe: Recipe, lae: LAESettings | None) -> LoRASize | None:
+    """Count the values of the dataset's LoRAs; None without the configuration of a U-Net that is not SDXL's."""
+    unet = None
+    if lae and lae.layout and lae.layout.unet:
+        if not lae.layout.unet.is_file():
+            return None
+        unet = json.loads(lae.layout.unet.read_text(encoding="utf-8"))
+    datasets = [load_config(step.settings) for step in recipe.steps if step.command == "dataset all"]
+    if datasets:
+        return lora_size(datasets[0].dreambooth.rank, datasets[0].dreambooth.feed_forward, unet)
+    if lae and lae.layout:
+        return lora_size(lae.layout.rank, lae.layout.feed_forward, unet)
+    return lora_size(4, False, unet)
+
+
+def _denoiser(recipe: Recipe, lae: LAEConfig | None) -> tuple[NetworkSize | None, int]:
+    """Count MIF and DiT, and the values of a latent."""
+    for step in recipe.steps:
+        if step.command == "train-difflora":
+            settings = read_settings(DiffLoRASettings, step.settings)
+            widths = settings.mif.face_width or FACE_WIDTH, settings.mif.image_width or IMAGE_WIDTH
+            dit, mif = settings.networks(None, widths)
+            if lae is not None:
+                dit = replace(dit, tokens=lae.tokens, latent_width=lae.width)
+            size = denoiser_size(dit, MIFConfig(*widths, mif.width))
+            return size, dit.tokens * dit.latent_width
+    return None, 0
