@@ -1,6 +1,7 @@
-"""The DiT: parameters, speed of its blocks beside diffusers' and of shared conditions, shares of operations.
+"""The DiT: parameters, speed of its blocks padded, beside diffusers' and with shared conditions, shares of operations.
 
     python -m benchmarks.dit [--parameters] [--configurations miniature small paper] [--rounds 5] [--device cpu]
+    python -m benchmarks.dit --padding [--people 128] [--compile] [--device cuda]
 
 Ratios are measured in one run, in turns, from the shortest time of all rounds; on a CPU in process time, so that other
 processes disturb little. `python -m benchmarks.personalize` has the shares of face encoder, image encoder, sampling and
@@ -13,15 +14,18 @@ and doesn't normalize queries and keys. Width, heads, head width, MLP and biases
 import argparse
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
+from unittest.mock import patch
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
-from torch import nn
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from difflora_core.denoiser.config import CONFIGURATIONS, DiTConfig
 from difflora_core.denoiser.dit import Block, DiT, parameter_count
+from difflora_core.denoiser.padded_linear import PaddedLinear
 from difflora_core.model import DiffLoRA
 from miniature.paths import DIFFLORA_CHECKPOINT
 
@@ -29,6 +33,24 @@ SAMPLES = 4
 """Latents that share a condition."""
 SHOWN = 8
 """Operations of the profile that are printed."""
+PEOPLE = {"cuda": 128, "cpu": 2}
+"""Latents of the training step with and without padding."""
+
+
+class AlwaysPadded(PaddedLinear):
+    """Pads widths that are not aligned, on a CPU and in float32 too."""
+
+    def pays(self, x: Tensor) -> bool:
+        """Say yes."""
+        return True
+
+
+class NeverPadded(PaddedLinear):
+    """A plain linear layer."""
+
+    def pays(self, x: Tensor) -> bool:
+        """Say no."""
+        return False
 
 
 def main() -> None:
@@ -38,11 +60,19 @@ def main() -> None:
     parser.add_argument("--configurations", nargs="+", choices=list(CONFIGURATIONS), default=list(CONFIGURATIONS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--padding", action="store_true", help="only measure the padding")
+    parser.add_argument("--people", type=int, help="latents of its training step; default: 128 on a GPU, else 2")
+    parser.add_argument("--compile", action="store_true", help="measure the padding with compiled blocks too")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(sizes(), flush=True)
+    device = torch.device(arguments.device)
+    if not arguments.padding:
+        print(sizes(), flush=True)
     if not arguments.parameters:
-        device = torch.device(arguments.device)
+        people = arguments.people or PEOPLE[device.type]
+        for name in arguments.configurations:
+            print(padding(name, people, arguments.rounds, device, arguments.compile), flush=True)
+    if not arguments.parameters and not arguments.padding:
         with torch.inference_mode():
             for name in arguments.configurations:
                 print(compare_with_diffusers(name, arguments.rounds, device), flush=True)
@@ -58,6 +88,49 @@ def sizes() -> str:
         shape = f"{c.layers} | {c.width} | {c.heads} × {c.head_width} | {c.tokens} × {c.latent_width}"
         lines.append(f"| `{name}` | {shape} | {parameter_count(c):,} |")
     return "\n".join(lines)
+
+
+def padding(name: str, people: int, rounds: int, device: torch.device, compiled: bool) -> str:
+    """Time of a training step of one block with padded matrices as a share of that without, in fp32 and bf16."""
+    config = CONFIGURATIONS[name]
+    blocks = {kind.__name__: block_of(kind, config, device) for kind in (AlwaysPadded, NeverPadded)}
+    if not any(isinstance(layer, PaddedLinear) and layer.unaligned for layer in blocks["AlwaysPadded"].modules()):
+        return f"block of `{name}`: its widths are aligned, nothing is padded"
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    x = torch.randn(people, config.tokens, config.width, device=device, requires_grad=True)
+    condition = torch.randn(people, config.width, device=device)
+    lines = []
+    for how in ("eager", "compiled") if compiled else ("eager",):
+        if how == "compiled":
+            for block in blocks.values():
+                block.compile()
+        for dtype in (torch.float32, torch.bfloat16):
+            works = {kind: training_step(block, x, condition, dtype) for kind, block in blocks.items()}
+            padded, plain = shortest_seconds(works, rounds, device).values()
+            lines.append(
+                f"block of `{name}`, {people} × {config.tokens} tokens, forward and backward, {dtype}, {how}, on "
+                f"{card}: padded {1000 * padded:.1f} ms, {padded / plain:.2f} of {1000 * plain:.1f} ms without padding"
+            )
+    return "\n".join(lines)
+
+
+def block_of(linear: type[PaddedLinear], config: DiTConfig, device: torch.device) -> Block:
+    """A block whose padded layers are of a class."""
+    with patch("difflora_core.denoiser.dit.PaddedLinear", linear):
+        return Block(config).to(device)
+
+
+def training_step(block: Block, x: Tensor, condition: Tensor, dtype: torch.dtype) -> Callable[[], object]:
+    """Forward and backward pass of a block with float32 weights, in a dtype by autocast."""
+
+    def step() -> None:
+        autocast = nullcontext() if dtype == torch.float32 else torch.autocast(x.device.type, dtype)
+        with autocast:
+            out = block(x, condition)
+        out.sum().backward()
+        block.zero_grad(set_to_none=True)
+
+    return step
 
 
 def compare_with_diffusers(name: str, rounds: int, device: torch.device) -> str:

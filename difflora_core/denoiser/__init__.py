@@ -2,6 +2,7 @@
 
 - `config`: shapes of MIF and DiT, settings of sampling
 - `mif`: face and image embeddings to a condition
+- `padded_linear`: a linear layer for widths that a GPU multiplies slowly
 - `dit`: the diffusion transformer
 - `model`: MIF and DiT as one module for training
 - `noise_schedule`: what training adds and sampling takes away

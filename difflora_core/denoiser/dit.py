@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .config import DiTConfig
+from .padded_linear import PaddedLinear
 
 TIME_WIDTH = 256
 """Width of the sinusoids of a timestep."""
@@ -36,15 +37,24 @@ def timestep_embedding(timesteps: Tensor, width: int) -> Tensor:
     return F.pad(torch.cat([angles.cos(), angles.sin()], dim=-1), (0, width - 2 * half))
 
 
+class RMSNorm(nn.RMSNorm):
+    """RMS norm with its weight in the input's dtype: torch has a fused kernel only for equal dtypes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize (…, width) by its root mean square, which is computed in float32; the dtype stays."""
+        assert self.weight is not None
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with RMS-normalized queries and keys; inner width heads × head_width."""
 
     def __init__(self, width: int, heads: int, head_width: int) -> None:
         super().__init__()
         self.heads = heads
-        self.to_qkv = nn.Linear(width, 3 * heads * head_width)
-        self.norm_q, self.norm_k = nn.RMSNorm(head_width, eps=1e-6), nn.RMSNorm(head_width, eps=1e-6)
-        self.to_out = nn.Linear(heads * head_width, width)
+        self.to_qkv = PaddedLinear(width, 3 * heads * head_width)
+        self.norm_q, self.norm_k = RMSNorm(head_width, eps=1e-6), RMSNorm(head_width, eps=1e-6)
+        self.to_out = PaddedLinear(heads * head_width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (batch, tokens, width) to the same shape."""
@@ -64,8 +74,11 @@ class Block(nn.Module):
         self.attention = Attention(config.width, config.heads, config.head_width)
         self.norm_mlp = nn.LayerNorm(config.width, elementwise_affine=False, eps=1e-6)
         self.mlp = nn.Sequential(
-            nn.Linear(config.width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, config.width)
+            PaddedLinear(config.width, hidden, keep_padding=True),  # GELU(0) = 0
+            nn.GELU(approximate="tanh"),
+            PaddedLinear(hidden, config.width),
         )
+        # Not padded: it has a row per condition, so that padding its weights would cost what it saves
         self.modulation = nn.Linear(config.width, 6 * config.width)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:

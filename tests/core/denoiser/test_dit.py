@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from difflora_core.denoiser.config import CONFIGURATIONS, PAPER, DiTConfig
-from difflora_core.denoiser.dit import DiT, parameter_count
+from difflora_core.denoiser.dit import DiT, RMSNorm, parameter_count
 
 SMALL = DiTConfig(tokens=3, latent_width=4, width=22, layers=2, heads=3, head_width=8, condition_width=10)
 
@@ -126,6 +126,28 @@ def test_compiled_blocks_keep_names_and_results():
         torch.testing.assert_close(made(*inputs()), plain(*inputs()))
     assert graphs
     assert list(made.state_dict()) == list(plain.state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_rms_norm_equals_torchs_with_the_weight_in_the_inputs_dtype(dtype, autocast):
+    torch.manual_seed(0)
+    ours, theirs = RMSNorm(8, eps=1e-6), torch.nn.RMSNorm(8, eps=1e-6)
+    torch.nn.init.normal_(theirs.weight)
+    ours.load_state_dict(theirs.state_dict())
+    outs = []
+    for norm in (ours, theirs):
+        x = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            out = norm(x)
+        out.float().square().sum().backward()
+        assert out.dtype == x.grad.dtype == dtype
+        assert norm.weight.grad.dtype == torch.float32
+        outs.append((out, x.grad, norm.weight.grad))
+    if dtype == torch.float32:
+        assert all(torch.equal(one, other) for one, other in zip(*outs, strict=True))
+    for one, other in zip(*outs, strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-2, atol=2e-2)
 
 
 def test_inputs_are_cast_to_the_networks_dtype():
