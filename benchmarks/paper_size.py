@@ -4,7 +4,7 @@
 
 The weights are random; seconds are of interest on a GPU only. The training step is also given as a share of the speed
 of the device's matrix products in the same dtype and run; operations are counted by torch (two for a multiplication and
-an addition).
+an addition). It is measured twice: with batches that a worker thread draws ahead, and with drawing in the step.
 
 The networks have the shapes of the published ones: CLIP ViT-L/14; the recognizer an IResNet-50 on a face of 112 pixels
 (buffalo_l's, 44 million parameters); the detector a plain convolutional network of 10 billion multiplications on 640
@@ -188,14 +188,27 @@ def training_step(setting: Setting, name: str, batch: int) -> str:
     operations = counter.get_total_flops()
     network.zero_grad(set_to_none=True)
     cost = measure_step(network, loss, settings.loop, batch)
+    in_step = measure_step(network, lambda *arguments: loss(*arguments), settings.loop, batch).seconds
     side = MATRIX[setting.device.type]
     one, other = setting.random(side, side), setting.random(side, side)
     best = 2 * side**3 / setting.seconds(lambda: one @ other)
     reached = operations / cost.seconds
     return (
         f"training step of {batch} people {1000 * cost.seconds:.1f} ms, {reached / 1e12:.2f} of "
-        f"{best / 1e12:.2f} TFLOP/s that products of {side} × {side} reach: {reached / best:.0%}\n{cost}"
+        f"{best / 1e12:.2f} TFLOP/s that products of {side} × {side} reach: {reached / best:.0%}\n"
+        f"drawing a batch takes the host {1000 * drawing_seconds(loss):.1f} ms; with batches drawn ahead a step takes "
+        f"{cost.seconds / in_step:.2f} of the time with drawing in it\n{cost}"
     )
+
+
+def drawing_seconds(loss: LatentObjective) -> float:
+    """Shortest processor time in which this thread draws a batch."""
+    times = []
+    for step in range(2 * ROUNDS):
+        start = time.thread_time()
+        loss.draw(step, generator_for(0, step, 0))
+        times.append(time.thread_time() - start)
+    return min(times)
 
 
 def main() -> None:

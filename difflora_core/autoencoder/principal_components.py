@@ -14,8 +14,10 @@ from torch.nn import functional as F
 
 MAX_LORAS_FOR_PCA = 2048
 """The cost is the Gram matrix of all pairs; of more LoRAs every second, third, … is taken."""
-MAX_EIGENPROBLEM_SIZE = 2048
-"""Largest matrix whose eigenvectors are computed exactly; beyond, the leading ones are iterated."""
+MAX_EIGENPROBLEM_SIZE = 512
+"""Largest matrix whose eigenvectors are computed exactly; beyond, the leading ones are iterated. SDXL's LAE needs those
+of 2,840 matrices, of 968 rows where there are as many LoRAs: there iteration takes a sixth of the time and finds 0.999
+of the energy, whose spectrum was flat."""
 ITERATIONS = 12
 """Of orthogonal iteration."""
 SLICE = 2**26
@@ -113,7 +115,8 @@ def leading_basis(loadings: Tensor, count: int) -> Tensor:
     if size <= components:
         return leading_eigenvectors(loadings @ loadings.T, count)
     mixing = leading_eigenvectors(loadings.T @ loadings, min(count, components))
-    return wide(torch.linalg.qr(loadings @ mixing).Q, count)
+    # QR makes columns of zeros, beyond the components, orthonormal to the others, too
+    return wide(torch.linalg.qr(wide(loadings @ mixing, min(count, size))).Q, count)
 
 
 def leading_eigenvectors(symmetric: Tensor, count: int) -> Tensor:

@@ -164,7 +164,7 @@ class StagedAutoencoder(nn.Module):
 
         def scores_of(group: range) -> Tensor:
             products = gram(read, self.spans[group[0]][0], self.spans[group[-1]][1], loras)
-            return scores_of_gram(products, max(latents, config.channels)).float()  # (loras, count)
+            return scores_of_gram(products, min(loras, max(latents, config.channels))).float()  # (loras, count)
 
         shared = None if config.local else self._shared_bases(read, loras, [(g, scores_of(g)) for g in groups])
         for number, group in enumerate(groups):

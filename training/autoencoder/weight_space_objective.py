@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from difflora_core.autoencoder import losses
 from difflora_core.autoencoder.model import LAE
 from difflora_core.lora.delta_weights import DeltaWeights
+from training.engine.batches_ahead import Objective
 from training.store.loras import LoRAs
 
 from .config import LAETraining
@@ -52,7 +54,24 @@ TERMS: Mapping[str, Callable[[Reconstruction, DeltaWeights], Tensor]] = {
 """The terms by the names of `LossWeights`; formulas and sources are in `difflora_core`."""
 
 
-class LAEObjective:
+class LAEBatch(NamedTuple):
+    """What a micro-batch is made of, on the CPU."""
+
+    loras: Tensor
+    """Teachers as stored (batch, numel)."""
+    others: Tensor | None
+    """Those that some of them are blended with (blended, numel); None if no one is."""
+    blended: Tensor
+    """Rows of `loras` that are, int64 (blended,)."""
+    amount: Tensor
+    """Shares of the others (blended, 1)."""
+    factor: Tensor | None
+    """Of the deviation from the mean LoRA (batch, 1)."""
+    generator: torch.Generator
+    """Of what is drawn later: noise, the posterior's samples."""
+
+
+class LAEObjective(Objective[LAEBatch]):
     """The loss function of an LAE on teachers."""
 
     def __init__(self, lae: LAE, loras: LoRAs, training: LAETraining) -> None:
@@ -76,33 +95,40 @@ class LAEObjective:
         self.weights = training.losses.active()
         self.delta = DeltaWeights(lae.layout)
 
-    def __call__(self, model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Return the loss of a micro-batch, and its terms. See `training.engine.loop.LossFunction`."""
-        target = self.draw(generator)
+    def draw(self, step: int, generator: torch.Generator) -> LAEBatch:
+        """Draw teachers and their augmentation. See `training.engine.batches_ahead.Objective`."""
+        size, settings = self.training.batch, self.training
+        first, second = torch.randint(0, len(self.loras), (2, size), generator=generator)
+        amount = torch.rand(size, 1, generator=generator)
+        amount = amount * (torch.rand(size, 1, generator=generator) < settings.blend)
+        factor = (settings.scale * torch.randn(size, 1, generator=generator)).exp() if settings.scale else None
+        blended = amount[:, 0].nonzero()[:, 0]
+        others = self.loras.read(second[blended].tolist()) if len(blended) else None
+        return LAEBatch(self.loras.read(first.tolist()), others, blended, amount[blended], factor, generator)
+
+    def loss(self, module: nn.Module, batch: LAEBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return the loss of a micro-batch, and its terms. See `training.engine.batches_ahead.Objective`."""
+        target = self.augmented(batch)
         # Only a variational network draws; torch.compile can't follow a generator
-        posterior_generator = (generator,) if self.lae.config.variational else ()
-        predicted, mean, log_variance = model(self._with_noise(target, generator), *posterior_generator)
+        posterior_generator = (batch.generator,) if self.lae.config.variational else ()
+        predicted, mean, log_variance = module(self._with_noise(target, batch.generator), *posterior_generator)
         result = Reconstruction(self.lae, predicted, target, mean, log_variance)
         delta = self.delta.to(target.device)
         values = {name: TERMS[name](result, delta) for name in self.weights}
         loss = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
         return loss, {name: value.detach() for name, value in values.items()}
 
-    def draw(self, generator: torch.Generator) -> Tensor:
-        """Draw augmented, normalized LoRAs (batch, numel)."""
-        size, settings = self.training.batch, self.training
-        first, second = torch.randint(0, len(self.loras), (2, size), generator=generator)
-        amount = torch.rand(size, 1, generator=generator)
-        amount = amount * (torch.rand(size, 1, generator=generator) < settings.blend)
-        factor = (settings.scale * torch.randn(size, 1, generator=generator)).exp() if settings.scale else None
-        target = self._read(first)
-        if len(blended := amount[:, 0].nonzero()[:, 0]):
-            rows = blended.to(target.device)
-            target[rows] = torch.lerp(target[rows], self._read(second[blended]), amount[blended].to(target))
-        return target if factor is None else target * factor.to(target)
+    def augmented(self, batch: LAEBatch) -> Tensor:
+        """Compute blended and scaled, normalized LoRAs (batch, numel) on the autoencoder's device."""
+        target = self._normalized(batch.loras)
+        if batch.others is not None:
+            rows = batch.blended.to(target.device, non_blocking=True)
+            amount = batch.amount.to(target, non_blocking=True)
+            target[rows] = torch.lerp(target[rows], self._normalized(batch.others), amount)
+        return target if batch.factor is None else target * batch.factor.to(target, non_blocking=True)
 
-    def _read(self, rows: Tensor) -> Tensor:
-        return self.lae.normalize(self.loras.read(rows.tolist()).to(self.lae.mean.device))
+    def _normalized(self, loras: Tensor) -> Tensor:
+        return self.lae.normalize(loras.to(self.lae.mean.device, non_blocking=True))
 
     def _with_noise(self, target: Tensor, generator: torch.Generator) -> Tensor:
         if not self.training.noise:

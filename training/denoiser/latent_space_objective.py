@@ -1,6 +1,7 @@
 """The loss of MIF and DiT in latent space."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from difflora_core.denoiser.config import TIMESTEPS, Mode
 from difflora_core.denoiser.noise_schedule import NoiseSchedule, draw_timesteps
 from difflora_core.lora.delta_weights import DeltaWeights
 from difflora_core.seeds import generator_for
+from training.engine.batches_ahead import Objective
 from training.people.conditions import People, draw_references, drop_modality
 
 from .config import DiffLoRATraining
@@ -53,7 +55,24 @@ class DeltaWeightLoss:
         return self.config.delta_w_error * error + self.config.delta_w_direction * direction, metrics
 
 
-class LatentObjective:
+class LatentBatch(NamedTuple):
+    """What a micro-batch is made of, on the CPU."""
+
+    face: Tensor | None
+    """Embeddings (batch, face_width); None in a step without faces."""
+    image: Tensor | None
+    """Embeddings (batch, image_width); None in a step without images."""
+    clean: Tensor
+    """Latents (batch, tokens, width)."""
+    noise: Tensor
+    """Of the same shape."""
+    timesteps: Tensor
+    """(batch,)."""
+    null: Tensor
+    """Who gets the null condition, bool (batch,)."""
+
+
+class LatentObjective(Objective[LatentBatch]):
     """The loss function of a `Denoiser`. All is drawn on the CPU, so that a seed means the same on any device."""
 
     def __init__(self, people: People, config: DiffLoRATraining, lae: LAE | None = None, mode: Mode = "gate") -> None:
@@ -79,28 +98,38 @@ class LatentObjective:
         self.delta_weight_loss = DeltaWeightLoss(lae, config) if lae is not None and delta_w else None
         self.dropouts = config.dropouts if mode in ("gate", "mean") else (0.0, 0.0)
 
-    def __call__(self, model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Return the loss of a micro-batch, and the ΔW terms. See `training.engine.loop.LossFunction`."""
-        config, device = self.config, next(model.parameters()).device
+    def draw(self, step: int, generator: torch.Generator) -> LatentBatch:
+        """Draw a micro-batch. See `training.engine.batches_ahead.Objective`."""
+        config = self.config
         face, image, clean = self.draw_people(generator)
         without_face, without_image = drop_modality(*self.dropouts, generator_for(config.loop.seed, step, "modality"))
         timesteps = draw_timesteps(config.batch, generator, config.timestep_bias)
         noise = torch.randn(clean.shape, generator=generator)
+        null = torch.rand(config.batch, generator=generator) < config.cfg_dropout
         if config.objective == "regression":
             timesteps = torch.full_like(timesteps, TIMESTEPS - 1)
-            noisy, weight = torch.zeros_like(clean), torch.ones(config.batch)
-        else:
-            noisy = self.schedule.add_noise(clean, noise, timesteps)
-            weight = self.schedule.weight(timesteps, config.min_snr_gamma)
-        null = torch.rand(config.batch, generator=generator) < config.cfg_dropout
-        face, image, clean, noisy, times, null, weight = (
-            tensor.to(device, non_blocking=True) for tensor in (face, image, clean, noisy, timesteps, null, weight)
+        return LatentBatch(
+            None if without_face else face, None if without_image else image, clean, noise, timesteps, null
         )
-        predicted = model(noisy, times, None if without_face else face, None if without_image else image, null)
+
+    def loss(self, module: nn.Module, batch: LatentBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return the loss of a micro-batch, and the ΔW terms. See `training.engine.batches_ahead.Objective`."""
+        config, device = self.config, next(module.parameters()).device
+        face, image = (e if e is None else e.to(device, non_blocking=True) for e in (batch.face, batch.image))
+        clean, noise, timesteps, null = (
+            tensor.to(device, non_blocking=True) for tensor in (batch.clean, batch.noise, batch.timesteps, batch.null)
+        )
+        if config.objective == "regression":
+            noisy, weight = torch.zeros_like(clean), torch.ones(config.batch, device=device)
+        else:
+            schedule = self.schedule.to(device)
+            noisy = schedule.add_noise(clean, noise, timesteps)
+            weight = schedule.weight(timesteps, config.min_snr_gamma)
+        predicted = module(noisy, timesteps, face, image, null)
         loss = (weight * (predicted - clean).square().mean((1, 2))).mean()
         if self.delta_weight_loss is None:
             return loss, {}
-        extra, metrics = self.delta_weight_loss(predicted, clean, timesteps)
+        extra, metrics = self.delta_weight_loss(predicted, clean, batch.timesteps)
         return loss + extra, metrics
 
     def draw_people(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -119,4 +148,8 @@ class LatentObjective:
             return F.normalize(torch.lerp(one, other, amount[:, None]), dim=-1)
 
         face, image = references(conditions.face), references(conditions.image)
-        return face, image, torch.lerp(latents[people], latents[others], amount[:, None, None])
+        clean = latents.index_select(0, people)
+        if len(blended := amount.nonzero()[:, 0]):
+            share = amount[blended, None, None]
+            clean[blended] = torch.lerp(clean[blended], latents[others[blended]], share)
+        return face, image, clean

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from difflora_core.lora.layout import LoRALayout
 from training.base_model.batched_loras import stacked_loras
-from training.engine.schedules import cosine_decay, linear_warmup
+from training.engine.config import cosine_decay, linear_warmup
 
 from .config import DreamBoothConfig
 

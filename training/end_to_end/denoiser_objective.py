@@ -75,7 +75,7 @@ class DenoiserEndToEndObjective:
         self.dropout = config.modality_dropout / 2 if denoiser.mif.config.mode in ("gate", "mean") else 0.0
 
     def __call__(self, model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a micro-batch, and its terms. See `training.engine.loop.LossFunction`."""
+        """Return the loss of a micro-batch, and its terms. See `training.engine.batches_ahead.LossFunction`."""
         config, device = self.config, next(self.denoiser.parameters()).device
         step_generator = generator_for(config.loop.seed, step, "all micro-batches")
         people = torch.randperm(len(self.dataset.images), generator=generator)[: config.people]

@@ -38,7 +38,7 @@ class LAEEndToEndObjective:
         self.diffusion_loss, self.config = diffusion_loss, config
 
     def __call__(self, model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a micro-batch, and its terms. See `training.engine.loop.LossFunction`."""
+        """Return the loss of a micro-batch, and its terms. See `training.engine.batches_ahead.LossFunction`."""
         people = torch.randperm(len(self.loras), generator=generator)[: self.config.people].tolist()
         target = self.lae.normalize(self.loras.read(people).to(self.lae.mean.device))
         predicted, _, _ = model(target)

@@ -2,7 +2,7 @@
 
 config          steps, optimizer, precision, processes; how often a run is evaluated
 accelerator     Accelerate: device, precision, compiler, trackers
-schedules       learning rates
+batches_ahead   loss functions, and batches that a worker thread draws while a step runs
 loop            the training loop
 state           what a run is resumed from
 sharding        parameters that several processes share

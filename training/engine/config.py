@@ -1,5 +1,6 @@
-"""How a module is trained, and how often it is evaluated."""
+"""How a module is trained, its learning rate's schedule, and how often it is evaluated."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -71,3 +72,13 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+def linear_warmup(step: int, warmup: int) -> float:
+    """Return a step's share of the peak rate, counted from 0: 1 / warmup in step 0, 1 from step `warmup` − 1 on."""
+    return min(1.0, (step + 1) / max(1, warmup))
+
+
+def cosine_decay(progress: float, final: float = 0.0) -> float:
+    """Return the share of the peak rate at a share of the training: 1 at progress 0, `final` from progress 1 on."""
+    return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))

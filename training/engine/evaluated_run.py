@@ -23,8 +23,9 @@ from difflora_core.fields import read_json
 from difflora_core.files import read_tensors, write_tensors
 
 from .accelerator import close_trackers, open_accelerator
+from .batches_ahead import LossFunction
 from .config import EvaluationConfig, TrainConfig
-from .loop import LossFunction, train
+from .loop import train
 from .state import check_same_tensors
 
 History = dict[int, dict[str, float]]
@@ -54,7 +55,7 @@ class EvaluatedRun:
 
         Args:
             module: What is trained.
-            loss_function: See `training.engine.loop.LossFunction`.
+            loss_function: See `training.engine.batches_ahead.LossFunction`.
             config: Of the run.
             evaluation: How often to evaluate, and which weights to keep.
             folder: Of all files.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,13 @@ from difflora_core.files import FULL, replacing
 from difflora_core.seeds import generator_for
 
 from .accelerator import close_trackers, open_accelerator, unwrap, wrap
-from .config import TrainConfig
-from .schedules import cosine_decay, linear_warmup
+from .batches_ahead import BatchesAhead, DrawnInLoss, LossFunction, Metrics, Objective
+from .config import TrainConfig, cosine_decay, linear_warmup
 from .sharding import shard
 from .state import TrainState
 
 LOG_EVERY = 20  # steps
 FINAL_RATE = 0.05  # of the peak
-Metrics = Mapping[str, float | Tensor]
-LossFunction = Callable[[nn.Module, int, torch.Generator], tuple[Tensor, Metrics]]
-"""(module, step, generator of a micro-batch) → its mean loss, and metrics to log."""
 
 
 class DivergedError(RuntimeError):
@@ -55,7 +52,7 @@ def train(
     Args:
         module: What is trained.
         loss_function: See `LossFunction`. It draws everything from the generator, which is on the CPU, and moves it to
-            the module's device.
+            the module's device. An `Objective` is drawn ahead.
         config: Of the run.
         folder: Where the state lies (folder/name.safetensors) and the log (folder/name.jsonl). The first process
             writes them; the others have to see the folder.
@@ -91,7 +88,8 @@ class TrainingLoop:
         name: str,
         accelerator: Accelerator,
     ) -> None:
-        self.loss_function, self.config, self.name, self.accelerator = loss_function, config, name, accelerator
+        self.objective = loss_function if isinstance(loss_function, Objective) else DrawnInLoss(loss_function)
+        self.config, self.name, self.accelerator = config, name, accelerator
         self.path, self.log_path = folder / f"{name}.safetensors", folder / f"{name}.jsonl"
         self.full_module = module.to(accelerator.device)
         self.sharded = config.shard and accelerator.num_processes > 1
@@ -113,13 +111,14 @@ class TrainingLoop:
             if accelerator.is_main_process:
                 cut_log(self.log_path, self.start)
             prepared, optimizer = self.prepare()
-            for step in (progress := self._progress_bar(end)):
-                loss, metrics = self.step(prepared, optimizer, step)
-                if (step + 1) % LOG_EVERY == 0:
-                    self._log(progress, step + 1, loss, metrics)
-                if (step + 1) % config.save_every == 0 or step + 1 == end:
-                    self._check_finite(loss, step + 1)
-                    self.state.save(self.path, step + 1, accelerator.is_main_process)
+            with self.batches(range(self.start, end)) as batches:
+                for step in (progress := self._progress_bar(end)):
+                    loss, metrics = self.step(prepared, optimizer, step, batches)
+                    if (step + 1) % LOG_EVERY == 0:
+                        self._log(progress, step + 1, loss, metrics)
+                    if (step + 1) % config.save_every == 0 or step + 1 == end:
+                        self._check_finite(loss, step + 1)
+                        self.state.save(self.path, step + 1, accelerator.is_main_process)
             unwrap(accelerator, prepared)
         self.state.load_ema(self.full_module)
 
@@ -128,17 +127,26 @@ class TrainingLoop:
         module = wrap(self.accelerator, self.module, self.sharded)
         return module, self.accelerator.prepare(self.optimizer)
 
-    def step(self, module: nn.Module, optimizer: Any, step: int) -> tuple[Tensor, Metrics]:
+    def batches(self, steps: range) -> BatchesAhead[tuple[int, int], Any]:
+        """This process's micro-batches of some steps, in order; drawn inside a `with` statement."""
+        processes, own = self.accelerator.num_processes, self.accelerator.process_index
+        keys = ((step, number * processes + own) for step in steps for number in range(self.config.accumulate))
+
+        def draw(key: tuple[int, int]) -> Any:
+            step, micro_batch = key
+            return self.objective.draw(step, generator_for(self.config.seed, step, micro_batch))
+
+        return BatchesAhead(draw, keys, self.accelerator.device)
+
+    def step(self, module: nn.Module, optimizer: Any, step: int, batches: Iterator[Any]) -> tuple[Tensor, Metrics]:
         """Do one step of the optimizer and of the EMA; this process's mean loss, and its last micro-batch's metrics."""
         accelerator, config = self.accelerator, self.config
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * _rate(step, config)
         losses = []
-        for number in range(config.accumulate):
+        for _ in range(config.accumulate):
             with accelerator.accumulate(module):
-                micro_batch = number * accelerator.num_processes + accelerator.process_index
-                generator = generator_for(config.seed, step, micro_batch)
-                loss, metrics = self.loss_function(module, step, generator)
+                loss, metrics = self.objective.loss(module, next(batches))
                 accelerator.backward(loss)
                 losses.append(loss.detach())
                 if accelerator.sync_gradients:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from difflora_core.seeds import generator_for
 
 from .accelerator import open_accelerator, unwrap, wrap
+from .batches_ahead import LossFunction
 from .config import TrainConfig
 from .format import format_bytes
-from .loop import LossFunction, TrainingLoop
+from .loop import TrainingLoop
 
 MEASURED_STEPS = 3
 
@@ -138,12 +139,13 @@ def measure_activations(
 def _seconds_per_step(loop: TrainingLoop) -> float:
     """Median of a few steps after one that warms up."""
     prepared, optimizer = loop.prepare()
-    times = []
-    for step in range(MEASURED_STEPS + 1):
-        start = time.perf_counter()
-        value, _ = loop.step(prepared, optimizer, step)
-        float(value)  # waits for the device
-        times.append(time.perf_counter() - start)
+    times, steps = [], range(MEASURED_STEPS + 1)
+    with loop.batches(steps) as batches:
+        for step in steps:
+            start = time.perf_counter()
+            value, _ = loop.step(prepared, optimizer, step, batches)
+            float(value)  # waits for the device
+            times.append(time.perf_counter() - start)
     unwrap(loop.accelerator, prepared)
     return median(times[1:])
 

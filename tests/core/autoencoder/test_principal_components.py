@@ -55,6 +55,14 @@ def test_a_basis_has_columns_of_zeros_where_there_is_no_more(data):
     assert (basis[:, 4:] == 0).all()
 
 
+def test_a_basis_is_orthonormal_beyond_the_components_and_begins_with_them(data):
+    """Fewer LoRAs than channels: a column of zeros would never learn in a tied network."""
+    loadings = data[:3].T
+    basis = principal.leading_basis(loadings, 7)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(7), rtol=0, atol=1e-5)
+    torch.testing.assert_close(basis[:, :3] @ (basis[:, :3].T @ loadings), loadings, rtol=0, atol=1e-4)
+
+
 def test_large_eigenproblems_give_the_same_directions(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     strong = torch.randn(40, 3, generator=generator) @ torch.randn(3, 40, generator=generator)

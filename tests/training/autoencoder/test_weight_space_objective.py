@@ -35,7 +35,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms():
     value, metrics = loss(loss.lae, 0, generator_for(0, 0, 0))
     assert list(metrics) == names
     assert float(value.detach()) == pytest.approx(sum(each[name] * float(metrics[name]) for name in names))
-    target = loss.draw(generator_for(0, 0, 0))
+    target = loss.augmented(loss.draw(0, generator_for(0, 0, 0)))
     predicted = loss.lae(target)[0]
     assert float(metrics["reconstruction"]) == pytest.approx(float((predicted - target).square().mean()))
 
@@ -55,7 +55,7 @@ def test_a_term_of_weight_zero_is_not_computed(monkeypatch):
 def test_scaled_samples_keep_their_direction():
     plain = objective(blend=0.0)
     scaled = LAEObjective(plain.lae, plain.loras, replace(plain.training, scale=0.5))
-    rows, longer = plain.draw(generator_for(0, 0, 0)), scaled.draw(generator_for(0, 0, 0))
+    rows, longer = (loss.augmented(loss.draw(0, generator_for(0, 0, 0))) for loss in (plain, scaled))
     factors = longer.norm(dim=1) / rows.norm(dim=1)
     torch.testing.assert_close(longer, factors[:, None] * rows)
     assert factors.std() > 0.1
@@ -69,5 +69,5 @@ def test_noise_is_seen_by_the_network_and_not_by_the_target():
         return loss.lae(normalized)
 
     loss(model, 0, generator_for(0, 0, 0))
-    noise = seen[0] - loss.draw(generator_for(0, 0, 0))
+    noise = seen[0] - loss.augmented(loss.draw(0, generator_for(0, 0, 0)))
     assert float(noise.std()) == pytest.approx(0.5, rel=0.1)

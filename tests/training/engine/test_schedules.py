@@ -1,8 +1,8 @@
-"""Learning-rate schedules."""
+"""The schedule of the learning rate."""
 
 import pytest
 
-from training.engine.schedules import cosine_decay, linear_warmup
+from training.engine.config import cosine_decay, linear_warmup
 
 
 def test_warmup_rises_in_equal_steps_and_stays():

@@ -21,8 +21,9 @@ from training.denoiser.latent_space_objective import LatentObjective
 from training.denoiser.train import new_denoiser
 from training.end_to_end.config import DenoiserFinetuning
 from training.end_to_end.denoiser_objective import DenoiserEndToEndObjective, FinetuneDataset
+from training.engine.batches_ahead import LossFunction
 from training.engine.config import TrainConfig
-from training.engine.loop import LossFunction, train
+from training.engine.loop import train
 from training.engine.processes import in_processes
 from training.engine.sharding import shard
 from training.people.conditions import Conditions, People

@@ -66,3 +66,8 @@ def test_no_store_is_an_error(tmp_path):
         open_stores([])
     with pytest.raises(FileNotFoundError, match="holds no store"):
         open_stores([tmp_path])
+
+
+def test_weights_whose_sum_is_zero_or_infinite_are_none_of_these():
+    loras = torch.tensor([[1.0, -1.0, 0.0], [3e38, 3e38, 3e38]])
+    assert torch.equal(LoRAsInMemory(loras).read([0, 1]), loras)
