@@ -7,6 +7,7 @@ store            the LoRA store and its readers
 base_model       the frozen base model, and the diffusion losses that go through it
 dreambooth       LoRAs of many people at once
 lora_dataset     from a folder of faces to a store of LoRAs
+pilot            the settings of teachers, found on a few people before all are trained
 people           what trainers know of people: embeddings, latents, images
 autoencoder      the LoRA autoencoder in weight space
 denoiser         MIF and DiT in latent space

@@ -7,8 +7,13 @@ import sys
 from difflora_core.command_line import run_command
 
 COMMANDS = {
-    "plan": (".recipes.plan", "what a recipe will cost: pictures, disk, memory, hours; needs no model, store or GPU"),
+    "plan": (
+        ".recipes.planning.plan",
+        "what a recipe will cost: pictures, disk, memory, hours; needs no model, store or GPU",
+    ),
+    "pilot": (".recipes.pilot_command", "find the teachers' settings on a few people, and write them into the recipe"),
     "run": (".recipes.run", "all steps of a recipe, from a folder of faces to a checkpoint"),
+    "import": (".recipes.teachers", "existing LoRAs into a recipe, in place of training one of each person"),
     "dataset": (".lora_dataset.command", "from a folder of faces to a store of LoRAs"),
     "embed": (".denoiser.embed", "people's images to the frozen encoders' embeddings"),
     "train-lae": (".autoencoder.command", "the LoRA autoencoder on a store of LoRAs: one file"),

@@ -39,7 +39,7 @@ def export_diffusers(checkpoint: Path, folder: Path, tokenizer: Path) -> Path:
         raise FileExistsError(f"{folder} holds files that are no diffusers model; choose another folder")
     parts = load_single_file(checkpoint)
     pipeline = StableDiffusionXLPipeline(
-        vae=_autoencoder(parts.taesd),
+        vae=diffusers_autoencoder(parts.taesd),
         text_encoder=parts.text_encoder,
         text_encoder_2=parts.text_encoder_2,
         tokenizer=CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True, model_max_length=77),
@@ -64,7 +64,7 @@ def export_diffusers(checkpoint: Path, folder: Path, tokenizer: Path) -> Path:
     return folder
 
 
-def _autoencoder(taesd: Mapping[str, Tensor]) -> AutoencoderTiny:
+def diffusers_autoencoder(taesd: Mapping[str, Tensor]) -> AutoencoderTiny:
     """Diffusers' TAESD with this state: images in [-1, 1], latents of unit variance, as the U-Net takes them."""
     vae = AutoencoderTiny(scaling_factor=1.0)
     vae.load_state_dict({_diffusers_name(name): tensor for name, tensor in taesd.items() if name.startswith("taesd_")})

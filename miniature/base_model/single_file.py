@@ -170,7 +170,7 @@ def _at_least_three_layers(model: torch.nn.Module) -> tuple[dict[str, Tensor], d
     layer in front moves neither that state nor the last one.
     """
     config = {field: getattr(model.config, field) for field in TEXT_FIELDS}
-    state = _text_state(model)
+    state = text_state(model)
     while config["num_hidden_layers"] < 3:
         layers = {name: re.fullmatch(r"(encoder\.layers\.)(\d+)(\..+)", name) for name in state}
         moved = {f"{m[1]}{int(m[2]) + 1}{m[3]}" if m else name: state[name] for name, m in layers.items()}
@@ -183,7 +183,7 @@ def _at_least_three_layers(model: torch.nn.Module) -> tuple[dict[str, Tensor], d
     return state, config
 
 
-def _text_state(model: torch.nn.Module) -> dict[str, Tensor]:
+def text_state(model: torch.nn.Module) -> dict[str, Tensor]:
     """State of a CLIP text model without `text_model.`, which only some versions of transformers put before it."""
     state = {name.removeprefix("text_model."): tensor for name, tensor in model.state_dict().items()}
     state.pop("embeddings.position_ids", None)

@@ -32,6 +32,8 @@ SETTINGS = (
     "--disable-auto-launch",
     "--disable-api-nodes",
 )
+CPU_ONLY = ("--cpu", "--fp32-unet", "--fp32-vae", "--fp32-text-enc")
+"""Those of `SETTINGS` that a host on a GPU does without."""
 LINKED_FOLDERS = ("checkpoints", "clip_vision", "controlnet", "difflora", "insightface", "loras")
 """Folders of miniature/weights that the host reads in place."""
 
@@ -119,6 +121,8 @@ class Host:
     """Further command-line arguments."""
     threads: int = 1
     """OpenMP threads. On a small, busy machine more of them make ComfyUI slower, up to thirtyfold."""
+    gpu: bool = False
+    """Whether it may use the GPU; images are then not the same bit for bit."""
 
     def __enter__(self) -> "Host":
         """Start the server and wait until it answers.
@@ -129,8 +133,10 @@ class Host:
         host, self.base = find_host(), self.base.resolve()
         self.url = f"http://127.0.0.1:{_free_port()}"
         environment = os.environ | {"OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "passive"}
-        environment |= {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-        command = [sys.executable, str(host / "main.py"), "--port", self.url.rsplit(":", 1)[1], *SETTINGS]
+        environment |= {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
+        environment |= {} if self.gpu else {"CUDA_VISIBLE_DEVICES": ""}
+        settings = [setting for setting in SETTINGS if not (self.gpu and setting in CPU_ONLY)]
+        command = [sys.executable, str(host / "main.py"), "--port", self.url.rsplit(":", 1)[1], *settings]
         command += ["--base-directory", str(self.base), "--user-directory", str(self.base / "user")]
         command += ["--database-url", f"sqlite:///{(self.base / 'user' / 'comfyui.db').as_posix()}"]
         command += ["--extra-model-paths-config", str(self.base / "extra_model_paths.yaml"), *self.arguments]

@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep what was made from other inputs or with other settings than now; it is only listed",
     )
+    add_import_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def add_import_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of an import of LoRA files."""
     files = parser.add_argument_group("import", "bring existing LoRA files into the same store")
     files.add_argument("--from", type=Path, dest="folder", metavar="FOLDER", help="searched with its subfolders")
     files.add_argument(
@@ -46,7 +52,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--leave-out-text-encoder", action="store_true", help="import only what changes the U-Net")
     files.add_argument("--leave-out-other-layers", action="store_true", help="drop layers that the store does not have")
     files.add_argument("--aligned", action="store_true", help="rotate the factors towards the teachers' shared start")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -72,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
                 failed = import_files(arguments, config)
             else:
                 failed = run_stages(names, config, arguments)
-        _report_failures(config, failed)
+        report_failures(config, failed)
 
 
 def run_stages(names: Sequence[str], config: DatasetConfig, arguments: argparse.Namespace) -> dict[str, int]:
@@ -93,8 +98,10 @@ def run_stages(names: Sequence[str], config: DatasetConfig, arguments: argparse.
     return failed
 
 
-def import_files(arguments: argparse.Namespace, config: DatasetConfig) -> dict[str, int]:
-    """Import a folder of LoRA files and pack them; how many failed in each of the two stages.
+def import_files(
+    arguments: argparse.Namespace, config: DatasetConfig, people: frozenset[str] | None = None
+) -> dict[str, int]:
+    """Import a folder of LoRA files, those of `people` or all, and pack them; how many failed in either stage.
 
     Raises:
         ValueError: No folder is given.
@@ -105,8 +112,8 @@ def import_files(arguments: argparse.Namespace, config: DatasetConfig) -> dict[s
     if arguments.folder is None:
         raise ValueError("import needs --from FOLDER, where the LoRA files are")
     names = ("approximate", "leave_out_text_encoder", "leave_out_other_layers", "aligned", "keep")
-    stages = ImportLoRAs(arguments.folder, **{name: getattr(arguments, name) for name in names}), load_stage("pack")
-    failed = {}
+    options = {name: getattr(arguments, name) for name in names}
+    stages, failed = (ImportLoRAs(arguments.folder, **options, people=people), load_stage("pack")), {}
     for stage in stages:
         failed[stage.name] = run_stage(stage, config, keep=arguments.keep)
         print(status(stage, config))
@@ -139,7 +146,12 @@ def _check_some_are_done(name: str, config: DatasetConfig) -> None:
         )
 
 
-def _report_failures(config: DatasetConfig, failed: Mapping[str, int]) -> None:
+def report_failures(config: DatasetConfig, failed: Mapping[str, int]) -> None:
+    """Say how many items failed in which stages.
+
+    Raises:
+        RuntimeError: Some did.
+    """
     if total := sum(failed.values()):
         counts = ", ".join(f"{count} in {name}" for name, count in failed.items() if count)
         raise RuntimeError(

@@ -3,14 +3,8 @@
 recipe        a recipe's steps, read and checked: what each step reads, an earlier one writes
 step_files    which files a step reads and writes
 step_inputs   what a step is made from
-cards         what was measured on a card, read from `cards/`
-network_sizes parameters, operations and activations of the networks, counted without torch
-scaling       how measured figures carry over to other sizes
-plan_row      a row of a plan, and what all rows are computed from
-plan_dataset  what the dataset's stages will cost
-plan_trainers what the trainers' steps will cost
-plan          `python -m training plan`: what a recipe will cost, before anything of it is there
-plan_measure  `plan --measure`: figures of the present machine
-time_left     how long a recipe still takes
+planning      what a recipe will cost: `python -m training plan`
+pilot_command `python -m training pilot`: find the teachers' settings and write them into the recipe
+teachers      `python -m training import`: existing LoRAs in place of the first step's
 run           `python -m training run`: all steps of a recipe, each in a process of its own
 """

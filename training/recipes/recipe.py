@@ -102,7 +102,7 @@ def check_chain(steps: Sequence[Step]) -> None:
                 raise ValueError(
                     f"{step.settings}: {setting} is {path}, which no earlier step writes; written before are {before}"
                 )
-        written += files.writes
+        written += (*files.writes, *files.imports)
 
 
 def missing_inputs(steps: Sequence[Step]) -> list[str]:

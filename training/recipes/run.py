@@ -17,9 +17,9 @@ from pathlib import Path
 from difflora_core.files import replacing
 from training.engine.folder_lock import folder_lock
 
+from .planning.time_left import TimeLeft
 from .recipe import Recipe, Step, missing_inputs, read_recipe
 from .step_inputs import inputs_of
-from .time_left import TimeLeft
 
 RECORDS = "steps.json"
 TRAINERS = ("train-lae", "finetune", "train-difflora")
@@ -36,6 +36,8 @@ class StepRecord:
     """How long it took, over all runs of it that were noted."""
     finished: str
     """Date and time."""
+    imported: bool = False
+    """Whether `import` took the step's place."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,11 +80,12 @@ def run_recipe(recipe: Recipe, time_left: TimeLeft, *, keep: bool = False) -> No
     with folder_lock(recipe.output):
         for number, step in enumerate(recipe.steps):
             records = read_records(recipe.output)
-            if step.command == "dataset all" or step.name not in records:  # the dataset's stages find out themselves
+            record = records.get(step.name)
+            if record is None or (step.command == "dataset all" and not record.imported):  # stages find out themselves
                 print(describe(recipe, records, time_left, number), flush=True)
                 run_step(recipe, step)
             elif not keep:
-                check_unchanged(step, records[step.name])
+                check_unchanged(step, record)
         print(describe(recipe, read_records(recipe.output), time_left), flush=True)
 
 
@@ -101,10 +104,15 @@ def run_step(recipe: Recipe, step: Step) -> None:
             f"step {step.name} failed with exit code {code}, see above. Alone it is run by: python "
             f"{' '.join(command[1:])}"
         )
+    note_done(recipe, step, inputs, time.monotonic() - start)
+
+
+def note_done(recipe: Recipe, step: Step, inputs: Mapping[str, str], seconds: float, *, imported: bool = False) -> None:
+    """Note that a step is done; see `StepRecord`."""
     records = read_records(recipe.output)
     before = records[step.name].seconds if step.name in records else 0.0
     finished = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    records[step.name] = StepRecord(inputs, before + time.monotonic() - start, finished)
+    records[step.name] = StepRecord(inputs, before + seconds, finished, imported)
     with replacing(recipe.output / RECORDS) as partial:
         partial.write_text(json.dumps({name: asdict(record) for name, record in records.items()}, indent=1), "utf-8")
 
@@ -137,6 +145,11 @@ def check_unchanged(step: Step, record: StepRecord) -> None:
     changed = sorted(name for name in now.keys() | record.inputs.keys() if now.get(name) != record.inputs.get(name))
     if changed:
         outputs = ", ".join(str(path.parent if path.suffix else path) for path in step.files.writes)
+        if record.imported:
+            raise ValueError(
+                f"LoRAs were imported for step {step.name} on {record.finished}, and since then its settings have "
+                "changed. Run `python -m training import` again, or keep what was imported with --keep"
+            )
         raise ValueError(
             f"step {step.name} was done on {record.finished}, and since then these have changed: {', '.join(changed)}. "
             f"Delete {outputs} and its entry in {RECORDS} to do it again, or keep it with --keep"
@@ -167,7 +180,7 @@ def describe(recipe: Recipe, records: Mapping[str, StepRecord], time_left: TimeL
         if number == running:
             state = "runs now"
         elif record is not None:
-            state = f"done, {datetime.timedelta(seconds=round(record.seconds))}"
+            state = f"{'imported' if record.imported else 'done'}, {datetime.timedelta(seconds=round(record.seconds))}"
         lines.append(f"  {step.name:32s} {state}")
-    seconds = {name: record.seconds for name, record in records.items()}
+    seconds = {name: 0.0 if record.imported else record.seconds for name, record in records.items()}
     return "\n".join([*lines, time_left.describe(seconds)])

@@ -1,7 +1,7 @@
 """Which files the steps of a recipe read and write, by their settings alone."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from training.autoencoder.settings import LAESettings
@@ -24,6 +24,8 @@ class StepFiles:
     """What earlier steps write, and settings files of the recipe."""
     writes: tuple[Path, ...] = ()
     """What later steps may read."""
+    imports: tuple[Path, ...] = ()
+    """What later steps may read if `import --without-images` has written it."""
 
 
 def step_files(command: str, settings: Path) -> StepFiles:
@@ -48,7 +50,8 @@ def dataset_files(path: Path) -> StepFiles:
         own["collect.path"] = Path(config.collect.path)
     if config.generate.enabled:
         own["generate.file"] = config.generate.file
-    return StepFiles(own, writes=(config.workspace, store_folder(config)))
+    imports = (store_folder(without_images(config)),)
+    return StepFiles(own, writes=(config.workspace, store_folder(config)), imports=imports)
 
 
 def lae_files(path: Path) -> StepFiles:
@@ -94,6 +97,11 @@ def finetune_files(path: Path) -> StepFiles:
 def store_folder(config: DatasetConfig) -> Path:
     """Return where the dataset's LoRAs are packed."""
     return config.workspace / "store"
+
+
+def without_images(config: DatasetConfig) -> DatasetConfig:
+    """Return the dataset of imported LoRAs of people of whom there are no images: a workspace of its own."""
+    return replace(config, workspace=config.workspace / "without_images")
 
 
 def embeddings_folder(config: DatasetConfig, image_encoder: Path) -> Path:

@@ -8,8 +8,8 @@ import pytest
 
 from training.engine.folder_lock import FolderInUseError, folder_lock
 from training.recipes import run
+from training.recipes.planning.time_left import TimeLeft
 from training.recipes.recipe import FOLDER, Recipe, read_recipe
-from training.recipes.time_left import TimeLeft
 
 
 class Commands:

@@ -44,6 +44,8 @@ class ImportLoRAs(Stage):
 
     keep: bool = False
     """Keep LoRAs whose file or settings are others now, as the run is told."""
+    people: frozenset[str] | None = None
+    """Whose LoRAs are imported; None for all that are found."""
 
     name = "import"
     lists_all = False
@@ -81,8 +83,8 @@ class ImportLoRAs(Stage):
         return folder not in (None, str(self.folder.resolve())) and before.facts["sha256"] != _content_hash(path)
 
     def items(self, config: DatasetConfig) -> Sequence[str]:
-        """Return the names of all files."""
-        return list(self.files(config))
+        """Return the names of the files that are imported."""
+        return [name for name in self.files(config) if self.people is None or name in self.people]
 
     def begin(self, config: DatasetConfig) -> None:
         """Check that aligned LoRAs and others are not mixed.

@@ -49,7 +49,7 @@ class Preprocess(Stage):
             common["face models"] = hash_face_models(config.faces)
 
         def fingerprint(person: str) -> Fingerprint:
-            chosen, prompts = _chosen_images(config, person)
+            chosen, prompts = chosen_images(config, person)
             paths = [config.workspace / image["file"] for image in chosen]
             captions = [[image["file"], image["caption"]] for image in chosen]
             hashes = [hash_file(path) for path in paths]
@@ -69,7 +69,7 @@ PREPROCESS = Preprocess()
 
 def _preprocess(config: DatasetConfig, base: BaseModel, encoder: FaceEncoder | None, person: str) -> Record:
     """Encode one person's images and captions."""
-    chosen, prompts = _chosen_images(config, person)
+    chosen, prompts = chosen_images(config, person)
     captions = [image["caption"] for image in chosen]
     for caption in dict.fromkeys(captions):
         ensure_text(config, base, caption)
@@ -85,8 +85,8 @@ def _preprocess(config: DatasetConfig, base: BaseModel, encoder: FaceEncoder | N
     return Record(person, facts={"images": len(chosen), "size": config.preprocess.size})
 
 
-def _chosen_images(config: DatasetConfig, person: str) -> tuple[list[Mapping[str, Any]], list[str]]:
-    """A person's images that are encoded, and the files of all that were generated, in the order of prompts."""
+def chosen_images(config: DatasetConfig, person: str) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """Return a person's images that are encoded, and the files of all that were generated, in the order of prompts."""
     filtered, generated = (Manifest(config.stage(name)).read(person) for name in ("filter", "generate"))
     assert filtered is not None
     assert generated is not None

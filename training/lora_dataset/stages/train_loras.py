@@ -189,8 +189,15 @@ class Teacher:
         prior = generate_class_images(config, base) if config.dreambooth.prior_weight else None
         return cls(config, base, layout, shared_start(layout).to(base.device), prior)
 
-    def train(self, people: Mapping[str, PreparedImages]) -> tuple[Tensor, Tensor]:
-        """Train LoRAs (people, numel) on people's images; they and the last losses (people,) are returned."""
+    def train(
+        self, people: Mapping[str, PreparedImages], on_step: Callable[[int], None] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Train LoRAs (people, numel) on people's images; they and the last losses (people,) are returned.
+
+        Args:
+            people: Their images to train on, by name.
+            on_step: Called after each step with the number of steps done.
+        """
         settings = self.config.dreambooth
         captions = {caption for own in people.values() for caption in own.captions}
         if self.prior:
@@ -208,7 +215,7 @@ class Teacher:
             settings.prior_weight,
             self._class_images(rows),
         )
-        return train_loras(self.base.unet, self.layout, self.start, len(people), loss, settings)
+        return train_loras(self.base.unet, self.layout, self.start, len(people), loss, settings, on_step)
 
     def _person_images(self, name: str, own: PreparedImages, rows: Mapping[str, int]) -> PersonImages:
         text_rows = torch.tensor([rows[caption] for caption in own.captions])

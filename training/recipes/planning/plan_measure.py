@@ -18,6 +18,8 @@ from training.engine.step_cost import StepCost
 from training.lora_dataset.config import DatasetConfig, load_config
 from training.lora_dataset.cost import Measurement, measure
 from training.people.latents import open_lae
+from training.recipes.recipe import Recipe, Step
+from training.recipes.step_files import LAE_FILE
 
 from .cards import (
     BatchTime,
@@ -32,9 +34,7 @@ from .cards import (
 from .network_sizes import NetworkSize
 from .plan_dataset import STAGE_OFFSET_GIB
 from .plan_row import situation
-from .recipe import Recipe, Step
 from .scaling import GIB
-from .step_files import LAE_FILE
 
 NOTE = "by --measure"
 MATRIX = {"cuda": (8192, torch.bfloat16), "cpu": (1024, torch.float32)}

@@ -14,7 +14,7 @@ from difflora_core.lora.layout import LoRALayout
 from miniature.base_model.config import UNET
 from training.autoencoder.settings import LAESettings
 from training.engine.settings import read_settings
-from training.recipes.network_sizes import SDXL_UNET, denoiser_size, lae_size, lora_size
+from training.recipes.planning.network_sizes import SDXL_UNET, denoiser_size, lae_size, lora_size
 from training.recipes.recipe import FOLDER
 
 LAES = ["sdxl-24gb/2_train_lae.yaml", "sdxl-24gb/variants/2_train_lae_token.yaml"]

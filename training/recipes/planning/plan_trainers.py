@@ -5,6 +5,7 @@ from training.denoiser.settings import DiffLoRASettings
 from training.end_to_end.settings import FinetuneSettings
 from training.engine.config import TrainConfig
 from training.lora_dataset.config import DatasetConfig, load_config
+from training.recipes.step_files import LAE_FILE
 
 from .network_sizes import NetworkSize
 from .plan_row import PlanRow, Situation, add, milliseconds, times
@@ -19,7 +20,6 @@ from .scaling import (
     optimizer_seconds,
     training_bytes,
 )
-from .step_files import LAE_FILE
 
 STATE_BYTES = 4 + 4 + 8 + 4
 """On disk for each parameter, float32: weights, EMA, moments, and the best weights."""

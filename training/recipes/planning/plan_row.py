@@ -9,10 +9,10 @@ from training.autoencoder.settings import LAESettings
 from training.denoiser.settings import DiffLoRASettings
 from training.engine.settings import read_settings
 from training.lora_dataset.config import load_config
+from training.recipes.recipe import Recipe
 
 from .cards import Card
 from .network_sizes import LoRASize, NetworkSize, denoiser_size, lae_size, lora_size
-from .recipe import Recipe
 from .scaling import SDXL_BYTES
 
 FACE_WIDTH, IMAGE_WIDTH = 512, 768

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from training.end_to_end.rollout import draw_rollout_steps
-from training.recipes.cards import Card, DreamBoothFigure, DreamBoothFigures, read_card
-from training.recipes.plan_trainers import mean_rollout_steps
-from training.recipes.scaling import (
+from training.recipes.planning.cards import Card, DreamBoothFigure, DreamBoothFigures, read_card
+from training.recipes.planning.plan_trainers import mean_rollout_steps
+from training.recipes.planning.scaling import (
     GIB,
     UNET_BYTES,
     dreambooth_bytes,

@@ -11,9 +11,9 @@ from miniature.base_model.checkpoint import NAME
 from miniature.base_model.diffusers_folder import export_diffusers
 from miniature.comfyui.host import find_tokenizer
 from miniature.paths import WEIGHTS
-from training.recipes.cards import Card
-from training.recipes.plan import make_plan
-from training.recipes.plan_measure import measure_card
+from training.recipes.planning.cards import Card
+from training.recipes.planning.plan import make_plan
+from training.recipes.planning.plan_measure import measure_card
 from training.recipes.recipe import FOLDER, read_recipe
 
 

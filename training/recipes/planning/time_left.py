@@ -7,10 +7,10 @@ from typing import Self
 
 from training.lora_dataset.config import load_config
 from training.lora_dataset.manifest import Manifest
+from training.recipes.recipe import Recipe
 
 from .cards import read_card
 from .plan import CPU, GPU, PEOPLE, make_plan
-from .recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class TimeLeft:
         """Say in one line how long the steps that are left will take.
 
         Args:
-            seconds: How long the steps took that are done, by step.
+            seconds: How long the steps took that are done, by step; 0 for one that was not run.
         """
         left = [planned for name, planned in self.planned.items() if name not in seconds]
         if not left:
             return "nothing is left"
         basis, factor = f"by the figures of {self.card}", 1.0
-        if done := {name: planned for name, planned in self.planned.items() if name in seconds and planned}:
+        if done := {name: planned for name, planned in self.planned.items() if seconds.get(name) and planned}:
             factor = sum(seconds[name] for name in done) / sum(done.values())
             basis += f", times {factor:.2g}: so much longer took the steps that are done"
         unknown = sum(planned is None for planned in left)

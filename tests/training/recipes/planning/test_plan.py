@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from training.recipes.cards import Card, read_card
-from training.recipes.plan import FITS, add_arguments, describe, make_plan, too_large
-from training.recipes.plan_row import PlanRow
+from training.recipes.planning.cards import Card, read_card
+from training.recipes.planning.plan import FITS, add_arguments, describe, make_plan, too_large
+from training.recipes.planning.plan_row import PlanRow
+from training.recipes.planning.scaling import GIB
 from training.recipes.recipe import FOLDER, Recipe, read_recipe, shipped_recipes
-from training.recipes.scaling import GIB
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SDXL = [name for name in shipped_recipes() if name.startswith("sdxl")]
 TRAINERS = ("train-lae", "finetune (LAE)", "train-difflora", "finetune (MIF, DiT)")
 FIXED = ("verify", *TRAINERS)

@@ -14,12 +14,12 @@ from training.end_to_end.settings import FinetuneSettings
 from training.engine.format import format_bytes
 from training.engine.settings import read_settings
 from training.lora_dataset.config import DatasetConfig, load_config
+from training.recipes.recipe import Recipe, Step, read_recipe
 
 from .cards import Card, read_card, scale_card
 from .plan_dataset import dataset_rows, embed_row
 from .plan_row import PlanRow, Situation, situation
 from .plan_trainers import difflora_row, finetune_row, lae_row
-from .recipe import Recipe, Step, read_recipe
 from .scaling import GIB, RESERVE
 
 PEOPLE, GPU, CPU = 3000, "h100", "cpu"

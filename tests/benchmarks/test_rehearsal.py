@@ -1,0 +1,91 @@
+"""`python -m benchmarks.rehearsal` with the miniature's sizes, and what it makes of the recipes for SDXL.
+
+It covers every step of a recipe in order, with PhotoMaker's generation, `difflora personalize`, the LoRA in diffusers
+and in a real ComfyUI, all on models with random weights.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from benchmarks.rehearsal_inputs import SIZES, VALIDATION, change_settings, number_of_people, write_single_file
+from difflora_core.files import read_shapes
+from miniature.paths import ROOT
+from training.lora_dataset.config import load_config
+from training.lora_dataset.stages.pack_plan import split_of
+from training.recipes.recipe import FOLDER, read_recipe, shipped_recipes
+
+SMALLER = {"  images_per_person: 4": "  images_per_person: 1", "  images: 4": "  images: 1"}
+"""In the miniature's dataset: less time, and nothing less is walked."""
+
+
+def test_from_random_weights_to_an_image_in_comfyui(tmp_path: Path) -> None:
+    recipe = shutil.copytree(FOLDER / "miniature", tmp_path / "recipe")
+    text = (recipe / "1_dataset.yaml").read_text("utf-8")
+    for old, new in SMALLER.items():
+        assert old in text
+        text = text.replace(old, new)
+    (recipe / "1_dataset.yaml").write_text(text, "utf-8")
+    words = [sys.executable, "-m", "benchmarks.rehearsal", "--size", "miniature", "--recipe", str(recipe)]
+    words += ["--one-process", "--folder", str(tmp_path / "work"), "--json", str(tmp_path / "rows.json")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = {row["name"]: row for row in json.loads((tmp_path / "rows.json").read_text("utf-8"))}
+    assert list(rows)[1:3] == ["dataset collect", "dataset generate"]
+    assert list(rows)[-2:] == ["ComfyUI without the LoRA, first use", "ComfyUI with the LoRA"]
+    assert {step.name for step in read_recipe("miniature").steps[1:]} <= rows.keys()
+    assert all(row["seconds"] > 0 and row["host_gib"] > 0.1 for row in rows.values())
+    assert "difflora personalize" in done.stdout
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_recipes() if name.startswith("sdxl")])
+def test_batches_and_image_sizes_of_a_recipe_stay(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    recipe = read_recipe(str(shutil.copytree(FOLDER / name, tmp_path / "a" / "b" / name)))
+    before = load_config(recipe.steps[0].settings)
+    people = number_of_people(SIZES["sdxl"], recipe)
+    for settings in {step.settings for step in recipe.steps}:
+        change_settings(settings, tmp_path / "photographs")
+    changed = read_recipe(str(recipe.steps[0].settings.parent))
+    after = load_config(changed.steps[0].settings)
+    assert after.generate.enabled
+    assert (after.generate.size, after.generate.batch) == (before.generate.size, before.generate.batch)
+    assert (after.preprocess.size, after.preprocess.batch) == (before.preprocess.size, before.preprocess.batch)
+    assert after.dreambooth.people == before.dreambooth.people <= people
+    splits = [split_of(f"person_{number:05d}", VALIDATION, 0.0) for number in range(people)]
+    assert splits.count("train") >= 16
+    assert "validation" in splits
+
+
+def test_the_sizes_are_those_of_sdxl() -> None:
+    with torch.device("meta"):
+        unet, vae = UNet2DConditionModel(**SIZES["sdxl"].unet), AutoencoderKL(**SIZES["sdxl"].vae)
+    assert sum(weights.numel() for weights in unet.parameters()) == 2_567_463_684
+    assert sum(weights.numel() for weights in vae.parameters()) == 83_653_863
+
+
+def test_a_single_file_has_the_names_that_comfyui_reads(tmp_path: Path) -> None:
+    size = SIZES["miniature"]
+    write_single_file(
+        tmp_path / "file.safetensors",
+        UNet2DConditionModel(**size.unet),
+        CLIPTextModel(CLIPTextConfig(**size.text_encoder)),
+        CLIPTextModelWithProjection(CLIPTextConfig(**size.text_encoder_2)),
+        AutoencoderKL(**{**SIZES["sdxl"].vae, "block_out_channels": (32, 32, 32, 32)}),
+    )
+    names = read_shapes(tmp_path / "file.safetensors")[0]
+    assert {
+        "model.diffusion_model.input_blocks.0.0.weight",
+        "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight",
+        "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight",
+        "first_stage_model.decoder.up_blocks.0.resnets.0.norm1.weight",  # diffusers', which ComfyUI converts
+    } <= names.keys()

@@ -1,0 +1,168 @@
+"""What a pilot found: a table as text, pilot.json and the contact sheet."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from difflora_core.files import replacing
+from difflora_core.images import read_image
+from training.lora_dataset.stages.preprocess import crop_square
+
+from .choice import Choice, seconds_per_person
+from .grid import TeacherSetting
+from .pilot_people import kept_out_files
+from .setting_measures import Measures
+from .setting_run import WITHOUT, Outcome, SettingRun
+from .settings_sheet import image_column, write_sheet
+
+SHEET, REPORT = "sheet.png", "pilot.json"
+NOT_MEASURED = "not measured"
+DOUBTFUL_GAIN = 0.5
+"""Share of the largest improvement of the held-out loss, below which a choice is doubted."""
+HEADER = (
+    "learning rate",
+    "steps",
+    "targets",
+    "rank",
+    "likeness",
+    "of best",
+    "held-out loss",
+    "CLIP-T",
+    "s/person",
+    "hours",
+)
+
+
+@dataclass(frozen=True)
+class PilotReport:
+    """Everything that was found."""
+
+    recipe: str
+    """Its title."""
+    device: str
+    """On which it was trained."""
+    face_pack: str
+    """By which likeness was measured."""
+    people: Sequence[str]
+    """Who was trained."""
+    total_people: int
+    """For whom hours are computed."""
+    without: Measures
+    """Without any LoRA."""
+    outcomes: Sequence[Outcome]
+    """Of all settings."""
+    choice: Choice
+    """Of the settings."""
+
+    def hours(self, seconds: float) -> float:
+        """Return the hours of all people's training on one such device, from the seconds of one person's."""
+        return seconds * self.total_people / 3600
+
+    def loss(self, measures: Measures) -> float:
+        """Return the held-out loss as a share of that without any LoRA."""
+        return measures.loss / self.without.loss
+
+    def table(self) -> str:
+        """Return the table as lines of text; the choice is marked."""
+        seconds = seconds_per_person(self.outcomes)
+        best = max(outcome.measures.likeness for outcome in self.outcomes if outcome.measures)
+        rows = [HEADER, ("without a LoRA", "", "", "", *self._measures(self.without, best), "", "")]
+        for outcome in self.outcomes:
+            setting, measures = outcome.setting, outcome.measures
+            own = (f"{setting.learning_rate:g}", str(setting.steps), setting.targets, str(setting.rank))
+            found = self._measures(measures, best) if measures else (f"failed: {outcome.failed}", "", "", "")
+            cost = seconds[setting]
+            mark = " <- chosen" if setting == self.choice.chosen else ""
+            rows.append((*own, *found, f"{cost:.3g}", f"{self.hours(cost):.3g}{mark}"))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([*lines, *self.notes()])
+
+    def _measures(self, measures: Measures, best: float) -> tuple[str, ...]:
+        prompts = NOT_MEASURED if measures.prompt_similarity is None else f"{measures.prompt_similarity:.4f}"
+        share = f"{measures.likeness / best:.3f}" if best > 0 else ""
+        return f"{measures.likeness:.4f}", share, f"{self.loss(measures):.4f}", prompts
+
+    def notes(self) -> list[str]:
+        """Return what the columns mean, a line each."""
+        lines = [
+            f"likeness: mean cosine of generated faces with the kept-out images of {len(self.people)} people, by the "
+            f"face pack {self.face_pack}; held-out loss: as a share of that without a LoRA",
+            f"hours: for {self.total_people} people on one {self.device}, trained as these",
+        ]
+        if self.choice.edges:
+            lines.append(f"the best setting has {' and '.join(self.choice.edges)} of the grid: try values beyond it")
+        return [*lines, *self._doubts()]
+
+    def _doubts(self) -> list[str]:
+        """Say it where the choice improves the held-out loss much less than another setting does."""
+        gains = {outcome.setting: 1 - self.loss(outcome.measures) for outcome in self.outcomes if outcome.measures}
+        most = max(gains, key=lambda setting: gains[setting])
+        if gains[self.choice.chosen] >= DOUBTFUL_GAIN * gains[most]:
+            return []
+        return [
+            f"the choice lowers the held-out loss by {gains[self.choice.chosen]:.1%}, {most} by {gains[most]:.1%}: "
+            f"its teachers may repeat their training images; look at {SHEET}"
+        ]
+
+    def values(self) -> dict[str, Any]:
+        """Return the content of pilot.json."""
+        seconds = seconds_per_person(self.outcomes)
+        settings = [
+            {
+                **asdict(outcome.setting),
+                "seconds_per_person": seconds[outcome.setting],
+                "measured_seconds_per_person": outcome.seconds,
+                "hours": self.hours(seconds[outcome.setting]),
+                "failed": outcome.failed,
+                "measures": None if outcome.measures is None else asdict(outcome.measures),
+                "relative_loss": None if outcome.measures is None else self.loss(outcome.measures),
+            }
+            for outcome in self.outcomes
+        ]
+        return {
+            "recipe": self.recipe,
+            "device": self.device,
+            "face_pack": self.face_pack,
+            "people": list(self.people),
+            "total_people": self.total_people,
+            "without": asdict(self.without),
+            "settings": settings,
+            "choice": asdict(self.choice),
+        }
+
+    def write(self, run: SettingRun, folder: Path) -> None:
+        """Write pilot.json and the contact sheet."""
+        with replacing(folder / REPORT) as partial:
+            partial.write_text(json.dumps(self.values(), indent=1), "utf-8")
+        columns = [(["kept out of", "training"], _kept_out_column(run))]
+        columns.append((["without a LoRA", _likeness(self.without)], read_image(run.folder / f"{WITHOUT}.png")))
+        marked = None
+        for outcome in self.outcomes:
+            if outcome.measures:
+                if outcome.setting == self.choice.chosen:
+                    marked = len(columns)
+                image = read_image(run.folder / f"{outcome.setting.name}.png")
+                columns.append((_label(outcome.setting, outcome.measures), image))
+        write_sheet(folder / SHEET, self.people, columns, marked)
+
+
+def _label(setting: TeacherSetting, measures: Measures) -> list[str]:
+    layers = "attention + ff" if setting.feed_forward else "attention"
+    steps = f"rate {setting.learning_rate:g}, {setting.steps} steps"
+    return [steps, f"{layers}, rank {setting.rank}", _likeness(measures)]
+
+
+def _likeness(measures: Measures) -> str:
+    return f"likeness {measures.likeness:.3f}"
+
+
+def _kept_out_column(run: SettingRun) -> Image.Image:
+    """Return the first kept-out image of each person, its center square."""
+    config = run.measurer.config
+    files = [kept_out_files(config, person)[0] for person in run.measurer.people]
+    return image_column([crop_square(read_image(file), config.preprocess.size) for file in files])
