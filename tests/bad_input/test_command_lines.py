@@ -40,7 +40,7 @@ def run(monkeypatch, capsys, folder, words, settings=None):
         (["dataset", "filter"], DATASET, "run the stage `generate` first"),
         (["dataset", "preprocess"], DATASET, "filter"),
         (["dataset", "all"], DATASET, "faces"),
-        (["dataset", "all", "--dry-run"], DATASET, "base"),
+        (["dataset", "all", "--dry-run"], DATASET, "faces"),
         (["dataset", "import"], DATASET, "--from"),
         (["dataset", "import", "--from", "nowhere"], DATASET, "nowhere"),
     ],
