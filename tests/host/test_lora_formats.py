@@ -253,10 +253,13 @@ def refined(client: Client, graph: ApiPrompt, base: Path, name: str) -> State:
 def test_what_core_trains_is_refined_in_every_factor(client: Client, workflow: ApiPrompt, base: Path) -> None:
     graph = trained(client, workflow, "LoRA")
     client.run(
-        graph.copy().add("File", "SaveLoRA", lora=lora_of(client, graph), prefix="loras/start").only("File").prompt
+        graph.copy()
+        .add("File", "SaveLoRA", lora=lora_of(client, graph), prefix="loras/trained_start")
+        .only("File")
+        .prompt
     )
-    before = load_file(next((base / "output" / "loras").glob("start_*.safetensors")))
-    after = refined(client, graph, base, "refined_core")
+    before = load_file(next((base / "output" / "loras").glob("trained_start_*.safetensors")))
+    after = refined(client, graph, base, "trained_refined")
     assert {key: tensor.shape for key, tensor in after.items()} == {key: tensor.shape for key, tensor in before.items()}
     factors = [key for key in before if parse(key).role in ("down", "up")]
     assert any("in_layers" in key for key in factors), "no convolution is among them"
@@ -265,7 +268,7 @@ def test_what_core_trains_is_refined_in_every_factor(client: Client, workflow: A
 
 def test_methods_without_factors_are_not_refined(client: Client, workflow: ApiPrompt, base: Path) -> None:
     with pytest.raises(PromptError, match=r"DiffLoRARefine: only LoRAs with kohya names can be trained further"):
-        refined(client, trained(client, workflow, "LoHa"), base, "refined_loha")
+        refined(client, trained(client, workflow, "LoHa"), base, "loha_refined")
 
 
 def test_factors_of_convolutions_are_refined_and_changes_of_biases_applied_meanwhile(
