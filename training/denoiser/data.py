@@ -14,7 +14,7 @@ from training.store.lora_store import LoRAStore
 from training.store.loras import LoRAsOnDisk
 from training.store.shard import Person
 
-from .embed import embed_people, embeddings_folder
+from .embed import embed_people
 from .settings import DiffLoRASettings
 
 MAX_COMPARED = 64  # validation people whose ΔW is compared with their teacher's: one of SDXL's LoRAs takes 23 MB
@@ -37,7 +37,7 @@ def open_embeddings(settings: DiffLoRASettings, accelerator: Accelerator) -> Emb
                 f"{own.dataset} and embeddings.image_encoder name the encoders {dataset.faces.pack} and "
                 f"{own.image_encoder.name}, `encoders` says {settings.encoders.face} and {settings.encoders.image}."
             )
-        places = (embeddings_folder(dataset, own.image_encoder),)
+        places = (dataset.embeddings(own.image_encoder),)
         if accelerator.num_processes == 1:
             embed_people(dataset, own.image_encoder, str(accelerator.device))
         elif not places[0].is_dir():  # the others would wait for hours at the next barrier, and be ended there

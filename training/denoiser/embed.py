@@ -132,11 +132,6 @@ def encoders_of(config: DatasetConfig, image_encoder: Path) -> EncoderNames:
     return EncoderNames(config.faces.pack, image_encoder.name)
 
 
-def embeddings_folder(config: DatasetConfig, image_encoder: Path) -> Path:
-    """Return the folder of a dataset's embeddings by these encoders."""
-    return config.stage(Embed(image_encoder, encoders_of(config, image_encoder)).name)
-
-
 def embed_people(config: DatasetConfig, image_encoder: Path, device: str = "cpu") -> Path:
     """Embed all people who have not been embedded; return the folder.
 
@@ -145,7 +140,7 @@ def embed_people(config: DatasetConfig, image_encoder: Path, device: str = "cpu"
     """
     with workspace_lock(config.workspace):
         run_stage(Embed(image_encoder, encoders_of(config, image_encoder)), config, device)
-    folder = embeddings_folder(config, image_encoder)
+    folder = config.embeddings(image_encoder)
     failed = [record for record in Manifest(folder).records() if record.status == "failed"]
     if failed:
         raise RuntimeError(f"{len(failed)} people could not be embedded, first {failed[0].item}: {failed[0].reason}")

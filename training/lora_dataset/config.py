@@ -207,6 +207,15 @@ class DatasetConfig:
         """Return the folder of a stage."""
         return self.workspace / name
 
+    @property
+    def store(self) -> Path:
+        """Folder of the store of LoRAs."""
+        return self.stage("store")
+
+    def embeddings(self, image_encoder: Path) -> Path:
+        """Return the folder of embeddings by the face pack and this image encoder: every pair has its own."""
+        return self.stage("embeddings") / f"{self.faces.pack}+{image_encoder.name}"
+
 
 def load_config(path: str | Path) -> DatasetConfig:
     """Read a YAML file.

@@ -50,8 +50,8 @@ def dataset_files(path: Path) -> StepFiles:
         own["collect.path"] = Path(config.collect.path)
     if config.generate.enabled:
         own["generate.file"] = config.generate.file
-    imports = (store_folder(without_images(config)),)
-    return StepFiles(own, writes=(config.workspace, store_folder(config)), imports=imports)
+    imports = (without_images(config).store,)
+    return StepFiles(own, writes=(config.workspace, config.store), imports=imports)
 
 
 def lae_files(path: Path) -> StepFiles:
@@ -70,7 +70,7 @@ def embed_files(path: Path) -> StepFiles:
     return StepFiles(
         {"embeddings.image_encoder": settings.image_encoder},
         {"embeddings.dataset": settings.dataset, "workspace of embeddings.dataset": dataset.workspace},
-        (embeddings_folder(dataset, settings.image_encoder),),
+        (dataset.embeddings(settings.image_encoder),),
     )
 
 
@@ -81,7 +81,7 @@ def difflora_files(path: Path) -> StepFiles:
     reads = _numbered("stores", settings.stores) | {"lae": settings.lae} | _check(settings.diffusion_loss_check)
     reads |= _numbered("embeddings.cache", embeddings.cache)
     if embeddings.dataset is not None and embeddings.image_encoder is not None:
-        reads["embeddings"] = embeddings_folder(load_config(embeddings.dataset), embeddings.image_encoder)
+        reads["embeddings"] = load_config(embeddings.dataset).embeddings(embeddings.image_encoder)
     return StepFiles({}, reads, (settings.output / CHECKPOINT_FILE,))
 
 
@@ -94,19 +94,9 @@ def finetune_files(path: Path) -> StepFiles:
     return StepFiles({}, reads, (settings.output / settings.network.name,))
 
 
-def store_folder(config: DatasetConfig) -> Path:
-    """Return where the dataset's LoRAs are packed."""
-    return config.workspace / "store"
-
-
 def without_images(config: DatasetConfig) -> DatasetConfig:
     """Return the dataset of imported LoRAs of people of whom there are no images: a workspace of its own."""
     return replace(config, workspace=config.workspace / "without_images")
-
-
-def embeddings_folder(config: DatasetConfig, image_encoder: Path) -> Path:
-    """Return where the dataset's embeddings are: encoders have a folder for each pair."""
-    return config.workspace / "embeddings" / f"{config.faces.pack}+{image_encoder.name}"
 
 
 def _numbered(setting: str, paths: tuple[Path, ...]) -> dict[str, Path]:

@@ -21,7 +21,7 @@ from training.lora_dataset.workspace_lock import workspace_lock
 
 from .recipe import Recipe, Step, missing_inputs, read_recipe
 from .run import note_done
-from .step_files import store_folder, without_images
+from .step_files import without_images
 from .step_inputs import inputs_of
 
 BEFORE = ("collect", "generate", "filter", "preprocess")
@@ -85,7 +85,7 @@ def import_without_images(arguments: argparse.Namespace, recipe: Recipe, config:
     own = without_images(config)
     with workspace_lock(own.workspace):
         failed = import_files(arguments, own)
-    store = store_folder(own)
+    store = own.store
     for step in recipe.steps:
         if step.command == "train-lae" and store not in read_settings(LAESettings, step.settings).stores:
             print(f"add {store} to `stores` of {step.settings}: nothing else can use LoRAs of people without images")

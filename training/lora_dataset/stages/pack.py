@@ -128,7 +128,7 @@ def _plan_path(config: DatasetConfig) -> Path:
 
 
 def _open_store(config: DatasetConfig) -> LoRAStore:
-    return LoRAStore(config.stage("store"), configured_layout(config))
+    return LoRAStore(config.store, configured_layout(config))
 
 
 @dataclass
