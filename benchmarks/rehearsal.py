@@ -10,7 +10,8 @@ carries.
 
 What is not as in earnest: weights are random; the face models are the miniature's, under the configured name, since
 there are no others to be had here; random weights generate no faces, so people are drawn over the generated images
-before the filter sees them; on several GPUs one is used.
+before the filter sees them; a pilot is left out, since LoRAs of random weights make nobody more alike; on several GPUs
+one is used.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from miniature.paths import ROOT
 from training.denoiser.settings import DiffLoRASettings
 from training.engine.settings import read_settings
 from training.lora_dataset.config import load_config
-from training.recipes.recipe import FILE, FOLDER, Recipe, Step, missing_inputs, read_recipe
+from training.recipes.recipe import FILE, FOLDER, Recipe, Step, dataset_step, missing_inputs, read_recipe
 from training.recipes.run import command_of
 
 RECIPES = {"sdxl": "sdxl-24gb", "miniature": "miniature"}
@@ -73,10 +74,11 @@ class Rehearsal:
         if missing := missing_inputs(own.steps):
             raise FileNotFoundError(f"the rehearsal did not make what the recipe needs: {'; '.join(missing)}")
         for step in own.steps:
-            self.step(step)
+            if step.command != "pilot":
+                self.step(step)
         lora = self.folder / "person.safetensors"
         self.personalize(own, next(path for path in sorted(photographs.iterdir()) if path.is_dir()), lora)
-        config = load_config(own.steps[0].settings)
+        config = load_config(dataset_step(own).settings)
         self.task("diffusers", str(config.base), str(lora), SIDES[self.size], STEPS)
         self.task("comfyui", self.size, str(single_file), str(lora), SIDES[self.size], STEPS)
 
@@ -89,7 +91,7 @@ class Rehearsal:
 
     def personalize(self, recipe: Recipe, images: Path, lora: Path) -> None:
         """Make a LoRA of one person with the recipe's last checkpoint."""
-        config = load_config(recipe.steps[0].settings)
+        config = load_config(dataset_step(recipe).settings)
         (encoder,) = (
             read_settings(DiffLoRASettings, step.settings).embeddings.image_encoder
             for step in recipe.steps

@@ -43,7 +43,7 @@ from training.lora_dataset.config import load_config
 from training.lora_dataset.photomaker.identity_encoder import IdEncoder
 from training.lora_dataset.photomaker.photomaker_file import official_lora_names, write_photomaker
 from training.lora_dataset.stages.pack_plan import split_of
-from training.recipes.recipe import Recipe
+from training.recipes.recipe import Recipe, dataset_step
 
 STEPS = 2
 """Of every training of a network and every sampler."""
@@ -170,7 +170,7 @@ def make_inputs(size: Size, recipe: Recipe, single_file: Path, photographs: Path
     people = number_of_people(size, recipe)
     for step in recipe.steps:
         change_settings(step.settings, photographs)
-    config = load_config(recipe.steps[0].settings)
+    config = load_config(dataset_step(recipe).settings)
     make_base(size, config.base, single_file)
     make_photomaker(size, config.generate.file)
     for step in recipe.steps:

@@ -21,7 +21,7 @@ from difflora_core.files import read_shapes
 from miniature.paths import ROOT
 from training.lora_dataset.config import load_config
 from training.lora_dataset.stages.pack_plan import split_of
-from training.recipes.recipe import FOLDER, read_recipe, shipped_recipes
+from training.recipes.recipe import FOLDER, SHIPPED, dataset_step, read_recipe
 
 SMALLER = {"  images_per_person: 4": "  images_per_person: 1", "  images: 4": "  images: 1"}
 """In the miniature's dataset: less time, and nothing less is walked."""
@@ -47,16 +47,16 @@ def test_from_random_weights_to_an_image_in_comfyui(tmp_path: Path) -> None:
     assert "difflora personalize" in done.stdout
 
 
-@pytest.mark.parametrize("name", [name for name in shipped_recipes() if name.startswith("sdxl")])
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name.startswith("sdxl")])
 def test_batches_and_image_sizes_of_a_recipe_stay(name: str, tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     recipe = read_recipe(str(shutil.copytree(FOLDER / name, tmp_path / "a" / "b" / name)))
-    before = load_config(recipe.steps[0].settings)
+    before = load_config(dataset_step(recipe).settings)
     people = number_of_people(SIZES["sdxl"], recipe)
     for settings in {step.settings for step in recipe.steps}:
         change_settings(settings, tmp_path / "photographs")
     changed = read_recipe(str(recipe.steps[0].settings.parent))
-    after = load_config(changed.steps[0].settings)
+    after = load_config(dataset_step(changed).settings)
     assert after.generate.enabled
     assert (after.generate.size, after.generate.batch) == (before.generate.size, before.generate.batch)
     assert (after.preprocess.size, after.preprocess.batch) == (before.preprocess.size, before.preprocess.batch)

@@ -5,6 +5,9 @@ from typing import Literal
 
 from difflora_core.fields import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed, check_fields
 
+NO_EFFECT = ("people", "gradient_checkpointing")
+"""Settings that the LoRAs of a finished training do not depend on."""
+
 
 @dataclass(frozen=True)
 class DreamBoothConfig:

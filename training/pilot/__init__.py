@@ -1,5 +1,6 @@
 """The pilot: find the settings of DreamBooth on a few people, before thousands of teachers are trained with them.
 
+settings         what a pilot tries, and on whom
 grid             which settings are tried
 pilot_people     on whom: people of the dataset with their images, prepared as the dataset's stages prepare them
 prompt_similarity CLIP-T: does an image show what its caption says?

@@ -18,11 +18,12 @@ from tqdm import tqdm
 
 from difflora_core.files import read_tensors, replacing, write_tensors
 from difflora_core.images import write_image
+from training.dreambooth.config import NO_EFFECT
 from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.configured_base import hash_base
 from training.lora_dataset.fingerprints import hash_file, hash_value, settings_of
 from training.lora_dataset.stages.preprocess import prepared_path
-from training.lora_dataset.stages.train_loras import NO_EFFECT, Teacher
+from training.lora_dataset.stages.train_loras import Teacher
 
 from .grid import TeacherSetting
 from .pilot_people import kept_out_files

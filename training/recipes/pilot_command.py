@@ -6,8 +6,9 @@ ones that come with the project, or teachers have been trained by them: then it 
 
 import argparse
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,34 +16,38 @@ from difflora_core.command_line import silence_library_logs
 from training.autoencoder.settings import LAESettings
 from training.engine.folder_lock import folder_lock
 from training.engine.settings import read_settings
-from training.lora_dataset.config import DatasetConfig, load_config
-from training.lora_dataset.manifest import Manifest
+from training.lora_dataset.config import load_config
 from training.pilot.find_settings import find_settings
-from training.pilot.grid import TeacherSetting, make_grid
+from training.pilot.grid import TeacherSetting
+from training.pilot.settings import PilotSettings
 from training.pilot.settings_file import change_settings
 
-from .recipe import FOLDER, Recipe, Step, missing_inputs, read_recipe
-from .teachers import dataset_step
+from .pilot_step import pilot_settings, reason_not_to_write
+from .recipe import Recipe, Step, dataset_step, missing_inputs, pilot_step, read_recipe
+from .step_inputs import inputs_of
+from .step_records import note_done
 
 T = TypeVar("T", int, float)
-PEOPLE, TOTAL_PEOPLE = 8, 3000
 TARGETS = {"no": (False,), "yes": (True,), "both": (False, True)}
 """Whether feed-forward layers have a LoRA."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    default = PilotSettings(Path())
     parser.add_argument("recipe", help="the name of a recipe that comes with the project, or a folder")
-    parser.add_argument("--people", type=int, default=PEOPLE, help=f"who are trained (default {PEOPLE})")
-    grid = parser.add_argument_group("grid", "every combination is trained; defaults are derived from the settings")
-    grid.add_argument("--learning-rates", type=numbers(float), metavar="A,B,…", help="default: 0.1, 0.3 and 1 times")
-    grid.add_argument("--steps", type=numbers(int), metavar="A,B,…", help="default: a quarter, a half and all")
-    grid.add_argument("--feed-forward", choices=TARGETS, default="both", help="LoRAs on feed-forward layers, too")
-    grid.add_argument("--ranks", type=numbers(int), metavar="A,B,…", help="default: once and twice")
+    parser.add_argument("--people", type=int, help=f"who are trained (default: 0_pilot.yaml's, else {default.people})")
+    grid = parser.add_argument_group(
+        "grid", "every combination is trained; by default 0_pilot.yaml's, else derived from the dataset's settings"
+    )
+    grid.add_argument("--learning-rates", type=numbers(float), metavar="A,B,…", help="else 0.1, 0.3 and 1 times")
+    grid.add_argument("--steps", type=numbers(int), metavar="A,B,…", help="else a quarter, a half and all")
+    grid.add_argument("--feed-forward", choices=TARGETS, help="LoRAs on feed-forward layers, too; else both")
+    grid.add_argument("--ranks", type=numbers(int), metavar="A,B,…", help="else once and twice")
     measures = parser.add_argument_group("measures")
     measures.add_argument("--measuring-pack", metavar="NAME", help="a face pack in faces.root for likeness alone")
     measures.add_argument("--clip", type=Path, metavar="FOLDER", help="CLIP of text and vision, transformers' format")
-    measures.add_argument("--total-people", type=int, default=TOTAL_PEOPLE, help="for whom hours are computed")
+    measures.add_argument("--total-people", type=int, help=f"for whom hours are computed ({default.total_people})")
     settings = parser.add_mutually_exclusive_group()
     settings.add_argument("--keep-settings", action="store_true", help="only print the choice, write no settings")
     settings.add_argument(
@@ -53,12 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
-def numbers(kind: Callable[[str], T]) -> Callable[[str], list[T]]:
+def numbers(kind: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
     """Return what reads numbers separated by commas, for `add_argument(type=…)`."""
 
-    def read(text: str) -> list[T]:
+    def read(text: str) -> tuple[T, ...]:
         try:
-            return [kind(part) for part in text.split(",")]
+            return tuple(kind(part) for part in text.split(","))
         except ValueError:
             raise argparse.ArgumentTypeError(f"found {text[:40]!r}, expected numbers separated by commas") from None
 
@@ -76,45 +81,44 @@ def run(arguments: argparse.Namespace) -> None:
         RuntimeError: No setting is better than no LoRA.
     """
     recipe = read_recipe(arguments.recipe)
-    step = dataset_step(recipe)
-    config = load_config(step.settings)
-    if min(arguments.people, arguments.total_people) < 1:
-        raise ValueError("--people and --total-people have to be at least 1")
-    grid = make_grid(
-        config.dreambooth, arguments.learning_rates, arguments.steps, TARGETS[arguments.feed_forward], arguments.ranks
-    )
-    if missing := missing_inputs([step]):
+    settings, own = given_settings(arguments, recipe), pilot_step(recipe)
+    config = load_config(settings.dataset)
+    grid = settings.grid(config.dreambooth)
+    if missing := missing_inputs([dataset_step(recipe)]):
         raise FileNotFoundError(f"the pilot needs what is not there: {'; '.join(missing)}")
-    why_not = reason_not_to_write(step.settings, config, arguments.write, arguments.keep_settings)
+    why_not = reason_not_to_write(recipe, arguments.write, arguments.keep_settings)
     files = written_files(recipe)
+    start, inputs = time.monotonic(), inputs_of(own) if own else {}
     outcome = f"is only printed: {why_not}" if why_not else f"will be written into {', '.join(map(str, files))}"
     folder = recipe.output / "pilot"
-    print(f"{recipe.title}: {len(grid)} settings on {arguments.people} people, in {folder}. The choice {outcome}")
+    print(f"{recipe.title}: {len(grid)} settings on {settings.people} people, in {folder}. The choice {outcome}")
     if why_not is None:
         check_writable(files)
     silence_library_logs()
     with folder_lock(folder):
-        measured_with = arguments.measuring_pack, arguments.clip
+        measured_with = settings.measuring_pack, settings.clip
         choice = find_settings(
-            recipe.title, config, grid, folder, arguments.people, arguments.total_people, *measured_with
+            recipe.title, config, grid, folder, settings.people, settings.total_people, *measured_with
         )
-        if why_not is None:
-            print(write_choice(recipe, choice.chosen))
-        else:
+        if why_not is not None:
             print(f"no settings were written: {why_not}")
+            return
+        print(write_choice(recipe, choice.chosen))
+    if own:
+        note_done(recipe, own, inputs, time.monotonic() - start)
 
 
-def reason_not_to_write(settings: Path, config: DatasetConfig, write: bool, keep: bool) -> str | None:
-    """Say why the choice is not written into a dataset's settings file; None if it is."""
-    if keep:
-        return "--keep-settings"
-    if write:
-        return None
-    if settings.resolve().is_relative_to(FOLDER.resolve()):
-        return "the recipe comes with the project; copy the recipe first, or give --write"
-    if trained := len(Manifest(config.stage("dreambooth")).done()):
-        return f"{trained} groups of teachers have been trained with the settings as they are; give --write to go on"
-    return None
+def given_settings(arguments: argparse.Namespace, recipe: Recipe) -> PilotSettings:
+    """Return the settings of the recipe's pilot, with the options in place of its values.
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+    names = ("people", "learning_rates", "steps", "ranks", "measuring_pack", "clip", "total_people")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    if arguments.feed_forward is not None:
+        given["feed_forward"] = TARGETS[arguments.feed_forward]
+    return replace(pilot_settings(recipe), **given)
 
 
 def written_files(recipe: Recipe) -> list[Path]:
@@ -144,15 +148,14 @@ def write_choice(recipe: Recipe, setting: TeacherSetting) -> str:
     Raises:
         ValueError: A file could not be read afterwards; it was left as it was.
     """
-    lines = []
-    dataset = dataset_step(recipe).settings
-    lines += _changes(dataset, change_settings(dataset, "dreambooth", asdict(setting), load_config))
+    lines, dataset = [], dataset_step(recipe).settings
     layout = {"rank": setting.rank, "feed_forward": setting.feed_forward}
     for step in _layout_steps(recipe):
         changed = change_settings(step.settings, "layout", layout, lambda path: read_settings(LAESettings, path))
         lines += _changes(step.settings, changed)
         if changed:
             lines.append(f"the LoRAs have another size: check `lae` in {step.settings} and its comments")
+    lines += _changes(dataset, change_settings(dataset, "dreambooth", asdict(setting), load_config))
     return "\n".join(lines or ["the recipe has these settings already"])
 
 

@@ -13,7 +13,9 @@ from .step_files import StepFiles, step_files
 
 FOLDER = Path(__file__).parent
 FILE = "recipe.yaml"
-Command = Literal["dataset all", "train-lae", "finetune", "embed", "train-difflora"]
+SHIPPED = ("miniature", "sdxl-24gb", "sdxl-4x24gb", "sdxl-80gb")
+"""Recipes that come with the project, whose files are changed only on demand. Copies beside them are the user's."""
+Command = Literal["pilot", "dataset all", "train-lae", "finetune", "embed", "train-difflora"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Recipe:
         check_fields(self)
         if not self.steps:
             raise ValueError("steps is empty, expected commands with their settings files")
+        if any(step.command == "pilot" for step in self.steps[1:]):
+            raise ValueError("steps: the pilot has to be the first step, since it writes settings that the others read")
 
 
 def read_recipe(name: str) -> Recipe:
@@ -70,21 +74,45 @@ def read_recipe(name: str) -> Recipe:
 
     Raises:
         FileNotFoundError: There is none, or a settings file is missing.
-        ValueError: A file can't be read, or a step reads what no earlier step writes.
+        ValueError: A file can't be read, a step reads what no earlier step writes, or a pilot is another recipe's.
     """
     folder = Path(name) if (Path(name) / FILE).is_file() else FOLDER / name
     if not (folder / FILE).is_file():
         raise FileNotFoundError(
-            f"there is no recipe {name}: it is a folder with {FILE}, or one of {', '.join(shipped_recipes())}"
+            f"there is no recipe {name}: it is a folder with {FILE}, or one of {', '.join(named_recipes())}"
         )
     recipe = read_settings(Recipe, folder / FILE)
     check_chain(recipe.steps)
+    if (pilot := pilot_step(recipe)) is not None and pilot.settings.parent != folder.resolve():
+        raise ValueError(f"{folder / FILE}: the pilot's {pilot.settings} has to be in the recipe's own folder")
     return recipe
 
 
-def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with the project."""
+def named_recipes() -> list[str]:
+    """Names of the recipes in this package's folder: those that come with the project, and copies of them."""
     return sorted(path.parent.name for path in FOLDER.glob(f"*/{FILE}"))
+
+
+def comes_with_the_project(settings: Path) -> bool:
+    """Whether a settings file is one of a recipe in `SHIPPED`."""
+    return any(settings.resolve().is_relative_to((FOLDER / name).resolve()) for name in SHIPPED)
+
+
+def pilot_step(recipe: Recipe) -> Step | None:
+    """Return the recipe's pilot; None if it has none."""
+    return recipe.steps[0] if recipe.steps[0].command == "pilot" else None
+
+
+def dataset_step(recipe: Recipe) -> Step:
+    """Return the step that trains the teachers.
+
+    Raises:
+        ValueError: The recipe has none, or several.
+    """
+    found = [step for step in recipe.steps if step.command == "dataset all"]
+    if len(found) != 1:
+        raise ValueError(f"{recipe.title}: {len(found)} steps are `dataset all`, expected one")
+    return found[0]
 
 
 def check_chain(steps: Sequence[Step]) -> None:

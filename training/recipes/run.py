@@ -6,38 +6,22 @@ within a step.
 
 import argparse
 import datetime
-import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
-from difflora_core.files import replacing
 from training.engine.folder_lock import folder_lock
 
+from .pilot_step import check_may_write, is_left_out
 from .planning.time_left import TimeLeft
 from .recipe import Recipe, Step, missing_inputs, read_recipe
 from .step_inputs import inputs_of
+from .step_records import RECORDS, StepRecord, note_done, read_records
 
-RECORDS = "steps.json"
 TRAINERS = ("train-lae", "finetune", "train-difflora")
 """Commands that run on all GPUs as processes of one launcher; those of the dataset find the GPUs themselves."""
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """A step that is done."""
-
-    inputs: Mapping[str, str]
-    """What it was made from: a hash by setting, see `inputs_of`."""
-    seconds: float
-    """How long it took, over all runs of it that were noted."""
-    finished: str
-    """Date and time."""
-    imported: bool = False
-    """Whether `import` took the step's place."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,42 +39,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     recipe = read_recipe(arguments.recipe)
+    plan = partial(TimeLeft.of, recipe, arguments.people, arguments.gpu)
     if arguments.status:
-        print(describe(recipe, read_records(recipe.output), TimeLeft.of(recipe, arguments.people, arguments.gpu)))
+        print(describe(recipe, read_records(recipe.output), plan()))
     else:
-        run_recipe(recipe, TimeLeft.of(recipe, arguments.people, arguments.gpu), keep=arguments.keep)
+        run_recipe(recipe, plan, keep=arguments.keep)
 
 
-def run_recipe(recipe: Recipe, time_left: TimeLeft, *, keep: bool = False) -> None:
+def run_recipe(recipe: Recipe, plan: Callable[[], TimeLeft], *, keep: bool = False) -> None:
     """Run the steps that are not done, in order.
 
     Args:
         recipe: Whose steps.
-        time_left: Of the recipe.
+        plan: Returns the time that is left, by the settings as they are then: a pilot changes them.
         keep: Leave a step as it is whose inputs have changed since, in place of an error.
 
     Raises:
         FileNotFoundError: Files or folders of the user are missing; all of them are named.
         FolderInUseError: Another process runs the recipe.
-        ValueError: The inputs or settings of a step that is done have changed since.
+        ValueError: The inputs or settings of a step that is done have changed since, or the recipe's pilot may not
+            write what it will choose.
         RuntimeError: A step failed.
     """
+    check_may_write(recipe, read_records(recipe.output))
     if missing := missing_inputs(recipe.steps):
         raise FileNotFoundError(f"the recipe needs what is not there: {'; '.join(missing)}")
     with folder_lock(recipe.output):
         for number, step in enumerate(recipe.steps):
             records = read_records(recipe.output)
             record = records.get(step.name)
+            if is_left_out(recipe, step, records):
+                continue
             if record is None or (step.command == "dataset all" and not record.imported):  # stages find out themselves
-                print(describe(recipe, records, time_left, number), flush=True)
+                print(describe(recipe, records, plan(), number), flush=True)
                 run_step(recipe, step)
             elif not keep:
                 check_unchanged(step, record)
-        print(describe(recipe, read_records(recipe.output), time_left), flush=True)
+        print(describe(recipe, read_records(recipe.output), plan()), flush=True)
 
 
 def run_step(recipe: Recipe, step: Step) -> None:
-    """Run one step and note that it is done.
+    """Run one step and note that it is done; a pilot notes it itself, when it has written its choice.
 
     Raises:
         RuntimeError: It failed.
@@ -104,21 +93,16 @@ def run_step(recipe: Recipe, step: Step) -> None:
             f"step {step.name} failed with exit code {code}, see above. Alone it is run by: python "
             f"{' '.join(command[1:])}"
         )
-    note_done(recipe, step, inputs, time.monotonic() - start)
-
-
-def note_done(recipe: Recipe, step: Step, inputs: Mapping[str, str], seconds: float, *, imported: bool = False) -> None:
-    """Note that a step is done; see `StepRecord`."""
-    records = read_records(recipe.output)
-    before = records[step.name].seconds if step.name in records else 0.0
-    finished = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    records[step.name] = StepRecord(inputs, before + seconds, finished, imported)
-    with replacing(recipe.output / RECORDS) as partial:
-        partial.write_text(json.dumps({name: asdict(record) for name, record in records.items()}, indent=1), "utf-8")
+    if step.command != "pilot":
+        note_done(recipe, step, inputs, time.monotonic() - start)
+    elif step.name not in read_records(recipe.output):
+        raise RuntimeError(f"step {step.name} has written no settings, see above")
 
 
 def command_of(step: Step, gpus: int) -> list[str]:
-    """Return the command line of a step; trainers are launched on all GPUs."""
+    """Return the command line of a step; trainers are launched on all GPUs, and a pilot gets the recipe's folder."""
+    if step.command == "pilot":
+        return [sys.executable, "-m", "training", "pilot", str(step.settings.parent)]
     launcher = ["-m"]
     if gpus > 1 and step.command in TRAINERS:
         launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(gpus), "-m"]
@@ -150,37 +134,30 @@ def check_unchanged(step: Step, record: StepRecord) -> None:
                 f"LoRAs were imported for step {step.name} on {record.finished}, and since then its settings have "
                 "changed. Run `python -m training import` again, or keep what was imported with --keep"
             )
+        if step.command == "pilot":
+            raise ValueError(
+                f"step {step.name} was done on {record.finished}, and since then these have changed: "
+                f"{', '.join(changed)}. Run `python -m training pilot {step.settings.parent} --write` to choose again, "
+                "or keep its choice with --keep"
+            )
         raise ValueError(
             f"step {step.name} was done on {record.finished}, and since then these have changed: {', '.join(changed)}. "
             f"Delete {outputs} and its entry in {RECORDS} to do it again, or keep it with --keep"
         )
 
 
-def read_records(output: Path) -> dict[str, StepRecord]:
-    """Read which steps are done, by name.
-
-    Raises:
-        ValueError: The file is damaged.
-    """
-    path = output / RECORDS
-    if not path.exists():
-        return {}
-    try:
-        return {name: StepRecord(**record) for name, record in json.loads(path.read_text("utf-8")).items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: {error}; delete it, and the steps go through their own checks") from error
-
-
 def describe(recipe: Recipe, records: Mapping[str, StepRecord], time_left: TimeLeft, running: int | None = None) -> str:
-    """Return the recipe's steps in lines: done with its time, running, or left; and the time that is left."""
-    lines = [recipe.title]
+    """Return the recipe's steps in lines: done with its time, running, left or left out; and the time that is left."""
+    lines, left_out = [recipe.title], {step.name: 0.0 for step in recipe.steps if is_left_out(recipe, step, records)}
     for number, step in enumerate(recipe.steps):
         record = records.get(step.name)
         state = "left"
         if number == running:
             state = "runs now"
+        elif step.name in left_out:
+            state = "left out: there are teachers already"
         elif record is not None:
             state = f"{'imported' if record.imported else 'done'}, {datetime.timedelta(seconds=round(record.seconds))}"
         lines.append(f"  {step.name:32s} {state}")
     seconds = {name: 0.0 if record.imported else record.seconds for name, record in records.items()}
-    return "\n".join([*lines, time_left.describe(seconds)])
+    return "\n".join([*lines, time_left.describe(seconds | left_out)])

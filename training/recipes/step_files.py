@@ -10,6 +10,7 @@ from training.end_to_end.settings import FinetuneSettings
 from training.engine.settings import read_settings
 from training.lora_dataset.config import DatasetConfig, load_config
 from training.people.config import DiffusionLossCheckSettings
+from training.pilot.settings import PilotSettings
 
 LAE_FILE, CHECKPOINT_FILE = "lae.safetensors", "difflora.safetensors"
 
@@ -40,6 +41,13 @@ def step_files(command: str, settings: Path) -> StepFiles:
         ValueError: It can't be read.
     """
     return READERS[command](settings)
+
+
+def pilot_files(path: Path) -> StepFiles:
+    """Of `pilot`, which needs the user's files that the dataset needs, too."""
+    settings = read_settings(PilotSettings, path)
+    own = {} if settings.clip is None else {"clip": settings.clip}
+    return StepFiles(own, {"dataset": settings.dataset})
 
 
 def dataset_files(path: Path) -> StepFiles:
@@ -108,6 +116,7 @@ def _check(check: DiffusionLossCheckSettings | None) -> dict[str, Path]:
 
 
 READERS: Mapping[str, Callable[[Path], StepFiles]] = {
+    "pilot": pilot_files,
     "dataset all": dataset_files,
     "train-lae": lae_files,
     "finetune": finetune_files,

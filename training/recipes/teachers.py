@@ -19,10 +19,10 @@ from training.lora_dataset.config import DatasetConfig, load_config
 from training.lora_dataset.manifest import Manifest
 from training.lora_dataset.workspace_lock import workspace_lock
 
-from .recipe import Recipe, Step, missing_inputs, read_recipe
-from .run import note_done
+from .recipe import Recipe, Step, dataset_step, missing_inputs, read_recipe
 from .step_files import without_images
 from .step_inputs import inputs_of
+from .step_records import note_done
 
 BEFORE = ("collect", "generate", "filter", "preprocess")
 """Stages that are run for the people's images before the import."""
@@ -114,20 +114,6 @@ def people_with_images(folder: Path, config: DatasetConfig) -> frozenset[str]:
     if others := sorted(prepared - files.keys()):
         print(f"{len(others)} people have images and no LoRA, and serve end-to-end fine-tuning: {_listed(others)}")
     return frozenset(files.keys() & prepared)
-
-
-def dataset_step(recipe: Recipe) -> Step:
-    """Return the step that LoRAs are imported in place of.
-
-    Raises:
-        ValueError: The recipe has none, or several.
-    """
-    found = [step for step in recipe.steps if step.command == "dataset all"]
-    if len(found) != 1:
-        raise ValueError(
-            f"{recipe.title}: {len(found)} steps are `dataset all`, expected one to import LoRAs in its place"
-        )
-    return found[0]
 
 
 def _listed(names: Sequence[str]) -> str:

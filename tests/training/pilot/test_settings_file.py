@@ -6,14 +6,14 @@ import pytest
 
 from training.lora_dataset.config import load_config
 from training.pilot.settings_file import change_settings
-from training.recipes.recipe import FOLDER, shipped_recipes
+from training.recipes.recipe import FOLDER, SHIPPED
 
 
 def lines(path: Path) -> list[str]:
     return path.read_text("utf-8").splitlines()
 
 
-@pytest.mark.parametrize("name", shipped_recipes())
+@pytest.mark.parametrize("name", SHIPPED)
 def test_only_the_changed_lines_differ(name, tmp_path):
     path = tmp_path / "1_dataset.yaml"
     path.write_bytes((FOLDER / name / path.name).read_bytes())

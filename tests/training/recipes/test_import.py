@@ -22,10 +22,11 @@ from miniature.personal.example_dataset import draw_person_folders
 from miniature.world.scenes import TEACHER_SCENES
 from training.lora_dataset.config import CollectConfig, DatasetConfig, load_config
 from training.lora_dataset.manifest import Manifest, Record
-from training.recipes.recipe import FOLDER, read_recipe
-from training.recipes.run import check_unchanged, note_done, read_records
+from training.recipes.recipe import FOLDER, dataset_step, read_recipe
+from training.recipes.run import check_unchanged
 from training.recipes.step_inputs import inputs_of
-from training.recipes.teachers import dataset_step, people_with_images
+from training.recipes.step_records import note_done, read_records
+from training.recipes.teachers import people_with_images
 from training.store.lora_store import LoRAStore
 
 CHANGES = {

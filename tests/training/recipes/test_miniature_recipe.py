@@ -15,7 +15,7 @@ from miniature.comfyui.host import find_tokenizer
 from miniature.paths import ROOT, WEIGHTS
 from miniature.personal.example_dataset import prepare_dataset
 from training.recipes.recipe import FOLDER
-from training.recipes.run import RECORDS, read_records
+from training.recipes.step_records import RECORDS, read_records
 
 SHORTER = {
     "1_dataset.yaml": {

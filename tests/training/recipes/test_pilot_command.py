@@ -12,6 +12,8 @@ from training.pilot.choice import Choice
 from training.pilot.grid import TeacherSetting
 from training.recipes import pilot_command, recipe
 from training.recipes.recipe import FOLDER
+from training.recipes.run import check_unchanged
+from training.recipes.step_records import read_records
 
 SETTING = TeacherSetting(3e-4, 200, True, 8)
 
@@ -59,6 +61,39 @@ def test_a_copy_of_a_recipe_is_written(copied, found, capsys):
     assert "the recipe has these settings already" in capsys.readouterr().out
 
 
+def test_the_recipe_s_own_grid_and_options_in_place_of_it(copied, found):
+    run(str(copied))
+    assert {setting.learning_rate for setting in found[0]} == {1e-4, 3e-4, 1e-3}
+    assert {(setting.feed_forward, setting.rank) for setting in found[0]} == {(False, 4)}
+    run(str(copied), "--learning-rates", "2e-4", "--feed-forward", "both")
+    assert {(setting.learning_rate, setting.feed_forward) for setting in found[1]} == {(2e-4, False), (2e-4, True)}
+    assert {setting.steps for setting in found[1]} == {100, 200, 400}
+
+
+def test_a_recipe_without_a_pilot(copied, found):
+    path = copied / "recipe.yaml"
+    path.write_text(path.read_text("utf-8").replace("  - {command: pilot, settings: 0_pilot.yaml}\n", ""), "utf-8")
+    run(str(copied))
+    assert len(found[0]) == 3 * 3 * 2 * 2
+    assert not read_records(recipe.read_recipe(str(copied)).output)
+
+
+def test_the_step_is_noted_with_its_choice(copied, found):
+    run(str(copied), "--keep-settings")
+    own = recipe.read_recipe(str(copied))
+    assert not read_records(own.output)
+    run(str(copied))
+    check_unchanged(own.steps[0], read_records(own.output)["0_pilot (pilot)"])
+
+
+def test_a_pilot_of_another_dataset(copied, found):
+    path = copied / "0_pilot.yaml"
+    (copied / "other.yaml").write_bytes((copied / "1_dataset.yaml").read_bytes())
+    path.write_text(path.read_text("utf-8").replace("dataset: 1_dataset.yaml", "dataset: other.yaml"), "utf-8")
+    with pytest.raises(ValueError, match=r"0_pilot\.yaml: dataset is .*other\.yaml, but the recipe's teachers are of"):
+        run(str(copied))
+
+
 def test_settings_are_kept_if_asked(copied, found, capsys):
     before = contents(copied)
     run(str(copied), "--keep-settings")
@@ -67,7 +102,8 @@ def test_settings_are_kept_if_asked(copied, found, capsys):
 
 
 def test_what_comes_with_the_project_is_written_only_on_demand(copied, found, capsys, monkeypatch):
-    monkeypatch.setattr(pilot_command, "FOLDER", copied.parent)
+    monkeypatch.setattr(recipe, "FOLDER", copied.parent)
+    monkeypatch.setattr(recipe, "SHIPPED", (copied.name,))
     before = contents(copied)
     run(str(copied))
     assert contents(copied) == before
@@ -94,7 +130,7 @@ def test_settings_that_may_not_be_written_are_told_before_the_training(copied, f
 def test_mistakes(copied, found, capsys, monkeypatch):
     with pytest.raises(FileNotFoundError, match="no recipe nobody"):
         run("nobody")
-    with pytest.raises(ValueError, match="--people and --total-people"):
+    with pytest.raises(ValueError, match="people: found 0, expected"):
         run(str(copied), "--people", "0")
     with pytest.raises(ValueError, match="within the warm-up"):
         run(str(copied), "--steps", "5")

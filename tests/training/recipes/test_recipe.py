@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.recipes.recipe import FOLDER, missing_inputs, read_recipe, shipped_recipes
+from training.recipes.recipe import FOLDER, SHIPPED, missing_inputs, named_recipes, read_recipe
 from training.recipes.run import command_of
 
 
@@ -22,7 +22,7 @@ def replace(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new), "utf-8")
 
 
-@pytest.mark.parametrize("name", shipped_recipes())
+@pytest.mark.parametrize("name", SHIPPED)
 def test_every_step_reads_what_an_earlier_one_writes_or_the_user_s_own(name):
     recipe = read_recipe(name)  # checks the chain
     written = [path for step in recipe.steps for path in step.files.writes]
@@ -54,7 +54,7 @@ def test_no_recipe_of_the_name():
 
 def test_an_unknown_command(copied):
     replace(copied / "recipe.yaml", "command: embed", "command: embellish")
-    with pytest.raises(ValueError, match=re.escape(f"{copied / 'recipe.yaml'}: steps.3.command")):
+    with pytest.raises(ValueError, match=re.escape(f"{copied / 'recipe.yaml'}: steps.4.command")):
         read_recipe(str(copied))
 
 
@@ -79,4 +79,27 @@ def test_trainers_are_launched_on_all_gpus():
         "train-difflora",
         "finetune",
     ]
-    assert commands[0].startswith("-m training dataset all --config")
+    assert commands[0] == f"-m training pilot {FOLDER / 'sdxl-4x24gb'}"
+    assert commands[1].startswith("-m training dataset all --config")
+
+
+def test_all_that_come_with_the_project_are_known_as_such():
+    assert set(SHIPPED) <= set(named_recipes())  # copies beside them are the user's
+
+
+def test_a_pilot_is_the_first_step(copied):
+    replace(copied / "recipe.yaml", "  - {command: pilot, settings: 0_pilot.yaml}\n", "")
+    replace(
+        copied / "recipe.yaml",
+        "  - {command: train-lae",
+        "  - {command: pilot, settings: 0_pilot.yaml}\n  - {command: train-lae",
+    )
+    with pytest.raises(ValueError, match="the pilot has to be the first step"):
+        read_recipe(str(copied))
+
+
+def test_a_pilot_of_another_recipe(copied):
+    other = FOLDER / "sdxl-80gb" / "0_pilot.yaml"
+    replace(copied / "recipe.yaml", "settings: 0_pilot.yaml", f"settings: {other}")
+    with pytest.raises(ValueError, match=r"sdxl-80gb.0_pilot\.yaml has to be in the recipe's own folder"):
+        read_recipe(str(copied))

@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 
 from training.engine.folder_lock import FolderInUseError, folder_lock
-from training.recipes import run
+from training.lora_dataset.config import load_config
+from training.lora_dataset.manifest import Manifest, Record
+from training.pilot.grid import TeacherSetting
+from training.recipes import recipe as recipes
+from training.recipes import run, step_records
+from training.recipes.pilot_command import write_choice
 from training.recipes.planning.time_left import TimeLeft
-from training.recipes.recipe import FOLDER, Recipe, read_recipe
+from training.recipes.recipe import FOLDER, Recipe, dataset_step, read_recipe
+from training.recipes.step_inputs import inputs_of
 
 
 class Commands:
@@ -21,13 +27,28 @@ class Commands:
         self.failing = ""
 
     def __call__(self, command: list[str]) -> int:
-        words = " ".join(command[command.index("training") + 1 : command.index("--config")])
+        given = command[command.index("training") + 1 :]
+        if given[0] == "pilot":
+            return self.pilot(Path(given[1]))
+        words = " ".join(given[: given.index("--config")])
         self.ran.append(words)
         for path in self.steps[command[-1] + words].files.writes:
             (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
             if path.suffix:
                 path.write_bytes(b"weights")
         return int(words == self.failing)
+
+    def pilot(self, folder: Path) -> int:
+        """What `python -m training pilot` does in the end: it writes its choice, and notes that."""
+        self.ran.append("pilot")
+        if self.failing == "pilot":
+            return 0
+        recipe = read_recipe(str(folder))
+        (step,) = (step for step in recipe.steps if step.command == "pilot")
+        inputs = inputs_of(step)
+        write_choice(recipe, TeacherSetting(3e-4, 200, False, 4))
+        step_records.note_done(recipe, step, inputs, 7.0)
+        return 0
 
 
 @pytest.fixture
@@ -49,73 +70,121 @@ def commands(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Commands:
     return commands
 
 
-LEFT = TimeLeft({}, "no card")
-ALL = ["dataset all", "train-lae", "finetune", "embed", "train-difflora", "finetune"]
+def left() -> TimeLeft:
+    return TimeLeft({}, "no card")
+
+
+ALL = ["pilot", "dataset all", "train-lae", "finetune", "embed", "train-difflora", "finetune"]
 
 
 def test_all_steps_run_in_order_and_are_noted(recipe, commands, capsys):
-    run.run_recipe(recipe, LEFT)
+    run.run_recipe(recipe, left)
     assert commands.ran == ALL
-    assert len(run.read_records(recipe.output)) == len(ALL)
-    assert capsys.readouterr().out.count("done, 0:00:0") == 1 + 2 + 3 + 4 + 5 + len(ALL)
+    assert len(step_records.read_records(recipe.output)) == len(ALL)
+    assert capsys.readouterr().out.count("done, 0:00:0") == 1 + 2 + 3 + 4 + 5 + 6 + len(ALL)
 
 
 def test_a_second_run_only_looks_whether_the_dataset_is_current(recipe, commands):
-    run.run_recipe(recipe, LEFT)
-    run.run_recipe(recipe, LEFT)
+    run.run_recipe(recipe, left)
+    run.run_recipe(recipe, left)
     assert commands.ran == [*ALL, "dataset all"]
+
+
+def test_a_pilot_s_choice_is_no_change_of_its_inputs(recipe, commands):
+    run.run_recipe(recipe, left)
+    dataset = dataset_step(recipe).settings
+    assert load_config(dataset).dreambooth.steps == 200, "the pilot has written its choice"
+    run.run_recipe(recipe, left)
+    assert commands.ran == [*ALL, "dataset all"]
+    dataset.write_text(dataset.read_text("utf-8").replace("size: 768", "size: 512"), "utf-8")
+    with pytest.raises(ValueError, match=r"0_pilot \(pilot\) was done on .* changed: dataset\. Run .* --write"):
+        run.run_recipe(recipe, left)
+
+
+def test_a_pilot_that_wrote_nothing_ends_the_run(recipe, commands):
+    commands.failing = "pilot"
+    with pytest.raises(RuntimeError, match="has written no settings"):
+        run.run_recipe(recipe, left)
+    assert commands.ran == ["pilot"]
+
+
+def test_a_pilot_is_left_out_where_there_are_teachers(recipe, commands):
+    dataset = dataset_step(recipe)
+    step_records.note_done(recipe, dataset, inputs_of(dataset), 5.0, imported=True)
+    text = run.describe(recipe, step_records.read_records(recipe.output), TimeLeft({"0_pilot (pilot)": 60.0}, "a card"))
+    assert "0_pilot (pilot)                  left out: there are teachers already" in text
+    assert text.endswith("nothing is left")
+    run.run_recipe(recipe, left)
+    assert commands.ran == ALL[2:]
+
+
+def test_a_pilot_is_left_out_after_the_first_teachers(recipe, commands):
+    Manifest(load_config(dataset_step(recipe).settings).stage("dreambooth")).write(Record("anna"))
+    run.run_recipe(recipe, left)
+    assert commands.ran == ALL[1:]
+
+
+def test_a_recipe_of_the_project_is_copied_before_its_pilot(recipe, commands, monkeypatch):
+    monkeypatch.setattr(recipes, "FOLDER", recipe.steps[0].settings.parents[1])
+    monkeypatch.setattr(recipes, "SHIPPED", ("mine",))
+    with pytest.raises(ValueError, match=r"Copy that folder .*my-recipe, .* pilot mine --write"):
+        run.run_recipe(recipe, left)
+    assert commands.ran == []
+    assert commands.pilot(recipe.steps[0].settings.parent) == 0  # as --write does
+    run.run_recipe(recipe, left)
+    assert commands.ran == ALL
 
 
 def test_a_failed_step_is_named_and_the_next_run_begins_with_it(recipe, commands):
     commands.failing = "embed"
     with pytest.raises(RuntimeError, match=r"4_train_difflora \(embed\) failed with exit code 1.* -m training embed "):
-        run.run_recipe(recipe, LEFT)
+        run.run_recipe(recipe, left)
     commands.failing = ""
-    run.run_recipe(recipe, LEFT)
-    assert commands.ran == [*ALL[:4], "dataset all", *ALL[3:]]
+    run.run_recipe(recipe, left)
+    assert commands.ran == [*ALL[:5], "dataset all", *ALL[4:]]
 
 
 def test_changed_settings_of_a_step_that_is_done(recipe, commands):
-    run.run_recipe(recipe, LEFT)
-    changed = recipe.steps[1].settings
+    run.run_recipe(recipe, left)
+    changed = recipe.steps[2].settings
     changed.write_text(changed.read_text("utf-8").replace("steps: 20000", "steps: 20"), "utf-8")
     with pytest.raises(
         ValueError, match=r"2_train_lae \(train-lae\) was done on .* changed: settings\. Delete .*--keep"
     ):
-        run.run_recipe(recipe, LEFT)
-    run.run_recipe(recipe, LEFT, keep=True)
+        run.run_recipe(recipe, left)
+    run.run_recipe(recipe, left, keep=True)
     assert commands.ran == [*ALL, "dataset all", "dataset all"]
 
 
 def test_a_changed_input_of_a_step_that_is_done(recipe, commands):
-    run.run_recipe(recipe, LEFT)
-    (recipe.steps[1].files.writes[0]).write_bytes(b"other weights")
+    run.run_recipe(recipe, left)
+    (recipe.steps[2].files.writes[0]).write_bytes(b"other weights")
     with pytest.raises(ValueError, match=r"3_finetune_lae \(finetune\) was done on .* changed: network\."):
-        run.run_recipe(recipe, LEFT)
+        run.run_recipe(recipe, left)
 
 
 def test_everything_missing_is_named_before_anything_runs(recipe, commands):
-    shutil.rmtree(recipe.steps[0].files.own["base"])
-    shutil.rmtree(recipe.steps[3].files.own["embeddings.image_encoder"])
+    shutil.rmtree(recipe.steps[1].files.own["base"])
+    shutil.rmtree(recipe.steps[4].files.own["embeddings.image_encoder"])
     with pytest.raises(FileNotFoundError, match=r"sdxl-base-1.0 \(1_dataset.yaml: base\); .*clip-vit-large-patch14"):
-        run.run_recipe(recipe, LEFT)
+        run.run_recipe(recipe, left)
     assert commands.ran == []
 
 
 def test_one_run_at_a_time(recipe, commands):
     with folder_lock(recipe.output), pytest.raises(FolderInUseError):
-        run.run_recipe(recipe, LEFT)
+        run.run_recipe(recipe, left)
 
 
 def test_a_damaged_record_is_named(recipe, commands):
-    run.run_recipe(recipe, LEFT)
-    (recipe.output / run.RECORDS).write_text(json.dumps({"1_dataset (dataset all)": 3}), "utf-8")
+    run.run_recipe(recipe, left)
+    (recipe.output / step_records.RECORDS).write_text(json.dumps({"1_dataset (dataset all)": 3}), "utf-8")
     with pytest.raises(ValueError, match=r"steps.json is damaged"):
-        run.run_recipe(recipe, LEFT)
+        run.run_recipe(recipe, left)
 
 
 def test_status_runs_nothing(recipe, commands):
-    text = run.describe(recipe, {}, LEFT)
+    text = run.describe(recipe, {}, left())
     assert text.splitlines()[0] == recipe.title
     assert [line.split()[-1] for line in text.splitlines()[1:-1]] == ["left"] * len(ALL)
     assert commands.ran == []

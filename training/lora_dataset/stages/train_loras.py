@@ -17,6 +17,7 @@ from difflora_core.lora.layout import LoRALayout
 from training.base_model.diffusion_loss import DiffusionLoss, predictor
 from training.base_model.interface import BaseModel
 from training.base_model.person_images import PersonImages
+from training.dreambooth.config import NO_EFFECT
 from training.dreambooth.train import shared_start, train_loras
 from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.configured_base import hash_base, open_configured_base
@@ -28,8 +29,6 @@ from .preprocess import PreparedImages, ensure_text, prepared_path, read_prepare
 
 PRIOR_IMAGES, PRIOR_STEPS, PRIOR_GUIDANCE_SCALE = 8, 30, 5.0
 """Of prior preservation: images that the base model generates of the class word alone; our choice."""
-NO_EFFECT = ("people", "gradient_checkpointing")
-"""Settings of training that a finished group's LoRAs do not depend on."""
 
 
 @dataclass(frozen=True)

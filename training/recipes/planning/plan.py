@@ -14,10 +14,12 @@ from training.end_to_end.settings import FinetuneSettings
 from training.engine.format import format_bytes
 from training.engine.settings import read_settings
 from training.lora_dataset.config import DatasetConfig, load_config
+from training.pilot.settings import PilotSettings
 from training.recipes.recipe import Recipe, Step, read_recipe
 
 from .cards import Card, read_card, scale_card
 from .plan_dataset import dataset_rows, embed_row
+from .plan_pilot import pilot_row
 from .plan_row import PlanRow, Situation, situation
 from .plan_trainers import difflora_row, finetune_row, lae_row
 from .scaling import GIB, RESERVE
@@ -109,6 +111,8 @@ def make_plan(recipe: Recipe, people: int, gpus: int, card: Card | None) -> Plan
 
 
 def _rows(step: Step, at: Situation) -> list[PlanRow]:
+    if step.command == "pilot":
+        return [pilot_row(read_settings(PilotSettings, step.settings), at)]
     if step.command == "dataset all":
         return dataset_rows(load_config(step.settings), at)
     if step.command == "train-lae":

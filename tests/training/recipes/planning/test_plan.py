@@ -13,12 +13,12 @@ from training.recipes.planning.cards import Card, read_card
 from training.recipes.planning.plan import FITS, add_arguments, describe, make_plan, too_large
 from training.recipes.planning.plan_row import PlanRow
 from training.recipes.planning.scaling import GIB
-from training.recipes.recipe import FOLDER, Recipe, read_recipe, shipped_recipes
+from training.recipes.recipe import FOLDER, SHIPPED, Recipe, read_recipe
 
 ROOT = Path(__file__).parents[4]
-SDXL = [name for name in shipped_recipes() if name.startswith("sdxl")]
+SDXL = [name for name in SHIPPED if name.startswith("sdxl")]
 TRAINERS = ("train-lae", "finetune (LAE)", "train-difflora", "finetune (MIF, DiT)")
-FIXED = ("verify", *TRAINERS)
+FIXED = ("pilot", "verify", *TRAINERS)
 """Whose work does not depend on the number of people."""
 
 
@@ -45,7 +45,7 @@ def test_torch_is_not_imported():
     )
     found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
     assert found.returncode == 0, found.stderr
-    assert "1 dreambooth" in found.stdout
+    assert "2 dreambooth" in found.stdout
 
 
 @pytest.mark.parametrize("name", SDXL)
@@ -54,14 +54,15 @@ def test_every_step_fits_the_recipe_s_gpus(h100, name):
     plan = make_plan(recipe, 3000, recipe.gpus, h100)
     assert not too_large(plan)
     known = {row.name.split(" ", 1)[1] for row in plan.rows if row.memory is not None}
-    assert known == {"generate", "preprocess", "dreambooth", "verify", "embed", *TRAINERS}
+    assert known == {"pilot", "generate", "preprocess", "dreambooth", "verify", "embed", *TRAINERS}
 
 
 def test_a_step_that_does_not_fit_is_named(h100, tmp_path):
     folder = copied("sdxl-24gb", tmp_path)
     edit(folder / "1_dataset.yaml", "gradient_checkpointing: true", "gradient_checkpointing: false")
-    (line,) = too_large(make_plan(read_recipe(str(folder)), 3000, 1, h100))
-    assert line == f"1 dreambooth does not fit: 57.8 GiB of 24, of which {FITS:.0%} can be used"
+    pilot, line = too_large(make_plan(read_recipe(str(folder)), 3000, 1, h100))
+    assert line == f"2 dreambooth does not fit: 57.8 GiB of 24, of which {FITS:.0%} can be used"
+    assert pilot.startswith("1 pilot does not fit")
 
 
 def test_dreambooth_by_hand(h100, tmp_path):
@@ -72,6 +73,18 @@ def test_dreambooth_by_hand(h100, tmp_path):
     assert row.disk == 3000 * 4 * 5_806_080
     assert row.memory == pytest.approx((53.8 + 4.0) * GIB)
     assert row.note.startswith("3,000 people × 400 steps × 36 ms in batches of 16, measured")
+
+
+def test_a_pilot_by_hand(h100):
+    found = rows(read_recipe("sdxl-24gb"), h100)
+    few = rows(read_recipe("sdxl-24gb"), h100, people=8)
+    row, settings, steps = found["pilot"], 3 * 3, 3 * (100 + 200 + 400)
+    assert row.note.startswith("9 settings: 8 people × 2100 steps × 92 ms in batches of 8, measured")
+    prepared = sum(few[stage].seconds for stage in ("collect", "generate", "filter", "preprocess"))
+    images = (settings + 1) * few["verify"].seconds / 2  # verify generates with a LoRA and without
+    assert row.seconds == pytest.approx(8 * steps * 0.092 + images + prepared, rel=0.01)
+    assert row.pictures == (settings + 1) * 8 * 4
+    assert rows(read_recipe("sdxl-24gb"), h100, gpus=4)["pilot"].seconds == row.seconds, "a pilot runs on one GPU"
 
 
 def test_generate_by_hand(h100):
