@@ -1,15 +1,19 @@
-"""The choice: the cheapest setting whose likeness is nearly that of the best."""
+"""The choice: the cheapest setting that is as good as the best, by likeness and held-out loss."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from math import sqrt
+from statistics import fmean, median, stdev
 
 from .grid import TeacherSetting
+from .setting_measures import Measures
 from .setting_run import Outcome
 
 TOLERANCE = 0.02
-"""Share of the best likeness that a cheaper setting may lack."""
+"""Share of the best likeness that a cheaper setting may lack in any case; our choice."""
+KEPT_GAIN = 0.5
+"""Share of the largest gain in held-out loss that a candidate keeps; a gain is what the loss falls by. Our choice."""
 
 
 @dataclass(frozen=True)
@@ -17,11 +21,13 @@ class Choice:
     """What was chosen."""
 
     chosen: TeacherSetting
-    """The cheapest within `TOLERANCE` of the best."""
+    """The cheapest that is as good as the best."""
     best: TeacherSetting
-    """The one with the highest likeness."""
+    """The candidate with the highest likeness."""
     edges: tuple[str, ...]
     """Names of settings of which the best has the grid's least or largest value: better ones may lie beyond it."""
+    passed_over: tuple[TeacherSetting, ...] = ()
+    """Settings that are no candidates, since they keep too little of the gain in held-out loss."""
 
 
 def seconds_per_person(outcomes: Sequence[Outcome]) -> dict[TeacherSetting, float]:
@@ -39,33 +45,57 @@ def seconds_per_person(outcomes: Sequence[Outcome]) -> dict[TeacherSetting, floa
     }
 
 
-def choose(outcomes: Sequence[Outcome], likeness_without: float) -> Choice:
-    """Choose the cheapest setting within `TOLERANCE` of the best; of equally cheap ones the one with more likeness.
+def choose(outcomes: Sequence[Outcome], without: Measures) -> Choice:
+    """Choose the cheapest of the settings that are as good as the best; of equally cheap ones that of the least loss.
+
+    Likeness alone flatters LoRAs that repeat their training images, so a candidate keeps `KEPT_GAIN` of the largest
+    gain in held-out loss, where any setting has one. As good as the best is what lacks at most `TOLERANCE` of its
+    likeness, or one standard error of what it lacks, whichever is more.
 
     Args:
         outcomes: Of all settings; those that failed are no candidates.
-        likeness_without: Likeness without any LoRA.
+        without: Measures without any LoRA.
 
     Raises:
         RuntimeError: Every setting failed, or none is better than no LoRA.
     """
-    likeness = {outcome.setting: outcome.measures.likeness for outcome in outcomes if outcome.measures is not None}
-    if not likeness:
+    measured = {outcome.setting: outcome.measures for outcome in outcomes if outcome.measures is not None}
+    if not measured:
         raise RuntimeError(
             f"every training failed, first with {outcomes[0].setting}: {outcomes[0].failed}. Give smaller "
             "--learning-rates"
         )
-    best = max(likeness, key=lambda setting: likeness[setting])
-    if likeness[best] <= likeness_without:
+    gains = {setting: 1 - measures.loss / without.loss for setting, measures in measured.items()}
+    most = max(gains.values())
+    kept = {setting: measured[setting] for setting, gain in gains.items() if most <= 0 or gain >= KEPT_GAIN * most}
+    best = max(kept, key=lambda setting: kept[setting].likeness)
+    if kept[best].likeness <= without.likeness:
         raise RuntimeError(
-            f"no setting makes images more like the person than no LoRA does: {likeness[best]:.3f} at best, with "
-            f"{best}, {likeness_without:.3f} without. Give other --learning-rates or more --steps"
+            f"no setting with a low held-out loss makes images more like the person than no LoRA does: "
+            f"{kept[best].likeness:.3f} at best, with {best}, {without.likeness:.3f} without. Give other "
+            "--learning-rates or more --steps"
         )
     cost = seconds_per_person(outcomes)
-    least = likeness[best] - TOLERANCE * abs(likeness[best])
-    near = [setting for setting in likeness if likeness[setting] >= least]
-    chosen = min(near, key=lambda setting: (cost[setting], -likeness[setting]))
-    return Choice(chosen, best, _edges(best, [outcome.setting for outcome in outcomes]))
+    as_good = [setting for setting, measures in kept.items() if is_as_good(measures, kept[best])]
+    chosen = min(as_good, key=lambda setting: (cost[setting], kept[setting].loss))
+    passed_over = tuple(setting for setting in measured if setting not in kept)
+    return Choice(chosen, best, _edges(best, [outcome.setting for outcome in outcomes]), passed_over)
+
+
+def is_as_good(measures: Measures, best: Measures) -> bool:
+    """Whether what a setting lacks of the best likeness is within the tolerance or its standard error."""
+    lack, error = lacking_likeness(measures, best)
+    return lack <= max(TOLERANCE * abs(best.likeness), error)
+
+
+def lacking_likeness(measures: Measures, best: Measures) -> tuple[float, float]:
+    """Return what a setting lacks of the best likeness, and the standard error of that over people.
+
+    It is taken person by person: that some faces are harder than others concerns all settings alike. The error is 0
+    for one person.
+    """
+    lacks = [high - low for high, low in zip(best.likeness_by_person, measures.likeness_by_person, strict=True)]
+    return fmean(lacks), stdev(lacks) / sqrt(len(lacks)) if len(lacks) > 1 else 0.0
 
 
 def _edges(best: TeacherSetting, grid: Sequence[TeacherSetting]) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ def find_settings(
     measured_by = {"face models": hash_face_models(faces), "clip": hash_files(clip_files) if clip else ""}
     run = SettingRun(folder / "settings", measurer, measured_by)
     without, outcomes = run.run_all(grid)
-    choice = choose(outcomes, without.likeness)
+    choice = choose(outcomes, without)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     report = PilotReport(title, name, faces.pack, names, total_people, without, outcomes, choice)
     report.write(run, folder)

@@ -12,7 +12,7 @@ from difflora_core.files import replacing
 from difflora_core.images import read_image
 from training.lora_dataset.stages.preprocess import crop_square
 
-from .choice import Choice, seconds_per_person
+from .choice import KEPT_GAIN, TOLERANCE, Choice, lacking_likeness, seconds_per_person
 from .grid import TeacherSetting
 from .pilot_people import kept_out_files
 from .setting_measures import Measures
@@ -21,15 +21,13 @@ from .settings_sheet import image_column, write_sheet
 
 SHEET, REPORT = "sheet.png", "pilot.json"
 NOT_MEASURED = "not measured"
-DOUBTFUL_GAIN = 0.5
-"""Share of the largest improvement of the held-out loss, below which a choice is doubted."""
 HEADER = (
     "learning rate",
     "steps",
     "targets",
     "rank",
     "likeness",
-    "of best",
+    "lacks",
     "held-out loss",
     "CLIP-T",
     "s/person",
@@ -69,45 +67,54 @@ class PilotReport:
     def table(self) -> str:
         """Return the table as lines of text; the choice is marked."""
         seconds = seconds_per_person(self.outcomes)
-        best = max(outcome.measures.likeness for outcome in self.outcomes if outcome.measures)
+        best = self._best()
         rows = [HEADER, ("without a LoRA", "", "", "", *self._measures(self.without, best), "", "")]
         for outcome in self.outcomes:
             setting, measures = outcome.setting, outcome.measures
             own = (f"{setting.learning_rate:g}", str(setting.steps), setting.targets, str(setting.rank))
             found = self._measures(measures, best) if measures else (f"failed: {outcome.failed}", "", "", "")
             cost = seconds[setting]
-            mark = " <- chosen" if setting == self.choice.chosen else ""
-            rows.append((*own, *found, f"{cost:.3g}", f"{self.hours(cost):.3g}{mark}"))
+            rows.append((*own, *found, f"{cost:.3g}", f"{self.hours(cost):.3g}{self._mark(setting)}"))
         widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         return "\n".join([*lines, *self.notes()])
 
-    def _measures(self, measures: Measures, best: float) -> tuple[str, ...]:
+    def _best(self) -> Measures:
+        """Return the measures of the best setting."""
+        return next(o.measures for o in self.outcomes if o.measures is not None and o.setting == self.choice.best)
+
+    def _mark(self, setting: TeacherSetting) -> str:
+        if setting == self.choice.chosen:
+            return " <- chosen"
+        return " (passed over)" if setting in self.choice.passed_over else ""
+
+    def _measures(self, measures: Measures, best: Measures) -> tuple[str, ...]:
         prompts = NOT_MEASURED if measures.prompt_similarity is None else f"{measures.prompt_similarity:.4f}"
-        share = f"{measures.likeness / best:.3f}" if best > 0 else ""
-        return f"{measures.likeness:.4f}", share, f"{self.loss(measures):.4f}", prompts
+        lack, error = lacking_likeness(measures, best)
+        return f"{measures.likeness:.4f}", f"{lack:.4f} ± {error:.4f}", f"{self.loss(measures):.4f}", prompts
 
     def notes(self) -> list[str]:
         """Return what the columns mean, a line each."""
         lines = [
             f"likeness: mean cosine of generated faces with the kept-out images of {len(self.people)} people, by the "
             f"face pack {self.face_pack}; held-out loss: as a share of that without a LoRA",
+            f"lacks: of the best setting's likeness, ± a standard error over people; as good as the best is what lacks "
+            f"no more than {TOLERANCE:.0%} of it, or than the standard error",
             f"hours: for {self.total_people} people on one {self.device}, trained as these",
         ]
         if self.choice.edges:
             lines.append(f"the best setting has {' and '.join(self.choice.edges)} of the grid: try values beyond it")
-        return [*lines, *self._doubts()]
-
-    def _doubts(self) -> list[str]:
-        """Say it where the choice improves the held-out loss much less than another setting does."""
-        gains = {outcome.setting: 1 - self.loss(outcome.measures) for outcome in self.outcomes if outcome.measures}
-        most = max(gains, key=lambda setting: gains[setting])
-        if gains[self.choice.chosen] >= DOUBTFUL_GAIN * gains[most]:
-            return []
-        return [
-            f"the choice lowers the held-out loss by {gains[self.choice.chosen]:.1%}, {most} by {gains[most]:.1%}: "
-            f"its teachers may repeat their training images; look at {SHEET}"
-        ]
+        if self.choice.passed_over:
+            lines.append(
+                f"passed over: these lower the held-out loss less than {KEPT_GAIN:g} times as much as the one that "
+                "does most; their LoRAs have learned too little, or repeat their training images"
+            )
+        if self.loss(self._best()) >= 1:
+            lines.append(
+                f"no setting lowers the held-out loss, so likeness alone has decided: the teachers may repeat their "
+                f"training images; look at {SHEET}"
+            )
+        return lines
 
     def values(self) -> dict[str, Any]:
         """Return the content of pilot.json."""

@@ -79,7 +79,7 @@ def test_an_interrupted_pilot_goes_on_where_it_was(config, tmp_path, trained):
     begun.clear()
     assert run(config, tmp_path / "pilot") == resumed
     assert not begun, "what was done was trained again"
-    assert run(config, tmp_path / "elsewhere").chosen == resumed.chosen
+    assert run(config, tmp_path / "elsewhere").best == resumed.best  # the cheapest depends on the clock
 
 
 def test_a_larger_grid_trains_only_what_is_new_and_changed_settings_everything(config, tmp_path, trained):
