@@ -1,48 +1,14 @@
 """The settings of `train-lae`: one YAML file, see training/recipes/*/2_train_lae.yaml."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from difflora_core.autoencoder.config import LAEConfig
-from difflora_core.fields import NonNegativeFloat, PositiveInt, check_fields, read_json
+from difflora_core.fields import NonNegativeFloat, check_fields
 from training.engine.settings import SettingsPath
 from training.people.config import DiffusionLossCheckSettings
+from training.people.network_settings import LayoutSettings
 
 from .config import LAETraining
-
-if TYPE_CHECKING:  # torch takes seconds to import, and settings are read without it
-    from difflora_core.lora.layout import LoRALayout
-
-
-@dataclass(frozen=True)
-class LayoutSettings:
-    """Which layers LoRAs change."""
-
-    rank: PositiveInt = 4
-    """Of every LoRA."""
-    feed_forward: bool = False
-    """Whether the feed-forward layers are among the targets, beside attention."""
-    unet: SettingsPath | None = None
-    """The config.json of a diffusers U-Net; None is SDXL's."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    def layout(self) -> "LoRALayout":
-        """Build the layout.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It is no configuration of a U-Net.
-        """
-        from difflora_core.lora.layout import LoRALayout
-
-        if self.unet and not self.unet.is_file():
-            raise FileNotFoundError(f"there is no {self.unet}: layout.unet names the config.json of a diffusers U-Net")
-        unet = read_json(self.unet.read_text(encoding="utf-8"), f"layout.unet, {self.unet},") if self.unet else None
-        if unet is not None and "down_block_types" not in unet:  # diffusers would take the blocks of another model
-            raise ValueError(f"layout.unet, {self.unet}, is no configuration of a U-Net: it has no `down_block_types`")
-        return LoRALayout.from_config(unet, self.rank, self.feed_forward)
 
 
 @dataclass(frozen=True)

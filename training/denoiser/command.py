@@ -22,11 +22,12 @@ from training.engine.accelerator import close_trackers, open_accelerator
 from training.engine.folder_lock import run_lock
 from training.engine.settings import read_settings
 from training.people.diffusion_loss_check import DiffusionLossCheck
+from training.people.embed import embed_and_open
 from training.people.latents import check_layout, digest, open_lae
 from training.store.loras import LoRAsInMemory, open_stores
 from training.store.shard import Person
 
-from .data import open_embeddings, people_of_split
+from .data import people_of_split
 from .difflora_dry_run import dry_run
 from .settings import DiffLoRASettings
 from .train import loop_config, train_denoiser
@@ -70,7 +71,8 @@ def train_difflora(settings: DiffLoRASettings) -> Path:
     accelerator = open_accelerator(loop_config(settings.training), folder, "difflora")
     lae, stores = open_lae(settings.lae), open_stores(settings.stores)
     check_layout(stores, lae)
-    cache = open_embeddings(settings, accelerator)
+    widths = settings.mif.face_width, settings.mif.image_width
+    cache = embed_and_open(settings.embeddings, settings.encoders, widths, accelerator)
     with accelerator.main_process_first():  # the others read the latents that the first one has written
         (people, names), (validation, validation_names) = (
             people_of_split(

@@ -3,49 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from accelerate import Accelerator
-
 from difflora_core.autoencoder.model import LAE
-from training.lora_dataset.config import load_config
 from training.people.conditions import People
-from training.people.embeddings import HOW, EmbeddingCache
+from training.people.embeddings import EmbeddingCache
 from training.people.latents import cached_latents
 from training.store.lora_store import LoRAStore
 from training.store.loras import LoRAsOnDisk
 from training.store.shard import Person
 
-from .embed import embed_people
-from .settings import DiffLoRASettings
-
 MAX_COMPARED = 64  # validation people whose ΔW is compared with their teacher's: one of SDXL's LoRAs takes 23 MB
-
-
-def open_embeddings(settings: DiffLoRASettings, accelerator: Accelerator) -> EmbeddingCache:
-    """Open the configured embeddings; where a dataset is named and this is the only process, make them first.
-
-    Raises:
-        FileNotFoundError: There are none.
-        ValueError: They are of other encoders or widths than the configuration says.
-    """
-    own = settings.embeddings
-    places: tuple[Path, ...] = own.cache
-    if own.dataset is not None:
-        assert own.image_encoder is not None
-        dataset = load_config(own.dataset)
-        if dataset.faces.pack != settings.encoders.face or own.image_encoder.name != settings.encoders.image:
-            raise ValueError(
-                f"{own.dataset} and embeddings.image_encoder name the encoders {dataset.faces.pack} and "
-                f"{own.image_encoder.name}, `encoders` says {settings.encoders.face} and {settings.encoders.image}."
-            )
-        places = (dataset.embeddings(own.image_encoder),)
-        if accelerator.num_processes == 1:
-            embed_people(dataset, own.image_encoder, str(accelerator.device))
-        elif not places[0].is_dir():  # the others would wait for hours at the next barrier, and be ended there
-            raise FileNotFoundError(f"{places[0]} holds no embeddings: {HOW} first, in one process.")
-    cache = EmbeddingCache.open(*places)
-    widths = settings.mif.face_width or cache.widths[0], settings.mif.image_width or cache.widths[1]
-    cache.check(settings.encoders, widths)
-    return cache
 
 
 def people_of_split(

@@ -69,6 +69,30 @@ def read_settings(kind: type[T], path: str | Path) -> T:
             dataclass itself refuses it.
     """
     path = Path(path)
+    return _validated(kind, _load(path), path)
+
+
+def read_section(kind: type[T], path: str | Path, section: str) -> T:
+    """Read one section of a YAML file, whichever command the file is for; the others are not looked at.
+
+    Args:
+        kind: The section's dataclass.
+        path: Of the file.
+        section: Its key.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no YAML, has no such section, or see `read_settings`.
+    """
+    path = Path(path)
+    values = _load(path)
+    if section not in values:
+        raise ValueError(f"{path} has no section {section!r}; there are {', '.join(map(str, values)) or 'none'}")
+    return _validated(kind, values[section], path, section)
+
+
+def _load(path: Path) -> dict[Any, Any]:
+    """Read a YAML file that holds settings by name."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no configuration file {path}")
     yaml = YAML(typ="safe", pure=True)
@@ -81,6 +105,11 @@ def read_settings(kind: type[T], path: str | Path) -> T:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds a {type(values).__name__}, expected settings by name")
+    return values
+
+
+def _validated(kind: type[T], values: object, path: Path, *section: str) -> T:
+    """Make the dataclass of what a file, or a section of it, holds."""
     try:
         # As JSON, since a strict validation of Python's own objects takes no list for a tuple and no text for a path
         document = json.dumps({"settings": values}, default=str)
@@ -90,7 +119,7 @@ def read_settings(kind: type[T], path: str | Path) -> T:
         model = _model(kind)  # type: ignore[arg-type]  # mypy doubts that classes are hashable
         settings: T = model.model_validate_json(document, context=path.parent).settings
     except ValidationError as error:
-        raise ValueError(f"{path}: {_first_error(kind, error)}") from error
+        raise ValueError(f"{path}: {_first_error(kind, error, section)}") from error
     return settings
 
 
@@ -100,11 +129,11 @@ def _model(kind: Any) -> Any:
     return create_model("Settings", __config__=STRICT, settings=(kind, ...))
 
 
-def _first_error(kind: type, error: ValidationError) -> str:
+def _first_error(kind: type, error: ValidationError, section: Sequence[str] = ()) -> str:
     """The first thing that is wrong, in one line: where it stands, what was found, what was expected."""
     first = error.errors(include_url=False)[0]
     location, found = first["loc"][1:], first["input"]
-    where = ".".join(map(str, location))
+    where = ".".join(map(str, (*section, *location)))
     if first["type"] == "unexpected_keyword_argument":
         known = ", ".join(sorted(_field_names(kind, location[:-1])))
         return f"{where}: unknown setting {location[-1]!r}; there are {known}"

@@ -1,4 +1,4 @@
-"""Which people are checked by the base model's diffusion loss; in YAML files the section `diffusion_loss_check`."""
+"""Sections that several trainers' YAML files have: `embeddings`, and `diffusion_loss_check`."""
 
 from dataclasses import dataclass
 
@@ -19,3 +19,28 @@ class DiffusionLossCheckSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+@dataclass(frozen=True)
+class EmbeddingSettings:
+    """Where embeddings are, or what to make them from.
+
+    Raises:
+        ValueError: Both are named or neither, or the image encoder is missing.
+    """
+
+    cache: tuple[SettingsPath, ...] = ()
+    """Folders and files of embeddings, see `training.people.embeddings`."""
+    dataset: SettingsPath | None = None
+    """In place of `cache` the dataset's YAML file, whose kept images are embedded into its workspace."""
+    image_encoder: SettingsPath | None = None
+    """With `dataset`: a CLIP vision model, a folder in transformers' format."""
+    allow_missing: bool = False
+    """Leave out people of the store without embeddings, in place of an error."""
+
+    def __post_init__(self) -> None:
+        if bool(self.cache) == (self.dataset is not None):
+            found = "both" if self.cache else "neither"
+            raise ValueError(f"embeddings needs `cache`, where they are, or `dataset` to make them from; found {found}")
+        if self.dataset is not None and self.image_encoder is None:
+            raise ValueError("embeddings.dataset needs embeddings.image_encoder, the CLIP vision folder; found none")

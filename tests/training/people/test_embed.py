@@ -13,10 +13,10 @@ from difflora_core.encoders.image_encoder import ImageEncoder
 from miniature.paths import WEIGHTS
 from miniature.personal.example_dataset import draw_person_folders
 from miniature.world.scenes import TEACHER_SCENES
-from training.denoiser.embed import Embed, embed_people
 from training.lora_dataset.config import DatasetConfig, FacesConfig
 from training.lora_dataset.images.faces import open_faces
 from training.lora_dataset.manifest import Manifest, Record
+from training.people.embed import Embed, embed_people
 from training.people.embeddings import EmbeddingCache
 
 CLIP = WEIGHTS / "clip_vision" / "miniature"

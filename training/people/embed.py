@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
 from difflora_core.command_line import silence_library_logs
 from difflora_core.config import EncoderNames
 from difflora_core.encoders.face_encoder import NoFaceError
 from difflora_core.encoders.image_encoder import ImageEncoder
 from difflora_core.images import read_image
-from training.engine.settings import read_settings
+from training.engine.settings import read_section
 from training.lora_dataset.config import DatasetConfig, load_config
 from training.lora_dataset.fingerprints import Fingerprint, hash_face_models, hash_file, hash_files, hash_value
 from training.lora_dataset.images.faces import largest_face, open_faces
@@ -25,9 +26,9 @@ from training.lora_dataset.manifest import Manifest, Record
 from training.lora_dataset.stage import Stage, Worker, done_before
 from training.lora_dataset.stage_run import run_stage
 from training.lora_dataset.workspace_lock import workspace_lock
-from training.people.embeddings import ImageEmbeddings, write_embeddings
 
-from .settings import DiffLoRASettings
+from .config import EmbeddingSettings
+from .embeddings import HOW, EmbeddingCache, ImageEmbeddings, write_embeddings
 
 
 class Embed(Stage):
@@ -118,7 +119,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
-    settings = read_settings(DiffLoRASettings, arguments.config).embeddings
+    settings = read_section(EmbeddingSettings, arguments.config, "embeddings")
     if settings.dataset is None or settings.image_encoder is None:
         raise ValueError("embed needs embeddings.dataset, the dataset's YAML file, whose kept images it embeds")
     silence_library_logs()
@@ -145,6 +146,40 @@ def embed_people(config: DatasetConfig, image_encoder: Path, device: str = "cpu"
     if failed:
         raise RuntimeError(f"{len(failed)} people could not be embedded, first {failed[0].item}: {failed[0].reason}")
     return folder
+
+
+def embed_and_open(
+    own: EmbeddingSettings, encoders: EncoderNames, widths: tuple[int | None, int | None], accelerator: Accelerator
+) -> EmbeddingCache:
+    """Open the configured embeddings; where a dataset is named and this is the only process, make them first.
+
+    Args:
+        own: Where they are, or what to make them from.
+        encoders: That they have to be of.
+        widths: Of face and image embeddings; None is whatever there is.
+        accelerator: Of the run.
+
+    Raises:
+        FileNotFoundError: There are none.
+        ValueError: They are of other encoders or widths than the configuration says.
+    """
+    places: tuple[Path, ...] = own.cache
+    if own.dataset is not None:
+        assert own.image_encoder is not None
+        dataset = load_config(own.dataset)
+        if encoders_of(dataset, own.image_encoder) != encoders:
+            raise ValueError(
+                f"{own.dataset} and embeddings.image_encoder name the encoders {dataset.faces.pack} and "
+                f"{own.image_encoder.name}, `encoders` says {encoders.face} and {encoders.image}."
+            )
+        places = (dataset.embeddings(own.image_encoder),)
+        if accelerator.num_processes == 1:
+            embed_people(dataset, own.image_encoder, str(accelerator.device))
+        elif not places[0].is_dir():  # the others would wait for hours at the next barrier, and be ended there
+            raise FileNotFoundError(f"{places[0]} holds no embeddings: {HOW} first, in one process.")
+    cache = EmbeddingCache.open(*places)
+    cache.check(encoders, (widths[0] or cache.widths[0], widths[1] or cache.widths[1]))
+    return cache
 
 
 def kept_files(record: Record) -> list[str]:
