@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from difflora_core.lora.layout import LoRALayout
 
 from .batched_loras import stacked_loras
+from .checkpointed_unet import checkpointed
 from .diffusion_loss import DiffusionLoss, Predict
 from .person_images import PersonImages
 
@@ -36,6 +37,7 @@ class LoRADiffusionLoss:
         scheduler: Any,
         images_per_person: int = 4,
         seed: int = 0,
+        gradient_checkpointing: bool = False,
     ) -> None:
         """Store what a step needs.
 
@@ -46,9 +48,11 @@ class LoRADiffusionLoss:
             scheduler: The base model's noise schedule, diffusers' DDPMScheduler.
             images_per_person: Images of each person in a batch.
             seed: Of images, timesteps and noise.
+            gradient_checkpointing: The U-Net's activations are computed again in the backward pass.
         """
         self.unet, self.layout, self.predict, self.scheduler = unet, layout, predict, scheduler
         self.images_per_person, self.seed = images_per_person, seed
+        self.gradient_checkpointing = gradient_checkpointing
 
     @property
     def device(self) -> torch.device:
@@ -66,5 +70,30 @@ class LoRADiffusionLoss:
             raise ValueError(f"Each LoRA needs one person's images, found {len(loras)} LoRAs and {len(people)} people.")
         here = [replace(person, latents=person.latents.to(self.device)) for person in people]
         loss = DiffusionLoss(self.predict, self.scheduler, here, self.images_per_person, self.seed, shared_noise=False)
+        if self.gradient_checkpointing and loras.requires_grad and torch.is_grad_enabled():
+            return self._with_gradient(loras, loss, step)
         with stacked_loras(self.unet, self.layout, loras):
             return loss(step)
+
+    def _with_gradient(self, loras: Tensor, loss: DiffusionLoss, step: int) -> Tensor:
+        """Compute losses and gradient at once: later the U-Net, which has to run again, has no LoRAs any more."""
+        leaf = loras.detach().requires_grad_()
+        with checkpointed(self.unet, True), stacked_loras(self.unet, self.layout, leaf):
+            losses = loss(step)
+            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+        known: Tensor = _KnownGradient.apply(loras, losses.detach(), gradient)
+        return known
+
+
+class _KnownGradient(torch.autograd.Function):
+    """Losses (people,) of rows (people, numel), each of its own row alone, whose gradient is known."""
+
+    @staticmethod
+    def forward(ctx: Any, _rows: Tensor, losses: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return outer[:, None] * gradient, None, None

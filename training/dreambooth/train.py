@@ -6,15 +6,14 @@ model and get the LoRAs that each would get alone (tested). All people start fro
 timesteps and captions: two LoRAs then differ by the person and not by chance.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from difflora_core.lora.layout import LoRALayout
 from training.base_model.batched_loras import stacked_loras
+from training.base_model.checkpointed_unet import checkpointed
 from training.engine.config import cosine_decay, linear_warmup
 
 from .config import DreamBoothConfig
@@ -84,22 +83,3 @@ def train_loras(
             if on_step:
                 on_step(step + 1)
     return flat.detach(), losses.detach()
-
-
-@contextmanager
-def checkpointed(unet: Any, enabled: bool) -> Iterator[None]:
-    """While open, a diffusers U-Net computes its activations again in the backward pass instead of keeping them.
-
-    Raises:
-        ValueError: The network has no gradient checkpointing.
-    """
-    if not enabled:
-        yield
-        return
-    if not hasattr(unet, "enable_gradient_checkpointing"):
-        raise ValueError(f"{type(unet).__name__} has no gradient checkpointing; train without it")
-    unet.enable_gradient_checkpointing()
-    try:
-        yield
-    finally:
-        unet.disable_gradient_checkpointing()

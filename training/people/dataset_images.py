@@ -81,7 +81,12 @@ def open_base_model(config: DatasetConfig, layout: LoRALayout, device: str) -> B
 
 
 def dataset_loss(
-    base: BaseModel, layout: LoRALayout, images: DatasetImages, images_per_person: int, seed: int = 0
+    base: BaseModel,
+    layout: LoRALayout,
+    images: DatasetImages,
+    images_per_person: int,
+    seed: int = 0,
+    gradient_checkpointing: bool = False,
 ) -> LoRADiffusionLoss:
     """Make the diffusion loss on a dataset's images.
 
@@ -91,6 +96,9 @@ def dataset_loss(
         images: Of people.
         images_per_person: Images of each person in a step.
         seed: Of images, timesteps and noise.
+        gradient_checkpointing: See `LoRADiffusionLoss`.
     """
     predict = predictor(base, read_texts(images.config, images.captions), images.config.preprocess.size)
-    return LoRADiffusionLoss(base.unet, layout, predict, base.scheduler(), images_per_person, seed)
+    return LoRADiffusionLoss(
+        base.unet, layout, predict, base.scheduler(), images_per_person, seed, gradient_checkpointing
+    )
