@@ -84,7 +84,7 @@ class Rehearsal:
 
     def step(self, step: Step) -> None:
         """Run a step of the recipe; the dataset's stages one by one."""
-        if step.command == "dataset all":
+        if step.is_dataset:
             self.task("dataset", str(step.settings))
         else:
             self.task("module", step.name, *command_of(step, gpus=1)[2:])  # without `python -m`

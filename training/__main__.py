@@ -15,10 +15,14 @@ COMMANDS = {
     "run": (".recipes.run", "all steps of a recipe, from a folder of faces to a checkpoint"),
     "import": (".recipes.teachers", "existing LoRAs into a recipe, in place of training one of each person"),
     "dataset": (".lora_dataset.command", "from a folder of faces to a store of LoRAs"),
-    "embed": (".denoiser.embed", "people's images to the frozen encoders' embeddings"),
+    "embed": (".people.embed", "people's images to the frozen encoders' embeddings"),
     "train-lae": (".autoencoder.command", "the LoRA autoencoder on a store of LoRAs: one file"),
     "train-difflora": (".denoiser.command", "MIF and DiT on the LAE's latents: one DiffLoRA checkpoint"),
     "finetune": (".end_to_end.command", "LAE, or MIF and DiT, end to end with the base model's diffusion loss"),
+    "train-teacher-free": (
+        ".end_to_end.teacher_free_command",
+        "MIF, DiT and LAE together from images alone: one DiffLoRA checkpoint",
+    ),
     "toy-experiment": (".toy_experiment.experiment", "are LoRA weights easier to compress than full weight changes?"),
 }
 """Command → the module that offers `add_arguments(parser)`, which sets the parser's default `run`, and a line of help.

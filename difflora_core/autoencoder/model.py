@@ -162,6 +162,27 @@ class LAE(nn.Module):
         self._standardize([self.network.encode_columns(normalized, count)])
         self.network.start_variance(self.latent_std)
 
+    @torch.no_grad()
+    def start_without_loras(self, start: Tensor, deviation: float, generator: torch.Generator) -> None:
+        """Initialize where there are no LoRAs to fit to: latents of unit deviation decode to noise around one LoRA.
+
+        Args:
+            start: What zero decodes to, (numel,).
+            deviation: Of the decoded weights from it.
+            generator: Of the network's starting weights.
+
+        Raises:
+            ValueError: The LoRA has another layout, or the network is a baseline.
+        """
+        self.layout.check(start[None])
+        if not isinstance(self.network, ConvAutoencoder | TokenAutoencoder):
+            raise ValueError(f"An LAE of kind {self.config.kind!r} is fitted to LoRAs; without any take conv or token.")
+        self.mean.copy_(start)
+        self.factor_scale.fill_(deviation)
+        self.latent_mean.zero_()
+        self.latent_std.fill_(self.network.initialize_at_random(generator))
+        self.network.start_variance(self.latent_std)
+
     def _measure(self, read: Read, count: int) -> None:
         """Measure the mean LoRA and the scale of every factor."""
         variances, squares = torch.empty_like(self.mean), torch.empty_like(self.mean)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .config import LAEConfig
 from .principal_components import (
@@ -66,6 +67,12 @@ def apply_maps(x: Tensor, weight: Tensor) -> Tensor:
     if len(weight) == 1:
         return x @ weight[0]
     return torch.einsum("bpi,pio->bpo", x, weight)
+
+
+def random_basis(length: int, count: int, generator: torch.Generator) -> Tensor:
+    """Draw orthonormal columns (length, count); where there are more columns than rows, the last are zero."""
+    columns = torch.randn(length, min(length, count), generator=generator)
+    return F.pad(torch.linalg.qr(columns).Q, (0, count - columns.shape[1]))
 
 
 class StagedAutoencoder(nn.Module):
@@ -185,6 +192,30 @@ class StagedAutoencoder(nn.Module):
             self.group_encoder.weight[number] = directions
             if isinstance(self.group_decoder, LocalConv1d):
                 self.group_decoder.weight[number] = directions.T
+
+    @torch.no_grad()
+    def initialize_at_random(self, generator: torch.Generator) -> float:
+        """Initialize both stages where there are no training LoRAs, by random orthonormal bases.
+
+        Returns:
+            Deviation of raw latents at which decoded weights have about unit deviation.
+        """
+        config = self.config
+        lengths = [stop - start for start, stop in self.spans]
+        size = torch.tensor(math.sqrt(sum(lengths) / len(lengths) / config.channels))  # of codes about one
+        bases: dict[int, Tensor] = {}  # of a kind, where maps are shared
+        for unit, length in enumerate(lengths):
+            kind = unit if config.local else self.kinds[unit]
+            if kind not in bases:
+                bases[kind] = random_basis(length, config.channels, generator)
+            self.set_unit(unit, bases[kind], size)
+        groups, span, latents = self.group_encoder.weight.shape
+        for number in range(groups):
+            basis = random_basis(span, latents, generator)
+            self.group_encoder.weight[number] = basis
+            if isinstance(self.group_decoder, LocalConv1d):
+                self.group_decoder.weight[number] = basis.T
+        return math.sqrt(span / min(span, latents))
 
     def _shared_bases(
         self, read: Read, loras: int, groups: Sequence[tuple[range, Tensor]]

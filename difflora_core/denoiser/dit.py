@@ -175,8 +175,7 @@ class DiT(nn.Module):
         """
         self._check(noisy, condition)
         dtype = self.embed.weight.dtype
-        time = self.embed_time(timestep_embedding(timesteps, TIME_WIDTH).to(dtype))
-        mixed = F.silu(time + self.embed_condition(condition.to(dtype)))  # (batch, width)
+        mixed = self.mix(timesteps, condition)
         x = self.embed(noisy.to(dtype)) + self._token_embeddings()
         for block in self.blocks:
             if self.gradient_checkpointing and torch.is_grad_enabled():
@@ -186,6 +185,12 @@ class DiT(nn.Module):
         shift, scale = modulations(self.modulation_out, mixed, 2, len(x))
         clean: Tensor = self.out(self.norm_out(x) * (1 + scale) + shift)
         return clean
+
+    def mix(self, timesteps: Tensor, condition: Tensor) -> Tensor:
+        """Compute what modulates all layers, (batch, width), from timesteps (batch,) and conditions."""
+        dtype = self.embed.weight.dtype
+        time = self.embed_time(timestep_embedding(timesteps, TIME_WIDTH).to(dtype))
+        return F.silu(time + self.embed_condition(condition.to(dtype)))
 
     def _check(self, noisy: Tensor, condition: Tensor) -> None:
         config = self.config

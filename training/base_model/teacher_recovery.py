@@ -5,19 +5,20 @@ A small error of weights can be a large one of images, and the other way round; 
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from .held_out_loss import held_out_losses
 from .lora_diffusion_loss import LoRADiffusionLoss
+from .loss_reduction import LossReduction
 from .person_images import PersonImages
 
 
-class TeacherRecovery:
+class TeacherRecovery(LossReduction):
     """Share of the teachers' improvement in diffusion loss: 0 without a LoRA, 1 with the teachers, above 1 beyond them.
 
     The images should be none that a teacher was trained on, and the people none that a network was trained on.
     """
+
+    metric = "teacher_recovery"
 
     def __init__(
         self, loss: LoRADiffusionLoss, people: Sequence[PersonImages], teachers: Tensor, people_per_batch: int = 16
@@ -30,26 +31,19 @@ class TeacherRecovery:
             teachers: Their teachers' LoRAs (people, numel).
             people_per_batch: See `held_out_losses`.
         """
-        self.loss, self.people, self.people_per_batch = loss, people, people_per_batch
-        self.without = self._mean_loss(torch.zeros_like(teachers))
-        self.teacher = self._mean_loss(teachers)
-
-    def _mean_loss(self, loras: Tensor) -> float:
-        return float(held_out_losses(self.loss, loras, self.people, self.people_per_batch).mean())
+        super().__init__(loss, people, people_per_batch)
+        self.teacher = self.mean_loss(teachers)
 
     def metrics(self, loras: Tensor) -> dict[str, float]:
         """Return mean losses with LoRAs (people, numel) of the same people, with the teachers, and without any.
 
         `teacher_recovery` is absent where the teachers improve nothing: there is nothing to compare with.
         """
-        own = self._mean_loss(loras)
-        means = {
-            "diffusion_loss": own,
-            "diffusion_loss_teacher": self.teacher,
-            "diffusion_loss_without_lora": self.without,
-        }
+        metrics = super().metrics(loras) | {"diffusion_loss_teacher": self.teacher}
         improvement = self.without - self.teacher
-        return means | ({"teacher_recovery": (self.without - own) / improvement} if improvement > 0 else {})
+        if improvement > 0:
+            metrics["teacher_recovery"] = (self.without - metrics["diffusion_loss"]) / improvement
+        return metrics
 
     def __call__(self, loras: Tensor) -> float:
         """Return `teacher_recovery` alone.

@@ -5,16 +5,25 @@ accelerate launch -m training finetune --config FILE    # on several GPUs
 """
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from difflora_core.autoencoder.lae_file import load_lae, save_lae
+import torch
+from torch import nn
+
+from difflora_core.autoencoder.lae_file import load_lae, read_lae_header, save_lae
+from difflora_core.autoencoder.model import network_for
+from difflora_core.checkpoint import read_checkpoint_header
 from difflora_core.command_line import silence_library_logs
 from difflora_core.denoiser.config import SamplingConfig
 from difflora_core.denoiser.model import Denoiser
+from difflora_core.files import open_tensors
+from difflora_core.lora.layout import LoRALayout
 from difflora_core.model import DiffLoRA
 from training.engine.accelerator import close_trackers
 from training.engine.folder_lock import run_lock
+from training.engine.format import format_bytes
 from training.engine.settings import read_settings
 from training.engine.step_cost import StepCost, measure_step
 from training.people.embeddings import EmbeddingCache
@@ -30,6 +39,8 @@ from .settings import FinetuneSettings
 from .train import finetune_denoiser, finetune_lae
 
 MIN_IMPROVEMENT = 0.01  # of teacher recovery, see `choose_sampling`
+TRAINING_BYTES = 4 + 4 + 8 + 4
+"""For each trained parameter of a process: weights, gradients, AdamW's moments, EMA."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +57,8 @@ def run(arguments: argparse.Namespace) -> None:
     silence_library_logs()
     settings = read_settings(FinetuneSettings, arguments.config)
     if arguments.dry_run:
-        print(dry_run(settings))
+        for part in dry_run(settings):
+            print(part, flush=True)
     else:
         with run_lock(settings.output):
             finetune(settings)
@@ -62,16 +74,46 @@ def finetune(settings: FinetuneSettings) -> Path:
     return finetune_checkpoint(settings) if _is_checkpoint(settings) else finetune_lae_file(settings)
 
 
-def dry_run(settings: FinetuneSettings) -> str:
-    """Describe sizes, memory and measured speed of a step, with everything that the training needs.
+def dry_run(settings: FinetuneSettings) -> Iterator[str]:
+    """Describe sizes, then memory and measured speed of a step, with everything that the training needs.
 
     Of MIF and DiT it leaves the teachers' latents in the output folder, where the training finds them again.
     """
-    if _is_checkpoint(settings):
-        people, cost = settings.denoiser.people, denoiser_cost(settings)
-    else:
-        people, cost = settings.lae.people, lae_cost(settings)
-    return f"a step       {people} people, {settings.images_per_person} images of each, in a process\n{cost}"
+    yield describe_sizes(settings)
+    yield str(denoiser_cost(settings) if _is_checkpoint(settings) else lae_cost(settings))
+
+
+def describe_sizes(settings: FinetuneSettings) -> str:
+    """Describe network, step and run in lines, by the settings and the network file's header alone."""
+    own = settings.denoiser if _is_checkpoint(settings) else settings.lae
+    trained, layout, name = _untrained(settings)
+    parameters, loop = sum(parameter.numel() for parameter in trained.parameters()), own.loop
+    images = own.people * settings.images_per_person
+    more = f", and the latents of {settings.denoiser.batch} teachers" if own is settings.denoiser else ""
+    more += f", {loop.accumulate} times" if loop.accumulate > 1 else ""
+    return "\n".join(
+        [
+            f"LoRA         {len(layout.modules)} modules, rank {layout.rank}: {layout.numel:,} values",
+            f"trained      {name}: {parameters:,} parameters",
+            f"a step       {own.people} people, {settings.images_per_person} images of each{more}, in a process",
+            f"the run      {loop.steps:,} steps: {loop.steps * loop.accumulate * images:,} images through the U-Net "
+            f"and back, in a process; {settings.validation_people} people evaluated every {own.evaluation.interval:,}",
+            f"at least     {format_bytes(TRAINING_BYTES * parameters)} of weights, gradients, AdamW's moments and EMA "
+            "without sharding; U-Net and activations are measured now",
+        ]
+    )
+
+
+def _untrained(settings: FinetuneSettings) -> tuple[nn.Module, LoRALayout, str]:
+    """Make what is trained without weights; return it with the layout of its LoRAs and its name."""
+    path = settings.network
+    with open_tensors(path) as file, torch.device("meta"):
+        metadata = file.metadata() or {}
+        if _is_checkpoint(settings):
+            layout, config = read_checkpoint_header(path, metadata, file.keys())
+            return Denoiser(config.dit, config.mif), layout, "MIF and DiT"
+        layout, shape, _ = read_lae_header(path, metadata)
+        return network_for(layout, shape), layout, f"LAE, {shape.kind}"
 
 
 def finetune_lae_file(settings: FinetuneSettings) -> Path:

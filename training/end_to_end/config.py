@@ -1,6 +1,6 @@
 """How LAE, MIF and DiT are fine-tuned end to end."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from annotated_types import Interval
@@ -68,6 +68,43 @@ class DenoiserFinetuning:
     """Share of steps with only the face or only the image embedding, each in half of them."""
     timestep_bias: PositiveFloat = 8.0
     """Of the latent-space loss, see `draw_timesteps`."""
+    max_rollout_steps: Annotated[int, Interval(ge=1, le=TIMESTEPS)] = 50
+    """Most steps of the samplers whose latents are met in on-policy rollouts."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class TeacherFreeTraining:
+    """Training of MIF, DiT and LAE decoder together, from people's images alone.
+
+    Raises:
+        ValueError: A value is outside its range.
+    """
+
+    loop: TrainConfig = LOOP
+    """Steps, optimizer, processes."""
+    evaluation: EvaluationConfig = field(
+        default_factory=lambda: EvaluationConfig(interval=200, monitor="loss_reduction")
+    )
+    """How often validation people are evaluated, and which weights are kept."""
+    people: PositiveInt = 16
+    """Per micro-batch."""
+    start_deviation: PositiveFloat = 0.03
+    """Of the weights that a new decoder makes of unit latents, from the start that all teachers would share."""
+    encoding_weight: NonNegativeFloat = 0.02
+    """Of the encoder's loss, which finds the latents of predicted LoRAs, beside the diffusion loss with weight 1."""
+    lora_penalty: NonNegativeFloat = 0.0
+    """Weight of the mean square of normalized LoRAs (output regularization, arXiv 2511.03156)."""
+    max_references: PositiveInt = 6
+    """A random number of images up to this one is averaged into the condition."""
+    embedding_noise: NonNegativeFloat = 0.25
+    """Length of noise on the averaged embedding, relative to it."""
+    cfg_dropout: Share = 0.05
+    """Share of the people with the null condition, which comes to mean the average person."""
+    modality_dropout: Share = 0.3
+    """Share of steps with only the face or only the image embedding, each in half of them."""
     max_rollout_steps: Annotated[int, Interval(ge=1, le=TIMESTEPS)] = 50
     """Most steps of the samplers whose latents are met in on-policy rollouts."""
 

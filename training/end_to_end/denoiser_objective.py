@@ -8,16 +8,15 @@ from torch import Tensor, nn
 
 from difflora_core.autoencoder.losses import reconstruction
 from difflora_core.autoencoder.model import LAE
-from difflora_core.denoiser.config import TIMESTEPS
 from difflora_core.denoiser.model import Denoiser
 from difflora_core.denoiser.noise_schedule import NoiseSchedule, draw_timesteps
 from difflora_core.seeds import generator_for
 from training.base_model.lora_diffusion_loss import LoRADiffusionLoss
 from training.base_model.person_images import PersonImages
-from training.people.conditions import Conditions, draw_references, drop_modality
+from training.people.conditions import Conditions, draw_embeddings, drop_modality
 
 from .config import DenoiserFinetuning
-from .rollout import draw_rollout_steps, rollout
+from .rollout import latents_of_sampling
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class DenoiserEndToEndObjective:
         clean = self.dataset.latents[teachers].to(device)
         noisy, timesteps, null = self._add_noise(clean, generator)
         start = torch.randn(len(people), *clean.shape[1:], generator=generator).to(device)
-        own, own_timesteps = self._latents_of_sampling(model, of_people, start, step_generator)
+        own, own_timesteps = latents_of_sampling(model, of_people, start, config.max_rollout_steps, step_generator)
 
         predicted = model(
             torch.cat([own, noisy]),
@@ -105,13 +104,9 @@ class DenoiserEndToEndObjective:
         self, people: Tensor, generator: torch.Generator, step_generator: torch.Generator
     ) -> tuple[Tensor | None, Tensor | None]:
         """Face and image embeddings (batch, width) of random references; in some steps one of them alone."""
-        config, conditions = self.config, self.dataset.conditions
-        counts = torch.randint(1, config.max_references + 1, (len(people),), generator=generator)
-        if conditions.counts is None:
-            counts = counts.clamp_max(conditions.face.shape[1])
-        face, image = (
-            draw_references(own, people, counts, config.embedding_noise, generator, conditions.counts)
-            for own in (conditions.face, conditions.image)
+        config = self.config
+        face, image = draw_embeddings(
+            self.dataset.conditions, people, config.max_references, config.embedding_noise, generator
         )
         without_face, without_image = drop_modality(self.dropout, self.dropout, step_generator)
         return None if without_face else face, None if without_image else image
@@ -123,15 +118,3 @@ class DenoiserEndToEndObjective:
         null = (torch.rand(count, generator=generator) < self.config.cfg_dropout).to(clean.device)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         return self.schedule.to(clean.device).add_noise(clean, noise, timesteps), timesteps, null
-
-    def _latents_of_sampling(
-        self, model: nn.Module, embeddings: Sequence[Tensor | None], noise: Tensor, step_generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Latents (people, tokens, width) and timesteps that occur in sampling: first pure noise, then rollouts."""
-        count = len(noise)
-        first = (count + int(torch.randint(2, (), generator=step_generator))) // 2
-        steps, done = draw_rollout_steps(self.config.max_rollout_steps, step_generator)
-        later = [e if e is None else e[first:] for e in embeddings]
-        latents, timestep = rollout(model, later, noise[first:], steps, done)
-        last = torch.full((first,), TIMESTEPS - 1, device=noise.device)
-        return torch.cat([noise[:first], latents]), torch.cat([last, timestep.expand(count - first)])

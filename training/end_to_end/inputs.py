@@ -87,7 +87,14 @@ class FinetuneInputs:
     def images(self, people: list[Person]) -> tuple[DatasetImages, LoRADiffusionLoss]:
         """Return people's training images, and the diffusion loss on them."""
         images = DatasetImages(self.dataset, people)
-        return images, dataset_loss(self.base, self.layout, images, self.settings.images_per_person)
+        settings = self.settings
+        return images, dataset_loss(
+            self.base,
+            self.layout,
+            images,
+            settings.images_per_person,
+            gradient_checkpointing=settings.gradient_checkpointing,
+        )
 
     def finetune_dataset(self, cache: EmbeddingCache, lae: LAE) -> tuple[FinetuneDataset, LoRADiffusionLoss]:
         """Collect all people with embeddings and images who are in no other split; those with a teacher come first."""

@@ -1,4 +1,4 @@
-"""Teacher recovery of LoRAs that the networks make of validation people."""
+"""Teacher recovery, or loss reduction, of LoRAs that the networks make of validation people."""
 
 from dataclasses import replace
 
@@ -9,6 +9,7 @@ from difflora_core.autoencoder.model import LAE
 from difflora_core.denoiser.config import SamplingConfig
 from difflora_core.denoiser.model import Denoiser
 from difflora_core.denoiser.sampling import sample
+from training.base_model.loss_reduction import LossReduction
 from training.base_model.teacher_recovery import TeacherRecovery
 
 EVALUATED_STEPS = (1, 4, 20)
@@ -23,7 +24,7 @@ def reconstruction_recovery(recovery: TeacherRecovery, lae: LAE, teachers: Tenso
 
 @torch.no_grad()
 def sampled_recovery(
-    recovery: TeacherRecovery,
+    recovery: LossReduction,
     lae: LAE,
     denoiser: Denoiser,
     embeddings: tuple[Tensor, Tensor],
@@ -32,7 +33,7 @@ def sampled_recovery(
     """Evaluate sampled LoRAs, always from the same noise.
 
     Args:
-        recovery: Of validation people.
+        recovery: Of validation people, also a `TeacherRecovery`.
         lae: The decoder.
         denoiser: MIF and DiT.
         embeddings: Face and image embeddings (people, width) of their references.
@@ -47,13 +48,13 @@ def sampled_recovery(
 
 
 def recovery_by_steps(
-    recovery: TeacherRecovery, lae: LAE, denoiser: Denoiser, embeddings: tuple[Tensor, Tensor]
+    recovery: LossReduction, lae: LAE, denoiser: Denoiser, embeddings: tuple[Tensor, Tensor]
 ) -> dict[str, float]:
-    """Evaluate one sample per person by samplers of few and of many steps; `teacher_recovery` is the mean."""
+    """Evaluate one sample per person by samplers of few and of many steps; `recovery.metric` is the mean."""
     plain = SamplingConfig(guidance_scale=1.0, samples=1)
     by_steps = {
         steps: sampled_recovery(recovery, lae, denoiser, embeddings, replace(plain, steps=steps))
         for steps in EVALUATED_STEPS
     }
-    each = {f"teacher_recovery_{steps}_steps": value for steps, value in by_steps.items()}
-    return {"teacher_recovery": sum(by_steps.values()) / len(by_steps), **each}
+    each = {f"{recovery.metric}_{steps}_steps": value for steps, value in by_steps.items()}
+    return {recovery.metric: sum(by_steps.values()) / len(by_steps), **each}

@@ -10,7 +10,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from difflora_core.denoiser.config import SamplingConfig
+from difflora_core.denoiser.config import TIMESTEPS, SamplingConfig
 from difflora_core.denoiser.sampling import trajectory
 
 
@@ -52,5 +52,33 @@ def rollout(
 
     config = SamplingConfig(steps=steps, guidance_scale=1.0, samples=1)
     unused = noise.new_zeros(len(noise), 1)  # the condition is computed inside the model
-    states = trajectory(denoise, unused, unused[0], noise, config)
+    states = trajectory(denoise, unused, noise.new_zeros(1), noise, config)
     return next(islice(states, done if len(noise) else 0, None))
+
+
+def latents_of_sampling(
+    model: nn.Module,
+    embeddings: Sequence[Tensor | None],
+    noise: Tensor,
+    max_steps: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Draw latents that occur in sampling: half of them pure noise, as in its first step, the others from rollouts.
+
+    Args:
+        model: See `rollout`.
+        embeddings: See `rollout`.
+        noise: The initial latents (people, tokens, width).
+        max_steps: Most steps of a rollout's sampler.
+        generator: Of the step, see `draw_rollout_steps`.
+
+    Returns:
+        Latents (people, tokens, width) and timesteps (people,).
+    """
+    count = len(noise)
+    first = (count + int(torch.randint(2, (), generator=generator))) // 2
+    steps, done = draw_rollout_steps(max_steps, generator)
+    later = [e if e is None else e[first:] for e in embeddings]
+    latents, timestep = rollout(model, later, noise[first:], steps, done)
+    last = torch.full((first,), TIMESTEPS - 1, device=noise.device)
+    return torch.cat([noise[:first], latents]), torch.cat([last, timestep.expand(count - first)])

@@ -1,11 +1,15 @@
-"""The settings of `finetune`: one YAML file, see training/recipes/*/*_finetune_*.yaml."""
+"""The settings of `finetune` and `train-teacher-free`: a YAML file each, see training/recipes/."""
 
 from dataclasses import dataclass, field
 
+from difflora_core.autoencoder.config import LAEConfig
+from difflora_core.config import EncoderNames
 from difflora_core.fields import NonNegativeFloat, PositiveInt, check_fields
 from training.engine.settings import SettingsPath
+from training.people.config import EmbeddingSettings
+from training.people.network_settings import DiTSettings, LayoutSettings, MIFSettings
 
-from .config import DenoiserFinetuning, LAEFinetuning
+from .config import DenoiserFinetuning, LAEFinetuning, TeacherFreeTraining
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class FinetuneSettings:
     """Caches of `python -m training embed`, for MIF and DiT."""
     images_per_person: PositiveInt = 1
     """In a step."""
+    gradient_checkpointing: bool = False
+    """Compute the U-Net's activations again in the backward pass, which saves memory and costs time."""
     validation_people: PositiveInt = 16
     """The first so many people of the validation split are evaluated."""
     references: PositiveInt = 3
@@ -44,3 +50,50 @@ class FinetuneSettings:
         check_fields(self)
         if self.network.parent == self.output:
             raise ValueError(f"{self.output} holds the network itself: choose another output folder, nothing is lost")
+
+
+@dataclass(frozen=True)
+class TeacherFreeSettings:
+    """Everything that a run of `train-teacher-free` needs.
+
+    The dataset's `dreambooth.rank` and `feed_forward` say which LoRAs are predicted, and its `pack.validation` and
+    `test` who is kept from training, as if LoRAs had been trained for all of them.
+
+    Raises:
+        ValueError: A value is outside its range, no dataset is named, or the network is a baseline.
+    """
+
+    output: SettingsPath
+    """Folder of the run; the result is output/difflora.safetensors."""
+    encoders: EncoderNames
+    """Whose embeddings they are."""
+    embeddings: EmbeddingSettings
+    """`dataset` is the dataset's YAML file, whose workspace has the people's images and which names the base model;
+    preprocess.held_out is at least 1."""
+    lae: LAEConfig = field(default_factory=LAEConfig)
+    """Shape of the autoencoder, conv or token."""
+    layout: LayoutSettings | None = None
+    """What the dataset's LoRAs have to be; None is whatever they are. `plan` needs it unless the base model is SDXL."""
+    network: SettingsPath | None = None
+    """A file of `train-lae` whose autoencoder to start from, in place of `lae`: few teachers, in place of none."""
+    dit: DiTSettings = field(default_factory=DiTSettings)
+    """Shape of the DiT."""
+    mif: MIFSettings = field(default_factory=MIFSettings)
+    """Shape and mode of MIF."""
+    images_per_person: PositiveInt = 1
+    """In a step."""
+    gradient_checkpointing: bool = False
+    """Compute the U-Net's activations again in the backward pass, which saves memory and costs time."""
+    validation_people: PositiveInt = 16
+    """The first so many people of the validation split are evaluated."""
+    references: PositiveInt = 3
+    """Images of each validation person that are averaged."""
+    training: TeacherFreeTraining = field(default_factory=TeacherFreeTraining)
+    """How all are trained."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.embeddings.dataset is None:
+            raise ValueError("embeddings names a cache, expected `dataset`: the people's images are trained on")
+        if self.lae.kind not in ("conv", "token"):
+            raise ValueError(f"lae.kind is {self.lae.kind}, expected conv or token: baselines are fitted to teachers")

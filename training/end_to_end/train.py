@@ -1,8 +1,8 @@
-"""Fine-tune end to end with the frozen base model's diffusion loss: first the autoencoder, later MIF and DiT.
+"""Train end to end with the frozen base model's diffusion loss: first the autoencoder, later MIF and DiT, or all.
 
-Both start from networks that were trained in weight space or latent space, and keep a share of that loss, so that
-latents keep their meaning. What decides is the frozen base model, on the people's own images. The paper has no such
-stage; it is ours.
+Autoencoder, and MIF and DiT, start from networks that were trained in weight space or latent space, and keep a share of
+that loss, so that latents keep their meaning; teacher-free training starts from nothing. What decides is the frozen
+base model, on the people's own images. The paper has no such stage; it is ours.
 """
 
 from collections.abc import Sequence
@@ -16,15 +16,17 @@ from torch import Tensor
 from difflora_core.autoencoder.model import LAE
 from difflora_core.denoiser.model import Denoiser
 from training.base_model.lora_diffusion_loss import LoRADiffusionLoss
+from training.base_model.loss_reduction import LossReduction
 from training.base_model.person_images import PersonImages
 from training.base_model.teacher_recovery import TeacherRecovery
 from training.engine.evaluated_run import EvaluatedRun, History
 from training.store.loras import LoRAs, in_batches
 
-from .config import DenoiserFinetuning, LAEFinetuning
+from .config import DenoiserFinetuning, LAEFinetuning, TeacherFreeTraining
 from .denoiser_objective import DenoiserEndToEndObjective, FinetuneDataset
 from .lae_objective import LAEEndToEndObjective
 from .recovery_metrics import reconstruction_recovery, recovery_by_steps
+from .teacher_free_objective import TeacherFreeNetwork, TeacherFreeObjective
 
 
 def finetune_lae(
@@ -112,6 +114,44 @@ def finetune_denoiser(
     return run.history
 
 
-def _identity(config: LAEFinetuning | DenoiserFinetuning) -> dict[str, Any]:
+def train_teacher_free(
+    network: TeacherFreeNetwork,
+    objective: TeacherFreeObjective,
+    references: tuple[Tensor, Tensor],
+    evaluation: LossReduction,
+    config: TeacherFreeTraining,
+    folder: Path,
+    name: str,
+    accelerator: Accelerator | None = None,
+) -> History:
+    """Train MIF, DiT and LAE together in place, or resume.
+
+    Args:
+        network: On its device.
+        objective: The loss of training people.
+        references: Face and image embeddings (people, width) of validation people.
+        evaluation: Of the same people.
+        config: How all are trained.
+        folder: Of the run.
+        name: Of the run.
+        accelerator: Of the run, if the caller has one.
+
+    Returns:
+        Loss reduction, or teacher recovery, before, and at every evaluation.
+    """
+    network.train().requires_grad_(True)
+    with EvaluatedRun(
+        network, objective, config.loop, config.evaluation, folder, name, _identity(config), accelerator
+    ) as run:
+        if run.is_new:
+            run.record(0, recovery_by_steps(evaluation, network.lae, network.denoiser, references))
+        for step in run:
+            run.record(step, recovery_by_steps(evaluation, network.lae, network.denoiser, references))
+        run.load_best()
+    network.eval().requires_grad_(False)
+    return run.history
+
+
+def _identity(config: LAEFinetuning | DenoiserFinetuning | TeacherFreeTraining) -> dict[str, Any]:
     """What a run can't be resumed without."""
     return {name: value for name, value in asdict(config).items() if name not in ("loop", "evaluation")}

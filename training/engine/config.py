@@ -65,8 +65,9 @@ class EvaluationConfig:
 
     interval: PositiveInt = 100
     """Steps between two evaluations; the last step is evaluated, too."""
-    monitor: Literal["r2", "delta_w_cosine", "teacher_recovery"] = "r2"
-    """The metric, higher is better, by which the best weights are kept. `teacher_recovery` needs held-out images."""
+    monitor: Literal["r2", "delta_w_cosine", "teacher_recovery", "loss_reduction"] = "r2"
+    """The metric, higher is better, by which the best weights are kept. `teacher_recovery` and `loss_reduction` need
+    held-out images."""
     patience: PositiveInt | None = None
     """Stop after so many evaluations in a row without improvement; None trains to the end."""
 

@@ -11,17 +11,20 @@ from .cluster import run_on_cluster
 from .config import DatasetConfig, load_config
 from .manifest import Manifest, Status
 from .stage import Stage
-from .stage_registry import ORDER, load_stage
+from .stage_registry import IMAGE_STAGES, ORDER, load_stage
 from .stage_run import compare, run_stage
 from .workspace_lock import workspace_lock
+
+STAGES_BY_WORD = {"all": ORDER, "status": ORDER, "images": IMAGE_STAGES}
+"""Words that stand for several stages."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
         "stage",
-        choices=[*ORDER, "all", "status", "import"],
-        help="a stage, all stages in order, the progress of all stages, or the import of LoRA files",
+        choices=[*ORDER, "all", "images", "status", "import"],
+        help="a stage, all stages in order, those up to preprocess, the progress of all, or the import of LoRA files",
     )
     parser.add_argument("--config", type=Path, required=True, help="a YAML file, see training/recipes/*/1_dataset.yaml")
     parser.add_argument("--dry-run", action="store_true", help="only print what a run would do and what it would cost")
@@ -62,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     silence_library_logs()
     config = load_config(arguments.config)
-    names = ORDER if arguments.stage in ("all", "status") else (arguments.stage,)
+    names = STAGES_BY_WORD.get(arguments.stage, (arguments.stage,))
     if arguments.stage == "status":
         for name in names:
             print(status(load_stage(name), config))

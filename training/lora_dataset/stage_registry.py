@@ -1,8 +1,10 @@
 """The stages by name, in order. A stage's module is imported when the stage is loaded: each brings heavy libraries."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from .stage import Stage
+if TYPE_CHECKING:  # torch takes seconds to import, and the names are read without it
+    from .stage import Stage
 
 MODULES = {
     "collect": "collect",
@@ -15,9 +17,11 @@ MODULES = {
 }
 """Stage → its module in the package `stages`."""
 ORDER = tuple(MODULES)
+IMAGE_STAGES = ORDER[: ORDER.index("dreambooth")]
+"""Those that teacher-free training needs: images, and no LoRA of anybody."""
 
 
-def load_stage(name: str) -> Stage:
+def load_stage(name: str) -> "Stage":
     """Load the stage of this name.
 
     Raises:

@@ -116,6 +116,31 @@ def draw_references(
     return F.normalize(F.normalize(mean, dim=-1) + jitter, dim=-1)
 
 
+def draw_embeddings(
+    conditions: Conditions, people: Tensor, max_references: int, noise: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Average a random number of random images of each person, see `draw_references`.
+
+    Args:
+        conditions: Of all people.
+        people: Rows of people, (batch,).
+        max_references: Most images.
+        noise: See `draw_references`.
+        generator: Of everything that is drawn.
+
+    Returns:
+        Face and image embeddings (batch, width) of unit length.
+    """
+    counts = torch.randint(1, max_references + 1, (len(people),), generator=generator)
+    if conditions.counts is None:
+        counts = counts.clamp_max(conditions.face.shape[1])
+    face, image = (
+        draw_references(own, people, counts, noise, generator, conditions.counts)
+        for own in (conditions.face, conditions.image)
+    )
+    return face, image
+
+
 def drop_modality(face: float, image: float, generator: torch.Generator) -> tuple[bool, bool]:
     """Draw which embeddings a step goes without (modality dropout): (face, image), never both.
 

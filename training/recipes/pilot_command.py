@@ -23,7 +23,7 @@ from training.pilot.settings import PilotSettings
 from training.pilot.settings_file import change_settings
 
 from .pilot_step import pilot_settings, reason_not_to_write
-from .recipe import Recipe, Step, dataset_step, missing_inputs, pilot_step, read_recipe
+from .recipe import Recipe, Step, missing_inputs, pilot_step, read_recipe, teacher_step
 from .step_inputs import inputs_of
 from .step_records import note_done
 
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings, own = given_settings(arguments, recipe), pilot_step(recipe)
     config = load_config(settings.dataset)
     grid = settings.grid(config.dreambooth)
-    if missing := missing_inputs([dataset_step(recipe)]):
+    if missing := missing_inputs([teacher_step(recipe)]):
         raise FileNotFoundError(f"the pilot needs what is not there: {'; '.join(missing)}")
     why_not = reason_not_to_write(recipe, arguments.write, arguments.keep_settings)
     files = written_files(recipe)
@@ -123,7 +123,7 @@ def given_settings(arguments: argparse.Namespace, recipe: Recipe) -> PilotSettin
 
 def written_files(recipe: Recipe) -> list[Path]:
     """Return the settings files that say what the teachers are: the dataset's, and `layout` of train-lae."""
-    return [dataset_step(recipe).settings, *(step.settings for step in _layout_steps(recipe))]
+    return [teacher_step(recipe).settings, *(step.settings for step in _layout_steps(recipe))]
 
 
 def _layout_steps(recipe: Recipe) -> list[Step]:
@@ -148,7 +148,7 @@ def write_choice(recipe: Recipe, setting: TeacherSetting) -> str:
     Raises:
         ValueError: A file could not be read afterwards; it was left as it was.
     """
-    lines, dataset = [], dataset_step(recipe).settings
+    lines, dataset = [], teacher_step(recipe).settings
     layout = {"rank": setting.rank, "feed_forward": setting.feed_forward}
     for step in _layout_steps(recipe):
         changed = change_settings(step.settings, "layout", layout, lambda path: read_settings(LAESettings, path))

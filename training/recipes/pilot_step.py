@@ -7,7 +7,7 @@ from training.lora_dataset.config import load_config
 from training.lora_dataset.manifest import Manifest
 from training.pilot.settings import PilotSettings
 
-from .recipe import Recipe, Step, comes_with_the_project, dataset_step, pilot_step
+from .recipe import Recipe, Step, comes_with_the_project, pilot_step, teacher_step
 from .step_records import StepRecord
 
 
@@ -17,7 +17,7 @@ def pilot_settings(recipe: Recipe) -> PilotSettings:
     Raises:
         ValueError: The recipe's pilot is of another dataset than its teachers.
     """
-    dataset, step = dataset_step(recipe).settings, pilot_step(recipe)
+    dataset, step = teacher_step(recipe).settings, pilot_step(recipe)
     if step is None:
         return PilotSettings(dataset)
     settings = read_settings(PilotSettings, step.settings)
@@ -38,7 +38,7 @@ def reason_not_to_write(recipe: Recipe, write: bool, keep: bool = False) -> str 
         return "--keep-settings"
     if write:
         return None
-    settings = dataset_step(recipe).settings
+    settings = teacher_step(recipe).settings
     if comes_with_the_project(settings):
         return "the recipe comes with the project; copy the recipe first, or give --write"
     if trained := _trained_groups(recipe):
@@ -50,7 +50,7 @@ def is_left_out(recipe: Recipe, step: Step, records: Mapping[str, StepRecord]) -
     """Whether a step is a pilot that comes too late: there are teachers already, trained or imported."""
     if step.command != "pilot" or step.name in records:
         return False
-    return dataset_step(recipe).name in records or _trained_groups(recipe) > 0
+    return teacher_step(recipe).name in records or _trained_groups(recipe) > 0
 
 
 def check_may_write(recipe: Recipe, records: Mapping[str, StepRecord]) -> None:
@@ -72,4 +72,4 @@ def check_may_write(recipe: Recipe, records: Mapping[str, StepRecord]) -> None:
 
 
 def _trained_groups(recipe: Recipe) -> int:
-    return len(Manifest(load_config(dataset_step(recipe).settings).stage("dreambooth")).done())
+    return len(Manifest(load_config(teacher_step(recipe).settings).stage("dreambooth")).done())

@@ -13,9 +13,19 @@ from .step_files import StepFiles, step_files
 
 FOLDER = Path(__file__).parent
 FILE = "recipe.yaml"
-SHIPPED = ("miniature", "sdxl-24gb", "sdxl-4x24gb", "sdxl-80gb")
+SHIPPED = (
+    "miniature",
+    "miniature-teacher-free",
+    "sdxl-24gb",
+    "sdxl-24gb-teacher-free",
+    "sdxl-4x24gb",
+    "sdxl-80gb",
+    "sdxl-80gb-teacher-free",
+)
 """Recipes that come with the project, whose files are changed only on demand. Copies beside them are the user's."""
-Command = Literal["pilot", "dataset all", "train-lae", "finetune", "embed", "train-difflora"]
+Command = Literal[
+    "pilot", "dataset all", "dataset images", "train-lae", "finetune", "embed", "train-difflora", "train-teacher-free"
+]
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,11 @@ class Step:
     """Words after `python -m training`."""
     settings: SettingsPath
     """The YAML file."""
+
+    @property
+    def is_dataset(self) -> bool:
+        """Whether it runs stages of the dataset, with teachers or without."""
+        return self.command in ("dataset all", "dataset images")
 
     @property
     def name(self) -> str:
@@ -104,15 +119,27 @@ def pilot_step(recipe: Recipe) -> Step | None:
 
 
 def dataset_step(recipe: Recipe) -> Step:
-    """Return the step that trains the teachers.
+    """Return the step that makes the dataset, with teachers or without.
 
     Raises:
         ValueError: The recipe has none, or several.
     """
-    found = [step for step in recipe.steps if step.command == "dataset all"]
+    found = [step for step in recipe.steps if step.is_dataset]
     if len(found) != 1:
-        raise ValueError(f"{recipe.title}: {len(found)} steps are `dataset all`, expected one")
+        raise ValueError(f"{recipe.title}: {len(found)} steps are `dataset all` or `dataset images`, expected one")
     return found[0]
+
+
+def teacher_step(recipe: Recipe) -> Step:
+    """Return the step that trains the teachers.
+
+    Raises:
+        ValueError: The recipe trains none.
+    """
+    step = dataset_step(recipe)
+    if step.command != "dataset all":
+        raise ValueError(f"{recipe.title}: the recipe trains no teachers; take one with the step `dataset all`")
+    return step
 
 
 def check_chain(steps: Sequence[Step]) -> None:

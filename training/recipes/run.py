@@ -20,7 +20,7 @@ from .recipe import Recipe, Step, missing_inputs, read_recipe
 from .step_inputs import inputs_of
 from .step_records import RECORDS, StepRecord, note_done, read_records
 
-TRAINERS = ("train-lae", "finetune", "train-difflora")
+TRAINERS = ("train-lae", "finetune", "train-difflora", "train-teacher-free")
 """Commands that run on all GPUs as processes of one launcher; those of the dataset find the GPUs themselves."""
 
 
@@ -70,7 +70,7 @@ def run_recipe(recipe: Recipe, plan: Callable[[], TimeLeft], *, keep: bool = Fal
             record = records.get(step.name)
             if is_left_out(recipe, step, records):
                 continue
-            if record is None or (step.command == "dataset all" and not record.imported):  # stages find out themselves
+            if record is None or (step.is_dataset and not record.imported):  # stages find out themselves
                 print(describe(recipe, records, plan(), number), flush=True)
                 run_step(recipe, step)
             elif not keep:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from training.autoencoder.settings import LAESettings
 from training.denoiser.settings import DiffLoRASettings
-from training.end_to_end.settings import FinetuneSettings
-from training.engine.settings import read_settings
+from training.end_to_end.settings import FinetuneSettings, TeacherFreeSettings
+from training.engine.settings import read_section, read_settings
 from training.lora_dataset.config import DatasetConfig, load_config
-from training.people.config import DiffusionLossCheckSettings
+from training.people.config import DiffusionLossCheckSettings, EmbeddingSettings
 from training.pilot.settings import PilotSettings
 
 LAE_FILE, CHECKPOINT_FILE = "lae.safetensors", "difflora.safetensors"
@@ -52,14 +52,19 @@ def pilot_files(path: Path) -> StepFiles:
 
 def dataset_files(path: Path) -> StepFiles:
     """Of `dataset all`."""
+    config, images = load_config(path), image_files(path)
+    return replace(images, writes=(*images.writes, config.store), imports=(without_images(config).store,))
+
+
+def image_files(path: Path) -> StepFiles:
+    """Of `dataset images`."""
     config = load_config(path)
     own = {"base": config.base, "faces": config.faces.root / "models" / config.faces.pack}
     if config.collect.source != "datasets" or Path(config.collect.path).is_absolute():
         own["collect.path"] = Path(config.collect.path)
     if config.generate.enabled:
         own["generate.file"] = config.generate.file
-    imports = (without_images(config).store,)
-    return StepFiles(own, writes=(config.workspace, config.store), imports=imports)
+    return StepFiles(own, writes=(config.workspace,))
 
 
 def lae_files(path: Path) -> StepFiles:
@@ -71,7 +76,7 @@ def lae_files(path: Path) -> StepFiles:
 
 def embed_files(path: Path) -> StepFiles:
     """Of `embed`."""
-    settings = read_settings(DiffLoRASettings, path).embeddings
+    settings = read_section(EmbeddingSettings, path, "embeddings")
     if settings.dataset is None or settings.image_encoder is None:
         raise ValueError(f"{path}: embeddings names no dataset, so that there is nothing to embed")
     dataset = load_config(settings.dataset)
@@ -102,6 +107,19 @@ def finetune_files(path: Path) -> StepFiles:
     return StepFiles({}, reads, (settings.output / settings.network.name,))
 
 
+def teacher_free_files(path: Path) -> StepFiles:
+    """Of `train-teacher-free`."""
+    settings = read_settings(TeacherFreeSettings, path)
+    embeddings = settings.embeddings
+    assert embeddings.dataset is not None  # the settings have checked it
+    assert embeddings.image_encoder is not None
+    dataset = load_config(embeddings.dataset)
+    reads = {"embeddings.dataset": embeddings.dataset, "workspace of embeddings.dataset": dataset.workspace}
+    reads["embeddings"] = dataset.embeddings(embeddings.image_encoder)
+    reads |= {} if settings.network is None else {"network": settings.network}
+    return StepFiles({}, reads, (settings.output / CHECKPOINT_FILE,))
+
+
 def without_images(config: DatasetConfig) -> DatasetConfig:
     """Return the dataset of imported LoRAs of people of whom there are no images: a workspace of its own."""
     return replace(config, workspace=config.workspace / "without_images")
@@ -118,8 +136,10 @@ def _check(check: DiffusionLossCheckSettings | None) -> dict[str, Path]:
 READERS: Mapping[str, Callable[[Path], StepFiles]] = {
     "pilot": pilot_files,
     "dataset all": dataset_files,
+    "dataset images": image_files,
     "train-lae": lae_files,
     "finetune": finetune_files,
     "embed": embed_files,
     "train-difflora": difflora_files,
+    "train-teacher-free": teacher_free_files,
 }

@@ -19,7 +19,7 @@ from training.lora_dataset.config import DatasetConfig, load_config
 from training.lora_dataset.manifest import Manifest
 from training.lora_dataset.workspace_lock import workspace_lock
 
-from .recipe import Recipe, Step, dataset_step, missing_inputs, read_recipe
+from .recipe import Recipe, Step, missing_inputs, read_recipe, teacher_step
 from .step_files import without_images
 from .step_inputs import inputs_of
 from .step_records import note_done
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("import needs --from FOLDER, where the LoRA files are")
     silence_library_logs()
     recipe = read_recipe(arguments.recipe)
-    step = dataset_step(recipe)
+    step = teacher_step(recipe)
     config = load_config(step.settings)
     with folder_lock(recipe.output):
         if arguments.without_images:

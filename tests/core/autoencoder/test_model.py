@@ -150,3 +150,23 @@ def test_impossible_shapes_are_refused(wrong, message):
 def test_groups_that_do_not_fit_the_modules_are_refused(layout):
     with pytest.raises(ValueError, match="groups must divide the 2 modules of this layout, found 3"):
         LAE(layout, replace(TOKEN, tokens=3, groups=3))
+
+
+@pytest.mark.parametrize("config", [NETWORKS[name] for name in NETWORKS if name != "linear"])
+def test_without_loras_unit_latents_decode_to_noise_around_the_start(layout, config):
+    start = torch.linspace(-1, 1, layout.numel)
+    torch.manual_seed(0)
+    lae = LAE(layout, config)
+    lae.start_without_loras(start, 0.25, torch.Generator().manual_seed(0))
+    latents = torch.randn(400, config.tokens, config.width, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(lae.decode(torch.zeros_like(latents[:1]))[0], start)
+        loras = lae.decode(latents)
+        assert (lae.encode(loras) - latents).square().mean() < 0.1  # a padded last chunk loses some
+    assert 0.15 < float((loras - start).square().mean().sqrt()) < 0.35
+
+
+def test_a_baseline_needs_loras(layout):
+    lae = LAE(layout, NETWORKS["linear"])
+    with pytest.raises(ValueError, match="'linear' is fitted to LoRAs"):
+        lae.start_without_loras(torch.zeros(layout.numel), 0.1, torch.Generator())

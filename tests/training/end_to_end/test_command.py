@@ -95,8 +95,12 @@ def test_an_autoencoder_becomes_an_autoencoder(settings: FinetuneSettings, capsy
 
 
 def test_a_dry_run_counts_the_base_model_and_writes_nothing(settings: FinetuneSettings) -> None:
-    report = dry_run(replace(settings, output=settings.output.with_name("dry")))
+    parts = dry_run(replace(settings, output=settings.output.with_name("dry")))
     parameters = sum(parameter.numel() for parameter in load_lae(settings.network).parameters())
+    sizes = next(parts)  # before anything is measured
+    assert f"trained      LAE, linear: {parameters:,} parameters" in sizes
+    assert "steps: " in sizes
+    report = next(parts)
     assert f"parameters   {parameters:,}" in report
     assert "U-Net" in report
     assert "steps/s" in report
@@ -113,6 +117,9 @@ def test_a_checkpoint_becomes_a_checkpoint(settings: FinetuneSettings) -> None:
     torch.nn.init.constant_(model.dit.out.bias, 3.0)  # all people far from the average person: there is much to improve
     path = settings.network.with_name("difflora.safetensors")
     model.save(path, torch.float32)
+    sizes = next(dry_run(replace(settings, network=path)))
+    trained = sum(parameter.numel() for network in (model.dit, model.mif) for parameter in network.parameters())
+    assert f"trained      MIF and DiT: {trained:,} parameters" in sizes
     after = DiffLoRA.load(
         finetune(replace(settings, network=path, output=settings.output.with_name("finetuned_difflora")))
     )

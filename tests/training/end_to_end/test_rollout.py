@@ -1,11 +1,12 @@
 """On-policy rollouts."""
 
+import pytest
 import torch
 
 from difflora_core.denoiser.config import DiTConfig, MIFConfig, SamplingConfig
 from difflora_core.denoiser.model import Denoiser
 from difflora_core.denoiser.sampling import trajectory
-from training.end_to_end.rollout import draw_rollout_steps, rollout
+from training.end_to_end.rollout import draw_rollout_steps, latents_of_sampling, rollout
 
 
 def test_steps_are_drawn_over_the_whole_range_and_at_least_one_is_done():
@@ -35,3 +36,15 @@ def test_a_rollout_is_what_sampling_comes_to():
     torch.testing.assert_close(latents, states[3][0], atol=1e-5, rtol=1e-5)
     assert timestep == states[3][1]
     assert not latents.requires_grad
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_one_person_alone_is_drawn_as_noise_or_as_a_rollout(seed):
+    """Half of one person is nobody."""
+    noise = torch.randn(1, 2, 3, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(0)
+    model = Denoiser(DiTConfig(2, 3, 16, 1, 2, 8, condition_width=8), MIFConfig(4, 4, 8))
+    latents, timesteps = latents_of_sampling(model, (torch.ones(1, 4), torch.ones(1, 4)), noise, 10, generator)
+    assert latents.shape == noise.shape
+    assert (timesteps.item() == 999) == torch.equal(latents, noise)

@@ -1,4 +1,4 @@
-"""The recipe `miniature` from drawn people to a checkpoint, by its command line, interrupted once."""
+"""The miniature's recipes from drawn people to a checkpoint, by their command line; with teachers interrupted once."""
 
 import os
 import shutil
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -29,21 +30,32 @@ SHORTER = {
     "4_train_difflora.yaml": {"steps: 2500": "steps: 4", "batch: 4": "batch: 2"},
     "5_finetune_difflora.yaml": {"steps: 100": "steps: 2", "people: 4": "people: 1", "batch: 4": "batch: 2"},
 }
-"""The recipe's settings, cut to a few steps."""
+TEACHER_FREE = {
+    "2_train_teacher_free.yaml": {"steps: 200": "steps: 2", "people: 4": "people: 1", "name: miniature}": "layers: 1}"}
+}
+"""The recipes' settings, cut to a few steps."""
 
 
-@pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    """A copy of the recipe in a folder like the project's, with few people and few steps."""
-    copied = shutil.copytree(FOLDER / "miniature", tmp_path / "training" / "recipes" / "miniature")
-    for name, changes in SHORTER.items():
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the recipes read: drawn people and the base model."""
+    folder = tmp_path_factory.mktemp("photographs")
+    prepare_dataset(folder, WEIGHTS, find_tokenizer(), people=5)
+    return folder
+
+
+def copy_recipe(name: str, folder: Path, photographs: Path, shorter: Mapping[str, Mapping[str, str]]) -> Path:
+    """Copy a recipe into a folder like the project's, with few people and few steps."""
+    copied = shutil.copytree(FOLDER / name, folder / "training" / "recipes" / name)
+    for name, changes in shorter.items():
         text = (copied / name).read_text("utf-8")
         for old, new in changes.items():
             assert old in text
             text = text.replace(old, new)
         (copied / name).write_text(text, "utf-8")
-    prepare_dataset(tmp_path / "miniature" / "build", WEIGHTS, find_tokenizer(), people=5)
-    (tmp_path / "miniature" / "weights").symlink_to(WEIGHTS)
+    (folder / "miniature").mkdir()
+    (folder / "miniature" / "build").symlink_to(photographs)
+    (folder / "miniature" / "weights").symlink_to(WEIGHTS)
     return copied
 
 
@@ -61,8 +73,8 @@ def start(recipe: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_from_drawn_people_to_a_checkpoint(recipe: Path, tmp_path: Path) -> None:
-    output = tmp_path / "output" / "miniature"
+def test_from_drawn_people_to_a_checkpoint(photographs: Path, tmp_path: Path) -> None:
+    recipe, output = copy_recipe("miniature", tmp_path, photographs, SHORTER), tmp_path / "output" / "miniature"
     killed = start(recipe)
     while killed.poll() is None and not (output / "dataset" / "preprocess").exists():
         time.sleep(0.1)
@@ -77,3 +89,14 @@ def test_from_drawn_people_to_a_checkpoint(recipe: Path, tmp_path: Path) -> None
     model = DiffLoRA.load(output / "difflora_finetuned" / "difflora.safetensors")
     assert model.config.provenance["finetuning"]
     assert model.config.encoders.face == "miniature"
+
+
+def test_without_teachers(photographs: Path, tmp_path: Path) -> None:
+    process = start(copy_recipe("miniature-teacher-free", tmp_path, photographs, TEACHER_FREE))
+    text, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, text[-3000:]
+    output = tmp_path / "output" / "miniature-teacher-free"
+    assert len(read_records(output)) == 3
+    assert not (output / "dataset" / "store").exists()
+    model = DiffLoRA.load(output / "difflora" / "difflora.safetensors")
+    assert model.config.provenance["teacher_free_training"]["people"] == 1

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 
 from training.autoencoder.settings import LAESettings
 from training.denoiser.settings import DiffLoRASettings
-from training.end_to_end.settings import FinetuneSettings
+from training.end_to_end.settings import FinetuneSettings, TeacherFreeSettings
 from training.engine.format import format_bytes
-from training.engine.settings import read_settings
+from training.engine.settings import read_section, read_settings
 from training.lora_dataset.config import DatasetConfig, load_config
+from training.lora_dataset.stage_registry import IMAGE_STAGES, ORDER
+from training.people.config import EmbeddingSettings
 from training.pilot.settings import PilotSettings
 from training.recipes.recipe import Recipe, Step, read_recipe
 
@@ -21,7 +23,7 @@ from .cards import Card, read_card, scale_card
 from .plan_dataset import dataset_rows, embed_row
 from .plan_pilot import pilot_row
 from .plan_row import PlanRow, Situation, situation
-from .plan_trainers import difflora_row, finetune_row, lae_row
+from .plan_trainers import difflora_row, finetune_row, lae_row, teacher_free_row
 from .scaling import GIB, RESERVE
 
 PEOPLE, GPU, CPU = 3000, "h100", "cpu"
@@ -29,6 +31,8 @@ PEOPLE, GPU, CPU = 3000, "h100", "cpu"
 FITS = 0.95
 """Share of a GPU's memory that a step may take; CUDA's own context and fragments need the rest."""
 UNKNOWN = "–"
+STAGES_BY_WORD = {"dataset all": ORDER, "dataset images": IMAGE_STAGES}
+"""Stages by the command of a step."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,21 +117,22 @@ def make_plan(recipe: Recipe, people: int, gpus: int, card: Card | None) -> Plan
 def _rows(step: Step, at: Situation) -> list[PlanRow]:
     if step.command == "pilot":
         return [pilot_row(read_settings(PilotSettings, step.settings), at)]
-    if step.command == "dataset all":
-        return dataset_rows(load_config(step.settings), at)
+    if step.command in STAGES_BY_WORD:
+        return dataset_rows(load_config(step.settings), at, STAGES_BY_WORD[step.command])
     if step.command == "train-lae":
         return [lae_row(read_settings(LAESettings, step.settings), at)]
     if step.command == "finetune":
         return [finetune_row(read_settings(FinetuneSettings, step.settings), at)]
-    settings = read_settings(DiffLoRASettings, step.settings)
     if step.command == "train-difflora":
-        return [difflora_row(settings, at)]
-    return [embed_row(_embedded(settings), at)]
+        return [difflora_row(read_settings(DiffLoRASettings, step.settings), at)]
+    if step.command == "train-teacher-free":
+        return [teacher_free_row(read_settings(TeacherFreeSettings, step.settings), at)]
+    return [embed_row(_embedded(read_section(EmbeddingSettings, step.settings, "embeddings")), at)]
 
 
-def _embedded(settings: DiffLoRASettings) -> DatasetConfig:
-    assert settings.embeddings.dataset is not None  # `step_files.embed_files` has checked it
-    return load_config(settings.embeddings.dataset)
+def _embedded(embeddings: EmbeddingSettings) -> DatasetConfig:
+    assert embeddings.dataset is not None  # `step_files.embed_files` has checked it
+    return load_config(embeddings.dataset)
 
 
 def describe(plan: Plan, price_per_hour: float | None = None) -> str:

@@ -12,7 +12,7 @@ from training.autoencoder.lae_dry_run import step_cost as lae_cost
 from training.autoencoder.settings import LAESettings
 from training.denoiser.difflora_dry_run import step_cost as difflora_cost
 from training.denoiser.settings import DiffLoRASettings
-from training.end_to_end.settings import FinetuneSettings
+from training.end_to_end.settings import FinetuneSettings, TeacherFreeSettings
 from training.engine.settings import read_settings
 from training.engine.step_cost import StepCost
 from training.lora_dataset.config import DatasetConfig, load_config
@@ -69,7 +69,7 @@ def measure_card(recipe: Recipe, card: Card | None) -> Card:
         matrix_products=matrix_products(device),
     )
     for step in recipe.steps:
-        if step.command == "dataset all":
+        if step.is_dataset:
             measured = _with_dataset(measured, recipe, load_config(step.settings), device)
     return _with_trainers(measured, recipe)
 
@@ -82,7 +82,7 @@ def check_inputs(recipe: Recipe) -> None:
     """
     needed: dict[str, Path] = {}
     for step in recipe.steps:
-        if step.command == "dataset all":
+        if step.is_dataset:
             needed[f"{step.settings.name}: base"] = load_config(step.settings).base
         elif step.command == "train-lae":
             layout = read_settings(LAESettings, step.settings).layout
@@ -114,13 +114,15 @@ def _with_dataset(card: Card, recipe: Recipe, config: DatasetConfig, device: str
     rows = settings.people * settings.images_per_person * (2 if settings.prior_weight else 1)
     figures.append(_figure(config, settings.gradient_checkpointing, rows, found))
     size = config.generate.size if config.generate.enabled else config.preprocess.size
-    for count in sorted(_finetuned_rows(recipe)):
-        if (count, False) in [(figure.people, figure.gradient_checkpointing) for figure in figures]:
+    for count, checkpointing in sorted(_finetuned_rows(recipe)):
+        if (count, checkpointing) in [(figure.people, figure.gradient_checkpointing) for figure in figures]:
             continue
         _say(f"the U-Net forward and back with {count} images, as end-to-end fine-tuning does")
-        own = replace(settings, people=count, images_per_person=1, gradient_checkpointing=False, prior_weight=0.0)
+        own = replace(
+            settings, people=count, images_per_person=1, gradient_checkpointing=checkpointing, prior_weight=0.0
+        )
         batch = replace(config, dreambooth=own)
-        figures.append(_figure(batch, False, count, measure(batch, device)))
+        figures.append(_figure(batch, checkpointing, count, measure(batch, device)))
     guided = GuidedStep(size, 2000 * found.seconds_per_image_step, f"two rows without guidance, {NOTE}")
     return replace(card, guided_step=guided, dreambooth=DreamBoothFigures(NOTE, tuple(figures)))
 
@@ -131,14 +133,17 @@ def _figure(config: DatasetConfig, gradient_checkpointing: bool, rows: int, foun
     return DreamBoothFigure(config.preprocess.size, gradient_checkpointing, rows, each, peak)
 
 
-def _finetuned_rows(recipe: Recipe) -> set[int]:
-    """Images in a micro-batch of end-to-end fine-tuning."""
+def _finetuned_rows(recipe: Recipe) -> set[tuple[int, bool]]:
+    """Images in a micro-batch of end-to-end training, and whether it has gradient checkpointing."""
     rows = set()
     for step in recipe.steps:
         if step.command == "finetune":
             settings = read_settings(FinetuneSettings, step.settings)
             own = settings.lae if settings.network.name == LAE_FILE else settings.denoiser
-            rows.add(own.people * settings.images_per_person)
+            rows.add((own.people * settings.images_per_person, settings.gradient_checkpointing))
+        elif step.command == "train-teacher-free":
+            alone = read_settings(TeacherFreeSettings, step.settings)
+            rows.add((alone.training.people * alone.images_per_person, alone.gradient_checkpointing))
     return rows
 
 

@@ -7,8 +7,10 @@ from difflora_core.autoencoder.config import LAEConfig
 from difflora_core.denoiser.config import CONFIGURATIONS, MIFConfig
 from training.autoencoder.settings import LAESettings
 from training.denoiser.settings import DiffLoRASettings
+from training.end_to_end.settings import TeacherFreeSettings
 from training.engine.settings import read_settings
 from training.lora_dataset.config import load_config
+from training.people.network_settings import LayoutSettings, denoiser_shapes
 from training.recipes.recipe import Recipe
 
 from .cards import Card
@@ -97,37 +99,44 @@ def times(factor: float, value: float | None) -> float | None:
 def situation(recipe: Recipe, people: int, gpus: int, card: Card | None) -> Situation:
     """Read from the recipe's settings what all rows depend on."""
     trainers = [read_settings(LAESettings, step.settings) for step in recipe.steps if step.command == "train-lae"]
+    alone = [
+        read_settings(TeacherFreeSettings, step.settings)
+        for step in recipe.steps
+        if step.command == "train-teacher-free"
+    ]
     lae = trainers[0] if trainers else None
-    unet = lae.layout.unet if lae and lae.layout else None
-    lora = _lora_size(recipe, lae)
-    network = lae_size(lae.lae, lora) if lae and lora else None
-    latent = lae.lae if lae else None
+    layout = lae.layout if lae else alone[0].layout if alone else None
+    lora = _lora_size(recipe, layout)
+    latent = lae.lae if lae else alone[0].lae if alone else None
+    network = lae_size(latent, lora) if latent and lora else None
     denoiser, values = _denoiser(recipe, latent)
-    return Situation(people, gpus, card, lora, network, denoiser, values, sdxl=unet is None)
+    return Situation(people, gpus, card, lora, network, denoiser, values, sdxl=layout is None or layout.unet is None)
 
 
-def _lora_size(recipe: Recipe, lae: LAESettings | None) -> LoRASize | None:
+def _lora_size(recipe: Recipe, layout: LayoutSettings | None) -> LoRASize | None:
     """Count the values of the dataset's LoRAs; None without the configuration of a U-Net that is not SDXL's."""
     unet = None
-    if lae and lae.layout and lae.layout.unet:
-        if not lae.layout.unet.is_file():
+    if layout and layout.unet:
+        if not layout.unet.is_file():
             return None
-        unet = json.loads(lae.layout.unet.read_text(encoding="utf-8"))
-    datasets = [load_config(step.settings) for step in recipe.steps if step.command == "dataset all"]
+        unet = json.loads(layout.unet.read_text(encoding="utf-8"))
+    datasets = [load_config(step.settings) for step in recipe.steps if step.is_dataset]
     if datasets:
         return lora_size(datasets[0].dreambooth.rank, datasets[0].dreambooth.feed_forward, unet)
-    if lae and lae.layout:
-        return lora_size(lae.layout.rank, lae.layout.feed_forward, unet)
+    if layout:
+        return lora_size(layout.rank, layout.feed_forward, unet)
     return lora_size(4, False, unet)
 
 
 def _denoiser(recipe: Recipe, lae: LAEConfig | None) -> tuple[NetworkSize | None, int]:
     """Count MIF and DiT, and the values of a latent."""
+    kinds: dict[str, type[DiffLoRASettings | TeacherFreeSettings]]
+    kinds = {"train-difflora": DiffLoRASettings, "train-teacher-free": TeacherFreeSettings}
     for step in recipe.steps:
-        if step.command == "train-difflora":
-            settings = read_settings(DiffLoRASettings, step.settings)
+        if step.command in kinds:
+            settings = read_settings(kinds[step.command], step.settings)
             widths = settings.mif.face_width or FACE_WIDTH, settings.mif.image_width or IMAGE_WIDTH
-            dit, mif = settings.networks(None, widths)
+            dit, mif = denoiser_shapes(settings.dit, settings.mif, None, widths)
             if lae is not None:
                 dit = replace(dit, tokens=lae.tokens, latent_width=lae.width)
             size = denoiser_size(dit, MIFConfig(*widths, mif.width))

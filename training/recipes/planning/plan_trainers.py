@@ -1,8 +1,10 @@
 """What the trainers' steps will cost."""
 
+from dataclasses import replace
+
 from training.autoencoder.settings import LAESettings
 from training.denoiser.settings import DiffLoRASettings
-from training.end_to_end.settings import FinetuneSettings
+from training.end_to_end.settings import FinetuneSettings, TeacherFreeSettings
 from training.engine.config import TrainConfig
 from training.lora_dataset.config import DatasetConfig, load_config
 from training.recipes.step_files import LAE_FILE
@@ -75,17 +77,21 @@ def finetune_row(settings: FinetuneSettings, at: Situation) -> PlanRow:
     loop, people = own.loop, own.people
     measured = _measured("finetune", at, network, people, dataset.preprocess.size)
     rows = people * settings.images_per_person
+    unet_bytes = _row_bytes(at, dataset, rows, settings.gradient_checkpointing)
     samples = people if is_lae else people + settings.denoiser.batch
-    memory = add(_trained_bytes(at, network, loop), samples * network.activations, _row_bytes(at, dataset, rows))
+    memory = add(_trained_bytes(at, network, loop), samples * network.activations, unet_bytes)
     memory = add(memory, at.base_bytes)
-    unet = _unet_seconds(at, dataset, rows)
+    unet = _unet_seconds(at, dataset, rows, settings.gradient_checkpointing)
     network_part = _pass_seconds(at, network, samples)
     disk: float | None = network.parameters * (STATE_BYTES + LAE_FILE_BYTES)
     if is_lae:
         once = add(unet, network_part)
         step = add(times(loop.accumulate, once), optimizer_seconds(at.card, network))
     else:
-        once, disk = add(unet, network_part, _rollout_seconds(settings, at)), _denoiser_disk(at)
+        once, disk = (
+            add(unet, network_part, _rollout_seconds(settings.denoiser.max_rollout_steps, at)),
+            _denoiser_disk(at),
+        )
         memory, step = add(memory, _frozen_lae(at, people)), times(loop.accumulate, once)
     if step is None:  # the U-Net takes most of it
         step, part = times(loop.accumulate, unet), "of the U-Net alone, from dreambooth's figures"
@@ -93,6 +99,36 @@ def finetune_row(settings: FinetuneSettings, at: Situation) -> PlanRow:
         part = "of the U-Net from dreambooth's figures, and of the network by its operations"
     note = _notes(at, step, people, loop, part)
     return _row(name, disk, memory, step, loop, measured, note, at)
+
+
+def teacher_free_row(settings: TeacherFreeSettings, at: Situation) -> PlanRow:
+    """Return the row of `train-teacher-free`: LAE, MIF and DiT together, and the U-Net."""
+    name, training = "train-teacher-free", settings.training
+    if at.lae is None or at.denoiser is None:
+        return PlanRow(name, note=NO_NETWORK)
+    assert settings.embeddings.dataset is not None  # the settings have checked it
+    dataset = load_config(settings.embeddings.dataset)
+    loop, people = training.loop, training.people
+    network = replace(
+        at.denoiser,
+        parameters=at.lae.parameters + at.denoiser.parameters,
+        operations=at.lae.operations + at.denoiser.operations,  # encodes what it decodes, as the LAE's own training
+        activations=at.lae.activations + at.denoiser.activations,
+    )
+    measured = _measured(name, at, network, people, dataset.preprocess.size)
+    rows = people * settings.images_per_person
+    unet_bytes = _row_bytes(at, dataset, rows, settings.gradient_checkpointing)
+    memory = add(_trained_bytes(at, network, loop), people * network.activations, unet_bytes)
+    memory = add(memory, at.base_bytes)
+    unet = _unet_seconds(at, dataset, rows, settings.gradient_checkpointing)
+    once = add(unet, _pass_seconds(at, network, people), _rollout_seconds(training.max_rollout_steps, at))
+    step = add(times(loop.accumulate, once), optimizer_seconds(at.card, at.lae))
+    if step is None:
+        step, part = times(loop.accumulate, unet), "of the U-Net alone, from dreambooth's figures"
+    else:
+        part = "of the U-Net from dreambooth's figures, and of the networks by their operations"
+    disk = add(network.parameters * STATE_BYTES, CHECKPOINT_BYTES * network.parameters)
+    return _row(name, disk, memory, step, loop, measured, _notes(at, step, people, loop, part), at)
 
 
 def _measured(step: str, at: Situation, network: NetworkSize, batch: int, size: int) -> tuple[float, float]:
@@ -159,27 +195,27 @@ def _pass_seconds(
     return network_seconds(at.card, measured, network, samples, gradient_checkpointing)
 
 
-def _unet_seconds(at: Situation, dataset: DatasetConfig, rows: int) -> float | None:
-    """Seconds of `rows` images through the U-Net and back, without gradient checkpointing, as dreambooth's."""
+def _unet_seconds(at: Situation, dataset: DatasetConfig, rows: int, gradient_checkpointing: bool) -> float | None:
+    """Seconds of `rows` images through the U-Net and back, as dreambooth's."""
     size = dataset.preprocess.size
-    return dreambooth_seconds(dreambooth_figures(at.card, size, False), rows, size)
+    return dreambooth_seconds(dreambooth_figures(at.card, size, gradient_checkpointing), rows, size)
 
 
-def _row_bytes(at: Situation, dataset: DatasetConfig, rows: int) -> float | None:
+def _row_bytes(at: Situation, dataset: DatasetConfig, rows: int, gradient_checkpointing: bool) -> float | None:
     """Bytes of the U-Net's activations, which are what dreambooth's peak has above the weights."""
     size = dataset.preprocess.size
-    peak = dreambooth_bytes(dreambooth_figures(at.card, size, False), rows, size)
+    peak = dreambooth_bytes(dreambooth_figures(at.card, size, gradient_checkpointing), rows, size)
     return None if peak is None else peak - UNET_BYTES
 
 
-def _rollout_seconds(settings: FinetuneSettings, at: Situation) -> float | None:
+def _rollout_seconds(most: int, at: Situation) -> float | None:
     """Seconds of the sampler's steps of a rollout: their mean number × a step, which launches of kernels decide."""
     sampling = at.card.dit_sampling if at.card else None
     measured = at.measured_dit
     if sampling is None or measured is None or at.denoiser is None:
         return None
     layers = at.denoiser.layers / measured.layers
-    return mean_rollout_steps(settings.denoiser.max_rollout_steps) * sampling.ms / 1000 * layers
+    return mean_rollout_steps(most) * sampling.ms / 1000 * layers
 
 
 def mean_rollout_steps(most: int) -> float:

@@ -64,5 +64,5 @@ class TimeLeft:
 
 
 def _collected(recipe: Recipe) -> int:
-    datasets = [step.settings for step in recipe.steps if step.command == "dataset all"]
+    datasets = [step.settings for step in recipe.steps if step.is_dataset]
     return sum(len(Manifest(load_config(path).stage("collect")).done()) for path in datasets)

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from training.end_to_end.settings import TeacherFreeSettings
+from training.engine.settings import read_settings
 from training.recipes.planning.cards import Card, read_card
 from training.recipes.planning.plan import FITS, add_arguments, describe, make_plan, too_large
 from training.recipes.planning.plan_row import PlanRow
-from training.recipes.planning.scaling import GIB
+from training.recipes.planning.scaling import GIB, dreambooth_figures, dreambooth_seconds
 from training.recipes.recipe import FOLDER, SHIPPED, Recipe, read_recipe
 
 ROOT = Path(__file__).parents[4]
 SDXL = [name for name in SHIPPED if name.startswith("sdxl")]
 TRAINERS = ("train-lae", "finetune (LAE)", "train-difflora", "finetune (MIF, DiT)")
-FIXED = ("pilot", "verify", *TRAINERS)
+FIXED = ("pilot", "verify", "train-teacher-free", *TRAINERS)
 """Whose work does not depend on the number of people."""
 
 
@@ -54,7 +56,8 @@ def test_every_step_fits_the_recipe_s_gpus(h100, name):
     plan = make_plan(recipe, 3000, recipe.gpus, h100)
     assert not too_large(plan)
     known = {row.name.split(" ", 1)[1] for row in plan.rows if row.memory is not None}
-    assert known == {"pilot", "generate", "preprocess", "dreambooth", "verify", "embed", *TRAINERS}
+    own = {"pilot", "dreambooth", "verify", *TRAINERS}
+    assert known == {"generate", "preprocess", "embed"} | ({"train-teacher-free"} if "free" in name else own)
 
 
 def test_a_step_that_does_not_fit_is_named(h100, tmp_path):
@@ -103,6 +106,17 @@ def test_twice_as_many_people_take_the_dataset_twice_as_long(h100, name):
         if row.seconds is not None:
             factor = 1 if step in FIXED else 2
             assert twice[step].seconds == pytest.approx(factor * row.seconds), step
+
+
+def test_without_teachers_by_hand(h100):
+    recipe = read_recipe("sdxl-24gb-teacher-free")
+    found = rows(recipe, h100)
+    assert not {"dreambooth", "pack", "verify", "pilot"} & found.keys()
+    row, settings = found["train-teacher-free"], read_settings(TeacherFreeSettings, recipe.steps[-1].settings)
+    loop, people = settings.training.loop, settings.training.people
+    unet = dreambooth_seconds(dreambooth_figures(h100, 768, True), people, 768)
+    assert row.note.startswith(f"{loop.steps:,} steps of {people * loop.accumulate} × ")
+    assert loop.steps * loop.accumulate * unet < row.seconds < 3 * loop.steps * loop.accumulate * unet
 
 
 def test_more_gpus_share_the_dataset_and_not_the_trainers(h100):

@@ -1,0 +1,245 @@
+"""Train MIF, DiT and LAE together from people's images, without a LoRA of anybody, into one DiffLoRA checkpoint.
+
+python -m training train-teacher-free --config FILE
+accelerate launch -m training train-teacher-free --config FILE    # on several GPUs
+"""
+
+import argparse
+import datetime
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from difflora_core.autoencoder.lae_file import load_lae
+from difflora_core.autoencoder.model import LAE
+from difflora_core.command_line import silence_library_logs
+from difflora_core.config import DiffLoRAConfig
+from difflora_core.denoiser.config import SamplingConfig
+from difflora_core.denoiser.model import Denoiser
+from difflora_core.model import DiffLoRA
+from training.base_model.interface import BaseModel
+from training.base_model.loss_reduction import LossReduction
+from training.dreambooth.train import shared_start
+from training.engine.accelerator import close_trackers, open_accelerator
+from training.engine.folder_lock import run_lock
+from training.engine.settings import read_settings
+from training.engine.step_cost import measure_step
+from training.lora_dataset.config import DatasetConfig, load_config
+from training.lora_dataset.configured_base import configured_layout
+from training.lora_dataset.manifest import Manifest
+from training.lora_dataset.stages.pack_plan import split_of
+from training.people.conditions import Conditions
+from training.people.dataset_images import DatasetImages, dataset_loss, open_base_model
+from training.people.embed import embed_and_open
+from training.people.network_settings import denoiser_shapes
+
+from .inputs import PEOPLE_PER_BATCH, RUN
+from .recovery_metrics import sampled_recovery
+from .sampling_choice import choose_sampling
+from .settings import TeacherFreeSettings
+from .teacher_free_objective import TeacherFreeNetwork, TeacherFreeObjective
+from .teacher_free_start import start_from_conditions
+from .train import train_teacher_free
+
+RESULT = "difflora.safetensors"
+MIN_IMPROVEMENT = 0.01  # of the best loss reduction, see `choose_sampling`
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "--config", type=Path, required=True, help="a YAML file, see training/recipes/*/*_train_teacher_free.yaml"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only print sizes, memory and measured speed")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    silence_library_logs()
+    settings = read_settings(TeacherFreeSettings, arguments.config)
+    if arguments.dry_run:
+        for part in dry_run(settings):
+            print(part, flush=True)
+    else:
+        with run_lock(settings.output):
+            train(settings)
+
+
+@dataclass(frozen=True)
+class TeacherFreeInputs:
+    """The opened inputs of a run."""
+
+    settings: TeacherFreeSettings
+    """What was asked for."""
+    accelerator: Accelerator
+    """Of the run."""
+    dataset: DatasetConfig
+    """The people's images."""
+    base: BaseModel
+    """Frozen."""
+    network: TeacherFreeNetwork
+    """Untrained."""
+    people: list[str]
+    """Who are trained on."""
+    conditions: Conditions
+    """Their embeddings."""
+    validation: list[str]
+    """Who are evaluated."""
+    references: tuple[Tensor, Tensor]
+    """Face and image embeddings (people, width) of their references."""
+
+    @classmethod
+    def open(cls, settings: TeacherFreeSettings, trackers: bool = True) -> Self:
+        """Open everything that the settings name; embed the images if that has not been done.
+
+        Args:
+            settings: Of the command.
+            trackers: Whether to start the run's trackers.
+
+        Raises:
+            FileNotFoundError: A file or folder is missing.
+            ValueError: The parts don't fit together, or a split has nobody.
+        """
+        assert settings.embeddings.dataset is not None
+        loop = settings.training.loop
+        accelerator = open_accelerator(loop, settings.output / RUN if trackers else None, "teacher_free")
+        dataset = load_config(settings.embeddings.dataset)
+        widths = settings.mif.face_width, settings.mif.image_width
+        cache = embed_and_open(settings.embeddings, settings.encoders, widths, accelerator)
+        prepared = [person for person in Manifest(dataset.stage("preprocess")).done() if person in cache.people]
+        splits: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+        for person in prepared:
+            splits[split_of(person, dataset.pack.validation, dataset.pack.test)].append(person)
+        validation = splits["validation"][: settings.validation_people]
+        for name in ("train", "validation"):
+            if not splits[name]:
+                raise ValueError(
+                    f"none of {len(prepared)} people with images and embeddings in {dataset.workspace} is in the split "
+                    f"{name!r}: add people, or set pack.validation to another share"
+                )
+        lae = new_lae(settings, dataset)
+        conditions = cache.of(splits["train"])[0]
+        network = new_network(settings, lae, cache.widths)
+        if settings.network is None:
+            generator = torch.Generator().manual_seed(settings.training.loop.seed)
+            start_from_conditions(network.denoiser, *conditions.first(settings.references), generator)
+        network.to(accelerator.device)
+        base = open_base_model(dataset, lae.layout, str(accelerator.device))
+        references = cache.of(validation)[0].first(settings.references)
+        return cls(settings, accelerator, dataset, base, network, splits["train"], conditions, validation, references)
+
+    def objective(self) -> TeacherFreeObjective:
+        """Make the training loss."""
+        images = DatasetImages(self.dataset, self.people)
+        loss = dataset_loss(
+            self.base,
+            self.network.lae.layout,
+            images,
+            self.settings.images_per_person,
+            gradient_checkpointing=self.settings.gradient_checkpointing,
+        )
+        return TeacherFreeObjective(self.network, self.conditions, images, loss, self.settings.training)
+
+    def loss_reduction(self) -> LossReduction:
+        """Make the evaluation of validation people."""
+        images = DatasetImages(self.dataset, self.validation, held_out=True)
+        loss = dataset_loss(self.base, self.network.lae.layout, images, self.settings.images_per_person)
+        return LossReduction(loss, images, PEOPLE_PER_BATCH)
+
+
+def new_lae(settings: TeacherFreeSettings, dataset: DatasetConfig) -> LAE:
+    """Make the autoencoder to start from: untrained, or that of `network`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: Its layout is another one than the dataset's.
+    """
+    layout = configured_layout(dataset)
+    if settings.layout and (difference := settings.layout.layout().difference(layout)) is not None:
+        raise ValueError(f"{settings.embeddings.dataset} is for other LoRAs than `layout` names: {difference}")
+    if settings.network is None:
+        lae = LAE(layout, settings.lae)
+        generator = torch.Generator().manual_seed(settings.training.loop.seed)
+        lae.start_without_loras(shared_start(layout), settings.training.start_deviation, generator)
+        return lae
+    lae = load_lae(settings.network)
+    if (difference := layout.difference(lae.layout)) is not None:
+        raise ValueError(f"{settings.network} is not of the LoRAs that the dataset's settings name: {difference}")
+    return lae.requires_grad_(True)
+
+
+def new_network(settings: TeacherFreeSettings, lae: LAE, widths: tuple[int, int]) -> TeacherFreeNetwork:
+    """Make untrained MIF and DiT for the autoencoder's latents and embeddings of some widths."""
+    torch.manual_seed(settings.training.loop.seed)
+    return TeacherFreeNetwork(Denoiser(*denoiser_shapes(settings.dit, settings.mif, lae, widths)), lae)
+
+
+def train(settings: TeacherFreeSettings) -> Path:
+    """Train as the settings say, or resume; return the checkpoint, which the first process writes.
+
+    Raises:
+        FileNotFoundError: A file or folder is missing.
+        ValueError: The parts don't fit together.
+    """
+    inputs = TeacherFreeInputs.open(settings)
+    network, evaluation = inputs.network, inputs.loss_reduction()
+    history = train_teacher_free(
+        network,
+        inputs.objective(),
+        inputs.references,
+        evaluation,
+        settings.training,
+        settings.output / RUN,
+        "teacher_free",
+        inputs.accelerator,
+    )
+    close_trackers(inputs.accelerator)
+    path = settings.output / RESULT
+    if inputs.accelerator.is_main_process:
+        best = max(metrics[evaluation.metric] for metrics in history.values())
+
+        def evaluate(sampling: SamplingConfig) -> dict[str, float]:
+            value = sampled_recovery(evaluation, network.lae, network.denoiser, inputs.references, sampling)
+            return {evaluation.metric: value}
+
+        sampling, tried = choose_sampling(
+            evaluate, lambda metrics: metrics[evaluation.metric], MIN_IMPROVEMENT * max(best, 0.0)
+        )
+        denoiser = network.denoiser
+        provenance = {
+            "people": len(inputs.people),
+            "validation_people": len(inputs.validation),
+            "date": datetime.date.today().isoformat(),
+            "teacher_free_training": json.loads(json.dumps(asdict(settings.training))),
+            "history": history,
+            "sampling": tried,
+        }
+        config = DiffLoRAConfig(
+            network.lae.config, denoiser.dit.config, denoiser.mif.config, settings.encoders, sampling, provenance
+        )
+        model = DiffLoRA(network.lae.layout, config)
+        model.lae.load_state_dict(network.lae.state_dict())
+        model.dit.load_state_dict(denoiser.dit.state_dict())
+        model.mif.load_state_dict(denoiser.mif.state_dict())
+        model.eval().save(path)
+        print(f"wrote {path}", flush=True)
+    return path
+
+
+def dry_run(settings: TeacherFreeSettings) -> Iterator[str]:
+    """Describe sizes, then memory and measured speed of a step, with everything that the training needs."""
+    training = settings.training
+    yield (
+        f"a step       {training.people} people, {settings.images_per_person} images of each, in a process\n"
+        f"steps        {training.loop.steps:,}"
+    )
+    inputs = TeacherFreeInputs.open(settings, trackers=False)
+    frozen = {"U-Net": inputs.base.unet}
+    yield str(measure_step(inputs.network, inputs.objective(), training.loop, training.people, frozen=frozen))
