@@ -91,7 +91,7 @@ class TeacherFreeTraining:
     """How often validation people are evaluated, and which weights are kept."""
     people: PositiveInt = 16
     """Per micro-batch."""
-    start_deviation: PositiveFloat = 0.03
+    start_deviation: PositiveFloat = 0.04
     """Of the weights that a new decoder makes of unit latents, from the start that all teachers would share."""
     encoding_weight: NonNegativeFloat = 0.02
     """Of the encoder's loss, which finds the latents of predicted LoRAs, beside the diffusion loss with weight 1."""

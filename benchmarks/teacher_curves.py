@@ -1,0 +1,54 @@
+"""The table and the figure of `benchmarks.teacher_count`."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from training.engine.charts import Line, Panel
+
+RESULTS = "teacher_count"
+"""In the scratch folder of the miniature's build: a folder for each run."""
+TEACHERS = (0, 16, 63, 252, 1008)
+NONE = 8
+"""Where no teachers stand on the logarithmic axis."""
+RANGES = {"similarity": ("face similarity", (0.5, 0.9)), "fidelity": ("prompt fidelity", (0.85, 1.0))}
+
+
+def results(build: Path) -> list[dict]:
+    """Read the results of all runs that are finished."""
+    paths = sorted((build / RESULTS).glob("*/result.json"))
+    return [json.loads(path.read_text("utf-8")) for path in paths]
+
+
+def table(found: list[dict]) -> str:
+    """Format results in lines."""
+    head = ("teachers", "people", "images", "steps", "penalty", "seed", "minutes", "recovery")
+    lines = ["".join(f"{name:>9}" for name in head) + "  face similarity / prompt fidelity by sampling"]
+    for result in found:
+        run, minutes = result["run"], result["core_seconds"] / 60
+        best = max(metrics["teacher_recovery"] for metrics in result["history"].values())
+        counts = [run[name] for name in ("teachers", "people", "images", "steps", "lora_penalty", "seed")]
+        images = [f"{name} {m['similarity']:.3f} / {m['fidelity']:.3f}" for name, m in result["images"].items()]
+        numbers = [*map(str, counts), f"{minutes:.1f}", f"{best:.3f}"]
+        lines.append("".join(f"{number:>9}" for number in numbers) + "  " + ", ".join(images))
+    return "\n".join(lines)
+
+
+def curves(found: list[dict]) -> list[Panel]:
+    """Likeness and fidelity by number of teachers: mean and range over the seeds, a line for each number of steps."""
+    panels = []
+    for metric, (title, extent) in RANGES.items():
+        lines = []
+        for color, steps in enumerate(sorted({result["run"]["steps"] for result in found})):
+            of_steps = [result for result in found if result["run"]["steps"] == steps]
+            lines.append(Line(f"{steps:,} steps", color, False, list(_points(of_steps, metric))))
+        axis = f"teachers that the LAE starts from ({NONE} stands for none)"
+        panels.append(Panel(title, axis, lines, (NONE, *TEACHERS[1:]), True, extent))
+    return panels
+
+
+def _points(found: list[dict], metric: str) -> Iterator[tuple[float, float, float, float]]:
+    for teachers in TEACHERS:
+        values = [result["images"]["plain"][metric] for result in found if result["run"]["teachers"] == teachers]
+        if values:
+            yield max(teachers, NONE), sum(values) / len(values), min(values), max(values)
