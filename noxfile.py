@@ -29,6 +29,8 @@ TORCH_WITH_AUDIO = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"
 """For a host of COMFYUI_PATH that requires torchaudio: newer ones import it at start. It refuses a newer torch."""
 NOT_INSTALLED = ("torch", "torchvision", "torchaudio")
 """Lines of the host's requirements left out: they are pinned above."""
+TEST_PROCESSES = "2"
+"""That share the tests, of one thread each; with arguments for pytest one process runs them."""
 GROUPS = ("train", "miniature", "test")
 """Dependency groups of pyproject.toml that the sessions need beside requirements.txt."""
 
@@ -53,7 +55,8 @@ def tests(session: nox.Session) -> None:
     """Format, lint, import rules, spelling, types, then every test; arguments after `--` go to pytest."""
     python = environment(session)
     check(session, python)
-    session.run(python, "-m", "pytest", *session.posargs, external=True)
+    shared = () if session.posargs else ("-n", TEST_PROCESSES, "--dist", "loadgroup")
+    session.run(python, "-m", "pytest", *shared, *session.posargs, env={"OMP_NUM_THREADS": "1"}, external=True)
 
 
 @nox.session(venv_backend="none")
