@@ -1,6 +1,7 @@
 """Models of random weights in the layouts of the public files, and images."""
 
 import json
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -109,3 +110,13 @@ def write_image_reward(folder: Path, state: dict[str, Tensor] | None = None) -> 
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
     torch.save(image_reward_state() if state is None else state, folder / "ImageReward.pt")
     return folder
+
+
+class HostilePickle:
+    """Makes a folder when a pickle that holds it is read with its code."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.marker),)

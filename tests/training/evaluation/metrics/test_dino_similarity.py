@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.training.evaluation.independent_networks import hub_vit
-from tests.training.evaluation.small_models import PROMPTS, noise, write_clip, write_dino
+from tests.training.evaluation.small_models import PROMPTS, HostilePickle, noise, write_clip, write_dino
 from training.evaluation.metrics.dino_similarity import DinoSimilarity
 from training.evaluation.metrics.metric import PersonSample
 
@@ -69,6 +69,15 @@ def test_pickled_weights_are_read_as_tensors(folder, tmp_path):
     path.unlink()
     found, expected = (DinoSimilarity.open(where).embed(SAMPLE.images) for where in (tmp_path, folder))
     assert torch.equal(found, expected)
+
+
+def test_no_code_of_a_pickle_is_run(tmp_path):
+    marker = tmp_path / "was run"
+    (write_dino(tmp_path) / "model.safetensors").unlink()
+    torch.save({"layernorm.bias": HostilePickle(marker)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"the DINO model in .* can't be loaded"):
+        DinoSimilarity.open(tmp_path)
+    assert not marker.exists()
 
 
 def test_another_model_is_refused(tmp_path):

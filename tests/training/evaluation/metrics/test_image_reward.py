@@ -1,7 +1,6 @@
 """ImageReward against an implementation that is written down once more, and files that are refused."""
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.training.evaluation.independent_networks import bert, linear, timm_vit
-from tests.training.evaluation.small_models import PROMPTS, image_reward_state, noise, write_image_reward
+from tests.training.evaluation.small_models import PROMPTS, HostilePickle, image_reward_state, noise, write_image_reward
 from training.evaluation.metrics.image_reward import ImageReward
 from training.evaluation.metrics.metric import PersonSample
 
@@ -127,19 +126,9 @@ def test_other_files_are_refused(tmp_path, name, content, message):
         ImageReward.open(tmp_path)
 
 
-class Payload:
-    """What a hostile pickle does when it is read."""
-
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.marker),)
-
-
 def test_no_code_of_a_pickle_is_run(tmp_path):
     marker = tmp_path / "was run"
-    write_image_reward(tmp_path, image_reward_state() | {"extra": Payload(marker)})
+    write_image_reward(tmp_path, image_reward_state() | {"extra": HostilePickle(marker)})
     with pytest.raises(ValueError, match="more than tensors"):
         ImageReward.open(tmp_path)
     assert not marker.exists()

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from filecmp import cmp
 from pathlib import Path
 from typing import Self
 
@@ -60,19 +61,24 @@ class FaceSearch:
         Args:
             pack: Name of the pack.
             root: InsightFace's folder.
-            conditioning: Packs whose embeddings a measured method sees.
+            conditioning: Packs whose embeddings a measured method sees; those in `root` are compared by content.
             providers: Onnxruntime's.
 
         Raises:
             FileNotFoundError: The pack is not there.
-            ValueError: It is damaged, or one of `conditioning`.
+            ValueError: It is damaged, or has the recognizer of one of `conditioning`.
         """
-        if pack in conditioning:
-            raise ValueError(
-                f"{pack} is the pack that a method is conditioned on; measured with it, the method would be its own "
-                "judge: choose another pack, for instance auraface"
-            )
-        return cls(FaceEncoder.open(pack, root, providers))
+        encoder = FaceEncoder.open(pack, root, providers)
+        recognizer = Path(encoder.analysis.models["recognition"].model_file)
+        for other in conditioning:
+            files = (Path(root) / "models" / other).glob("*.onnx")
+            # The same recognizer under another name; packs may share a detector
+            if other == pack or any(cmp(recognizer, file, shallow=False) for file in files):
+                raise ValueError(
+                    f"{pack} has the recognizer of {other}, which a method is conditioned on; measured with it, the "
+                    "method would be its own judge: choose another pack, for instance AuraFace-v1"
+                )
+        return cls(encoder)
 
     def description(self, layer: str, source: str) -> Description:
         """Describe a metric of these faces."""

@@ -1,5 +1,7 @@
 """Face Sim, copy-paste and diversity by the miniature's measuring recognizer, against direct computations."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -133,8 +135,24 @@ def test_known_distances():
 
 
 def test_the_pack_of_conditioning_is_refused():
-    with pytest.raises(ValueError, match="miniature is the pack that a method is conditioned on"):
-        FaceSearch.open("miniature", ROOT, conditioning=["miniature"])
+    with pytest.raises(ValueError, match="measuring has the recognizer of measuring"):
+        FaceSearch.open("measuring", ROOT, conditioning=["miniature", "measuring"])
+
+
+def test_a_copy_of_the_recognizer_of_conditioning_is_refused(tmp_path):
+    for name, recognizer in (("neutral", "same.onnx"), ("seen", "recognizer.onnx")):
+        folder = tmp_path / "models" / name
+        folder.mkdir(parents=True)
+        shutil.copy(ROOT / "models" / "measuring" / "detector.onnx", folder)
+        shutil.copy(ROOT / "models" / "measuring" / "recognizer.onnx", folder / recognizer)
+    with pytest.raises(ValueError, match="neutral has the recognizer of seen"):
+        FaceSearch.open("neutral", tmp_path, conditioning=["seen"])
+
+
+def test_a_shared_detector_is_no_objection(tmp_path):
+    shutil.copytree(ROOT / "models", tmp_path / "models")
+    shutil.copy(ROOT / "models" / "miniature" / "detector.onnx", tmp_path / "models" / "measuring" / "detector.onnx")
+    assert FaceSearch.open("measuring", tmp_path, conditioning=["miniature"]).encoder.name == "measuring"
 
 
 def test_a_missing_pack_is_named():
