@@ -7,7 +7,7 @@ In the order of the pipeline, from reference images to a model with a LoRA:
 - `encode_and_mix_features`: Encode Face, Mix Features
 - `sample_and_decode_lora`: Sample LoRA, Decode LoRA
 - `encode_and_blend_latents`: Encode LoRA, Blend Latents
-- `apply_lora`: Apply LoRA; `lora_patches`: a LoRA as ComfyUI's patches, complete or not at all
+- `apply_lora`: Apply LoRA; `patching`: a LoRA on ComfyUI's MODEL, complete or not at all
 - `refine_lora`: Refine LoRA; `refine_training`: its training loop on ComfyUI's model
 - `save_lora`: Save LoRA; `file_names`: names that every operating system accepts
 - `similarity_and_pick_best`: Face Similarity, Pick Best Candidate

@@ -6,11 +6,14 @@ from typing import Any
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from .lora_patches import fitting_patches, module_of
+from .patching.lora_patches import fitting_patches, module_of
+from .patching.positive_side import apply_to_positive_side
 from .sockets import CATEGORY, node_schema, show_text
 
 BLOCK_GROUPS = {"input": "composition", "middle": "the coarsest features", "output": "detail and texture"}
 """The U-Net's three groups of blocks, and what they mostly decide."""
+SIDES = ("both", "positive")
+"""Prompts that the LoRA acts on."""
 
 
 class ApplyLoRA(io.ComfyNode):
@@ -24,7 +27,7 @@ class ApplyLoRA(io.ComfyNode):
             display_name="Apply LoRA",
             category=CATEGORY,
             description="Applies a LoRA to a model; unlike the core loader, reports an error if it does not fit.",
-            advanced=[*BLOCK_GROUPS, "strict"],
+            advanced=[*BLOCK_GROUPS, "strict", "side"],
             search_aliases=["load LoRA", "LoRA loader", "patch model", "block weights"],
             has_intermediate_output=True,
             inputs=[
@@ -54,6 +57,14 @@ class ApplyLoRA(io.ComfyNode):
                     default=True,
                     tooltip="On: an error if the model lacks a module of the LoRA. Off: the other modules are patched.",
                 ),
+                io.Combo.Input(
+                    "side",
+                    options=list(SIDES),
+                    default="both",
+                    optional=True,  # workflows that were saved without it stay valid
+                    tooltip="The prompts that the LoRA acts on. positive: more likeness at the same cfg (hybrid "
+                    "guidance), for a little time in each step. Without guidance (cfg 1) both are the same.",
+                ),
             ],
             outputs=[io.Model.Output("patched", display_name="MODEL", tooltip="The model with the LoRA applied.")],
             hidden=[io.Hidden.unique_id],
@@ -69,18 +80,31 @@ class ApplyLoRA(io.ComfyNode):
         middle: float,
         output: float,
         strict: bool,
+        side: str = "both",
     ) -> io.NodeOutput:
         """Patch a clone: the incoming model is another node's cached output."""
         patches, modules = fitting_patches(model, lora, strict)
         patched = model.clone()
-        done: set[str] = set()
-        for group, factor in (("input", input), ("middle", middle), ("output", output)):
-            of_group = {key: patch for key, patch in patches.items() if block_group(key) == group}
-            if strength * factor != 0:
-                done |= {module_of(key) for key in patched.add_patches(of_group, strength * factor)}
-        description = f"{len(done)}/{modules} modules patched"
+        factors = {"input": input, "middle": middle, "output": output}
+        strengths = {key: strength * factors[block_group(key)] for key in patches}
+        if side == "positive":
+            apply_to_positive_side(patched, patches, strengths)
+            done = {module_of(key) for key, own in strengths.items() if own}
+        else:
+            done = {module_of(key) for key in add_patches(patched, patches, strengths)}
+        description = f"{len(done)}/{modules} modules patched" + (", positive side" if side == "positive" else "")
         show_text(description, cls.hidden.unique_id)
         return io.NodeOutput(patched, ui=ui.PreviewText(description))
+
+
+def add_patches(model: Any, patches: Mapping[Any, Any], strengths: Mapping[Any, float]) -> set[Any]:
+    """Patch a cloned MODEL's weights, each with its strength; return those that were patched."""
+    done: set[Any] = set()
+    for strength in set(strengths.values()) - {0.0}:
+        done |= set(
+            model.add_patches({key: own for key, own in patches.items() if strengths[key] == strength}, strength)
+        )
+    return done
 
 
 def block_group(key: Any) -> str:

@@ -12,7 +12,7 @@ from ..difflora_core.images import image_batch
 from ..difflora_core.lora.file_formats import read_lora
 from ..difflora_core.lora.lora import LoRA
 from ..difflora_core.refinement import RefinementSettings
-from .lora_patches import fitting_patches
+from .patching.lora_patches import fitting_patches
 from .preview_images import loss_curve
 from .refine_training import train_lora
 from .sockets import CATEGORY, fingerprint, node_schema, to_intermediate

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..difflora_core.refinement import LoRAFactors, RefinementSettings, diffusion_loss, refine
-from .lora_patches import fitting_patches
+from .patching.lora_patches import fitting_patches
+from .patching.positive_side import has_positive_side
 from .sockets import to_intermediate
 
 CHECKPOINTED = ("ResBlock", "BasicTransformerBlock")
@@ -53,8 +54,13 @@ def train_lora(
 
     Raises:
         ValueError: The LoRA has no factors under kohya names, a module of it cannot be trained or has more than
-            factors, or the loss became NaN or infinite.
+            factors, the loss became NaN or infinite, or the model has another LoRA on the positive side alone.
     """
+    if has_positive_side(model):
+        raise ValueError(
+            "the model has a LoRA on the positive side alone, which training would leave out: set `side` of its Apply "
+            "LoRA to both"
+        )
     # The host runs nodes in inference mode, whose tensors no gradient can pass.
     with torch.inference_mode(False), torch.enable_grad():
         factors = LoRAFactors(lora, comfy.model_management.get_torch_device())

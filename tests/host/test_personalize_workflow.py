@@ -162,3 +162,11 @@ def test_interrupt_stops_sampling_within_a_step(client: Client, workflow: ApiPro
     with pytest.raises(PromptError, match="interrupt"):
         client.wait(prompt_id, timeout=60)
     assert time.monotonic() - start < 8
+
+
+def test_the_positive_side_alone(client: Client, workflow: ApiPrompt, portrait: Image.Image) -> None:
+    """Another image than with both sides; without guidance the same but for rounding."""
+    beside = workflow.copy().set("Apply LoRA", side="positive")
+    assert not identical(generated(client, beside), portrait)
+    plain, other = (generated(client, graph.copy().set("KSampler", cfg=1.0)) for graph in (workflow, beside))
+    assert np.abs(np.asarray(plain, np.int16) - np.asarray(other, np.int16)).max() <= 2

@@ -147,3 +147,11 @@ def test_interrupt_stops_training_and_restores_the_model(client: Client, workflo
     again = plain.set("Save Image", filename_prefix="after_interrupt").set("KSampler", denoise=0.999999)
     after = client.images(client.run(again.only("Save Image").prompt), again.id("Save Image"))[0]
     assert np.array_equal(np.asarray(before), np.asarray(after))
+
+
+def test_a_model_with_a_lora_on_one_side_alone_is_refused(client: Client, workflow: ApiPrompt) -> None:
+    """Training would leave it out."""
+    graph = with_refine(workflow.copy().set("Apply LoRA", side="positive"))
+    graph.set("Refine", model=graph.output("Apply LoRA")).set("Ours", filename_prefix="refused")
+    with pytest.raises(PromptError, match=r"(?s)DiffLoRARefine: .*set `side` of its Apply LoRA to both"):
+        client.run(graph.only("Ours").prompt)

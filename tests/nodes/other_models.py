@@ -111,7 +111,8 @@ def apply_result(name: str, strict: bool) -> str:
 
 asyncio.run(load_pack().comfy_entrypoint())
 lora_patches, layouts, files = (
-    module(name) for name in ("nodes.lora_patches", "difflora_core.lora.layout", "difflora_core.lora.file_formats")
+    module(name)
+    for name in ("nodes.patching.lora_patches", "difflora_core.lora.layout", "difflora_core.lora.file_formats")
 )
 layout = layouts.LoRALayout.from_config(None, 4)
 lora = files.lora_state_dict(torch.ones(layout.numel), layout)

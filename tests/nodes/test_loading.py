@@ -82,7 +82,7 @@ def test_newer_hosts_get_further_fields(loaded: dict[str, Any]) -> None:
         "DiffLoRAFaceSimilarity",
         "DiffLoRAPickBest",
     }, "every node that shows text or images and is no output node"
-    assert nodes["DiffLoRAApply"]["advanced"] == ["input", "middle", "output", "strict"]
+    assert nodes["DiffLoRAApply"]["advanced"] == ["input", "middle", "output", "strict", "side"]
     assert nodes["DiffLoRASample"]["advanced"] == []
 
 

@@ -14,7 +14,7 @@ import comfy.lora_convert
 import torch
 from torch import Tensor
 
-from ..difflora_core.lora.tensor_names import parse
+from ...difflora_core.lora.tensor_names import parse
 
 NEEDS_VALUES = ("oft", "boft")
 """Kinds of patches whose computation depends on the values, so that it cannot be tried without them."""

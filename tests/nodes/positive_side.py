@@ -1,0 +1,109 @@
+"""Run by a test in its own process: a LoRA on the positive side alone, beside two separately computed sides, as JSON.
+
+    python positive_side.py HOST BASE COMPANION CHECKPOINT LORA
+
+One Euler step from noise ends at the guided prediction itself: negative + cfg · (positive − negative).
+"""
+
+import asyncio
+import importlib.util
+import json
+import sys
+from typing import Any
+
+companion, checkpoint, lora_file, *rest = sys.argv[3:]
+sys.argv = sys.argv[:3]
+
+import torch  # noqa: E402
+from host_process import load_pack, module  # noqa: E402  # it makes ComfyUI importable
+
+import comfy.samplers  # isort: skip  # noqa: E402
+import comfy.sd  # isort: skip  # noqa: E402
+import comfy.utils  # isort: skip  # noqa: E402
+
+CFG, SIGMAS = 3.0, torch.tensor([10.0, 0.0])
+
+
+def register_tiny_sdxl() -> None:
+    """Make the miniature's model known."""
+    spec = importlib.util.spec_from_file_location("companion", companion)
+    assert spec is not None
+    assert spec.loader is not None
+    own = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(own)
+    own.register()
+
+
+def load(**options: Any) -> tuple[Any, Any]:
+    """Load the base model: MODEL and CLIP."""
+    return comfy.sd.load_checkpoint_guess_config(checkpoint, output_vae=False, model_options=options)[:2]
+
+
+def prompt(text: str, **extra: Any) -> Any:
+    """Encode a prompt."""
+    found = clip.encode_from_tokens_scheduled(clip.tokenize(text))
+    return [[embedding, {**values, **extra}] for embedding, values in found]
+
+
+def guided(patched: Any, positive: Any, negative: Any, cfg: float = CFG, batch: int = 1) -> torch.Tensor:
+    """Predict x0 by one step of sampling."""
+    guider = comfy.samplers.CFGGuider(patched)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(cfg)
+    noise = torch.randn(batch, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    sampler = comfy.samplers.sampler_object("euler")
+    return guider.sample(noise, torch.zeros_like(noise), sampler, SIGMAS, disable_pbar=True, seed=0)
+
+
+def apply(to: Any, side: str, strength: float = 1.0, output: float = 1.0) -> Any:
+    """Apply the LoRA as the node does; output: strength in the output blocks."""
+    node, clone = module("nodes.apply_lora"), to.clone()
+    patches, _ = node.fitting_patches(to, lora)
+    strengths = {key: strength * (output if node.block_group(key) == "output" else 1.0) for key in patches}
+    (node.apply_to_positive_side if side == "positive" else node.add_patches)(clone, patches, strengths)
+    return clone
+
+
+def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Relative to how far guidance moves."""
+    return float((found - expected).norm() / expected.norm())
+
+
+register_tiny_sdxl()
+asyncio.run(load_pack().comfy_entrypoint())
+model, clip = load()
+lora = comfy.utils.load_torch_file(lora_file)
+yes, no = prompt("photo of a person, smiling"), prompt("")
+with torch.inference_mode():
+    patched, beside = apply(model, "both"), apply(model, "positive")
+    with_lora, without = guided(patched, yes, no, 1.0), guided(model, no, yes, 1.0)
+    expected = without + CFG * (with_lora - without)
+    half = apply(model, "both", 0.5, 0.2), apply(model, "positive", 0.5, 0.2)
+    twice = apply(apply(model, "both", 0.3), "positive", 0.7)
+    area = {"area": (16, 8, 0, 0), "strength": 1.0}
+    left = prompt("photo of a person, sad", **area)
+    area_with = guided(patched, yes + left, no, 1.0)
+    area_without = guided(model, no + prompt("", **area), yes, 1.0)  # core adds the areas to the negative side
+    eight_bit = load(dtype=torch.float8_e4m3fn)[0]
+    found = {
+        "sides": difference(guided(beside, yes, no), expected),
+        "both sides differ": difference(guided(patched, yes, no), expected),
+        "no guidance": difference(guided(beside, yes, no, 1.0), with_lora),
+        "strengths": difference(guided(half[1], yes, no, 1.0), guided(half[0], yes, no, 1.0)),
+        "second LoRA": difference(guided(twice, yes, no, 1.0), with_lora),
+        "areas": difference(guided(beside, yes + left, no), area_without + CFG * (area_with - area_without)),
+        "batch": difference(
+            guided(beside, yes, no, batch=3),
+            (many := guided(model, no, yes, 1.0, 3)) + CFG * (guided(patched, yes, no, 1.0, 3) - many),
+        ),
+        "afterwards": difference(guided(model, yes, no, 1.0), guided(load()[0], yes, no, 1.0)),
+        "fp8": difference(guided(apply(eight_bit, "positive"), yes, no), expected),
+        "fp8 without": difference(guided(eight_bit, yes, no), expected),
+    }
+try:
+    up = next(key for key in lora if key.endswith("lora_up.weight"))
+    lora |= {up.replace("lora_up.weight", "dora_scale"): torch.ones(len(lora[up]), 1)}
+    apply(model, "positive")
+except ValueError as error:
+    found["other kinds"] = str(error)  # type: ignore[assignment]
+print(json.dumps(found))  # noqa: T201

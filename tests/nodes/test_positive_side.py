@@ -1,0 +1,54 @@
+"""A LoRA on the positive prompt's side alone is what two separately computed sides give, and leaves nothing behind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from difflora_core.lora.file_formats import save_lora
+from miniature.base_model.config import lora_layout
+from miniature.comfyui.host import COMPANION, find_host
+from miniature.paths import WEIGHTS
+from miniature.personal.held_out_teachers import HeldOutTeachers
+
+TOLERANCE = 1e-4
+"""Relative, of float32: a branch beside a layer rounds otherwise than a patched weight, and guidance triples it."""
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Relative differences, by case."""
+    base = tmp_path_factory.mktemp("base")
+    save_lora(base / "teacher.safetensors", HeldOutTeachers.load().teachers[0].float(), lora_layout())
+    script, companion = Path(__file__).with_name("positive_side.py"), COMPANION / "model.py"
+    checkpoint = WEIGHTS / "checkpoints" / "miniature_sdxl.safetensors"
+    command = [sys.executable, script, find_host(), base, companion, checkpoint, base / "teacher.safetensors"]
+    done = subprocess.run(list(map(str, command)), cwd=base, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("case", ["sides", "no guidance", "strengths", "second LoRA", "areas", "batch"])
+def test_two_separately_computed_sides(found: dict[str, Any], case: str) -> None:
+    assert found[case] < TOLERANCE
+
+
+def test_a_lora_on_both_sides_is_another_image(found: dict[str, Any]) -> None:
+    assert found["both sides differ"] > 100 * TOLERANCE
+
+
+def test_the_model_is_as_before(found: dict[str, Any]) -> None:
+    assert found["afterwards"] == 0
+
+
+def test_eight_bit_weights_stay_as_they_are(found: dict[str, Any]) -> None:
+    """Patched ones would be rounded to eight bits again, and lose part of the LoRA."""
+    assert found["fp8"] < 0.5 * found["fp8 without"]
+
+
+def test_other_kinds_than_two_factors_are_refused(found: dict[str, Any]) -> None:
+    assert "in another way than by two factors" in found["other kinds"]
+    assert "set `side` to both" in found["other kinds"]
