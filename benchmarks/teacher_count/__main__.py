@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.teacher_curves import RESULTS, TEACHERS, curves, results, table
+from benchmarks.teacher_count.curves import RESULTS, TEACHERS, curves, results, table
 from difflora_core.autoencoder.model import LAE
 from difflora_core.denoiser.config import MIFConfig, SamplingConfig
 from difflora_core.denoiser.model import Denoiser

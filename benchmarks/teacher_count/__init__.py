@@ -1,0 +1,1 @@
+"""How many teachers does it take? See `__main__`."""
