@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image
 
 from miniature.comfyui.api_prompt import ApiPrompt
-from miniature.comfyui.client import Client
 from miniature.comfyui.host import Host, prepare_base
 from miniature.paths import ROOT
 from miniature.world.drawing import draw
 from miniature.world.people import person
 from miniature.world.scenes import reference_scene
+from training.comfyui_client import Client
 
 WORKFLOW = ROOT / "workflows" / "difflora_one_picture.json"
 

@@ -164,8 +164,8 @@ def run_comfyui(report: Report, size_name: str, single_file: str, lora: str, siz
     import torch
     from safetensors.torch import load_file
 
-    from miniature.comfyui.client import Client
     from miniature.comfyui.host import Host, prepare_base
+    from training.comfyui_client import Client
 
     base = prepare_base(Path(single_file).parent / "comfyui", companion=size_name == "miniature")
     (base / "models" / "checkpoints" / "rehearsal.safetensors").hardlink_to(single_file)

@@ -21,7 +21,7 @@ from .paths import DIFFLORA_CHECKPOINT, ROOT
 
 if TYPE_CHECKING:
     from difflora_core.denoiser.config import SamplingConfig
-    from miniature.comfyui.client import Client
+    from training.comfyui_client import Client
 
 
 def main() -> None:
@@ -97,8 +97,8 @@ def node_docs(_: argparse.Namespace) -> None:
 @contextmanager
 def running_client() -> Iterator[Client]:
     """A client of a ComfyUI that runs until the block ends."""
-    from miniature.comfyui.client import Client
     from miniature.comfyui.host import Host, prepare_base
+    from training.comfyui_client import Client
 
     with Host(prepare_base(ROOT / "output" / "host")) as host:
         yield Client(host.url)

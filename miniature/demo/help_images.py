@@ -17,13 +17,13 @@ from playwright.sync_api import Page
 
 from difflora_core.denoiser.config import SamplingConfig
 from miniature.comfyui.browser import chromium, load_graph, opened, settings
-from miniature.comfyui.client import Client
 from miniature.comfyui.workflow_builder import PROMPT, WorkflowBuilder
 from miniature.comfyui.workflow_graph import Output, WorkflowGraph
 from miniature.paths import ROOT
 from miniature.world.drawing import draw
 from miniature.world.people import person, split_people
 from miniature.world.scenes import reference_scene
+from training.comfyui_client import Client
 
 DOCS = ROOT / "web" / "docs"
 PREFIX = "DiffLoRA"

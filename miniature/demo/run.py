@@ -22,7 +22,6 @@ from PIL import Image
 
 from difflora_core.model import DiffLoRA
 from miniature.comfyui.api_prompt import ApiPrompt
-from miniature.comfyui.client import Client, Result
 from miniature.comfyui.host import Host, prepare_base
 from miniature.measure.metrics import face_similarity, prompt_fidelity
 from miniature.paths import DIFFLORA_CHECKPOINT, ROOT
@@ -30,6 +29,7 @@ from miniature.personal.held_out_teachers import HeldOutTeachers, write_teachers
 from miniature.world.drawing import draw, draw_references
 from miniature.world.people import person
 from miniature.world.scenes import DEMO_SCENES, Scene, caption
+from training.comfyui_client import Client, Result
 
 from .contact_sheet import ImageRow, PersonResults, contact_sheet
 

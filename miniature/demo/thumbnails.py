@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 
 from miniature.comfyui.api_prompt import ApiPrompt
-from miniature.comfyui.client import Client
 from miniature.comfyui.workflows import FOLDER, WORKFLOWS
 from miniature.world.drawing import draw
 from miniature.world.people import person, split_people
 from miniature.world.scenes import CONTROL_SCENES, DEMO_SCENES, Scene, caption, reference_scene
+from training.comfyui_client import Client
 
 from .contact_sheet import thumbnail
 

@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 from miniature.comfyui.api_prompt import ApiPrompt
-from miniature.comfyui.client import Client, Prompt
 from miniature.comfyui.workflows import FOLDER, WORKFLOWS
 from miniature.world.drawing import draw
 from miniature.world.people import person, split_people
 from miniature.world.scenes import CONTROL_SCENES, reference_scene
+from training.comfyui_client import Client, Prompt
 
 ROUNDS = 5
 """Between rounds every client waits and the server's memory is measured; 500 prompts are five rounds of a hundred."""

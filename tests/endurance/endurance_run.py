@@ -39,9 +39,9 @@ import psutil
 import requests
 from tqdm import tqdm
 
-from miniature.comfyui.client import Client, PromptError, Result
 from miniature.comfyui.host import Host, HostError, prepare_base
 from miniature.paths import ROOT, WEIGHTS
+from training.comfyui_client import Client, PromptError, Result
 
 from .endurance_prompts import CorePrompts, Job, Prompts, Request, plan
 from .endurance_results import (

@@ -10,10 +10,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from miniature.comfyui.api_prompt import ApiPrompt
-from miniature.comfyui.client import Client
 from miniature.paths import DIFFLORA_CHECKPOINT
 from miniature.world.drawing import draw_empty
 from miniature.world.scenes import reference_scene
+from training.comfyui_client import Client
 
 from .endurance_prompts import Job, Prompts, Request
 

@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 
 from difflora_core.checkpoint import HEADER
 from miniature.comfyui.api_prompt import ApiPrompt
-from miniature.comfyui.client import Client
 from miniature.comfyui.host import Host, prepare_base
 from miniature.paths import ROOT, WEIGHTS
 from miniature.world.drawing import draw, draw_empty
 from miniature.world.people import person
 from miniature.world.scenes import reference_scene
+from training.comfyui_client import Client
 
 WORKFLOW = ROOT / "workflows" / "difflora_portrait.json"
 PERSON = 7000

@@ -3,7 +3,7 @@
 from typing import Any
 
 from miniature.comfyui.api_prompt import ApiPrompt
-from miniature.comfyui.client import Client
+from training.comfyui_client import Client
 
 
 def add_core(client: Client, graph: ApiPrompt, title: str, class_type: str, **inputs: Any) -> ApiPrompt:

@@ -7,8 +7,8 @@ import torch
 from difflora_core.lora.file_formats import read_lora
 from difflora_core.model import DiffLoRA
 from miniature.comfyui.api_prompt import ApiPrompt
-from miniature.comfyui.client import Client
 from miniature.paths import DIFFLORA_CHECKPOINT
+from training.comfyui_client import Client
 
 
 def saved(client: Client, graph: ApiPrompt, base: Path, lora: str, name: str, **widgets: str) -> list[Path]:

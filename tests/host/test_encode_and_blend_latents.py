@@ -6,9 +6,9 @@ import torch
 
 from difflora_core.model import DiffLoRA
 from miniature.comfyui.api_prompt import ApiPrompt
-from miniature.comfyui.client import Client
 from miniature.paths import DIFFLORA_CHECKPOINT
 from tests.host.lora_files import flat, saved
+from training.comfyui_client import Client
 
 
 def with_blend(graph: ApiPrompt, **settings: float) -> ApiPrompt:

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from miniature.comfyui.api_prompt import ApiPrompt
-from miniature.comfyui.client import Client, PromptError
+from training.comfyui_client import Client, PromptError
 
 
 def one_reference(workflow: ApiPrompt, image: str) -> ApiPrompt:

@@ -13,9 +13,9 @@ from difflora_core.lora.file_formats import read_lora
 from difflora_core.lora.tensor_names import parse
 from difflora_core.model import DiffLoRA
 from miniature.comfyui.api_prompt import ApiPrompt
-from miniature.comfyui.client import Client, PromptError
 from miniature.paths import DIFFLORA_CHECKPOINT
 from tests.host.core_nodes import add_core, output_of_type
+from training.comfyui_client import Client, PromptError
 
 State = dict[str, Tensor]
 LAYOUT = DiffLoRA.load(DIFFLORA_CHECKPOINT).layout

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from miniature.comfyui.api_prompt import ApiPrompt
-from miniature.comfyui.client import Client, PromptError
 from miniature.world.drawing import draw
 from miniature.world.people import person
 from miniature.world.scenes import reference_scene
+from training.comfyui_client import Client, PromptError
 
 PERSON = 7000
 """Whom the fixture `workflow` shows."""

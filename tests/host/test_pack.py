@@ -2,10 +2,10 @@
 
 import requests
 
-from miniature.comfyui.client import Client
 from miniature.comfyui.host import PACK_NAME, Host, find_host
 from miniature.comfyui.workflows import WORKFLOWS
 from miniature.demo.node_reference import PATH, node_reference
+from training.comfyui_client import Client
 
 NODES = {
     "DiffLoRALoad": (["DIFFLORA_MODEL"], set()),

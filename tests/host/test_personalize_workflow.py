@@ -12,9 +12,9 @@ from PIL import Image, ImageChops
 from difflora_core.lora.file_formats import read_lora
 from difflora_core.model import DiffLoRA
 from miniature.comfyui.api_prompt import ApiPrompt
-from miniature.comfyui.client import Client, PromptError
 from miniature.paths import WEIGHTS
 from tests.host.core_nodes import add_core
+from training.comfyui_client import Client, PromptError
 
 CHECKPOINT = WEIGHTS / "difflora" / "miniature.safetensors"
 

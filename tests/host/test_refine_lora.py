@@ -12,8 +12,8 @@ from PIL import Image
 from difflora_core.lora.file_formats import read_lora
 from difflora_core.model import DiffLoRA
 from miniature.comfyui.api_prompt import ApiPrompt
-from miniature.comfyui.client import Client, PromptError
 from miniature.paths import DIFFLORA_CHECKPOINT
+from training.comfyui_client import Client, PromptError
 
 
 def with_refine(graph: ApiPrompt, **settings: float) -> ApiPrompt:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from miniature.comfyui.api_prompt import ApiPrompt
-from miniature.comfyui.client import Client
 from tests.host.lora_files import flat, saved
+from training.comfyui_client import Client
 
 
 def test_candidates_equal_single_runs_with_their_seeds(client: Client, workflow: ApiPrompt, base: Path) -> None:

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from difflora_core.lora.lora import METADATA_KEY
 from difflora_core.model import DiffLoRA
 from miniature.comfyui.api_prompt import ApiPrompt
-from miniature.comfyui.client import Client, PromptError
 from miniature.paths import DIFFLORA_CHECKPOINT
 from tests.host.lora_files import flat, saved
+from training.comfyui_client import Client, PromptError
 
 
 def test_metadata_records_how_it_was_made(client: Client, workflow: ApiPrompt, base: Path) -> None:

@@ -11,13 +11,13 @@ from scipy.ndimage import binary_dilation
 from difflora_core.model import DiffLoRA
 from miniature.base_model.train_control_lora import edges
 from miniature.comfyui.api_prompt import ApiPrompt
-from miniature.comfyui.client import Client
 from miniature.comfyui.host import PACK_NAME, Host
 from miniature.comfyui.workflows import FOLDER, WORKFLOWS, write_workflows
 from miniature.paths import DIFFLORA_CHECKPOINT, ROOT
 from miniature.world.drawing import draw
 from miniature.world.people import person
 from miniature.world.scenes import Scene, reference_scene
+from training.comfyui_client import Client
 
 PINNED_HOST = "0.3.75"
 """The host that the shipped workflows were written with; others describe the core nodes in another way."""

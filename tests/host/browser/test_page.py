@@ -17,13 +17,13 @@ from playwright.sync_api import Browser, Page
 
 from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.comfyui.browser import CHROMIUM, chromium, opened, settings
-from miniature.comfyui.client import Client
 from miniature.comfyui.host import Host
 from miniature.comfyui.workflows import FOLDER, WORKFLOWS
 from miniature.paths import ROOT
 from miniature.world.drawing import draw
 from miniature.world.people import person
 from miniature.world.scenes import reference_scene
+from training.comfyui_client import Client
 
 SHOTS = ROOT / "output" / "tests"
 MISSING = "window.app.graph._nodes.filter(n => !(n.type in LiteGraph.registered_node_types)).map(n => n.type)"

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import requests
 
-from miniature.comfyui.client import Client
 from miniature.comfyui.host import PACK_NAME, Host
+from training.comfyui_client import Client
 
 LANGUAGES = ("en", "zh")
 SYNTAX = re.compile(r"[{}@|]")
