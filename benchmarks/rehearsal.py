@@ -29,9 +29,10 @@ import torch
 
 from benchmarks.rehearsal_child import TASKS, Report, Row
 from miniature.paths import ROOT
-from training.denoiser.settings import DiffLoRASettings
-from training.engine.settings import read_settings
+from training.engine.settings import read_section
 from training.lora_dataset.config import load_config
+from training.lora_dataset.stage_registry import IMAGE_STAGES, ORDER
+from training.people.config import EmbeddingSettings
 from training.recipes.recipe import FILE, FOLDER, Recipe, Step, dataset_step, missing_inputs, read_recipe
 from training.recipes.run import command_of
 
@@ -39,6 +40,8 @@ RECIPES = {"sdxl": "sdxl-24gb", "miniature": "miniature"}
 """By size, if none is named."""
 SIDES = {"sdxl": "1024", "miniature": "128"}
 """Pixels of the images that the LoRA is tried on."""
+STAGES = {"dataset all": ORDER, "dataset images": IMAGE_STAGES}
+"""Of the dataset, by command."""
 STEPS = "2"
 """Of the samplers that it is tried with."""
 
@@ -85,7 +88,7 @@ class Rehearsal:
     def step(self, step: Step) -> None:
         """Run a step of the recipe; the dataset's stages one by one."""
         if step.is_dataset:
-            self.task("dataset", str(step.settings))
+            self.task("dataset", str(step.settings), *STAGES[step.command])
         else:
             self.task("module", step.name, *command_of(step, gpus=1)[2:])  # without `python -m`
 
@@ -93,7 +96,7 @@ class Rehearsal:
         """Make a LoRA of one person with the recipe's last checkpoint."""
         config = load_config(dataset_step(recipe).settings)
         (encoder,) = (
-            read_settings(DiffLoRASettings, step.settings).embeddings.image_encoder
+            read_section(EmbeddingSettings, step.settings, "embeddings").image_encoder
             for step in recipe.steps
             if step.command == "embed"
         )

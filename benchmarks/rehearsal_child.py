@@ -76,12 +76,11 @@ def run_inputs(report: Report, size: str, recipe: str, single_file: str, photogr
         make_inputs(SIZES[size], read_recipe(recipe), Path(single_file), Path(photographs))
 
 
-def run_dataset(report: Report, settings: str) -> None:
-    """Run the dataset's stages, each as its command; over the generated images people are drawn."""
+def run_dataset(report: Report, settings: str, *stages: str) -> None:
+    """Run stages of the dataset, each as its command; over the generated images people are drawn."""
     from training.lora_dataset.config import load_config
-    from training.lora_dataset.stage_registry import ORDER
 
-    for stage in ORDER:
+    for stage in stages:
         with report.row(f"dataset {stage}"):
             run_module("training", "dataset", stage, "--config", settings)
         if stage == "generate":

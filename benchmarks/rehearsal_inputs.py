@@ -37,12 +37,13 @@ from miniature.paths import WEIGHTS
 from miniature.personal.example_dataset import draw_person_folders
 from miniature.world.scenes import TEACHER_SCENES
 from training.autoencoder.settings import LAESettings
-from training.denoiser.settings import DiffLoRASettings
-from training.engine.settings import read_settings
+from training.end_to_end.settings import TeacherFreeSettings
+from training.engine.settings import read_section, read_settings
 from training.lora_dataset.config import load_config
 from training.lora_dataset.photomaker.identity_encoder import IdEncoder
 from training.lora_dataset.photomaker.photomaker_file import official_lora_names, write_photomaker
 from training.lora_dataset.stages.pack_plan import split_of
+from training.people.config import EmbeddingSettings
 from training.recipes.recipe import Recipe, dataset_step
 
 STEPS = 2
@@ -175,17 +176,20 @@ def make_inputs(size: Size, recipe: Recipe, single_file: Path, photographs: Path
     make_photomaker(size, config.generate.file)
     for step in recipe.steps:
         if step.command == "embed":
-            encoder = read_settings(DiffLoRASettings, step.settings).embeddings.image_encoder
-            make_vision(size, encoder)
+            make_vision(size, read_section(EmbeddingSettings, step.settings, "embeddings").image_encoder)
     pack = config.faces.root / "models" / config.faces.pack
     shutil.copytree(WEIGHTS / "insightface" / "models" / "miniature", pack)
     draw_person_folders(photographs, range(people), TEACHER_SCENES[:IMAGES])
 
 
 def number_of_people(size: Size, recipe: Recipe) -> int:
-    """How many people make the recipe's batch of LoRAs full, with those of validation."""
-    settings = (read_settings(LAESettings, step.settings) for step in recipe.steps if step.command == "train-lae")
-    batch, people = max(own.training.batch for own in settings), 0
+    """How many people make the recipe's batch of LoRAs full, or of people, with those of validation."""
+    batch, people = 0, 0
+    for step in recipe.steps:
+        if step.command == "train-lae":
+            batch = max(batch, read_settings(LAESettings, step.settings).training.batch)
+        elif step.command == "train-teacher-free":
+            batch = max(batch, read_settings(TeacherFreeSettings, step.settings).training.people)
     splits: list[str] = []
     while splits.count("train") < batch or len(splits) < size.min_people or "validation" not in splits:
         splits.append(split_of(f"person_{people:05d}", VALIDATION, 0.0))
