@@ -27,11 +27,24 @@ COMMANDS = {
 }
 """Command → the module that offers `add_arguments(parser)`, which sets the parser's default `run`, and a line of help.
 Only the module of the given command is imported: most of them bring heavy libraries."""
+ORDER = """in order:
+  plan → run                                      a recipe, all at once
+  dataset all → train-lae → finetune → embed → train-difflora → finetune         with teachers, step by step
+  dataset images → embed → train-teacher-free                                    without teachers
+  evaluate                                        the checkpoint, beside other methods
+
+docs/training.md tells each step; --help after a command, and after a stage of dataset, its options."""
+"""Of the steps, below the help."""
 
 
 def main() -> int:
     """Parse the command line and run it; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m training", description="Train what DiffLoRA needs.")
+    parser = argparse.ArgumentParser(
+        prog="python -m training",
+        description="Train what DiffLoRA needs.",
+        epilog=ORDER,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     given = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
     for name, (module, text) in COMMANDS.items():

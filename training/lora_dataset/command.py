@@ -11,22 +11,49 @@ from .cluster import run_on_cluster
 from .config import DatasetConfig, load_config
 from .manifest import Manifest, Status
 from .stage import Stage
-from .stage_registry import IMAGE_STAGES, ORDER, load_stage
+from .stage_registry import IMAGE_STAGES, ORDER, SENTENCES, load_stage
 from .stage_run import compare, run_stage
 from .workspace_lock import workspace_lock
 
 STAGES_BY_WORD = {"all": ORDER, "status": ORDER, "images": IMAGE_STAGES}
 """Words that stand for several stages."""
+EXAMPLE = "training/recipes/miniature/1_dataset.yaml"
+EXAMPLE_OPTIONS = {"import": " --from loras/", "dreambooth": " --dry-run"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the command's arguments: a parser for each stage, with the options that the stage has."""
+    words = parser.add_subparsers(dest="stage", required=True, metavar="stage")
+    several = {
+        "all": "run all stages in order",
+        "images": f"run the stages up to {IMAGE_STAGES[-1]}: images, and no LoRA of anybody",
+        "status": "tell how far each stage is, what failed, and what is out of date",
+        "import": "bring existing LoRA files into the store",
+    }
+    for word, sentence in (SENTENCES | several).items():
+        own = words.add_parser(
+            word,
+            help=sentence,
+            description=f"{sentence[0].upper()}{sentence[1:]}.",
+            epilog=f"example: python -m training dataset {word} --config {EXAMPLE}{EXAMPLE_OPTIONS.get(word, '')}",
+        )
+        own.add_argument(
+            "--config", type=Path, required=True, help="a YAML file, see training/recipes/*/1_dataset.yaml"
+        )
+        if word != "status":
+            _add_run_arguments(own, word)
+    parser.set_defaults(run=run, dry_run=False, ray=None, workers=0, keep=False)
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser, word: str) -> None:
     parser.add_argument(
-        "stage",
-        choices=[*ORDER, "all", "images", "status", "import"],
-        help="a stage, all stages in order, those up to preprocess, the progress of all, or the import of LoRA files",
+        "--keep",
+        action="store_true",
+        help="keep what was made from other inputs or with other settings than now; it is only listed",
     )
-    parser.add_argument("--config", type=Path, required=True, help="a YAML file, see training/recipes/*/1_dataset.yaml")
+    if word == "import":
+        add_import_arguments(parser)
+        return
     parser.add_argument("--dry-run", action="store_true", help="only print what a run would do and what it would cost")
     parser.add_argument(
         "--ray",
@@ -36,13 +63,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="use a Ray cluster (without an address: the one this machine belongs to)",
     )
     parser.add_argument("--workers", type=int, default=0, help="default: one for each GPU, else one")
-    parser.add_argument(
-        "--keep",
-        action="store_true",
-        help="keep what was made from other inputs or with other settings than now; it is only listed",
-    )
-    add_import_arguments(parser)
-    parser.set_defaults(run=run)
 
 
 def add_import_arguments(parser: argparse.ArgumentParser) -> None:

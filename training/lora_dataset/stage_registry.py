@@ -16,6 +16,16 @@ MODULES = {
     "verify": "verify",
 }
 """Stage → its module in the package `stages`."""
+SENTENCES = {
+    "collect": "find faces in your images and sort them by person; near-duplicates are merged or dropped",
+    "generate": "make varied images of each person with PhotoMaker",
+    "filter": "drop images without one large, sharp, similar face, each with its reason",
+    "preprocess": "crop and caption images, and compute latents and text embeddings once",
+    "dreambooth": "train a LoRA for each person, many people in one batch",
+    "pack": "write the LoRAs into a store, split by person into train, validation and test",
+    "verify": "test some LoRAs: likeness, held-out loss, a contact sheet",
+}
+"""What each stage does."""
 ORDER = tuple(MODULES)
 IMAGE_STAGES = ORDER[: ORDER.index("dreambooth")]
 """Those that teacher-free training needs: images, and no LoRA of anybody."""

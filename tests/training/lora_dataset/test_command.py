@@ -12,6 +12,7 @@ from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.fingerprints import Fingerprint
 from training.lora_dataset.manifest import Manifest, Record
 from training.lora_dataset.stage import Stage, Worker
+from training.lora_dataset.stage_registry import ORDER
 from training.lora_dataset.workspace_lock import workspace_lock
 
 
@@ -110,3 +111,16 @@ def test_status_survives_a_damaged_record_and_names_it(config, monkeypatch, caps
     shown = capsys.readouterr().out
     assert "1 done  1 dropped  1 failed" in shown
     assert "a.json is damaged" in shown
+
+
+def test_a_stage_has_its_own_options_only(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    texts = {}
+    for stage in (*ORDER, "all", "images", "status", "import"):
+        with pytest.raises(SystemExit):
+            parser.parse_args([stage, "--help"])
+        texts[stage] = capsys.readouterr().out
+    assert all(f"example: python -m training dataset {stage}" in text for stage, text in texts.items())
+    assert {stage for stage, text in texts.items() if "--from" in text} == {"import"}
+    assert {stage for stage, text in texts.items() if "--ray" not in text} == {"import", "status"}
