@@ -1,11 +1,11 @@
 """Sample LoRA and Decode LoRA: from features to a latent, and from a latent to a LoRA."""
 
-from typing import Any
+from dataclasses import asdict
 
 import comfy.model_management
 import comfy.utils
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..difflora_core.denoiser.config import SCHEDULERS, SamplingConfig
 from ..difflora_core.lora.lora import LoRA
@@ -17,9 +17,14 @@ from .sockets import (
     LoadedDiffLoRA,
     LoRALatent,
     MixedFeatures,
+    describe_sampling,
     node_schema,
+    show_text,
     to_intermediate,
 )
+
+SETTINGS = ("recommended", "custom")
+"""Whose sampling settings are used."""
 
 
 class SampleLoRA(io.ComfyNode):
@@ -32,7 +37,9 @@ class SampleLoRA(io.ComfyNode):
             node_id="DiffLoRASample",
             display_name="Sample LoRA",
             category=CATEGORY,
-            description="Samples a LoRA for the person by diffusion. Load DiffLoRA shows the recommended settings.",
+            description="Samples a LoRA for the person by diffusion, with the settings that the checkpoint recommends, "
+            "or your own.",
+            has_intermediate_output=True,
             search_aliases=["identity", "portrait", "likeness", "generate LoRA"],
             inputs=[
                 DiffLoRAModel.Input("model", tooltip="From Load DiffLoRA."),
@@ -82,8 +89,17 @@ class SampleLoRA(io.ComfyNode):
                     max=16,
                     tooltip="Number of LoRAs, with seed, seed + 1, …; the nodes that follow run once for each.",
                 ),
+                io.Combo.Input(
+                    "settings",
+                    options=list(SETTINGS),
+                    default="recommended",
+                    optional=True,  # workflows that were saved without it have settings of their own
+                    tooltip="recommended: steps, guidance, scheduler, samples and latent scale are the checkpoint's, "
+                    "which the node shows. custom: those of the widgets.",
+                ),
             ],
             outputs=[Latent.Output("latent", display_name="DIFFLORA_LATENT", tooltip="For Decode LoRA.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -98,32 +114,33 @@ class SampleLoRA(io.ComfyNode):
         samples: int,
         latent_scale: float,
         candidates: int,
+        settings: str = "custom",
     ) -> io.NodeOutput:
         """Sample with a progress bar; Interrupt takes effect before the next step."""
         check_checkpoint(model, features.checkpoint, "features")
-        progress = comfy.utils.ProgressBar(steps)
+        sampling = SamplingConfig(steps, guidance_scale, scheduler, samples, latent_scale)
+        if settings == "recommended":
+            sampling = model.difflora.config.sampling
+        progress = comfy.utils.ProgressBar(sampling.steps)
 
         def before_step(step: int, steps: int) -> None:
             comfy.model_management.throw_exception_if_processing_interrupted()
             progress.update_absolute(step, steps)
 
         seeds = [(seed + number) % 2**63 for number in range(candidates)]
-        settings: dict[str, Any] = {
-            "steps": steps,
-            "guidance_scale": guidance_scale,
-            "scheduler": scheduler,
-            "samples": samples,
-            "latent_scale": latent_scale,
-        }
+        used = asdict(sampling)
         latents = model.on_device().sample(
             features.condition.expand(candidates, -1),
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             callback=before_step,
-            **settings,
+            **used,
         )
-        progress.update_absolute(steps)
-        made_by = tuple({"seed": seed, **settings, "references": features.references} for seed in seeds)
-        return io.NodeOutput(LoRALatent(to_intermediate(latents), model.name, made_by))
+        progress.update_absolute(sampling.steps)
+        made_by = tuple({"seed": seed, **used, "references": features.references} for seed in seeds)
+        description = f"{settings}: {describe_sampling(sampling)}"
+        show_text(description, cls.hidden.unique_id)
+        latent = LoRALatent(to_intermediate(latents), model.name, made_by)
+        return io.NodeOutput(latent, ui=ui.PreviewText(description))
 
 
 class DecodeLoRA(io.ComfyNode):

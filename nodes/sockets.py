@@ -12,6 +12,7 @@ from comfy_api.latest import io
 from server import PromptServer
 from torch import Tensor
 
+from ..difflora_core.denoiser.config import SamplingConfig
 from ..difflora_core.model import DiffLoRA
 
 CATEGORY = "DiffLoRA"
@@ -129,3 +130,11 @@ def show_text(text: str, node_id: str | None) -> None:
     """
     if node_id is not None:
         PromptServer.instance.send_progress_text(text, node_id)
+
+
+def describe_sampling(sampling: SamplingConfig) -> str:
+    """Describe settings of the sampling in one line."""
+    return (
+        f"steps {sampling.steps}, guidance {sampling.guidance_scale:g}, scheduler {sampling.scheduler}, "
+        f"samples {sampling.samples}, latent scale {sampling.latent_scale:g}"
+    )

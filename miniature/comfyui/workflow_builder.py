@@ -96,15 +96,16 @@ class WorkflowBuilder:
             "samples": self.sampling.samples,
             "latent_scale": self.sampling.latent_scale,
         }
+        own = bool(settings.keys() & recommended.keys())
         return self.graph.add(
             "DiffLoRASample",
             f"Sample LoRA{who}",
             (x, y + 220),
-            (340, 246),
+            (340, 270),
             model=model,
             features=mixed,
             seed=seed,
-            **{**recommended, **settings},
+            **{**recommended, **settings, "settings": "custom" if own else "recommended"},
         )[0]
 
     def decode(self, model: Output, latent: Output, x: int, y: int) -> Output:

@@ -97,7 +97,7 @@ def without_lora(prompt: ApiPrompt) -> ApiPrompt:
 
 def average_person(prompt: ApiPrompt) -> ApiPrompt:
     """The workflow with the LoRA of latent zero, the average person."""
-    return prompt.copy().set("Sample LoRA", latent_scale=0.0)
+    return prompt.copy().set("Sample LoRA", settings="custom", latent_scale=0.0)
 
 
 def with_file(prompt: ApiPrompt, name: str) -> ApiPrompt:

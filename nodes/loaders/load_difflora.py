@@ -1,13 +1,15 @@
 """Load DiffLoRA: a checkpoint from models/difflora."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import folder_paths
 import torch
 from comfy_api.latest import io, ui
 
+from ...difflora_core.config import DiffLoRAConfig
 from ...difflora_core.model import DiffLoRA
-from ..sockets import CATEGORY, DiffLoRAModel, LoadedDiffLoRA, node_schema, show_text
+from ..sockets import CATEGORY, DiffLoRAModel, LoadedDiffLoRA, describe_sampling, node_schema, show_text
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -66,12 +68,28 @@ class LoadDiffLoRA(io.ComfyNode):
 
 
 def describe(difflora: DiffLoRA) -> str:
-    """Describe the LoRAs of the checkpoint, its encoders and its recommended settings, one line each."""
-    layout, encoders, sampling = difflora.layout, difflora.config.encoders, difflora.config.sampling
-    return (
-        f"LoRA: {len(layout.modules)} modules, rank {layout.rank}, {layout.numel:,} parameters\n"
-        f"face encoder: {encoders.face}\n"
-        f"image encoder: {encoders.image}\n"
-        f"recommended: steps {sampling.steps}, guidance {sampling.guidance_scale:g},\n"
-        f"    scheduler {sampling.scheduler}, samples {sampling.samples}, latent scale {sampling.latent_scale:g}"
-    )
+    """Describe the LoRAs of the checkpoint, its training, its encoders and its recommended settings, one line each."""
+    layout, encoders = difflora.layout, difflora.config.encoders
+    lines = [
+        f"LoRA: {len(layout.modules)} modules, rank {layout.rank}, {layout.numel:,} parameters",
+        f"face encoder: {encoders.face}",
+        f"image encoder: {encoders.image}",
+        f"recommended: {describe_sampling(difflora.config.sampling)}",
+    ]
+    return "\n".join([*lines, *describe_training(difflora.config)])
+
+
+def describe_training(config: DiffLoRAConfig) -> list[str]:
+    """Say on how many people, when, and with which likeness a checkpoint was trained, as far as it knows."""
+    provenance, lines = config.provenance, []
+    people = provenance.get("people", provenance.get("teachers"))  # "teachers" in files of the first version
+    if isinstance(people, int):
+        date = f", {provenance['date']}" if isinstance(provenance.get("date"), str) else ""
+        lines.append(f"trained on {people:,} people{date}")
+    tried = provenance.get("sampling", provenance.get("validation"))
+    chosen = ", ".join(f"{name} {value}" for name, value in asdict(config.sampling).items())
+    found = tried.get(chosen) if isinstance(tried, dict) else None
+    if isinstance(found, dict):
+        values = [f"{name.replace('_', ' ')} {value:.2f}" for name, value in found.items() if isinstance(value, float)]
+        lines += [f"on validation people: {', '.join(values)}"] if values else []
+    return lines

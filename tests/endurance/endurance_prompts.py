@@ -132,7 +132,8 @@ class Prompts:
                 case "DiffLoRALoad":
                     inputs["precision"] = precision
                 case "DiffLoRASample":
-                    inputs |= {"seed": rng.randrange(2**63), "latent_scale": rng.choice((0.9, 1.0, 1.1))}
+                    inputs |= {"seed": rng.randrange(2**63), "settings": "custom"}
+                    inputs["latent_scale"] = rng.choice((0.9, 1.0, 1.1))
                 case "DiffLoRABlend":
                     inputs["amount"] = rng.randrange(21) / 20
                 case "DiffLoRAApply":

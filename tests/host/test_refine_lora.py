@@ -65,7 +65,7 @@ def test_refining_increases_the_similarity(client: Client, workflow: ApiPrompt) 
     """Four images before and four after, measured with the other recognizer. Training starts from the average person,
     since the prediction leaves too little to learn from three images."""
     graph = with_refine(workflow, steps=60, learning_rate=1e-2, seed=3).set("Empty Latent Image", batch_size=4)
-    graph.set("Sample LoRA", latent_scale=0.0)
+    graph.set("Sample LoRA", settings="custom", latent_scale=0.0)
     graph.add("Measuring", "DiffLoRALoadFaceAnalysis", model_pack="measuring", provider="CPU")
     links = {
         "references": graph.output("References 1 to 3"),

@@ -12,10 +12,16 @@ from training.comfyui_client import Client
 
 def test_candidates_equal_single_runs_with_their_seeds(client: Client, workflow: ApiPrompt, base: Path) -> None:
     three = saved(
-        client, workflow.copy().set("Sample LoRA", seed=40, candidates=3, steps=3), base, "Decode LoRA", "three"
+        client,
+        workflow.copy().set("Sample LoRA", seed=40, candidates=3, steps=3, settings="custom"),
+        base,
+        "Decode LoRA",
+        "three",
     )
     assert len(three) == 3
-    (alone,) = saved(client, workflow.copy().set("Sample LoRA", seed=42, steps=3), base, "Decode LoRA", "alone")
+    (alone,) = saved(
+        client, workflow.copy().set("Sample LoRA", seed=42, steps=3, settings="custom"), base, "Decode LoRA", "alone"
+    )
     torch.testing.assert_close(flat(three[2]), flat(alone), rtol=1e-3, atol=1e-5)
     assert not torch.allclose(flat(three[0]), flat(three[2]), rtol=1e-2)
 
@@ -29,3 +35,14 @@ def test_half_precision_makes_nearly_the_same_lora(
     (half,) = saved(client, graph, base, "Decode LoRA", f"half_{precision}")
     assert not torch.equal(flat(half), flat(full))
     assert torch.nn.functional.cosine_similarity(flat(half), flat(full), dim=0) > 0.99
+
+
+def test_recommended_settings_are_the_checkpoints(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    """Whatever the widgets say; a workflow from before there was a choice has its own."""
+    (shipped,) = saved(client, workflow, base, "Decode LoRA", "recommended")
+    other = workflow.copy().set("Sample LoRA", latent_scale=0.5, settings="recommended")
+    (same,) = saved(client, other, base, "Decode LoRA", "still_recommended")
+    assert torch.equal(flat(same), flat(shipped))
+    del other.prompt[other.id("Sample LoRA")]["inputs"]["settings"]
+    (own,) = saved(client, other, base, "Decode LoRA", "of_its_own")
+    assert not torch.allclose(flat(own), flat(shipped), rtol=1e-2)

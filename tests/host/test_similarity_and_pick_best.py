@@ -62,7 +62,7 @@ def test_no_face_counts_as_zero(client: Client, images: dict[str, str], nobody: 
 
 def test_best_candidate_is_the_most_similar(client: Client, workflow: ApiPrompt) -> None:
     """Of three candidates of Sample LoRA, the best has the highest cosine."""
-    graph = workflow.copy().set("Sample LoRA", candidates=3, samples=1)
+    graph = workflow.copy().set("Sample LoRA", settings="custom", candidates=3, samples=1)
     links = {
         "loras": graph.output("Decode LoRA"),
         "images": graph.output("VAE Decode"),

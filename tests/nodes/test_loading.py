@@ -77,6 +77,7 @@ def test_newer_hosts_get_further_fields(loaded: dict[str, Any]) -> None:
         "DiffLoRALoad",
         "DiffLoRAEncodeFace",
         "DiffLoRAMixFeatures",
+        "DiffLoRASample",
         "DiffLoRAApply",
         "DiffLoRARefine",
         "DiffLoRAFaceSimilarity",
