@@ -45,7 +45,7 @@ from training.base_model.teacher_recovery import TeacherRecovery
 from training.dreambooth.train import shared_start
 from training.end_to_end.config import TeacherFreeTraining
 from training.end_to_end.teacher_free_objective import TeacherFreeNetwork, TeacherFreeObjective
-from training.end_to_end.teacher_free_start import start_from_conditions
+from training.end_to_end.teacher_free_start import FITTED_DEVIATION, start_from_conditions
 from training.end_to_end.train import train_teacher_free
 from training.engine.charts import draw_panels
 from training.engine.config import EvaluationConfig, TrainConfig
@@ -184,8 +184,8 @@ def train(laboratory: Laboratory, run: Run) -> Path:
     conditions, people = laboratory.conditions(run)
     mif = MIFConfig(conditions.face.shape[-1], conditions.image.shape[-1], DIT_CONFIG.condition_width)
     network = TeacherFreeNetwork(Denoiser(DIT_CONFIG, mif), laboratory.lae(run))
-    if not run.teachers:
-        start_from_conditions(network.denoiser, *conditions.first(REFERENCES), torch.Generator().manual_seed(run.seed))
+    generator, deviation = torch.Generator().manual_seed(run.seed), FITTED_DEVIATION if run.teachers else 1.0
+    start_from_conditions(network.denoiser, *conditions.first(REFERENCES), generator, deviation)
     objective = laboratory.objective(run, network, conditions, people)
     with core_seconds(folder / "core_seconds.json"):
         history = train_teacher_free(

@@ -44,7 +44,7 @@ from .recovery_metrics import sampled_recovery
 from .sampling_choice import choose_sampling
 from .settings import TeacherFreeSettings
 from .teacher_free_objective import TeacherFreeNetwork, TeacherFreeObjective
-from .teacher_free_start import start_from_conditions
+from .teacher_free_start import FITTED_DEVIATION, start_from_conditions
 from .train import train_teacher_free
 
 RESULT = "difflora.safetensors"
@@ -127,9 +127,9 @@ class TeacherFreeInputs:
         lae = new_lae(settings, dataset)
         conditions = cache.of(splits["train"])[0]
         network = new_network(settings, lae, cache.widths)
-        if settings.network is None:
-            generator = torch.Generator().manual_seed(settings.training.loop.seed)
-            start_from_conditions(network.denoiser, *conditions.first(settings.references), generator)
+        generator = torch.Generator().manual_seed(settings.training.loop.seed)
+        deviation = 1.0 if settings.network is None else FITTED_DEVIATION
+        start_from_conditions(network.denoiser, *conditions.first(settings.references), generator, deviation)
         network.to(accelerator.device)
         base = open_base_model(dataset, lae.layout, str(accelerator.device))
         references = cache.of(validation)[0].first(settings.references)

@@ -12,9 +12,14 @@ from torch import Tensor
 from difflora_core.denoiser.config import TIMESTEPS
 from difflora_core.denoiser.model import Denoiser
 
+FITTED_DEVIATION = 0.3
+"""Of the first latents where the LAE comes from teachers: its unit latents decode to whole LoRAs, of nobody."""
+
 
 @torch.no_grad()
-def start_from_conditions(denoiser: Denoiser, face: Tensor, image: Tensor, generator: torch.Generator) -> None:
+def start_from_conditions(
+    denoiser: Denoiser, face: Tensor, image: Tensor, generator: torch.Generator, deviation: float = 1.0
+) -> None:
     """Make an untrained denoiser predict random features of the condition, whatever the noise.
 
     Args:
@@ -22,6 +27,7 @@ def start_from_conditions(denoiser: Denoiser, face: Tensor, image: Tensor, gener
         face: Embeddings of some people (people, face_width).
         image: Of the same people (people, image_width).
         generator: Of the features.
+        deviation: Of the predicted latents over people.
     """
     dit = denoiser.dit
     condition, _ = denoiser.mif(face, image)
@@ -35,7 +41,7 @@ def start_from_conditions(denoiser: Denoiser, face: Tensor, image: Tensor, gener
         layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) / layer.in_features**0.5)
     mixed = dit.mix(timesteps, condition)
     dit.modulation_out.bias.copy_(-dit.modulation_out.weight @ mixed.mean(0))
-    deviation = float(dit(noise, timesteps, condition).var(0).mean().sqrt())
+    found = float(dit(noise, timesteps, condition).var(0).mean().sqrt())
     for parameter in (dit.modulation_out.weight, dit.modulation_out.bias):
-        parameter.div_(deviation)
+        parameter.mul_(deviation / found)
     dit.out.bias.copy_(-dit(noise, timesteps, condition).mean((0, 1)))
