@@ -17,7 +17,7 @@ from training.lora_dataset.config import DatasetConfig, load_config
 from training.lora_dataset.stage_registry import IMAGE_STAGES, ORDER
 from training.people.config import EmbeddingSettings
 from training.pilot.settings import PilotSettings
-from training.recipes.recipe import Recipe, Step, read_recipe
+from training.recipes.recipe import SHIPPED, Recipe, Step, read_recipe
 
 from .cards import Card, read_card, scale_card
 from .plan_dataset import dataset_rows, embed_row
@@ -31,6 +31,8 @@ PEOPLE, GPU, CPU = 3000, "h100", "cpu"
 FITS = 0.95
 """Share of a GPU's memory that a step may take; CUDA's own context and fragments need the rest."""
 UNKNOWN = "–"
+WITHOUT_TEACHERS = "-teacher-free"
+"""Ending of the names of recipes that train no teachers."""
 STAGES_BY_WORD = {"dataset all": ORDER, "dataset images": IMAGE_STAGES}
 """Stages by the command of a step."""
 
@@ -70,6 +72,25 @@ def run(arguments: argparse.Namespace) -> None:
 
         card = measure_card(recipe, card)
     print(describe(make_plan(recipe, arguments.people, gpus, card), arguments.price_per_hour))
+    if other := describe_without_teachers(arguments.recipe, arguments.people, gpus, card):
+        print(f"\n{other}")
+
+
+def describe_without_teachers(name: str, people: int, gpus: int, card: Card) -> str:
+    """Say in a line what the recipe that does the same without teachers would cost, if there is one; else "".
+
+    Args:
+        name: Of the recipe.
+        people: Of the dataset.
+        gpus: That share the work.
+        card: Whose figures are used.
+    """
+    other = f"{name}{WITHOUT_TEACHERS}"
+    if other not in SHIPPED:
+        return ""
+    rows = make_plan(read_recipe(other), people, gpus, card).rows
+    hours, disk = (total(rows).seconds or 0) / 3600, format_bytes(total(rows).disk or 0)
+    return f"Without a LoRA of anybody: {hours:.2f} hours and {disk} by the recipe {other}."
 
 
 def choose_card(name: str | None, tflops: float | None, gpus: int) -> Card:

@@ -12,7 +12,7 @@ import pytest
 from training.end_to_end.settings import TeacherFreeSettings
 from training.engine.settings import read_settings
 from training.recipes.planning.cards import Card, read_card
-from training.recipes.planning.plan import FITS, add_arguments, describe, make_plan, too_large
+from training.recipes.planning.plan import FITS, add_arguments, describe, make_plan, too_large, total
 from training.recipes.planning.plan_row import PlanRow
 from training.recipes.planning.scaling import GIB, dreambooth_figures, dreambooth_seconds
 from training.recipes.recipe import FOLDER, SHIPPED, Recipe, read_recipe
@@ -181,13 +181,23 @@ def test_the_miniature_on_a_cpu(capsys):
     assert "GiB" not in shown
 
 
+def test_the_same_without_teachers_is_told_beside(capsys, h100):
+    run("sdxl-24gb")
+    last = capsys.readouterr().out.splitlines()[-1]
+    hours = total(make_plan(read_recipe("sdxl-24gb-teacher-free"), 3000, 1, h100).rows).seconds / 3600
+    assert last.startswith(f"Without a LoRA of anybody: {hours:.2f} hours and ")
+    assert last.endswith("by the recipe sdxl-24gb-teacher-free.")
+    run("sdxl-24gb-teacher-free")
+    assert "Without" not in capsys.readouterr().out
+
+
 def test_prices_are_of_all_gpus(h100):
     recipe = read_recipe("sdxl-4x24gb")
     plan = make_plan(recipe, 3000, 4, h100)
     assert "price" not in describe(plan).splitlines()[2]
     shown = describe(plan, 2.5).splitlines()
-    total = next(line.split() for line in shown if line.startswith("total"))
-    hours, price = float(total[6]), float(total[7])
+    last = next(line.split() for line in shown if line.startswith("total"))
+    hours, price = float(last[6]), float(last[7])
     assert price == pytest.approx(hours * 4 * 2.5, abs=0.06)
 
 
