@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -59,13 +60,29 @@ class BaseModel(Protocol):
             What the scheduler's prediction type names, float32, of the shape of `noisy`.
         """
 
+    def use_sampler(self, name: str) -> None:
+        """Generate by another sampler: the name of a scheduler of diffusers, which keeps the model's noise schedule."""
+
     def generate(
-        self, captions: Sequence[str], size: int, steps: int, guidance: float, seed: int, batch: int = 4
+        self,
+        captions: Sequence[str],
+        size: int,
+        steps: int,
+        guidance: float,
+        seed: int | Sequence[int],
+        batch: int = 4,
+        negative: str = "",
     ) -> Tensor:
-        """Generate images (n, 3, size, size) float32 in [0, 1]; image i depends on `seed`, i and its caption alone."""
+        """Generate images (n, 3, size, size) float32 in [0, 1].
+
+        Image i depends on its caption and on `seed` and i alone, or on its own seed alone where there is one for each.
+        """
 
     def unet_on_device(self) -> AbstractContextManager[None]:
         """While open, the U-Net is on its device; afterwards all networks wait in host memory."""
 
     def loaded_lora(self, flat: Tensor, layout: LoRALayout) -> AbstractContextManager[None]:
         """While open, the U-Net holds a LoRA (numel,) that a file and the base model's usual loader brought into it."""
+
+    def loaded_lora_file(self, path: Path) -> AbstractContextManager[None]:
+        """While open, the model holds a LoRA file of any program, as its usual loader reads it."""

@@ -14,8 +14,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from difflora_core.files import read_shapes
 from difflora_core.lora.file_formats import save_lora
 from difflora_core.lora.layout import LoRALayout
+from difflora_core.lora.tensor_names import parse
 from difflora_core.seeds import generator_for
 
 from .interface import TextEmbeddings
@@ -134,14 +136,43 @@ class SDXLBase:
         context = texts["context"].to(self.dtype)
         return self.unet(noisy.to(self.dtype), timesteps, context, added_cond_kwargs=added).sample.float()
 
+    def use_sampler(self, name: str) -> None:
+        """Generate by another of diffusers' schedulers, for instance EulerDiscreteScheduler.
+
+        Raises:
+            ValueError: There is no such scheduler, or it does not fit SDXL.
+        """
+        fitting = {kind.__name__: kind for kind in self.pipeline.scheduler.compatibles}
+        if name not in fitting:
+            raise ValueError(f"there is no sampler {name!r}; expected one of {', '.join(sorted(fitting))}")
+        self.pipeline.scheduler = fitting[name].from_config(self.pipeline.scheduler.config)
+
     @torch.no_grad()
     def generate(
-        self, captions: Sequence[str], size: int, steps: int, guidance: float, seed: int, batch: int = 4
+        self,
+        captions: Sequence[str],
+        size: int,
+        steps: int,
+        guidance: float,
+        seed: int | Sequence[int],
+        batch: int = 4,
+        negative: str = "",
     ) -> Tensor:
-        """Generate images (n, 3, size, size) float32 in [0, 1] by the pipeline's own sampler.
+        """Generate images (n, 3, size, size) float32 in [0, 1] by the pipeline's sampler.
 
-        Image i starts from noise that depends on `seed` and i alone, whatever the batch.
+        Args:
+            captions: One for each image.
+            size: Pixels of a side.
+            steps: Of the sampler.
+            guidance: Of classifier-free guidance.
+            seed: Image i starts from noise that depends on it and i alone, whatever the batch; or a seed for each.
+            batch: Images that are generated at a time.
+            negative: The negative prompt; without one, the model's own way of an empty text.
         """
+        seeds = [
+            generator_for(seed, "generate", i) if isinstance(seed, int) else generator_for(seed[i], "generate", 0)
+            for i in range(len(captions))
+        ]
         images = []
         for start in range(0, len(captions), batch):
             chunk = list(captions[start : start + batch])
@@ -151,7 +182,8 @@ class SDXLBase:
                 width=size,
                 num_inference_steps=steps,
                 guidance_scale=guidance,
-                generator=[generator_for(seed, "generate", start + i) for i in range(len(chunk))],
+                negative_prompt=[negative] * len(chunk) if negative else None,
+                generator=seeds[start : start + batch],
                 output_type="latent",  # decoded here: the pipeline would decode in the U-Net's precision
             ).images
             images.append(self.decode(latents).cpu())
@@ -173,13 +205,44 @@ class SDXLBase:
         Raises:
             ValueError: The loader left a module out.
         """
+        with TemporaryDirectory(prefix="lora-") as folder:
+            save_lora(path := Path(folder) / "lora.safetensors", flat, layout, "peft")
+            with self.loaded_lora_file(path):
+                loaded = sum(hasattr(self.unet.get_submodule(name), "lora_A") for name in layout.names)
+                if loaded != len(layout.names):
+                    raise ValueError(f"diffusers loaded {loaded} of the LoRA's {len(layout.names)} modules")
+                yield
+
+    @contextmanager
+    def loaded_lora_file(self, path: Path) -> Iterator[None]:
+        """While open, U-Net and text encoders hold a LoRA file of any program, as diffusers' own loader reads it.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It can't be read, or the loader left modules out.
+        """
+        expected = _module_count(path)
         try:
-            with TemporaryDirectory(prefix="lora-") as folder:
-                save_lora(Path(folder) / "lora.safetensors", flat, layout, "peft")
-                self.pipeline.load_lora_weights(folder, weight_name="lora.safetensors", adapter_name="teacher")
-            loaded = sum(hasattr(self.unet.get_submodule(name), "lora_A") for name in layout.names)
-            if loaded != len(layout.names):
-                raise ValueError(f"diffusers loaded {loaded} of the LoRA's {len(layout.names)} modules")
+            try:
+                self.pipeline.load_lora_weights(
+                    path.parent, weight_name=path.name, adapter_name="lora", local_files_only=True, use_safetensors=True
+                )
+            except Exception as error:  # diffusers and PEFT each raise their own
+                problem = " ".join(str(error).split())[:300]
+                raise ValueError(
+                    f"{path}: diffusers can't load this LoRA ({type(error).__name__}: {problem})"
+                ) from error
+            networks = (self.unet, self.pipeline.text_encoder, self.pipeline.text_encoder_2)
+            loaded = sum(hasattr(module, "lora_A") for network in networks for module in network.modules())
+            if loaded != expected:
+                raise ValueError(
+                    f"{path}: diffusers loaded {loaded} of the LoRA's {expected} modules; it is for another base model"
+                )
             yield
         finally:
             self.pipeline.unload_lora_weights()
+
+
+def _module_count(path: Path) -> int:
+    """Count the modules that a LoRA file changes."""
+    return sum(parse(name).role == "down" for name in read_shapes(path)[0])

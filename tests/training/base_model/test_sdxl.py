@@ -14,7 +14,7 @@ from miniature.base_model.checkpoint import NAME
 from miniature.base_model.diffusers_folder import export_diffusers
 from miniature.comfyui.host import find_tokenizer
 from miniature.paths import WEIGHTS
-from miniature.personal.held_out_teachers import HeldOutTeachers
+from miniature.personal.held_out_teachers import HeldOutTeachers, write_teachers
 from miniature.world.drawing import draw
 from miniature.world.people import person
 from miniature.world.scenes import caption, random_scene
@@ -80,6 +80,44 @@ def test_generation_in_bfloat16_with_a_lora(sdxl_folder: Path) -> None:
     assert own.isfinite().all()
     assert (own - plain).abs().mean() > 0.01
     assert torch.equal(generate(None), plain), "the LoRA stayed behind"
+
+
+def test_seeds_of_images_and_other_samplers(sdxl: SDXLBase) -> None:
+    captions = ["a portrait of a person, smiling"] * 3
+    first, other, again = sdxl.generate(captions, 128, 2, 3.0, seed=[5, 6, 5], batch=2)
+    assert torch.allclose(first, again, atol=1e-4)
+    assert not torch.allclose(first, other, atol=1e-2)
+    assert torch.allclose(sdxl.generate(captions[:1], 128, 2, 3.0, seed=[6])[0], other, atol=1e-4)
+    assert not torch.allclose(sdxl.generate(captions[:1], 128, 2, 3.0, [6], negative="sad")[0], other, atol=1e-3)
+    before = sdxl.pipeline.scheduler
+    try:
+        own = sdxl.generate(captions[:1], 128, 5, 3.0, seed=6)
+        sdxl.use_sampler("DPMSolverMultistepScheduler")
+        assert not torch.allclose(sdxl.generate(captions[:1], 128, 5, 3.0, seed=6), own, atol=1e-3)
+        assert sdxl.scheduler().config.prediction_type == before.config.prediction_type
+        with pytest.raises(ValueError, match=r"no sampler 'Euler'; expected one of .*EulerDiscreteScheduler"):
+            sdxl.use_sampler("Euler")
+    finally:
+        sdxl.pipeline.scheduler = before
+
+
+def test_lora_files_of_any_program(sdxl: SDXLBase, tmp_path: Path) -> None:
+    held_out, captions = HeldOutTeachers.load(), ["a portrait of a person, smiling"]
+    write_teachers(held_out, held_out.people[:1], tmp_path)
+    kohya = tmp_path / held_out.teacher_file(held_out.people[0])
+    with sdxl.loaded_lora(held_out.teachers[0].float(), sdxl.layout(4, True)):
+        expected = sdxl.generate(captions, 128, 2, 3.0, seed=1)
+    with sdxl.loaded_lora_file(kohya):
+        assert torch.equal(sdxl.generate(captions, 128, 2, 3.0, seed=1), expected)
+    tensors, metadata = read_tensors(kohya)
+    foreign = {name.replace("lora_unet_", "lora_unet_other_"): tensor for name, tensor in tensors.items()}
+    write_tensors(tmp_path / "foreign.safetensors", foreign, metadata)
+    with (
+        pytest.raises(ValueError, match=r"foreign\.safetensors: diffusers"),
+        sdxl.loaded_lora_file(tmp_path / "foreign.safetensors"),
+    ):
+        pass
+    assert not torch.equal(sdxl.generate(captions, 128, 2, 3.0, seed=1), expected), "the LoRA stayed behind"
 
 
 @pytest.mark.parametrize(
