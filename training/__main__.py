@@ -23,6 +23,7 @@ COMMANDS = {
         ".end_to_end.teacher_free_command",
         "MIF, DiT and LAE together from images alone: one DiffLoRA checkpoint",
     ),
+    "evaluate": (".evaluation.command", "methods compared by the same people, prompts and metrics: one report"),
     "toy-experiment": (".toy_experiment.experiment", "are LoRA weights easier to compress than full weight changes?"),
 }
 """Command → the module that offers `add_arguments(parser)`, which sets the parser's default `run`, and a line of help.

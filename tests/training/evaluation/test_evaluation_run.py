@@ -1,0 +1,170 @@
+"""Planning, generation, measuring and the report, with a base model of colors."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from difflora_core.images import read_image
+from tests.training.evaluation.small_evaluation import PEOPLE, SIZE, Brightness, SmallEvaluation
+from training.evaluation.metric_list import MetricSource
+from training.evaluation.settings import FaceMetricSettings, MethodSettings, MetricSettings
+
+
+def test_all_images_are_made_and_reported(small: SmallEvaluation) -> None:
+    path = small.evaluation().run()
+    assert small.base.generated == len(small.images()) == 3 * 2 * 2 * 2
+    found = small.report()["metrics"]["brightness"]["columns"]["brightness"]["methods"]
+    own, none = found["own"], found["none"]
+    assert own["value"]["n"] == 3
+    assert own["value"]["mean"] > none["value"]["mean"] + 0.3
+    assert own["difference"]["mean"] == pytest.approx(own["value"]["mean"] - none["value"]["mean"])
+    assert own["kinds"].keys() == {"clothing", "view"}
+    assert small.report()["compared_with"] == "none"
+    text = path.read_text()
+    assert "3 people × 2 prompts × 2 seeds × 2 methods" in text
+    assert "intervals are too narrow" in text
+    assert small.report()["methods"]["own"]["cost"]["parameters"] == 2 * 3 + 4 * 2
+    assert (path.parent / "sheets" / "people.png").is_file()
+
+
+def test_seeds_and_prompts_differ_and_people_do_not_without_a_lora(small: SmallEvaluation) -> None:
+    small.evaluation().run()
+    images = small.images()
+    assert images["none/ann/01_0.png"] == images["none/bob/01_0.png"]
+    assert len({images[f"none/ann/{name}.png"] for name in ("01_0", "01_1", "02_0", "02_1")}) == 4
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(small: SmallEvaluation, tmp_path: Path) -> None:
+    small.evaluation(output=tmp_path / "whole").run()
+    expected = {
+        p.relative_to(tmp_path / "whole" / "images").as_posix(): p.read_bytes()
+        for p in (tmp_path / "whole" / "images").rglob("*.png")
+    }
+    small.base.generated, small.base.fails_after = 0, 7
+    with pytest.raises(KeyboardInterrupt):
+        small.evaluation().run()
+    done = len(small.images())
+    assert 0 < done <= 7
+    small.base.fails_after = None
+    small.evaluation().run()
+    assert small.base.generated == 24
+    assert small.images() == expected
+
+
+def test_what_is_there_is_neither_made_nor_measured_again(small: SmallEvaluation) -> None:
+    small.evaluation().run()
+    opened, generated = Brightness.opened, small.base.generated
+    first = small.report()
+    small.evaluation().run()
+    assert (Brightness.opened, small.base.generated) == (opened, generated)
+    assert small.report() == first
+
+
+def test_an_unrecorded_or_deleted_image_is_made_again(small: SmallEvaluation) -> None:
+    small.evaluation().run()
+    before = small.images()
+    folder = small.folder / "output" / "images"
+    (folder / "none" / "ann" / "01_0.png").unlink()
+    (small.folder / "output" / "records" / "own" / "bob.json").write_text("{")
+    small.base.generated = 0
+    small.evaluation().run()
+    assert small.base.generated == 1 + 4
+    assert small.images() == before
+
+
+def test_a_changed_prompt_is_made_again_alone(small: SmallEvaluation) -> None:
+    small.evaluation().run()
+    before = small.images()
+    small.write_prompts(clothing=["a {person} in blue"], view=["a {person} from above"])
+    small.base.generated = 0
+    small.evaluation().run()
+    changed = {name for name, content in small.images().items() if content != before[name]}
+    assert small.base.generated == 12
+    assert changed == {name for name in before if Path(name).name.startswith("01_")}
+
+
+def test_changed_settings_are_noticed(small: SmallEvaluation, capsys: pytest.CaptureFixture[str]) -> None:
+    small.evaluation().run()
+    lines = list(small.evaluation(steps=7).describe())
+    assert "none: 12 of 12 images are to be made" in lines
+    assert any("made from something else and are made again: settings.steps was 30, is 7" in line for line in lines)
+    small.base.generated = 0
+    small.evaluation(keep=True, steps=7).run()
+    assert small.base.generated == 0
+    assert "are kept" in small.report()["remarks"][0]
+    small.evaluation(steps=7).run()
+    assert small.base.generated == 24
+    assert small.report()["remarks"] == []
+
+
+def test_kept_images_are_not_mixed_with_others(small: SmallEvaluation) -> None:
+    small.evaluation().run()
+    (small.folder / "output" / "images" / "none" / "bob" / "01_0.png").unlink()
+    with pytest.raises(
+        ValueError, match=r"method none: bob: 1 of 4 images are missing, .*settings\.steps was 30, is 7"
+    ):
+        small.evaluation(keep=True, steps=7)
+
+
+def test_another_model_measures_again(small: SmallEvaluation) -> None:
+    small.evaluation().run()
+    opened, small.version = Brightness.opened, "2"
+    small.evaluation().run()
+    assert Brightness.opened == opened + 1
+
+
+def test_somebody_whom_a_method_cannot_do_is_left_out_and_named(small: SmallEvaluation) -> None:
+    (small.folder / "loras" / "bob.safetensors").write_bytes(b"")
+    small.evaluation().run()
+    report = small.report()
+    assert report["failures"]["own"].keys() == {"bob"}
+    values = report["metrics"]["brightness"]["columns"]["brightness"]["methods"]
+    assert (values["own"]["value"]["n"], values["none"]["value"]["n"]) == (2, 3)
+    assert values["own"]["difference"]["n"] == 2
+    assert "own, bob:" in (small.folder / "output" / "report.md").read_text()
+
+
+def test_images_of_another_program(small: SmallEvaluation) -> None:
+    for name in PEOPLE:
+        (folder := small.folder / "theirs" / name).mkdir(parents=True)
+        for number in (1, 2):
+            for seed in (0, 1):
+                Image.new("RGB", (SIZE, SIZE), (250, 250, 250)).save(folder / f"{number}_{seed}.jpg")
+    methods = {"none": MethodSettings("none"), "theirs": MethodSettings("images", small.folder / "theirs")}
+    small.evaluation(methods=methods).run()
+    values = small.report()["metrics"]["brightness"]["columns"]["brightness"]["methods"]
+    assert values["theirs"]["value"]["mean"] == pytest.approx(250 / 255)
+    assert small.base.generated == 12
+    (small.folder / "theirs" / "bob" / "2_1.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"method theirs: .*bob lacks 1 of 4 images, first 02_1\.png"):
+        small.evaluation(methods=methods)
+
+
+def test_one_output_is_anothers_method(small: SmallEvaluation, tmp_path: Path) -> None:
+    small.evaluation().run()
+    methods = {"own again": MethodSettings("images", small.folder / "output" / "images" / "own")}
+    small.evaluation(methods=methods, output=tmp_path / "second").run()
+    assert read_image(small.folder / "output" / "images" / "own" / "ann" / "01_0.png").size == (SIZE, SIZE)
+
+
+def test_a_missing_model_ends_before_anything_is_made(small: SmallEvaluation) -> None:
+    metrics = MetricSettings(FaceMetricSettings("nobody", small.folder), dino="no/model")
+    evaluation = small.evaluation(metrics=metrics)
+    lines = "\n".join(evaluation.describe())
+    assert "face pack of Face Sim is missing" in lines
+    assert "the model of DINO is missing" in lines
+    with pytest.raises(FileNotFoundError, match="leave these metrics out"):
+        evaluation.run()
+    assert small.base.generated == 0
+
+
+def test_a_missing_lora_is_named(small: SmallEvaluation) -> None:
+    (small.folder / "loras" / "cy.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"method own: there is no LoRA .*cy\.safetensors"):
+        small.evaluation()
+
+
+def test_sources_need_no_model_to_be_listed(small: SmallEvaluation) -> None:
+    assert [source.key for source in small.evaluation().metrics] == ["brightness"]
+    assert isinstance(small.evaluation().metrics[0], MetricSource)

@@ -1,0 +1,167 @@
+"""The whole evaluation: plan, generate, measure, report."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from difflora_core.files import replacing
+
+from .image_generation import MethodPlan, generate_missing, plan_methods
+from .json_files import write_json
+from .methods.given_images import GivenImages
+from .methods.method import ImageRequest
+from .methods.shared_base import SharedBase
+from .metric_list import MetricSource, metric_sources, missing_models
+from .people_folders import EvaluatedPerson, read_people
+from .prompt_list import read_prompt_list
+from .report.contact_sheets import write_sheets
+from .report.evaluation_report import EvaluationReport
+from .report.report_tables import report_markdown
+from .report.report_values import report_values
+from .results import MetricResult, method_cost, metric_result
+from .score_files import MeasuredSample, MetricScores, measure_all
+from .set_scores import SetScores, score_sets
+from .settings import EvaluationSettings
+
+REPORT = "report.md"
+
+
+class Evaluation:
+    """People, prompts, methods and metrics of some settings, nothing loaded yet."""
+
+    def __init__(
+        self,
+        settings: EvaluationSettings,
+        device: str,
+        further_metrics: Sequence[MetricSource] = (),
+        keep: bool = False,
+    ) -> None:
+        """Read people and prompts, and plan all methods.
+
+        Args:
+            settings: Of the evaluation.
+            device: As torch names it.
+            further_metrics: Beside those of the settings.
+            keep: Whether images stay that were made from something else.
+
+        Raises:
+            FileNotFoundError: People, prompts, or something that a method needs is not there.
+            ValueError: Something of it can't be used.
+        """
+        self.settings, self.device = settings, device
+        self.people, self.prompts = read_people(settings), read_prompt_list(settings.prompts)
+        self.requests = [ImageRequest(prompt, seed) for seed in settings.seeds for prompt in self.prompts]
+        self.metrics = [*metric_sources(settings.metrics, device), *further_metrics]
+        base = SharedBase(settings, device)
+        self.plans = plan_methods(settings, self.people, self.requests, base, keep)
+
+    def describe(self) -> Iterator[str]:
+        """Say what there is to do, a line each."""
+        total = len(self.people) * len(self.requests)
+        counts = f"{len(self.people)} people × {len(self.prompts)} prompts × {len(self.settings.seeds)} seeds"
+        yield f"{counts} = {total} images for each of {len(self.plans)} methods"
+        for plan in self.plans:
+            given = isinstance(plan.method, GivenImages)
+            yield f"{plan.name}: " + ("all are given" if given else f"{plan.missing} of {total} images are to be made")
+            yield from filter(None, (plan.remade, plan.kept))
+            try:
+                plan.check()
+            except RuntimeError as error:
+                yield f"{plan.name}: {error}"
+        yield f"{len(self.metrics)} metrics: {', '.join(source.key for source in self.metrics) or 'none'}"
+        yield from missing_models(self.metrics)
+
+    def run(self) -> Path:
+        """Generate what is missing, measure what is new, write the report; return its path.
+
+        Raises:
+            FileNotFoundError: A metric's model is missing; nothing was generated.
+            ValueError: Something can't be used.
+            RuntimeError: A method failed.
+        """
+        if missing := missing_models(self.metrics):
+            raise FileNotFoundError(f"{'; '.join(missing)}. Get them, or leave these metrics out of the settings")
+        for plan in self.plans:
+            plan.check()
+            for remark in filter(None, (plan.remade, plan.kept)):
+                print(remark)
+        generate_missing(self.plans, self.people, self.settings.batch)
+        results = self._measure()
+        return self._report(results)
+
+    def _done(self) -> Iterator[tuple[MethodPlan, EvaluatedPerson]]:
+        for plan in self.plans:
+            for person in self.people:
+                if plan.failure(person.name) is None:
+                    yield plan, person
+
+    def _measure(self) -> list[MetricResult]:
+        pairs = list(self._done())
+        samples = [self._sample(plan, person) for plan, person in pairs]
+        metrics = [MetricScores(source, self.settings.output) for source in self.metrics]
+        with tqdm(total=len(metrics) * len(samples), unit="person", desc="metrics", disable=None) as progress:
+
+            def on_sample(key: str) -> None:
+                progress.set_postfix_str(key)
+                progress.update()
+
+            found = measure_all(metrics, samples, on_sample)
+        names = [(plan.name, person.name) for plan, person in pairs]
+        return [
+            metric_result(
+                metric.source.key,
+                metric.about,
+                dict(zip(names, found[metric.source.key], strict=True)),
+                [plan.name for plan in self.plans],
+                [person.name for person in self.people],
+                [request.prompt.kind for request in self.requests],
+                self.settings.baseline,
+                self.settings.seed,
+            )
+            for metric in metrics
+        ]
+
+    def _sample(self, plan: MethodPlan, person: EvaluatedPerson) -> MeasuredSample:
+        prompts = [request.prompt.of(self.settings.class_word) for request in self.requests]
+        references = person.references[: plan.method.references]
+        return MeasuredSample(
+            plan.name, person.name, plan.files(person, self.requests), prompts, references, person.others
+        )
+
+    def _sets(self) -> SetScores:
+        distances = self.settings.metrics.distances
+        if distances is None:
+            return SetScores({})
+        images: dict[str, list[Path]] = {plan.name: [] for plan in self.plans}
+        for plan, person in self._done():
+            images[plan.name] += plan.files(person, self.requests)
+        return score_sets(distances, images, self.settings.output, self.device, self.settings.seed)
+
+    def _report(self, results: Sequence[MetricResult]) -> Path:
+        plans, output = self.plans, self.settings.output
+        failures = {p.name: {who.name: why for who in self.people if (why := p.failure(who.name))} for p in plans}
+        report = EvaluationReport(
+            self.settings,
+            self.people,
+            self.prompts,
+            {plan.name: plan.method.placement for plan in plans},
+            results,
+            self._sets(),
+            {plan.name: method_cost([plan.images.record(name) for name in plan.people]) for plan in plans},
+            {name: found for name, found in failures.items() if found},
+            [plan.kept for plan in plans if plan.kept],
+            torch.cuda.get_device_name() if self.device.startswith("cuda") else self.device.upper(),
+        )
+        by_name = {plan.name: plan for plan in plans}
+
+        def find(method: str, person: EvaluatedPerson, request: ImageRequest) -> Path | None:
+            plan = by_name[method]
+            return plan.files(person, [request])[0] if plan.failure(person.name) is None else None
+
+        sheets = write_sheets(output, report.methods, self.people, self.requests, find)
+        write_json(output / "report.json", report_values(report))
+        with replacing(output / REPORT) as partial:
+            partial.write_text(report_markdown(report, sheets), encoding="utf-8")
+        return output / REPORT

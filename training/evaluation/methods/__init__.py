@@ -1,0 +1,13 @@
+"""Methods: what makes images of a person from references and prompts. Each is a module behind one small interface.
+
+method             what a method is
+shared_base        the one base model of all methods without a graph of their own
+no_lora            the base model alone
+given_loras        LoRA files, one for each person, of any program
+predicted_lora     DiffLoRA: references → LoRA
+photomaker_v1      PhotoMaker: references → identity embedding
+given_images       images that another program has made
+workflow_file      a workflow in ComfyUI's API format, with placeholders
+comfyui_workflow   images by that workflow, queued on a running ComfyUI
+method_list        methods by their settings
+"""

@@ -1,0 +1,42 @@
+"""Methods by their settings."""
+
+from ..settings import EvaluationSettings
+from .comfyui_workflow import ComfyUIWorkflow
+from .given_images import GivenImages
+from .given_loras import LoRAFiles
+from .method import Method
+from .no_lora import NoLoRA
+from .photomaker_v1 import PhotoMakerV1
+from .predicted_lora import PredictedLoRA
+from .shared_base import SharedBase
+
+LORAS = "loras"
+"""Folder in the output for predicted LoRAs."""
+
+
+def open_method(name: str, settings: EvaluationSettings, base: SharedBase) -> Method | GivenImages:
+    """Make a method; what it needs is loaded when the first person is prepared.
+
+    Args:
+        name: Of the method.
+        settings: Of the evaluation.
+        base: The shared base model.
+
+    Raises:
+        FileNotFoundError: A workflow is not there.
+        ValueError: It can't be run.
+    """
+    own = settings.methods[name]
+    subject = own.subject or settings.class_word
+    if own.kind == "none":
+        return NoLoRA(base, subject)
+    assert own.path is not None  # the settings have checked it
+    if own.kind == "lora":
+        return LoRAFiles(base, own.path, subject)
+    if own.kind == "difflora":
+        return PredictedLoRA(base, own, subject, settings.output / LORAS / name)
+    if own.kind == "photomaker":
+        return PhotoMakerV1(base, own, subject)
+    if own.kind == "comfyui":
+        return ComfyUIWorkflow(own, subject, settings.negative)
+    return GivenImages(own.path, own.references)

@@ -1,0 +1,140 @@
+"""PhotoMaker v1 (Li et al., arXiv 2312.04461): references → identity embeddings in place of the class word."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from difflora_core.encoders.face_encoder import FaceEncoder
+from difflora_core.images import read_image
+from difflora_core.seeds import derive_seed
+from training.lora_dataset.fingerprints import Fingerprint, hash_file, hash_files
+from training.lora_dataset.images.reference_crops import crop_face
+from training.lora_dataset.photomaker.pipeline import PhotoMakerPipeline, Sampling
+
+from ..people_folders import EvaluatedPerson, seen_references
+from ..settings import MethodSettings
+from .method import ImageRequest, MadeImage, Preparation
+from .shared_base import SharedBase
+
+
+class PhotoMakerV1:
+    """The official file on a copy of the base model of its own, whose U-Net it changes."""
+
+    def __init__(self, base: SharedBase, settings: MethodSettings, class_word: str) -> None:
+        """Name the files; they are loaded when the first person is prepared.
+
+        Args:
+            base: Whose folder and settings are used.
+            settings: Of the kind photomaker.
+            class_word: Whose place the identity takes.
+        """
+        assert settings.path is not None  # the settings have checked both
+        assert settings.face_models is not None
+        self.base, self.settings, self.class_word = base, settings, class_word
+        self.references = settings.references
+        self.file, self.face_models = settings.path, settings.face_models
+        self.placement = (
+            f'"{class_word}" in place of {{person}}, its embedding fused with the references; merged after '
+            f"{settings.style_strength} % of the steps"
+        )
+
+    def fingerprint(self, person: EvaluatedPerson) -> Fingerprint:
+        """Of the base model, PhotoMaker's file and the references.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The person has too few references.
+        """
+        if not self.file.is_file():
+            raise FileNotFoundError(f"there is no PhotoMaker file {self.file}")
+        return {
+            **self.base.fingerprint,
+            "method.subject": self.class_word,
+            "method.style_strength": self.settings.style_strength,
+            "method.face_pack": self.settings.face_pack,
+            "PhotoMaker file": hash_file(self.file),
+            "references": hash_files(seen_references(person, self.references)),
+        }
+
+    @cached_property
+    def _pipeline(self) -> PhotoMakerPipeline:
+        pipeline = PhotoMakerPipeline.open(self.base.settings.base, self.file, self.base.device)
+        if self.base.settings.sampler is not None:
+            pipeline.base.use_sampler(self.base.settings.sampler)
+        return pipeline
+
+    @cached_property
+    def _faces(self) -> FaceEncoder:
+        return FaceEncoder.open(self.settings.face_pack, self.face_models)
+
+    @contextmanager
+    def prepare(self, person: EvaluatedPerson) -> Iterator["ReadyPhotoMaker"]:
+        """Crop the references around the face and embed them, timed with warm models.
+
+        Raises:
+            FileNotFoundError: A model is not there.
+            ValueError: A reference shows no face or can't be read.
+        """
+        self._identity(person)
+        start = time.perf_counter()
+        identity = self._identity(person)
+        preparation = Preparation(time.perf_counter() - start, identity.numel(), 2 * identity.numel())
+        yield ReadyPhotoMaker(self._pipeline, self.base, self.class_word, self.settings, identity, preparation)
+
+    def _identity(self, person: EvaluatedPerson) -> Tensor:
+        crops = []
+        for path in seen_references(person, self.references):
+            pixels = np.asarray(read_image(path))
+            face = self._faces.find(pixels, str(path))
+            image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255.0
+            crops.append(crop_face(image, face.boxes[face.chosen, :4].tolist()))
+        return self._pipeline.identity(crops).cpu()
+
+
+@dataclass(frozen=True)
+class ReadyPhotoMaker:
+    """PhotoMaker with a person's identity."""
+
+    pipeline: PhotoMakerPipeline
+    """The pipeline."""
+    base: SharedBase
+    """Whose settings are used."""
+    class_word: str
+    """Whose place the identity takes."""
+    settings: MethodSettings
+    """The method's."""
+    identity: Tensor
+    """(references, width)."""
+    preparation: Preparation
+    """What it took."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the preparation took; the file's size is that of the embeddings in half precision."""
+        return asdict(self.preparation)
+
+    def generate(self, requests: Sequence[ImageRequest]) -> list[MadeImage]:
+        """Generate images.
+
+        Raises:
+            ValueError: A prompt has the class word not at all, or too late.
+            RuntimeError: An image is not finite.
+        """
+        settings, start = self.base.settings, time.perf_counter()
+        images = self.pipeline.generate(
+            [request.prompt.of(self.class_word) for request in requests],
+            settings.negative,
+            self.class_word,
+            self.identity.to(self.pipeline.base.device),
+            [derive_seed(request.noise_seed, "generate", 0) for request in requests],  # the shared base model's noise
+            Sampling(settings.size, settings.steps, settings.guidance_scale, self.settings.style_strength),
+        )
+        seconds = (time.perf_counter() - start) / len(requests)
+        return [MadeImage(image, seconds) for image in images]

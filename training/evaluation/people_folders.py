@@ -1,0 +1,71 @@
+"""Who is evaluated: a folder for each person.
+
+    <people>/<person>/references/*.png    what methods are given, in the files' order
+    <people>/<person>/others/*.png        images of the person that no method sees: only measured with
+
+Without these two folders, the first images of <people>/<person> are the references, and the rest the others.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from difflora_core.images import KINDS, is_image
+
+from .settings import EvaluationSettings
+
+REFERENCES, OTHERS = "references", "others"
+
+
+@dataclass(frozen=True)
+class EvaluatedPerson:
+    """One person's images."""
+
+    name: str
+    """The folder's."""
+    references: tuple[Path, ...]
+    """Given to the methods."""
+    others: tuple[Path, ...]
+    """Kept from them."""
+
+
+def read_people(settings: EvaluationSettings) -> list[EvaluatedPerson]:
+    """List the people with their images, which are not opened.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: There is nobody, or somebody has no reference.
+    """
+    folder = settings.people
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}; `people` names a folder with one for each person")
+    places = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not places:
+        raise ValueError(f"{folder} holds no folder of a person")
+    return [_read_person(place, settings.references) for place in places[: settings.max_people]]
+
+
+def _read_person(folder: Path, count: int) -> EvaluatedPerson:
+    sorted_out = (folder / REFERENCES).is_dir()
+    references = _images(folder / REFERENCES) if sorted_out else _images(folder)
+    if not references:
+        where = folder / REFERENCES if sorted_out else folder
+        raise ValueError(f"{where} holds no image of the person: expected {', '.join(KINDS)}")
+    if sorted_out:
+        return EvaluatedPerson(folder.name, references, _images(folder / OTHERS))
+    return EvaluatedPerson(folder.name, references[:count], references[count:])
+
+
+def _images(folder: Path) -> tuple[Path, ...]:
+    return tuple(sorted(path for path in folder.iterdir() if is_image(path))) if folder.is_dir() else ()
+
+
+def seen_references(person: EvaluatedPerson, count: int | None) -> Sequence[Path]:
+    """Return the references that a method sees.
+
+    Raises:
+        ValueError: The person has not so many.
+    """
+    if count is not None and len(person.references) < count:
+        raise ValueError(f"{person.name} has {len(person.references)} reference images, the method needs {count}")
+    return person.references[:count]
