@@ -6,6 +6,8 @@ workflows            write the example workflows and their images
 help-images          write the images of the nodes' help pages
 node-docs            write docs/nodes.md
 prepare-dataset      draw the images that training/recipes/miniature/1_dataset.yaml starts from
+prepare-evaluation   write held-out people and their teachers for training/evaluation/configs/miniature.yaml
+evaluate             compare methods on held-out people, and write a report
 """
 
 from __future__ import annotations
@@ -42,8 +44,14 @@ def main() -> None:
         ("help-images", help_images, "take an image of every node in a browser, for the help pages"),
         ("node-docs", node_docs, "write docs/nodes.md from the nodes' schemas"),
         ("prepare-dataset", prepare, "draw images for the LoRA dataset pipeline's example"),
+        ("prepare-evaluation", prepare_held_out, "write held-out people and their teachers for the evaluation"),
     ):
         commands.add_parser(name, help=text).set_defaults(run=run)
+    compare = commands.add_parser("evaluate", help="compare methods on held-out people, and write a report")
+    compare.add_argument("--people", type=int, help="the first so many (default: all)")
+    compare.add_argument("--dry-run", action="store_true", help="only say what there is to do")
+    compare.add_argument("--keep", action="store_true", help="keep images that were made with other settings")
+    compare.set_defaults(run=run_evaluation)
     arguments = parser.parse_args()
     arguments.run(arguments)
 
@@ -66,6 +74,20 @@ def prepare(_: argparse.Namespace) -> None:
 
     config = BuildConfig()
     prepare_dataset(config.build, config.weights, config.tokenizer)
+
+
+def prepare_held_out(_: argparse.Namespace) -> None:
+    """Write what the evaluation starts from."""
+    from miniature.personal.evaluation import FOLDER, prepare_evaluation
+
+    prepare_evaluation(FOLDER, BuildConfig().tokenizer)
+
+
+def run_evaluation(arguments: argparse.Namespace) -> None:
+    """Compare methods on held-out people."""
+    from miniature.personal.evaluation import evaluate
+
+    evaluate(BuildConfig().tokenizer, arguments.people, arguments.dry_run, arguments.keep)
 
 
 def workflows(_: argparse.Namespace) -> None:

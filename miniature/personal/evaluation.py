@@ -1,0 +1,105 @@
+"""The miniature's evaluation: held-out people, teachers and base model as `python -m training evaluate` takes them.
+
+python -m miniature prepare-evaluation     # writes output/miniature/evaluation
+python -m miniature evaluate               # the same, then evaluates, with the attribute judge among the metrics
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from difflora_core.command_line import silence_library_logs
+from difflora_core.images import write_image
+from miniature.base_model.checkpoint import NAME
+from miniature.base_model.diffusers_folder import export_diffusers
+from miniature.measure.attribute_fidelity import COLUMN, AttributeFidelity
+from miniature.measure.judge import FILE as JUDGE
+from miniature.paths import ROOT, WEIGHTS
+from miniature.world.drawing import draw, draw_references
+from miniature.world.people import person
+from miniature.world.scenes import random_scene
+from training.engine.folder_lock import folder_lock
+from training.engine.settings import read_settings
+from training.evaluation.evaluation_run import Evaluation
+from training.evaluation.metric_list import MetricSource
+from training.evaluation.people_folders import OTHERS, REFERENCES
+from training.evaluation.settings import EvaluationSettings
+from training.lora_dataset.fingerprints import hash_file
+
+from .held_out_teachers import HeldOutTeachers, write_teachers
+
+FOLDER = ROOT / "output" / "miniature" / "evaluation"
+SETTINGS = ROOT / "training" / "evaluation" / "configs" / "miniature.yaml"
+OTHER_IMAGES = 8
+"""Images of each person that no method sees."""
+REFERENCE_SEED = 1
+"""Of the references' scenes: that of the published figures' first seed."""
+
+
+def person_name(index: int) -> str:
+    """Return the folder's name of a person."""
+    return f"person_{index:05d}"
+
+
+def prepare_evaluation(folder: Path, tokenizer: Path, people: Sequence[int] | None = None) -> None:
+    """Write people/, teachers/, nearest/ and base/ of held-out people, as far as they are not there.
+
+    Args:
+        folder: For all of it.
+        tokenizer: Folder with SDXL's vocab.json and merges.txt.
+        people: Indices of held-out people with a shipped teacher; None: all.
+
+    Raises:
+        FileNotFoundError: A shipped file is missing.
+    """
+    held_out = HeldOutTeachers.load()
+    for index in held_out.people if people is None else people:
+        place = folder / "people" / person_name(index)
+        references = draw_references(index, np.random.default_rng([REFERENCE_SEED, index]))
+        # No teacher was trained on these scenes
+        scenes = [random_scene(np.random.default_rng([79, number])) for number in range(OTHER_IMAGES)]
+        others = [draw(person(index), scene).image for scene in scenes]
+        for part, images in ((REFERENCES, references), (OTHERS, others)):
+            for number, image in enumerate(images):
+                path = place / part / f"{number:02d}.png"
+                if not path.exists():
+                    write_image(path, Image.fromarray(image))
+        _write_loras(held_out, index, folder)
+    if not (folder / "base").exists():
+        export_diffusers(WEIGHTS / "checkpoints" / NAME, folder / "base", tokenizer)
+
+
+def _write_loras(held_out: HeldOutTeachers, index: int, folder: Path) -> None:
+    name = f"{person_name(index)}.safetensors"
+    teacher, nearest = folder / "teachers" / name, folder / "nearest" / name
+    if teacher.exists() and nearest.exists():
+        return
+    write_teachers(held_out, [index], folder)
+    for source, place in ((held_out.teacher_file(index), teacher), (held_out.nearest_file(index), nearest)):
+        place.parent.mkdir(exist_ok=True)
+        (folder / source).replace(place)
+
+
+def judge_source() -> MetricSource:
+    """Return the attribute judge as a metric."""
+    return MetricSource(COLUMN, AttributeFidelity, lambda: {"model": hash_file(WEIGHTS / JUDGE)})
+
+
+def evaluate(tokenizer: Path, people: int | None = None, dry_run: bool = False, keep: bool = False) -> None:
+    """Evaluate held-out people by configs/miniature.yaml; the path of the report is printed.
+
+    Args:
+        tokenizer: Folder with SDXL's vocab.json and merges.txt.
+        people: How many; None: all.
+        dry_run: Only say what there is to do.
+        keep: Keep images that were made with other settings.
+    """
+    silence_library_logs()
+    prepare_evaluation(FOLDER, tokenizer)
+    settings = replace(read_settings(EvaluationSettings, SETTINGS), max_people=people)
+    with folder_lock(settings.output):
+        evaluation = Evaluation(settings, "cpu", [judge_source()], keep)
+        print(*(evaluation.describe() if dry_run else [evaluation.run()]), sep="\n")

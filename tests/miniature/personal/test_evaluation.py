@@ -1,0 +1,70 @@
+"""`python -m training evaluate` on shipped weights: two held-out people × two prompts, with DiffLoRA and teachers."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from miniature.comfyui.host import find_tokenizer
+from miniature.measure.attribute_fidelity import scene_of
+from miniature.personal.evaluation import SETTINGS, judge_source, prepare_evaluation
+from miniature.personal.held_out_teachers import HeldOutTeachers
+from miniature.world.scenes import VALIDATION_SCENES, caption
+from training.engine.settings import read_settings
+from training.evaluation.evaluation_run import Evaluation
+from training.evaluation.prompt_list import read_prompt_list
+from training.evaluation.settings import EvaluationSettings, MethodSettings
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSettings:
+    folder = tmp_path_factory.mktemp("evaluation")
+    prepare_evaluation(folder, find_tokenizer(), HeldOutTeachers.load().people[:2])
+    prompts = "clothing: ['a portrait of a {person}, red shirt, white background']\n"
+    prompts += "accessory: ['a portrait of a {person}, wearing a straw hat, blue shirt, pink background']\n"
+    (folder / "prompts.yaml").write_text(prompts)
+    shipped = read_settings(EvaluationSettings, SETTINGS)
+    methods = {
+        "DiffLoRA": replace(shipped.methods["DiffLoRA"], references=2),
+        "teacher": MethodSettings("lora", folder / "teachers"),
+    }
+    return replace(
+        shipped,
+        people=folder / "people",
+        prompts=folder / "prompts.yaml",
+        base=folder / "base",
+        output=folder / "output",
+        methods=methods,
+        steps=8,
+    )
+
+
+def test_methods_are_compared_on_held_out_people(settings: EvaluationSettings) -> None:
+    path = Evaluation(settings, "cpu", [judge_source()]).run()
+    values = json_of(path.with_name("report.json"))
+    faces = values["metrics"]["Face Sim"]["columns"]["Face Sim, other images"]["methods"]
+    assert faces["DiffLoRA"]["value"]["n"] == faces["teacher"]["value"]["n"] == 2
+    assert min(faces["DiffLoRA"]["people"]) > 0.3
+    assert min(faces["teacher"]["people"]) > 0.3
+    fidelity = values["metrics"]["prompt fidelity"]["columns"]["prompt fidelity"]["methods"]
+    assert fidelity["DiffLoRA"]["value"]["mean"] > 0.7
+    assert values["methods"]["DiffLoRA"]["cost"]["parameters"] == 84_224
+    assert "DiffLoRA" in path.read_text()
+    evaluation = Evaluation(settings, "cpu", [judge_source()])
+    assert "DiffLoRA: 0 of 4 images are to be made" in list(evaluation.describe())
+    evaluation.run()
+    assert json_of(path.with_name("report.json")) == values
+
+
+def json_of(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def test_the_judge_understands_all_prompts() -> None:
+    for prompt in read_prompt_list(read_settings(EvaluationSettings, SETTINGS).prompts):
+        assert caption(scene_of(prompt.of("person"))).count(",") >= prompt.template.count(",")
+    for scene in VALIDATION_SCENES:
+        assert scene_of(caption(scene)) == scene
+    with pytest.raises(ValueError, match="'purple shirt', which names nothing"):
+        scene_of("a portrait of a person, purple shirt")
