@@ -18,14 +18,17 @@ from .people_folders import EvaluatedPerson, read_people
 from .prompt_list import read_prompt_list
 from .report.contact_sheets import write_sheets
 from .report.evaluation_report import EvaluationReport
-from .report.report_tables import report_markdown
+from .report.report_blocks import to_markdown
+from .report.report_page import write_page
+from .report.report_tables import report_blocks
 from .report.report_values import report_values
+from .report.scatter import scatter
 from .results import MetricResult, method_cost, metric_result
 from .score_files import MeasuredSample, MetricScores, measure_all
 from .set_scores import SetScores, score_sets
 from .settings import EvaluationSettings
 
-REPORT = "report.md"
+REPORT = "report.html"
 
 
 class Evaluation:
@@ -54,8 +57,8 @@ class Evaluation:
         self.people, self.prompts = read_people(settings), read_prompt_list(settings.prompts)
         self.requests = [ImageRequest(prompt, seed) for seed in settings.seeds for prompt in self.prompts]
         self.metrics = [*metric_sources(settings.metrics, device), *further_metrics]
-        base = SharedBase(settings, device)
-        self.plans = plan_methods(settings, self.people, self.requests, base, keep)
+        self.base = SharedBase(settings, device)
+        self.plans = plan_methods(settings, self.people, self.requests, self.base, keep)
 
     def describe(self) -> Iterator[str]:
         """Say what there is to do, a line each."""
@@ -88,6 +91,7 @@ class Evaluation:
             for remark in filter(None, (plan.remade, plan.kept)):
                 print(remark)
         generate_missing(self.plans, self.people, self.settings.batch)
+        self.base.release()
         results = self._measure()
         return self._report(results)
 
@@ -160,8 +164,9 @@ class Evaluation:
             plan = by_name[method]
             return plan.files(person, [request])[0] if plan.failure(person.name) is None else None
 
-        sheets = write_sheets(output, report.methods, self.people, self.requests, find)
+        blocks = list(report_blocks(report, write_sheets(output, report.methods, self.people, self.requests, find)))
         write_json(output / "report.json", report_values(report))
-        with replacing(output / REPORT) as partial:
-            partial.write_text(report_markdown(report, sheets), encoding="utf-8")
+        with replacing(output / "report.md") as partial:
+            partial.write_text(to_markdown(blocks), encoding="utf-8")
+        write_page(output / REPORT, blocks, scatter(report))
         return output / REPORT

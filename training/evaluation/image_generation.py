@@ -126,6 +126,8 @@ def generate_missing(plans: Sequence[MethodPlan], people: Sequence[EvaluatedPers
                     progress.set_postfix_str(f"{plan.name}, {person.name}")
                     for made in _generate_person(plan, person, batch):
                         progress.update(made)
+            if not isinstance(plan.method, GivenImages):
+                plan.method.release()
 
 
 def _generate_person(plan: MethodPlan, person: EvaluatedPerson, batch: int) -> Iterator[int]:

@@ -66,7 +66,7 @@ class MethodSettings:
     server: str = "http://127.0.0.1:8188"
     """comfyui: the address of a running ComfyUI."""
     output_node: str = ""
-    """comfyui: title or number of the node whose image is measured; needed where several nodes show images."""
+    """comfyui: title or number of the node whose image is measured; needed where several nodes save images."""
     timeout: PositiveFloat = 600.0
     """comfyui: seconds for an image."""
 

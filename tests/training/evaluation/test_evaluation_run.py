@@ -21,7 +21,7 @@ def test_all_images_are_made_and_reported(small: SmallEvaluation) -> None:
     assert own["difference"]["mean"] == pytest.approx(own["value"]["mean"] - none["value"]["mean"])
     assert own["kinds"].keys() == {"clothing", "view"}
     assert small.report()["compared_with"] == "none"
-    text = path.read_text()
+    text = path.with_name("report.md").read_text()
     assert "3 people × 2 prompts × 2 seeds × 2 methods" in text
     assert "intervals are too narrow" in text
     assert small.report()["methods"]["own"]["cost"]["parameters"] == 2 * 3 + 4 * 2

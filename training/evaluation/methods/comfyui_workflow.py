@@ -96,6 +96,9 @@ class ComfyUIWorkflow:
         except PromptError as error:
             raise RuntimeError(f"{self.workflow.path} failed on {server}: {error}") from error
 
+    def release(self) -> None:
+        """Free nothing: the models are the server's."""
+
     @contextmanager
     def prepare(self, person: EvaluatedPerson) -> Iterator["ReadyWorkflow"]:
         """Give the references to the server, under names by their content: it keeps results by names.
@@ -117,8 +120,7 @@ class ComfyUIWorkflow:
         """Run the workflow.
 
         Raises:
-            ValueError: It shows no image, or several nodes do.
-            RuntimeError: The server does not answer, or a node failed.
+            RuntimeError: The server does not answer, a node failed, or it is not clear which image is meant.
         """
         with self._answers():
             result = self.client.run(self.workflow.filled(values), self.settings.timeout)
@@ -139,7 +141,6 @@ class ReadyWorkflow:
         """Queue one prompt after another.
 
         Raises:
-            ValueError: See `ComfyUIWorkflow.make`.
             RuntimeError: See `ComfyUIWorkflow.make`.
         """
         return [self.method.make(self.values | self._own(request)) for request in requests]

@@ -36,6 +36,9 @@ class LoRAFiles:
             raise FileNotFoundError(f"there is no LoRA {path}: each person needs one there, named as the folder")
         return path
 
+    def release(self) -> None:
+        """Free nothing: the base model is shared."""
+
     @contextmanager
     def prepare(self, person: EvaluatedPerson) -> Iterator[ReadyBase]:
         """Load the person's file.

@@ -99,3 +99,6 @@ class Method(Protocol):
         Raises:
             ValueError: The person can't be used.
         """
+
+    def release(self) -> None:
+        """Free models that no other method uses; they are loaded again when they are needed."""

@@ -21,6 +21,9 @@ class NoLoRA:
         """Of the base model and the prompts' words."""
         return {**self.base.fingerprint, "method.subject": self.subject}
 
+    def release(self) -> None:
+        """Free nothing: the base model is shared."""
+
     @contextmanager
     def prepare(self, person: EvaluatedPerson) -> Iterator[ReadyBase]:
         """Change nothing."""

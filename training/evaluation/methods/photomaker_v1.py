@@ -74,6 +74,11 @@ class PhotoMakerV1:
     def _faces(self) -> FaceEncoder:
         return FaceEncoder.open(self.settings.face_pack, self.face_models)
 
+    def release(self) -> None:
+        """Free the base model of its own, and the face models."""
+        for name in ("_pipeline", "_faces"):
+            self.__dict__.pop(name, None)
+
     @contextmanager
     def prepare(self, person: EvaluatedPerson) -> Iterator["ReadyPhotoMaker"]:
         """Crop the references around the face and embed them, timed with warm models.

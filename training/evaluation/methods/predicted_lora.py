@@ -58,6 +58,11 @@ class PredictedLoRA:
     def _model(self) -> DiffLoRA:
         return DiffLoRA.load(self.checkpoint, self.base.device)
 
+    def release(self) -> None:
+        """Free the checkpoint and its encoders."""
+        self.__dict__.pop("_model", None)
+        self._warm = False
+
     @contextmanager
     def prepare(self, person: EvaluatedPerson) -> Iterator[ReadyBase]:
         """Make the person's LoRA, timed with warm models, write it and load it.

@@ -39,6 +39,10 @@ class SharedBase:
             base.use_sampler(self.settings.sampler)
         return base
 
+    def release(self) -> None:
+        """Free the base model; it is loaded again when it is needed."""
+        self.__dict__.pop("model", None)
+
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """What images depend on that the shared base model makes.

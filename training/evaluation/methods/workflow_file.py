@@ -93,19 +93,22 @@ class WorkflowFile:
         """Choose the node whose image is measured.
 
         Args:
-            wanted: Its title or number; empty: the only one that shows images.
+            wanted: Its title or number; empty: the only one that saves images, or the only one that shows any.
             outputs: What nodes of a finished prompt showed, by number.
 
         Raises:
-            ValueError: There is none, or it is not clear which.
+            RuntimeError: There is none, or it is not clear which.
         """
         shown = [key for key, output in outputs.items() if output.get("images")]
+        saved = [key for key in shown if outputs[key]["images"][0].get("type") == "output"]
+        if not wanted and len(saved) == 1:
+            return saved[0]
         titles = {key: self.nodes.get(key, {}).get("_meta", {}).get("title", "") for key in shown}
         chosen = [key for key in shown if wanted in ("", key, titles[key])]
         if len(chosen) != 1:
             listed = ", ".join(f"{key} ({titles[key] or 'without a title'})" for key in shown) or "none"
             asked = f"{len(chosen)} of them are {wanted!r}" if wanted else "output_node has to name one"
-            raise ValueError(f"{self.path}: nodes that show images are {listed}; {asked}")
+            raise RuntimeError(f"{self.path}: nodes that show images are {listed}; {asked}")
         return chosen[0]
 
 

@@ -11,6 +11,7 @@ from training.pilot.settings_sheet import CELL, image_column, write_sheet
 
 from ..methods.method import ImageRequest
 from ..people_folders import EvaluatedPerson
+from .report_blocks import Picture
 
 FOLDER = "sheets"
 MAX_ROWS = 30
@@ -27,8 +28,8 @@ def write_sheets(
     people: Sequence[EvaluatedPerson],
     requests: Sequence[ImageRequest],
     find: Find,
-) -> list[tuple[str, str]]:
-    """Write the sheets; of each a title and the file, relative to the output folder.
+) -> list[Picture]:
+    """Write the sheets.
 
     Args:
         output: Folder of the evaluation.
@@ -45,7 +46,7 @@ def write_sheets(
     pairs = [(first, request) for request in _spread(shown)]
     names = [f"{request.prompt.number} {request.prompt.kind}" for _, request in pairs]
     _write(output / FOLDER / "prompts.png", names, methods, pairs, find)
-    return [(title, f"{FOLDER}/people.png"), (f"Prompts, {first.name}", f"{FOLDER}/prompts.png")]
+    return [Picture(title, f"{FOLDER}/people.png"), Picture(f"Prompts, {first.name}", f"{FOLDER}/prompts.png")]
 
 
 def _spread(requests: Sequence[ImageRequest]) -> list[ImageRequest]:

@@ -1,7 +1,7 @@
-"""report.md: a table for each metric, with intervals and differences."""
+"""What a report says, as blocks: a table for each metric, with intervals and differences."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from ..metrics.cosines import OTHERS
 from ..metrics.metric import Better
@@ -9,6 +9,7 @@ from ..prompt_list import PromptsByKind
 from ..results import MetricResult
 from ..statistics import CONFIDENCE, Interval
 from .evaluation_report import EvaluationReport, versions
+from .report_blocks import Block, Heading, Items, Paragraph, Picture, Table
 
 ARROWS: dict[Better, str] = {"higher": " ↑", "lower": " ↓", "neither": ""}
 NONE = "–"
@@ -16,38 +17,40 @@ FEW = 10
 """People below which a bootstrap says little."""
 
 
-def report_markdown(report: EvaluationReport, sheets: Sequence[tuple[str, str]]) -> str:
-    """Write the report.
+def report_blocks(report: EvaluationReport, sheets: Sequence[Picture]) -> Iterator[Block]:
+    """Yield the blocks of a report.
 
     Args:
         report: What was found.
-        sheets: Of each contact sheet a title and the file, relative to the report.
+        sheets: Its contact sheets.
     """
-    parts = ["# Evaluation", *_introduction(report), *_summary(report)]
+    yield Heading("Evaluation")
+    yield from _introduction(report)
+    yield from _summary(report)
     for result in report.metrics:
-        parts += _metric_part(result, report)
-    if report.sets.values:
-        parts += _sets_part(report)
-    if any(result.kinds for result in report.metrics):
-        parts += ["## By kind of prompt", "Means over people, first column of each metric.", *_kind_tables(report)]
-    parts += _costs_part(report)
-    parts += ["## Methods", _listed(f"**{name}**: {text}" for name, text in report.placements.items())]
-    parts += ["## Prompts", "\n".join(f"{p.number}. {p.template} ({p.kind})" for p in report.prompts)]
-    if report.remarks:
-        parts += ["## Remarks", _listed(report.remarks)]
-    if report.not_measured:
-        parts += ["## Not measured", _listed(report.not_measured)]
-    for title, file in sheets:
-        parts += [f"## {title}", f"![{title}]({file})"]
-    return "\n\n".join(parts) + "\n"
+        yield from _metric(result, report)
+    yield from _sets(report)
+    yield from _kinds(report)
+    yield from _costs(report)
+    yield Heading("Methods")
+    yield Items([f"**{name}**: {text}" for name, text in report.placements.items()])
+    yield Heading("Prompts")
+    yield Items([f"{prompt.template} ({prompt.kind})" for prompt in report.prompts], numbered=True)
+    for title, lines in (("Remarks", report.remarks), ("Not measured", report.not_measured)):
+        if lines:
+            yield Heading(title)
+            yield Items(lines)
+    for sheet in sheets:
+        yield Heading(sheet.title)
+        yield sheet
 
 
-def _introduction(report: EvaluationReport) -> list[str]:
+def _introduction(report: EvaluationReport) -> Iterator[Block]:
     settings, people = report.settings, report.people
     seeds = f"{len(settings.seeds)} seed{'s' * (len(settings.seeds) != 1)}"
-    what = f"{len(people)} people × {len(report.prompts)} prompts × {seeds} × {len(report.methods)} methods."
     sampler = settings.sampler or "the base model's own sampler"
-    how = (
+    yield Paragraph(f"{len(people)} people × {len(report.prompts)} prompts × {seeds} × {len(report.methods)} methods.")
+    yield Paragraph(
         f"Base model {settings.base.name}, {settings.size} px, {sampler}, {settings.steps} steps, guidance "
         f"{settings.guidance_scale:g}, {settings.dtype}, on {report.device}; the same noise for all people and methods."
     )
@@ -60,30 +63,37 @@ def _introduction(report: EvaluationReport) -> list[str]:
         intervals += (
             f" Of {len(people)} people, fewer than {FEW}, intervals are too narrow: conclude nothing from them."
         )
-    return [what, how, intervals, ", ".join(f"{name} {found}" for name, found in versions().items()) + "."]
+    yield Paragraph(intervals)
+    yield Paragraph(", ".join(f"{name} {found}" for name, found in versions().items()) + ".")
 
 
-def _summary(report: EvaluationReport) -> list[str]:
-    """A table of the first column of each metric, and of likeness to images that methods were not given."""
-    chosen = [
+def summary_columns(report: EvaluationReport) -> list[tuple[MetricResult, str]]:
+    """Return the first column of each metric, and likeness to images that methods were not given."""
+    return [
         (result, column)
         for result in report.metrics
         for number, (column, better) in enumerate(result.columns.items())
-        if better != "neither" and (number == 0 or column.endswith(f", {OTHERS}"))
+        if better != "neither" and (number == 0 or is_likeness(column))
     ]
+
+
+def is_likeness(column: str) -> bool:
+    """Whether a column compares with images of the person that methods were not given."""
+    return column.endswith(f", {OTHERS}")
+
+
+def _summary(report: EvaluationReport) -> Iterator[Block]:
+    chosen = summary_columns(report)
     if not chosen:
-        return []
+        return
     best = {column: _best(result, column) for result, column in chosen}
     rows = []
     for method in report.methods:
         means = [(column, result.comparisons[column][method].value.mean) for result, column in chosen]
         rows.append([method, *(f"**{_number(m)}**" if m == best[column] else _number(m) for column, m in means)])
-    head = ["method", *(f"{column}{ARROWS[result.columns[column]]}" for result, column in chosen)]
-    return [
-        "## Summary",
-        "Means over people; the best of a column is bold, whether or not the difference is clear.",
-        table(head, rows),
-    ]
+    yield Heading("Summary")
+    yield Paragraph("Means over people; the best of a column is bold, whether or not the difference is clear.")
+    yield Table(["method", *(_title(result, column) for result, column in chosen)], rows)
 
 
 def _best(result: MetricResult, column: str) -> float:
@@ -91,67 +101,74 @@ def _best(result: MetricResult, column: str) -> float:
     return (max if result.columns[column] == "higher" else min)(means, default=math.nan)
 
 
-def _metric_part(result: MetricResult, report: EvaluationReport) -> list[str]:
-    about = result.description
-    facts = (
-        ("model", about.model),
-        ("computed", about.layer),
-        ("images", about.preprocessing),
-        ("follows", about.source),
+def _title(result: MetricResult, column: str) -> str:
+    return f"{column}{ARROWS[result.columns[column]]}"
+
+
+def _metric(result: MetricResult, report: EvaluationReport) -> Iterator[Block]:
+    about, found = result.description, result.comparisons
+    facts = (("model", about.model), ("computed", about.layer), ("images", about.preprocessing))
+    head = ["method", *(_title(result, column) for column in result.columns)]
+    yield Heading(result.key)
+    yield Items([f"{name}: {text}" for name, text in (*facts, ("follows", about.source))])
+    yield Table(
+        head,
+        [[m, *(_cell(found[column][m].value, len(report.people)) for column in found)] for m in report.methods],
     )
-    head = ["method", *(f"{column}{ARROWS[better]}" for column, better in result.columns.items())]
-    values = [
-        [method, *(_cell(result.comparisons[column][method].value, len(report.people)) for column in result.columns)]
-        for method in report.methods
-    ]
-    differences = [
-        [method, *(_difference(result.comparisons[column][method].difference) for column in result.columns)]
-        for method in report.methods
-        if method != report.settings.baseline
-    ]
-    parts = [f"## {result.key}", _listed(f"{name}: {text}" for name, text in facts), table(head, values)]
-    if differences:
-        parts += [f"Difference to {report.settings.baseline}:", table(head, differences)]
-    return parts
+    others = [method for method in report.methods if method != report.settings.baseline]
+    if others:
+        yield Paragraph(f"Difference to {report.settings.baseline}:")
+        yield Table(head, [[m, *(_difference(found[column][m].difference) for column in found)] for m in others])
 
 
-def _sets_part(report: EvaluationReport) -> list[str]:
+def _sets(report: EvaluationReport) -> Iterator[Block]:
     values, about = report.sets.values, report.sets.description
+    if not values or about is None:
+        return
     columns = list(next(iter(values.values())))
-    rows = [[method, *(f"{found[column]:.4g}" for column in columns)] for method, found in values.items()]
-    text = "" if about is None else f"{about.model}; {about.layer}; {about.preprocessing}; {about.source}."
-    return ["## FID and KID", text, table(["method", *(f"{column} ↓" for column in columns)], rows)]
+    yield Heading("FID and KID")
+    yield Paragraph(f"{about.model}; {about.layer}; {about.preprocessing}; {about.source}.")
+    yield Table(
+        ["method", *(f"{column} ↓" for column in columns)],
+        [[method, *(f"{found[column]:.4g}" for column in columns)] for method, found in values.items()],
+    )
 
 
-def _kind_tables(report: EvaluationReport) -> Iterator[str]:
+def _kinds(report: EvaluationReport) -> Iterator[Block]:
     used = {prompt.kind for prompt in report.prompts}
     kinds = [kind for kind in PromptsByKind.__dataclass_fields__ if kind in used]
-    for result in report.metrics:
-        column = next(iter(result.columns))
-        if column in result.kinds:
-            found = result.kinds[column]
-            rows = [[method, *(_number(found[method][kind]) for kind in kinds)] for method in report.methods]
-            yield table([f"{column}{ARROWS[result.columns[column]]}", *kinds], rows)
+    pairs = [(result, next(iter(result.columns))) for result in report.metrics]
+    pairs = [(result, column) for result, column in pairs if column in result.kinds]
+    if not pairs:
+        return
+    yield Heading("By kind of prompt")
+    yield Paragraph("Means over people, first column of each metric.")
+    for result, column in pairs:
+        found = result.kinds[column]
+        rows = [[method, *(_number(found[method][kind]) for kind in kinds)] for method in report.methods]
+        yield Table([_title(result, column), *kinds], rows)
 
 
-def _costs_part(report: EvaluationReport) -> list[str]:
-    rows = []
-    for method, cost in report.costs.items():
-        megabytes = None if cost.bytes is None else cost.bytes / 1e6
-        numbers = (_seconds(cost.ready_seconds), _seconds(cost.image_seconds), _count(cost.parameters))
-        rows.append([method, *numbers, NONE if megabytes is None else f"{megabytes:.3g}"])
-    note = (
+def _costs(report: EvaluationReport) -> Iterator[Block]:
+    yield Heading("Cost")
+    yield Paragraph(
         "Medians over people and images, models loaded and warm. A dash was not measured here: it was trained or made "
-        "elsewhere, or nothing is a person's own."
+        "elsewhere, or nothing is a person's own. LoRAs are applied beside the weights here; merged into them, as "
+        "ComfyUI does, an image takes as long as without."
     )
-    head = ["method", "references → ready, s", "image, s", "parameters of a person", "MB on disk"]
-    return ["## Cost", note, table(head, rows)]
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table; the first column is text, the others numbers."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    yield Table(
+        ["method", "references → ready, s", "image, s", "parameters of a person", "MB on disk"],
+        [
+            [
+                method,
+                _optional(cost.ready_seconds, "{:.3g}"),
+                _optional(cost.image_seconds, "{:.3g}"),
+                _optional(cost.parameters, "{:,}"),
+                _optional(None if cost.bytes is None else cost.bytes / 1e6, "{:.3g}"),
+            ]
+            for method, cost in report.costs.items()
+        ],
+    )
 
 
 def _cell(found: Interval, people: int) -> str:
@@ -174,13 +191,5 @@ def _number(value: float) -> str:
     return NONE if math.isnan(value) else f"{value:.3f}"
 
 
-def _seconds(value: float | None) -> str:
-    return NONE if value is None else f"{value:.3g}"
-
-
-def _count(value: int | None) -> str:
-    return NONE if value is None else f"{value:,}"
-
-
-def _listed(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {' '.join(line.split())}" for line in lines)
+def _optional(value: float | None, form: str) -> str:
+    return NONE if value is None else form.format(value)

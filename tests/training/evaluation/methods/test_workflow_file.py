@@ -69,7 +69,10 @@ def test_the_node_that_is_measured(tmp_path: Path) -> None:
     assert workflow.output_node("", {"4": shown, "3": {"text": ["x"]}}) == "4"
     assert workflow.output_node("Sample", {"4": shown, "3": shown}) == "4"
     assert workflow.output_node("3", {"4": shown, "3": shown}) == "3"
-    with pytest.raises(ValueError, match=r"3 \(without a title\), 4 \(Sample\); output_node has to name one"):
+    saved = {"images": [{"filename": "x.png", "type": "output"}]}
+    assert workflow.output_node("", {"3": shown, "4": saved}) == "4"
+    assert workflow.output_node("3", {"3": shown, "4": saved}) == "3"
+    with pytest.raises(RuntimeError, match=r"3 \(without a title\), 4 \(Sample\); output_node has to name one"):
         workflow.output_node("", {"3": shown, "4": shown})
-    with pytest.raises(ValueError, match="nodes that show images are none"):
+    with pytest.raises(RuntimeError, match="nodes that show images are none"):
         workflow.output_node("Sample", {})

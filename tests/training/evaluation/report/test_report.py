@@ -1,0 +1,54 @@
+"""The report as Markdown and as a page."""
+
+import re
+
+import pytest
+from PIL import Image
+
+from tests.training.evaluation.small_evaluation import Brightness, SmallEvaluation
+from training.evaluation.metrics.metric import PersonSample, Scores
+from training.evaluation.report.report_blocks import Heading, Items, Paragraph, Table, to_markdown
+
+
+def test_blocks_as_markdown() -> None:
+    blocks = [
+        Heading("Title"),
+        Heading("Part"),
+        Paragraph("Text."),
+        Items(["a\nb", "c"], numbered=True),
+        Table(["method", "x"], [["one | two", "1"]]),
+    ]
+    assert to_markdown(blocks) == (
+        "# Title\n\n## Part\n\nText.\n\n1. a b\n2. c\n\n| method | x |\n| --- | ---: |\n| one \\| two | 1 |\n"
+    )
+
+
+def test_the_page_holds_everything(small: SmallEvaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of methods and columns are not markup; contact sheets and the scatter are inside."""
+    columns = {"fidelity <b>": "higher", "likeness, other images": "higher"}
+    monkeypatch.setattr(Brightness, "columns", columns)
+    score = Brightness.score
+
+    def two_columns(self: Brightness, sample: PersonSample) -> Scores:
+        return dict.fromkeys(columns, score(self, sample)["brightness"])
+
+    monkeypatch.setattr(Brightness, "score", two_columns)
+    path = small.evaluation().run()
+    page = path.read_text()
+    assert path.name == "report.html"
+    assert "fidelity &lt;b&gt;" in page
+    assert "fidelity <b>" not in page
+    assert page.count("data:image/jpeg;base64,") == 2
+    assert page.count("<circle") == 2
+    assert not re.search(r"<script|(src|href)=.?http", page)
+    markdown = path.with_name("report.md").read_text()
+    for heading in ("Summary", "By kind of prompt", "Cost", "Methods", "Prompts", "Not measured"):
+        assert f"## {heading}\n" in markdown
+        assert f"<h2>{heading}</h2>" in page
+    assert "1. a {person} in red (clothing)" in markdown
+    for sheet in re.findall(r"\]\((sheets/.+?)\)", markdown):
+        assert Image.open(path.parent / sheet).width > 300
+
+
+def test_without_a_pair_of_columns_there_is_no_scatter(small: SmallEvaluation) -> None:
+    assert "<circle" not in small.evaluation().run().read_text()
