@@ -25,7 +25,7 @@ from .report.report_values import report_values
 from .report.scatter import scatter
 from .results import MetricResult, method_cost, metric_result
 from .score_files import MeasuredSample, MetricScores, measure_all
-from .set_scores import SetScores, score_sets
+from .set_scores import SetScores, check_distances, score_sets
 from .settings import EvaluationSettings
 
 REPORT = "report.html"
@@ -74,7 +74,7 @@ class Evaluation:
             except RuntimeError as error:
                 yield f"{plan.name}: {error}"
         yield f"{len(self.metrics)} metrics: {', '.join(source.key for source in self.metrics) or 'none'}"
-        yield from missing_models(self.metrics)
+        yield from self._missing()
 
     def run(self) -> Path:
         """Generate what is missing, measure what is new, write the report; return its path.
@@ -84,7 +84,7 @@ class Evaluation:
             ValueError: Something can't be used.
             RuntimeError: A method failed.
         """
-        if missing := missing_models(self.metrics):
+        if missing := self._missing():
             raise FileNotFoundError(f"{'; '.join(missing)}. Get them, or leave these metrics out of the settings")
         for plan in self.plans:
             plan.check()
@@ -94,6 +94,16 @@ class Evaluation:
         self.base.release()
         results = self._measure()
         return self._report(results)
+
+    def _missing(self) -> list[str]:
+        """Say which files of metrics are missing."""
+        lines, distances = missing_models(self.metrics), self.settings.metrics.distances
+        try:
+            if distances is not None:
+                check_distances(distances)
+        except FileNotFoundError as error:
+            lines.append(str(error))
+        return lines
 
     def _done(self) -> Iterator[tuple[MethodPlan, EvaluatedPerson]]:
         for plan in self.plans:

@@ -31,6 +31,18 @@ class SetScores:
     """What was not measured, and why."""
 
 
+def check_distances(settings: DistanceSettings) -> None:
+    """Check that everything is there.
+
+    Raises:
+        FileNotFoundError: The network or the folder of real images is missing.
+    """
+    if not settings.inception.is_file():
+        raise FileNotFoundError(f"the network of FID is missing: there is no file {settings.inception}")
+    if not settings.reference.is_dir():
+        raise FileNotFoundError(f"there is no folder {settings.reference} of real images for FID")
+
+
 def score_sets(
     settings: DistanceSettings, images: Mapping[str, Sequence[Path]], output: Path, device: str, seed: int
 ) -> SetScores:
@@ -47,8 +59,7 @@ def score_sets(
         FileNotFoundError: The network or the folder of real images is missing.
         ValueError: An image can't be used.
     """
-    if not settings.reference.is_dir():
-        raise FileNotFoundError(f"there is no folder {settings.reference} of real images for FID")
+    check_distances(settings)
     size = max(map(len, images.values()))
     complete = {method: list(files) for method, files in images.items() if len(files) == size}
     remarks = [f"FID of {method}: it lacks images of some people" for method in images if method not in complete]

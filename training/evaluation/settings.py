@@ -183,6 +183,26 @@ class EvaluationSettings:
         if self.compared_with and self.compared_with not in self.methods:
             raise ValueError(f"compared_with is {self.compared_with!r}, but methods are {', '.join(self.methods)}")
 
+    def files(self) -> dict[str, Path]:
+        """Return everything that is read, by its setting: the user's files, and what steps of a recipe write."""
+        found = {"people": self.people, "prompts": self.prompts, "base": self.base}
+        for name, method in self.methods.items():
+            for setting in ("path", "face_models", "image_encoder"):
+                if (path := getattr(method, setting)) is not None:
+                    found[f"methods.{name}.{setting}"] = path
+        metrics = self.metrics
+        if metrics.faces is not None:
+            found["metrics.faces"] = metrics.faces.root / "models" / metrics.faces.pack
+        if metrics.distances is not None:
+            found["metrics.distances.inception"] = metrics.distances.inception
+            found["metrics.distances.reference"] = metrics.distances.reference
+        models = [("clip", name) for name in metrics.clip]
+        models += [
+            (s, name) for s in ("dino", "image_reward", "pick_score") if (name := getattr(metrics, s)) is not None
+        ]
+        # Others are names of repositories in the hub's cache
+        return found | {f"metrics.{setting}": Path(name) for setting, name in models if Path(name).is_absolute()}
+
     @property
     def baseline(self) -> str:
         """The method that others are compared with."""

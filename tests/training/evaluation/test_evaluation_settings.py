@@ -37,6 +37,23 @@ def test_model_names_are_repositories_or_paths(tmp_path: Path) -> None:
     assert clip == ("openai/clip", str(tmp_path / "clip"), str(tmp_path.parent / "other" / "clip"))
 
 
+def test_files_that_are_read(tmp_path: Path) -> None:
+    """For recipes, in which earlier steps write some of them."""
+    text = MINIMAL + "  own: {kind: difflora, path: own.safetensors, face_models: faces}\n"
+    text += "metrics: {faces: {pack: p, root: faces}, dino: ./dino, pick_score: yuvalkirstain/PickScore_v1}\n"
+    files = read(tmp_path, text).files()
+    names = {setting: path.relative_to(tmp_path).as_posix() for setting, path in files.items()}
+    assert names == {
+        "people": "people",
+        "prompts": "prompts.yaml",
+        "base": "base",
+        "methods.own.path": "own.safetensors",
+        "methods.own.face_models": "faces",
+        "metrics.faces": "faces/models/p",
+        "metrics.dino": "dino",
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
