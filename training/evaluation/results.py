@@ -40,6 +40,8 @@ class MethodCost:
 
     ready_seconds: float | None
     """Median over people: from the references to being ready, models loaded and warm."""
+    first_image_seconds: float | None
+    """Median over people: of a person's first image, which holds the preparation where a method has none of its own."""
     image_seconds: float | None
     """Median over images."""
     parameters: int | None
@@ -95,8 +97,10 @@ def method_cost(records: Sequence[Record]) -> MethodCost:
     """Summarize what a method's records say."""
     preparations = [record.facts.get("preparation", {}) for record in records]
     seconds = [entry["seconds"] for record in records for entry in made_images(record).values()]
+    first = [next(iter(images.values()))["seconds"] for record in records if (images := made_images(record))]
     return MethodCost(
         _median(preparations, "seconds"),
+        median(first) if first else None,
         median(seconds) if seconds else None,
         _whole(_median(preparations, "parameters")),
         _whole(_median(preparations, "bytes")),

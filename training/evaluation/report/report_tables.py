@@ -154,14 +154,15 @@ def _costs(report: EvaluationReport) -> Iterator[Block]:
     yield Paragraph(
         "Medians over people and images, models loaded and warm. A dash was not measured here: it was trained or made "
         "elsewhere, or nothing is a person's own. LoRAs are applied beside the weights here; merged into them, as "
-        "ComfyUI does, an image takes as long as without."
+        "ComfyUI does, an image takes as long as without. A workflow prepares a person within the first image."
     )
     yield Table(
-        ["method", "references → ready, s", "image, s", "parameters of a person", "MB on disk"],
+        ["method", "references → ready, s", "first image, s", "image, s", "parameters of a person", "MB on disk"],
         [
             [
                 method,
                 _optional(cost.ready_seconds, "{:.3g}"),
+                _optional(cost.first_image_seconds, "{:.3g}"),
                 _optional(cost.image_seconds, "{:.3g}"),
                 _optional(cost.parameters, "{:,}"),
                 _optional(None if cost.bytes is None else cost.bytes / 1e6, "{:.3g}"),

@@ -1,0 +1,71 @@
+"""All metrics of the settings with small models of random weights, through the whole evaluation."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.training.evaluation.small_evaluation import SmallEvaluation
+from tests.training.evaluation.small_models import write_clip, write_dino, write_image_reward
+from training.evaluation.metric_list import metric_sources, missing_models
+from training.evaluation.settings import MetricSettings
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_clip(folder / "clip")
+    write_clip(folder / "pick", seed=1)
+    write_dino(folder / "dino")
+    write_image_reward(folder / "reward")
+    return folder
+
+
+@pytest.fixture
+def metrics(models: Path) -> MetricSettings:
+    names = {name: str(models / name) for name in ("clip", "dino", "reward", "pick")}
+    return MetricSettings(
+        clip=(names["clip"],), dino=names["dino"], image_reward=names["reward"], pick_score=names["pick"]
+    )
+
+
+def test_every_metric_is_in_the_report(small: SmallEvaluation, metrics: MetricSettings) -> None:
+    small.write_prompts(clothing=["a photo of a {person}"], view=["a {person}, in a red hat"])
+    path = small.evaluation(metrics=metrics).run()
+    found = small.report()["metrics"]
+    assert list(found) == ["CLIP clip", "DINO dino", "ImageReward reward", "PickScore pick", "brightness"]
+    for metric in found.values():
+        assert metric["model"]
+        assert metric["preprocessing"]
+        for column in metric["columns"].values():
+            assert column["methods"]["own"]["value"]["n"] == 3
+    page = path.read_text()
+    assert "CLIP-T" in page
+    assert "<circle" in page, "likeness against prompt fidelity"
+
+
+def test_a_changed_model_is_measured_again(small: SmallEvaluation, metrics: MetricSettings, tmp_path: Path) -> None:
+    assert metrics.dino is not None
+    shutil.copytree(metrics.dino, tmp_path / "dino")
+    metrics = MetricSettings(dino=str(tmp_path / "dino"))
+    small.evaluation(metrics=metrics).run()
+    before = small.report()["metrics"]["DINO dino"]["columns"]
+    scores = small.folder / "output" / "scores"
+    times = {path: path.stat().st_mtime_ns for path in scores.rglob("*.json")}
+    path = tmp_path / "dino" / "config.json"
+    path.write_text(path.read_text().replace('"layer_norm_eps": 1e-12', '"layer_norm_eps": 1e-1'))
+    small.evaluation(metrics=metrics).run()
+    assert small.report()["metrics"]["DINO dino"]["columns"] != before
+    changed = {path for path, time in times.items() if path.stat().st_mtime_ns != time}
+    assert changed == {path for path in times if "dino" in path.relative_to(scores).parts[0]}
+
+
+def test_missing_models_are_named(metrics: MetricSettings, tmp_path: Path) -> None:
+    assert missing_models(metric_sources(metrics, "cpu")) == []
+    gone = replace(metrics, clip=("no/such-model",), image_reward=str(tmp_path))
+    lines = missing_models(metric_sources(gone, "cpu"))
+    assert len(lines) == 2
+    assert "the model of CLIP is missing: no/such-model" in lines[0]
+    assert "ImageReward" in lines[1]
+    assert str(tmp_path) in lines[1]
