@@ -9,11 +9,12 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ValidationInfo
 
 from difflora_core.fields import NonNegativeFloat, PositiveFloat, PositiveInt, Seed, check_fields
+from training.dreambooth.config import DreamBoothConfig
 from training.engine.settings import SettingsPath, absolute_path
 
-Kind = Literal["none", "lora", "difflora", "photomaker", "images", "comfyui"]
+Kind = Literal["none", "lora", "dreambooth", "difflora", "photomaker", "images", "comfyui"]
 USES_PATH: Mapping[Kind, str] = {
-    "lora": "a folder with PERSON.safetensors for each person",
+    "lora": "a folder with PERSON.safetensors for each person, or one file for all",
     "difflora": "a DiffLoRA checkpoint",
     "photomaker": "PhotoMaker v1's official file",
     "images": "a folder with PERSON/NUMBER_SEED.png",
@@ -53,6 +54,14 @@ class MethodSettings:
     """How many of each person's references it sees; None: all."""
     subject: str = ""
     """Words in place of {person} in the prompts, with the method's trigger; empty: the class word alone."""
+    checkpoint: SettingsPath | None = None
+    """lora: a DiffLoRA checkpoint through whose autoencoder LoRAs are sent before; None: none."""
+    training: DreamBoothConfig = field(default_factory=DreamBoothConfig)
+    """dreambooth: how a LoRA is trained on each person's references."""
+    caption: str = "a photo of a {person}"
+    """dreambooth: of the training images."""
+    mode: Literal["face", "image", "mean", "gate"] | None = None
+    """difflora: of MIF; None is the checkpoint's."""
     face_models: SettingsPath | None = None
     """difflora: InsightFace's folder, else beside the checkpoint's folder. photomaker needs it for cropping."""
     face_pack: str = "buffalo_l"
@@ -79,6 +88,8 @@ class MethodSettings:
             raise ValueError(f"the kind {self.kind} has no path, found {self.path}")
         if self.kind == "photomaker" and self.face_models is None:
             raise ValueError("face_models is missing: PhotoMaker's references are cropped around the face")
+        if self.kind == "dreambooth" and self.training.prior_weight:
+            raise ValueError("training.prior_weight is set, but there are no class images here: leave it out")
         if not 0 <= self.style_strength <= 100:
             raise ValueError(f"style_strength is a percentage, found {self.style_strength}")
 
@@ -187,7 +198,7 @@ class EvaluationSettings:
         """Return everything that is read, by its setting: the user's files, and what steps of a recipe write."""
         found = {"people": self.people, "prompts": self.prompts, "base": self.base}
         for name, method in self.methods.items():
-            for setting in ("path", "face_models", "image_encoder"):
+            for setting in ("path", "checkpoint", "face_models", "image_encoder"):
                 if (path := getattr(method, setting)) is not None:
                     found[f"methods.{name}.{setting}"] = path
         metrics = self.metrics

@@ -15,7 +15,7 @@ from .shared_base import ReadyBase, SharedBase
 
 
 class LoRAFiles:
-    """FOLDER/PERSON.safetensors, loaded by the base model's usual loader at strength 1."""
+    """FOLDER/PERSON.safetensors, or one file for all, loaded by the base model's usual loader at strength 1."""
 
     def __init__(self, base: SharedBase, folder: Path, subject: str) -> None:
         self.base, self.folder, self.subject = base, folder, subject
@@ -28,13 +28,11 @@ class LoRAFiles:
         Raises:
             FileNotFoundError: The person has none.
         """
-        return {**self.base.fingerprint, "method.subject": self.subject, "LoRA": hash_file(self._file(person))}
-
-    def _file(self, person: EvaluatedPerson) -> Path:
-        path = self.folder / f"{person.name}.safetensors"
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no LoRA {path}: each person needs one there, named as the folder")
-        return path
+        return {
+            **self.base.fingerprint,
+            "method.subject": self.subject,
+            "LoRA": hash_file(lora_file(self.folder, person)),
+        }
 
     def release(self) -> None:
         """Free nothing: the base model is shared."""
@@ -46,9 +44,21 @@ class LoRAFiles:
         Raises:
             ValueError: It can't be loaded.
         """
-        path = self._file(person)
+        path = lora_file(self.folder, person)
         with self.base.model.loaded_lora_file(path):
             yield ReadyBase(self.base, self.subject, size_of(path))
+
+
+def lora_file(place: Path, person: EvaluatedPerson) -> Path:
+    """Return a person's LoRA in a folder; a file is the LoRA of all people.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    path = place if place.is_file() else place / f"{person.name}.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no LoRA {path}: each person needs one there, named as the folder")
+    return path
 
 
 def size_of(path: Path, seconds: float | None = None) -> Preparation:

@@ -1,17 +1,19 @@
 """Methods by their settings."""
 
 from ..settings import EvaluationSettings
+from .autoencoded_lora import AutoencodedLoRAs
 from .comfyui_workflow import ComfyUIWorkflow
 from .given_images import GivenImages
 from .given_loras import LoRAFiles
 from .method import Method
 from .no_lora import NoLoRA
 from .photomaker_v1 import PhotoMakerV1
-from .predicted_lora import PredictedLoRA
+from .predicted_lora import PredictedLoRAs
 from .shared_base import SharedBase
+from .trained_lora import TrainedLoRAs
 
 LORAS = "loras"
-"""Folder in the output for predicted LoRAs."""
+"""Folder in the output for LoRAs that methods make."""
 
 
 def open_method(name: str, settings: EvaluationSettings, base: SharedBase) -> Method | GivenImages:
@@ -28,13 +30,18 @@ def open_method(name: str, settings: EvaluationSettings, base: SharedBase) -> Me
     """
     own = settings.methods[name]
     subject = own.subject or settings.class_word
+    loras = settings.output / LORAS / name
     if own.kind == "none":
         return NoLoRA(base, subject)
+    if own.kind == "dreambooth":
+        return TrainedLoRAs(base, own, subject, loras)
     assert own.path is not None  # the settings have checked it
+    if own.kind == "lora" and own.checkpoint is not None:
+        return AutoencodedLoRAs(base, own.path, own.checkpoint, subject, loras)
     if own.kind == "lora":
         return LoRAFiles(base, own.path, subject)
     if own.kind == "difflora":
-        return PredictedLoRA(base, own, subject, settings.output / LORAS / name)
+        return PredictedLoRAs(base, own, subject, loras)
     if own.kind == "photomaker":
         return PhotoMakerV1(base, own, subject)
     if own.kind == "comfyui":

@@ -1,8 +1,6 @@
-"""DiffLoRA: a person's references → a LoRA, which then goes the way of any LoRA file."""
+"""DiffLoRA: a person's references → a LoRA."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -14,12 +12,12 @@ from training.lora_dataset.fingerprints import Fingerprint, hash_file, hash_file
 
 from ..people_folders import EvaluatedPerson, seen_references
 from ..settings import MethodSettings
-from .given_loras import size_of
-from .shared_base import ReadyBase, SharedBase
+from .made_loras import MadeLoRAs
+from .shared_base import SharedBase
 
 
-class PredictedLoRA:
-    """A checkpoint with its encoders; LoRAs are kept in a folder, where they may be used otherwise."""
+class PredictedLoRAs(MadeLoRAs):
+    """A checkpoint with its encoders."""
 
     def __init__(self, base: SharedBase, settings: MethodSettings, subject: str, folder: Path) -> None:
         """Name the checkpoint; it is loaded when the first person is prepared.
@@ -30,15 +28,16 @@ class PredictedLoRA:
             subject: In place of {person}.
             folder: For PERSON.safetensors.
         """
+        super().__init__(base, subject, folder)
         assert settings.path is not None  # the settings have checked it
-        self.base, self.settings, self.subject, self.folder = base, settings, subject, folder
-        self.checkpoint = settings.path
-        self.references = settings.references
-        self._warm = False
+        self.settings, self.checkpoint, self.references = settings, settings.path, settings.references
         self.placement = f'"{subject}" in place of {{person}}; LoRA at strength 1, recommended sampling'
+        if settings.mode is not None:
+            self.placement += f", MIF in mode {settings.mode}"
+        self._warm = False
 
-    def fingerprint(self, person: EvaluatedPerson) -> Fingerprint:
-        """Of the base model, the prompts' words, the checkpoint and the references.
+    def origin(self, person: EvaluatedPerson) -> Fingerprint:
+        """Of the checkpoint and the references.
 
         Raises:
             FileNotFoundError: There is no such checkpoint.
@@ -47,9 +46,8 @@ class PredictedLoRA:
         if not self.checkpoint.is_file():
             raise FileNotFoundError(f"there is no DiffLoRA checkpoint {self.checkpoint}")
         return {
-            **self.base.fingerprint,
-            "method.subject": self.subject,
             "method.seed": self.settings.seed,
+            "method.mode": self.settings.mode,
             "checkpoint": hash_file(self.checkpoint),
             "references": hash_files(seen_references(person, self.references)),
         }
@@ -63,9 +61,8 @@ class PredictedLoRA:
         self.__dict__.pop("_model", None)
         self._warm = False
 
-    @contextmanager
-    def prepare(self, person: EvaluatedPerson) -> Iterator[ReadyBase]:
-        """Make the person's LoRA, timed with warm models, write it and load it.
+    def make(self, person: EvaluatedPerson) -> tuple[LoRA, float]:
+        """Make the person's LoRA, timed with warm models.
 
         Raises:
             FileNotFoundError: An encoder is not there.
@@ -76,10 +73,7 @@ class PredictedLoRA:
             self._warm = True
         start = time.perf_counter()
         lora = self._personalize(person)
-        seconds = time.perf_counter() - start
-        lora.save(path := self.folder / f"{person.name}.safetensors")
-        with self.base.model.loaded_lora_file(path):
-            yield ReadyBase(self.base, self.subject, size_of(path, seconds))
+        return lora, time.perf_counter() - start
 
     def _personalize(self, person: EvaluatedPerson) -> LoRA:
         return self._model.personalize(
@@ -87,4 +81,5 @@ class PredictedLoRA:
             generator=torch.Generator().manual_seed(self.settings.seed),
             face_root=self.settings.face_models,
             image_encoder=self.settings.image_encoder,
+            mode=self.settings.mode,
         )

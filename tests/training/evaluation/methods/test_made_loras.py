@@ -1,0 +1,102 @@
+"""Methods that make a LoRA of a person, in the miniature: DreamBooth, DiffLoRA, teachers through the autoencoder."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from difflora_core.lora.file_formats import read_lora
+from difflora_core.model import DiffLoRA
+from miniature.comfyui.host import find_tokenizer
+from miniature.paths import DIFFLORA_CHECKPOINT
+from miniature.personal.evaluation import SETTINGS, prepare_evaluation
+from miniature.personal.teachers import CONFIG
+from training.engine.settings import read_settings
+from training.evaluation.evaluation_run import Evaluation
+from training.evaluation.settings import EvaluationSettings, MethodSettings
+
+NAME = "person_07000"
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSettings:
+    folder = tmp_path_factory.mktemp("made")
+    prepare_evaluation(folder, find_tokenizer(), (7000,))
+    (folder / "prompts.yaml").write_text("clothing: ['a portrait of a {person}, red shirt, white background']\n")
+    training = replace(CONFIG, steps=40)
+    teacher = folder / "teachers" / f"{NAME}.safetensors"
+    methods = {
+        "no LoRA": MethodSettings("none"),
+        "face only": MethodSettings("difflora", DIFFLORA_CHECKPOINT, mode="face"),
+        "trained": MethodSettings("dreambooth", training=training, caption="a portrait of a {person}"),
+        "LAE": MethodSettings("lora", folder / "teachers", checkpoint=DIFFLORA_CHECKPOINT),
+        "one for all": MethodSettings("lora", teacher),
+    }
+    return replace(
+        read_settings(EvaluationSettings, SETTINGS),
+        people=folder / "people",
+        prompts=folder / "prompts.yaml",
+        base=folder / "base",
+        output=folder / "output",
+        methods=methods,
+        compared_with="no LoRA",
+        steps=8,
+    )
+
+
+@pytest.fixture(scope="module")
+def report(settings: EvaluationSettings) -> dict[str, Any]:
+    path = Evaluation(settings, "cpu").run()
+    return json.loads(path.with_name("report.json").read_text())
+
+
+def test_each_makes_images_of_the_person(settings: EvaluationSettings, report: dict[str, Any]) -> None:
+    found = report["metrics"]["Face Sim"]["columns"]["Face Sim, other images"]["methods"]
+    assert not report["failures"]
+    for name in settings.methods:
+        if name != "no LoRA":
+            assert found[name]["difference"]["mean"] > 0.2, name
+    costs = {name: method["cost"] for name, method in report["methods"].items()}
+    assert costs["trained"]["ready_seconds"] > costs["face only"]["ready_seconds"] > 0
+    assert costs["LAE"]["ready_seconds"] is None
+    assert "MIF in mode face" in report["methods"]["face only"]["placement"]
+    assert '"a portrait of a person", rank 4, 40 steps' in report["methods"]["trained"]["placement"]
+
+
+def test_files_hold_what_the_methods_say(settings: EvaluationSettings, report: dict[str, Any]) -> None:
+    model = DiffLoRA.load(DIFFLORA_CHECKPOINT)
+    loras = settings.output / "loras"
+    teacher = read_lora(settings.people.parent / "teachers" / f"{NAME}.safetensors", model.layout)
+    decoded = read_lora(loras / "LAE" / f"{NAME}.safetensors", model.layout)
+    assert torch.allclose(decoded, model.decode(model.encode(teacher[None]))[0], atol=1e-6)
+    references = sorted((settings.people / NAME / "references").iterdir())
+    lora = model.personalize(references, generator=torch.Generator().manual_seed(0), mode="face")
+    assert torch.equal(read_lora(loras / "face only" / f"{NAME}.safetensors", model.layout), lora.flat)
+
+
+def test_a_lora_is_not_made_again_for_a_missing_image(settings: EvaluationSettings, report: dict[str, Any]) -> None:
+    file: Path = settings.output / "loras" / "trained" / f"{NAME}.safetensors"
+    image = settings.output / "images" / "trained" / NAME / "01_0.png"
+    before, content = file.stat().st_mtime_ns, image.read_bytes()
+    image.unlink()
+    path = Evaluation(settings, "cpu").run()
+    assert file.stat().st_mtime_ns == before
+    assert image.read_bytes() == content
+    again = json.loads(path.with_name("report.json").read_text())["methods"]["trained"]["cost"]
+    assert again["ready_seconds"] == report["methods"]["trained"]["cost"]["ready_seconds"]
+
+
+def test_other_training_is_noticed(settings: EvaluationSettings, report: dict[str, Any]) -> None:
+    own = settings.methods["trained"]
+    methods = {"trained": replace(own, training=replace(own.training, steps=20, people=1))}
+    lines = "\n".join(Evaluation(replace(settings, methods=methods, compared_with=""), "cpu").describe())
+    assert "are made again: method.training.steps was 40, is 20" in lines
+    assert "people" not in lines.split("again: ")[1]
+
+
+def test_class_images_are_not_made_here() -> None:
+    with pytest.raises(ValueError, match=r"training\.prior_weight is set"):
+        MethodSettings("dreambooth", training=replace(CONFIG, prior_weight=1.0))
