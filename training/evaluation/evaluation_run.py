@@ -160,7 +160,7 @@ class Evaluation:
             self.settings,
             self.people,
             self.prompts,
-            {plan.name: plan.method.placement for plan in plans},
+            {plan.name: plan.placement for plan in plans},
             results,
             self._sets(),
             {plan.name: method_cost([plan.images.record(name) for name in plan.people]) for plan in plans},

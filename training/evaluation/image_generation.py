@@ -34,6 +34,13 @@ class MethodPlan:
         """How many images are to be made."""
         return sum(len(plan.missing) for plan in self.people.values())
 
+    @property
+    def placement(self) -> str:
+        """For the report: where the method's words stand, and how many references it sees."""
+        count = self.method.references
+        seen = "" if count is None else f"; sees the first {'reference' if count == 1 else f'{count} references'}"
+        return f"{self.method.placement}{seen}"
+
     def check(self) -> None:
         """Check what other programs are needed, if anything is to be made.
 

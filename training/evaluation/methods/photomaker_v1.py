@@ -14,8 +14,11 @@ from torch import Tensor
 from difflora_core.encoders.face_encoder import FaceEncoder
 from difflora_core.images import read_image
 from difflora_core.seeds import derive_seed
+from training.base_model.interface import DTYPES
+from training.base_model.sdxl import SDXLBase
 from training.lora_dataset.fingerprints import Fingerprint, hash_file, hash_files
 from training.lora_dataset.images.reference_crops import crop_face
+from training.lora_dataset.photomaker.photomaker_file import read_photomaker
 from training.lora_dataset.photomaker.pipeline import PhotoMakerPipeline, Sampling
 
 from ..people_folders import EvaluatedPerson, seen_references
@@ -65,10 +68,11 @@ class PhotoMakerV1:
 
     @cached_property
     def _pipeline(self) -> PhotoMakerPipeline:
-        pipeline = PhotoMakerPipeline.open(self.base.settings.base, self.file, self.base.device)
-        if self.base.settings.sampler is not None:
-            pipeline.base.use_sampler(self.base.settings.sampler)
-        return pipeline
+        photomaker, settings = read_photomaker(self.file), self.base.settings  # before the base model, which takes long
+        base = SDXLBase.open(settings.base, self.base.device, DTYPES[settings.dtype])
+        if settings.sampler is not None:
+            base.use_sampler(settings.sampler)
+        return PhotoMakerPipeline(base, photomaker)
 
     @cached_property
     def _faces(self) -> FaceEncoder:

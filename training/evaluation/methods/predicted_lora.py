@@ -66,7 +66,7 @@ class PredictedLoRAs(MadeLoRAs):
 
         Raises:
             FileNotFoundError: An encoder is not there.
-            ValueError: A reference shows no face or can't be read.
+            ValueError: No reference shows a face that can be read; others are left out.
         """
         if not self._warm:  # the first person loads the encoders, which is not timed
             self._personalize(person)
@@ -81,5 +81,6 @@ class PredictedLoRAs(MadeLoRAs):
             generator=torch.Generator().manual_seed(self.settings.seed),
             face_root=self.settings.face_models,
             image_encoder=self.settings.image_encoder,
+            unusable="skip",
             mode=self.settings.mode,
         )
