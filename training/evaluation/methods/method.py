@@ -5,7 +5,7 @@ Another method (Textual Inversion, InstantID) is added by a class with these mem
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from PIL import Image
@@ -73,8 +73,6 @@ class Preparation:
     """Numbers that are the person's own."""
     bytes: int | None = None
     """Of the file that holds them."""
-    origin: Mapping[str, Any] = field(default_factory=dict)
-    """What else is known of it."""
 
 
 class Method(Protocol):

@@ -72,6 +72,7 @@ def test_a_workflow_makes_the_images(small: SmallEvaluation, server: Server, met
     assert {entry["text"] for entry in server.prompts} == {"a person in red", "a person from above"}
     assert all(0 <= entry["seed"] < 2**32 for entry in server.prompts)
     assert small.report()["methods"]["pack"]["cost"]["image_seconds"] == 1.5
+    assert small.report()["methods"]["pack"]["placement"].endswith("workflow.json; sees the first reference")
     small.evaluation(methods=methods).run()
     assert len(server.prompts) == 12
 
