@@ -7,7 +7,7 @@ Half precision is for weights. Statistics (mean LoRA, scales, deviations) are bu
 precision they would shift every LoRA by their rounding.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,7 +53,9 @@ def cast_weights(network: Network, device: str | torch.device, dtype: torch.dtyp
     return network
 
 
-def read_header(path: str | Path, text: str, kind: str, newest: int) -> dict[str, Any]:
+def read_header(
+    path: str | Path, text: str, kind: str, newest: int, parts: Sequence[str] = ("layout", "config")
+) -> dict[str, Any]:
     """Read a header and check the version of its format.
 
     Args:
@@ -61,12 +63,13 @@ def read_header(path: str | Path, text: str, kind: str, newest: int) -> dict[str
         text: The JSON.
         kind: What the file is, for errors.
         newest: The newest format that is read.
+        parts: What it has to have, beside the version.
 
     Raises:
-        ValueError: It is no JSON object, has no layout or configuration, or is of another format.
+        ValueError: It is no JSON object, lacks a part, or is of another format.
     """
     header = read_json(text, f"{path} is no {kind}: its header")
-    for name in ("format", "layout", "config"):
+    for name in ("format", *parts):
         if name not in header:
             raise ValueError(f"{path} is no {kind}: its header has no {name!r}.")
     found = header["format"]

@@ -102,8 +102,9 @@ def workflows(_: argparse.Namespace) -> None:
 
 def help_images(_: argparse.Namespace) -> None:
     """Take the images of the help pages."""
-    from miniature.demo.help_images import make_help_images
+    from miniature.demo.help_images import make_help_images, write_identity
 
+    write_identity(ROOT / "output" / "host")
     with running_client() as client:
         make_help_images(client, shipped_sampling())
 

@@ -7,6 +7,7 @@ In the order of the pipeline, from reference images to a model with a LoRA:
 - `encode_and_mix_features`: Encode Face, Mix Features
 - `sample_and_decode_lora`: Sample LoRA, Decode LoRA
 - `encode_and_blend_latents`: Encode LoRA, Blend Latents
+- `save_and_load_identity`: Save Identity, Load Identity
 - `apply_lora`: Apply LoRA; `patching`: a LoRA on ComfyUI's MODEL, complete or not at all
 - `refine_lora`: Refine LoRA; `refine_training`: its training loop on ComfyUI's model
 - `save_lora`: Save LoRA; `file_names`: names that every operating system accepts
@@ -29,6 +30,7 @@ from .loaders.load_difflora import LoadDiffLoRA
 from .loaders.load_face_analysis import LoadFaceAnalysis
 from .refine_lora import RefineLoRA
 from .sample_and_decode_lora import DecodeLoRA, SampleLoRA
+from .save_and_load_identity import FOLDER, LoadIdentity, SaveIdentity
 from .save_lora import SaveLoRA
 from .similarity_and_pick_best import FaceSimilarity, PickBest
 
@@ -44,6 +46,8 @@ NODES = [
         DecodeLoRA,
         EncodeLoRA,
         BlendLatents,
+        SaveIdentity,
+        LoadIdentity,
         ApplyLoRA,
         RefineLoRA,
         SaveLoRA,
@@ -63,6 +67,6 @@ class DiffLoRAExtension(ComfyExtension):
 
 
 def register_folders() -> None:
-    """Make models/difflora and models/insightface known, beside any folder that extra_model_paths.yaml names."""
-    for name in ("difflora", "insightface"):
+    """Make the pack's folders in models/ known, beside any folder that extra_model_paths.yaml names."""
+    for name in ("difflora", "insightface", FOLDER):
         folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name))

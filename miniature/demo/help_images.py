@@ -12,14 +12,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from playwright.sync_api import Page
 
 from difflora_core.denoiser.config import SamplingConfig
+from difflora_core.denoiser.latent_file import save_latents
+from difflora_core.model import DiffLoRA
 from miniature.comfyui.browser import chromium, load_graph, opened, settings
 from miniature.comfyui.workflow_builder import PROMPT, WorkflowBuilder
 from miniature.comfyui.workflow_graph import Output, WorkflowGraph
-from miniature.paths import ROOT
+from miniature.paths import DIFFLORA_CHECKPOINT, ROOT
 from miniature.world.drawing import draw
 from miniature.world.people import person, split_people
 from miniature.world.scenes import reference_scene
@@ -31,6 +34,8 @@ WHO = 5
 """Number of the person among the held-out people."""
 TEXT_LINES = {"DiffLoRALoad": 100}
 """Pixels that a node's text needs below its widgets, where that is more than usual."""
+IDENTITY = "person_00001_.safetensors"
+"""What Load Identity loads."""
 STEP = 640
 """Pixels between nodes, so that no neighbor is in an image."""
 
@@ -79,6 +84,8 @@ class AllNodes:
         settings |= {"samples": sampling.samples, "scheduler": sampling.scheduler, "candidates": 2}
         latent = add("DiffLoRASample", 340, model=model, features=mixed, seed=1, **settings)[0]
         lora = add("DiffLoRADecode", 300, model=model, latent=latent)[0]
+        loaded = add("DiffLoRALoadIdentity", 300, identity=IDENTITY)[0]
+        add("DiffLoRASaveIdentity", 300, latent=loaded)
         again = add("DiffLoRAEncode", 300, model=model, lora=lora)[0]
         add("DiffLoRADecode", 300, model=model, latent=add("DiffLoRABlend", 340, first=latent, second=again)[0])
         made = builder.generate_image(base, add("DiffLoRAApply", 340, model=base[0], lora=lora)[0], -2400, 0, "help")
@@ -104,6 +111,14 @@ class AllNodes:
             path = Path(folder) / "help.json"
             self.graph.save(path)
             return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_identity(base: Path) -> None:
+    """Write the file that Load Identity loads into a base directory: the average person."""
+    model = DiffLoRA.load(DIFFLORA_CHECKPOINT)
+    path = base / "models" / "difflora_identities" / IDENTITY
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_latents(path, torch.zeros(1, *model.lae.latent_mean.shape), DIFFLORA_CHECKPOINT.name, [{}])
 
 
 def make_help_images(client: Client, sampling: SamplingConfig, folder: Path = DOCS) -> None:

@@ -1,14 +1,16 @@
-"""Encode LoRA and Blend Latents on a real ComfyUI."""
+"""Encode LoRA, Blend Latents, Save and Load Identity on a real ComfyUI."""
 
 from pathlib import Path
 
+import pytest
 import torch
 
+from difflora_core.denoiser.latent_file import load_latents
 from difflora_core.model import DiffLoRA
 from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.paths import DIFFLORA_CHECKPOINT
 from tests.host.lora_files import flat, saved
-from training.comfyui_client import Client
+from training.comfyui_client import Client, PromptError
 
 
 def with_blend(graph: ApiPrompt, **settings: float) -> ApiPrompt:
@@ -45,3 +47,32 @@ def test_encoding_inverts_decoding(client: Client, workflow: ApiPrompt, base: Pa
     (after,) = saved(client, graph, base, "Again", "after")
     cosine = torch.nn.functional.cosine_similarity(flat(before), flat(after), dim=0)
     assert cosine > 0.97
+
+
+def save_identity(client: Client, workflow: ApiPrompt, base: Path, name: str) -> Path:
+    graph = workflow.copy().add("Identity", "DiffLoRASaveIdentity", latent=workflow.output("Sample LoRA"))
+    client.run(graph.set("Identity", filename_prefix=name).only("Identity").prompt)
+    (path,) = (base / "models" / "difflora_identities").glob(f"{name}_*.safetensors")
+    return path
+
+
+def test_a_saved_identity_is_the_lora_again(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    path = save_identity(client, workflow.copy().set("Sample LoRA", seed=11), base, "again")
+    (first,) = saved(client, workflow.copy().set("Sample LoRA", seed=11), base, "Decode LoRA", "identity_first")
+    graph = workflow.copy().add("Load", "DiffLoRALoadIdentity", identity=path.name)
+    graph.set("Decode LoRA", latent=graph.output("Load"))
+    (again,) = saved(client, graph, base, "Decode LoRA", "identity_again")
+    assert torch.equal(flat(first), flat(again))
+    found = load_latents(path)
+    assert found.checkpoint == "miniature.safetensors"
+    assert found.made_by[0]["seed"] == 11
+
+
+def test_an_identity_of_another_checkpoint_is_an_error(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    path = save_identity(client, workflow, base, "elsewhere")
+    text = path.read_bytes().replace(b"miniature.safetensors", b"different.safetensors")
+    path.with_name("different.safetensors").write_bytes(text)
+    graph = workflow.copy().add("Load", "DiffLoRALoadIdentity", identity="different.safetensors")
+    graph.set("Decode LoRA", latent=graph.output("Load"))
+    with pytest.raises(PromptError, match=r"(?s)DiffLoRADecode: .*was made with different.safetensors"):
+        client.run(graph.only("Save LoRA").prompt)

@@ -19,6 +19,8 @@ NODES = {
     "DiffLoRABlend": (["DIFFLORA_LATENT"], {"DIFFLORA_LATENT"}),
     "DiffLoRAApply": (["MODEL"], {"MODEL", "LORA_MODEL"}),
     "DiffLoRARefine": (["LORA_MODEL", "IMAGE"], {"MODEL", "CLIP", "VAE", "LORA_MODEL", "IMAGE"}),
+    "DiffLoRASaveIdentity": ([], {"DIFFLORA_LATENT"}),
+    "DiffLoRALoadIdentity": (["DIFFLORA_LATENT"], set()),
     "DiffLoRASave": ([], {"LORA_MODEL"}),
     "DiffLoRAFaceSimilarity": (["FLOAT", "STRING", "IMAGE"], {"IMAGE", "INSIGHTFACE,FACEANALYSIS"}),
     "DiffLoRAPickBest": (

@@ -1,0 +1,79 @@
+"""A person's LoRA latents in a small file, to be decoded or blended later with the same checkpoint.
+
+A latent is some hundred numbers, where the LoRA has millions; but only its own checkpoint knows what they mean.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..files import open_tensors, write_tensors
+from ..network_files import read_header
+from .sampling import check_rows
+
+FORMAT = 1
+"""Version of the file format; older versions read none that is newer."""
+HEADER = "difflora_latent"
+"""Key of the file's metadata."""
+TENSOR = "latents"
+
+
+@dataclass(frozen=True)
+class SavedLatents:
+    """What a file holds."""
+
+    latents: Tensor
+    """float32 (candidates, tokens, width)."""
+    checkpoint: str
+    """File name of the checkpoint that made them."""
+    made_by: tuple[Mapping[str, Any], ...]
+    """How each candidate was made."""
+
+
+def save_latents(path: str | Path, latents: Tensor, checkpoint: str, made_by: Sequence[Mapping[str, Any]]) -> None:
+    """Write a file, whole or not at all.
+
+    Args:
+        path: The file.
+        latents: (candidates, tokens, width).
+        checkpoint: File name of the checkpoint that made them.
+        made_by: How each candidate was made, ready for JSON.
+
+    Raises:
+        ValueError: The latents have another shape or hold NaN, or a candidate's record is missing.
+    """
+    check_rows("Latents", latents, ("candidates", "tokens", "width"))
+    if len(made_by) != len(latents):
+        raise ValueError(f"Found {len(latents)} latents and records of {len(made_by)}: they must agree.")
+    header = {"format": FORMAT, "checkpoint": checkpoint, "made_by": [dict(made) for made in made_by]}
+    tensors = {TENSOR: latents.detach().to("cpu", torch.float32).contiguous()}
+    write_tensors(path, tensors, {HEADER: json.dumps(header), "format": "pt"})
+
+
+def load_latents(path: str | Path) -> SavedLatents:
+    """Read what `save_latents` wrote.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is something else, is damaged, holds NaN or was written by a newer version.
+    """
+    with open_tensors(path) as file:
+        metadata = file.metadata() or {}
+        if HEADER not in metadata or list(file.keys()) != [TENSOR]:
+            raise ValueError(
+                f"{path} holds no latent of a person: it has no {HEADER!r} header. Save Identity writes such files."
+            )
+        header = read_header(path, metadata[HEADER], "latent", FORMAT, ("checkpoint", "made_by"))
+        latents = file.get_tensor(TENSOR)
+    checkpoint, made_by = header["checkpoint"], header["made_by"]
+    if latents.dtype != torch.float32 or not isinstance(checkpoint, str) or not isinstance(made_by, list):
+        raise ValueError(f"{path} is damaged: its header lacks the checkpoint or how the latents were made.")
+    check_rows(f"The latents of {path}", latents, ("candidates", "tokens", "width"))
+    if len(made_by) != len(latents) or not all(isinstance(made, dict) for made in made_by):
+        raise ValueError(f"{path} is damaged: it has {len(latents)} latents and records of {len(made_by)}.")
+    return SavedLatents(latents, checkpoint, tuple(made_by))
