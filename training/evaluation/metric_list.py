@@ -1,6 +1,6 @@
 """Metrics by their settings: where their models are, and how they are loaded when something has to be measured."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -37,7 +37,11 @@ class MetricSource:
 
 
 def metric_sources(settings: MetricSettings, device: str) -> list[MetricSource]:
-    """List the metrics that are to be measured; no model is read."""
+    """List the metrics that are to be measured; no model is read.
+
+    Raises:
+        ValueError: Two models of one metric have the same name.
+    """
     sources = _face_sources(settings.faces) if settings.faces is not None else []
     sources += [_source("CLIP", name, ClipSimilarity.open, device) for name in settings.clip]
     if settings.dino is not None:
@@ -46,6 +50,9 @@ def metric_sources(settings: MetricSettings, device: str) -> list[MetricSource]:
         sources.append(_source("ImageReward", settings.image_reward, ImageReward.open, device, IMAGE_REWARD_FILES))
     if settings.pick_score is not None:
         sources.append(_source("PickScore", settings.pick_score, PickScore.open, device))
+    keys = [source.key for source in sources]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        raise ValueError(f"metrics: two models are called {twice!r}, by which scores are kept: rename a folder")
     return sources
 
 
@@ -68,11 +75,12 @@ def _face_sources(settings: FaceMetricSettings) -> list[MetricSource]:
     def search() -> FaceSearch:
         return FaceSearch.open(settings.pack, settings.root, settings.conditioning)
 
-    def inputs() -> Mapping[str, str]:
+    def inputs() -> Fingerprint:
         folder = settings.root / "models" / settings.pack
         if not any(folder.glob("*.onnx")):
             raise FileNotFoundError(f"the face pack of Face Sim is missing: there is no .onnx file in {folder}")
-        return {"model": hash_folder(folder)}
+        # Another pack to be told from is checked when the model is loaded, so that it is loaded then
+        return {"model": hash_folder(folder), "conditioning": list(settings.conditioning)}
 
     return [
         MetricSource("Face Sim", lambda: FaceSimilarity(search()), inputs),

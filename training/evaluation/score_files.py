@@ -102,6 +102,8 @@ class MetricScores:
             measured = self.metric.score(sample.load())
         except NoFaceError as error:  # in none of the references
             measured, remark = {name: np.full(len(sample.images), np.nan) for name in columns}, str(error)
+        except ValueError as error:
+            raise ValueError(f"{self.source.key}: {sample.method}, {sample.person}: {error}") from error
         rows = {name: [None if np.isnan(x) else float(x) for x in values] for name, values in measured.items()}
         files = [path.name for path in sample.images]
         write_json(path, {"inputs": inputs, "files": files, "remark": remark, "scores": rows})

@@ -69,3 +69,16 @@ def test_missing_models_are_named(metrics: MetricSettings, tmp_path: Path) -> No
     assert "the model of CLIP is missing: no/such-model" in lines[0]
     assert "ImageReward" in lines[1]
     assert str(tmp_path) in lines[1]
+
+
+def test_models_of_one_name_are_refused(metrics: MetricSettings, tmp_path: Path) -> None:
+    twice = replace(metrics, clip=(*metrics.clip, str(tmp_path / "clip")))
+    with pytest.raises(ValueError, match="two models are called 'CLIP clip'"):
+        metric_sources(twice, "cpu")
+
+
+def test_an_image_that_can_not_be_measured_is_named(small: SmallEvaluation, metrics: MetricSettings) -> None:
+    small.evaluation().run()
+    (small.folder / "people" / "bob" / "others" / "0.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"DINO dino: none, bob: .*other image 1 of 1"):
+        small.evaluation(metrics=MetricSettings(dino=metrics.dino)).run()
