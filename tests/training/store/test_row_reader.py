@@ -59,7 +59,9 @@ def test_memory_is_reused(store):
 
 
 @pytest.mark.parametrize(
-    "memory", [torch.empty(3, 10), torch.empty(2, 10, dtype=torch.float16), torch.empty(10, 2).T], ids=str
+    "memory",
+    [torch.zeros(3, 10), torch.zeros(2, 10, dtype=torch.float16), torch.zeros(10, 2).T],
+    ids=["another shape", "another dtype", "not contiguous"],
 )
 def test_memory_that_does_not_fit_is_refused(store, memory):
     with RowReader(store, "train") as reader, pytest.raises(ValueError, match=r"contiguous float32 .*\(2, 10\)"):
