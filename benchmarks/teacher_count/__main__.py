@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.teacher_count.curves import RESULTS, TEACHERS, curves, results, table
+from benchmarks.teacher_count.curves import PEOPLE_PER_STEP, RESULTS, TEACHERS, curves, progress, results, table
 from difflora_core.autoencoder.model import LAE
 from difflora_core.denoiser.config import MIFConfig, SamplingConfig
 from difflora_core.denoiser.model import Denoiser
@@ -52,7 +52,7 @@ from training.engine.config import EvaluationConfig, TrainConfig
 from training.people.conditions import Conditions
 from training.store.lora_store import LoRAStore
 
-STEPS, PEOPLE_PER_STEP, SAVE_EVERY = 3000, 16, 100
+STEPS, SAVE_EVERY = 3000, 100
 SAMPLED = {
     "plain": SamplingConfig(1, 1.0, samples=4),
     "scale 1.25": SamplingConfig(1, 1.0, samples=4, latent_scale=1.25),
@@ -241,7 +241,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.figure:
-        draw_panels(arguments.figure, curves(results(arguments.build)))
+        found = results(arguments.build)
+        several = len({result["run"]["teachers"] for result in found}) > 1
+        draw_panels(arguments.figure, [progress(found), *(curves(found) if several else [])])
     elif arguments.baselines:
         print(json.dumps(baselines(Laboratory(arguments.build)), indent=1))
     else:

@@ -11,6 +11,8 @@ RESULTS = "teacher_count"
 TEACHERS = (0, 16, 63, 252, 1008)
 NONE = 8
 """Where no teachers stand on the logarithmic axis."""
+PEOPLE_PER_STEP = 16
+RECOVERY = (0.0, 1.6)
 RANGES = {"similarity": ("face similarity", (0.5, 0.9)), "fidelity": ("prompt fidelity", (0.85, 1.0))}
 
 
@@ -45,6 +47,21 @@ def curves(found: list[dict]) -> list[Panel]:
         axis = f"teachers that the LAE starts from ({NONE} stands for none)"
         panels.append(Panel(title, axis, lines, (NONE, *TEACHERS[1:]), True, extent))
     return panels
+
+
+def progress(found: list[dict]) -> Panel:
+    """Teacher recovery while training: mean and range over the seeds, a line for each number of teachers."""
+    longest = max(result["run"]["steps"] for result in found)
+    runs = [result for result in found if result["run"]["steps"] == longest]
+    lines = []
+    for color, teachers in enumerate(sorted({result["run"]["teachers"] for result in runs})):
+        histories = [result["history"] for result in runs if result["run"]["teachers"] == teachers]
+        points = []
+        for step in sorted(set.intersection(*({int(step) for step in history} for history in histories)) - {0}):
+            values = [history[str(step)]["teacher_recovery"] for history in histories]
+            points.append((step, sum(values) / len(values), min(values), max(values)))
+        lines.append(Line(f"{teachers:,} teachers" if teachers else "no teachers", color, False, points))
+    return Panel("teacher recovery", f"steps of {PEOPLE_PER_STEP} people", lines, (), False, RECOVERY)
 
 
 def _points(found: list[dict], metric: str) -> Iterator[tuple[float, float, float, float]]:
