@@ -53,7 +53,8 @@ def test_commands(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     """The command's own help knows the documented options."""
     program, *arguments = shlex.split(line)
     if program.startswith("benchmarks."):
-        module, command = program, []
+        is_file = (ROOT / f"{program.replace('.', '/')}.py").is_file()
+        module, command = program if is_file else f"{program}.__main__", []
     else:
         module = "difflora_core.command" if program == "difflora" else f"{program}.__main__"
         command = arguments[: 2 if arguments[:1] == ["dataset"] else 1]  # its stages have options of their own
