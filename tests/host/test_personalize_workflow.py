@@ -155,7 +155,7 @@ def test_unchanged_inputs_do_not_run_again(client: Client, workflow: ApiPrompt, 
 
 
 def test_interrupt_stops_sampling_within_a_step(client: Client, workflow: ApiPrompt) -> None:
-    graph = workflow.copy().set("Sample LoRA", steps=1000, samples=8, seed=5)
+    graph = workflow.copy().set("Sample LoRA", settings="custom", steps=1000, samples=8, seed=5)
     prompt_id = client.queue(graph.only("Save LoRA").prompt)
     threading.Timer(2.0, client.interrupt).start()
     start = time.monotonic()

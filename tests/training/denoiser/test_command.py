@@ -235,7 +235,7 @@ def test_embeddings_are_made_first_where_a_dataset_is_named(world, monkeypatch):
         (world / "work" / "embeddings").mkdir(parents=True)
         (world / "embeddings").rename(world / "work" / "embeddings" / "faces+images")
 
-    monkeypatch.setattr("training.denoiser.data.embed_people", embed)
+    monkeypatch.setattr("training.people.embed.embed_people", embed)
     configure(world, embeddings={"dataset": "faces.yaml", "image_encoder": "clip/images"})
     train(world)
     assert made == [(world / "work", world / "clip" / "images")]

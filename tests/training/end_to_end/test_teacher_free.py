@@ -85,7 +85,7 @@ def test_the_encoder_finds_the_latents_of_predicted_loras(tmp_path, network, col
     latents = torch.randn(20, 2, 3, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         found = network.lae.encode(network.lae.decode(latents))
-    assert (found - latents).square().mean() < 0.1
+    assert (found - latents).square().mean() < 0.3  # of 1
 
 
 def test_the_encoders_loss_does_not_move_predictions(network, colors):

@@ -13,7 +13,7 @@ def lines(path: Path) -> list[str]:
     return path.read_text("utf-8").splitlines()
 
 
-@pytest.mark.parametrize("name", [name for name in SHIPPED if (FOLDER / name / "1_dataset.yaml").is_file()])
+@pytest.mark.parametrize("name", [name for name in SHIPPED if "teacher-free" not in name])
 def test_only_the_changed_lines_differ(name, tmp_path):
     path = tmp_path / "1_dataset.yaml"
     path.write_bytes((FOLDER / name / path.name).read_bytes())
