@@ -49,9 +49,10 @@ from miniature.personal.teachers import CONFIG as TEACHER_CONFIG
 from miniature.personal.teachers import person_latents, teacher_people, train_teachers
 from miniature.world.drawing import draw_references
 from miniature.world.scenes import DEMO_SCENES, VALIDATION_SCENES
-from training.denoiser.command import ONE_SHOT, assemble
+from training.denoiser.command import ONE_SHOT
 from training.engine.charts import draw_panels
 from training.engine.evaluated_run import load_best_of_run
+from training.people.assembly import assemble
 
 Table = dict[str, Tensor]
 ONE_SAMPLE: dict[str, Any] = {"samples": 1, "latent_scale": 1.0}

@@ -63,7 +63,7 @@ class ApplyLoRA(io.ComfyNode):
                     default="both",
                     optional=True,  # workflows that were saved without it stay valid
                     tooltip="The prompts that the LoRA acts on. positive: more likeness at the same cfg (hybrid "
-                    "guidance), for a little time in each step. Without guidance (cfg 1) both are the same.",
+                    "guidance), for more time in each step. Without guidance (cfg 1) both are the same.",
                 ),
             ],
             outputs=[io.Model.Output("patched", display_name="MODEL", tooltip="The model with the LoRA applied.")],

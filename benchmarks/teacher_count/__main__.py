@@ -43,6 +43,7 @@ from miniature.world.drawing import REFERENCES
 from training.base_model.person_images import PersonImages
 from training.base_model.teacher_recovery import TeacherRecovery
 from training.dreambooth.train import shared_start
+from training.end_to_end.command import trainable_denoiser
 from training.end_to_end.config import TeacherFreeTraining
 from training.end_to_end.teacher_free_objective import TeacherFreeNetwork, TeacherFreeObjective
 from training.end_to_end.teacher_free_start import FITTED_DEVIATION, start_from_conditions
@@ -214,15 +215,12 @@ def core_seconds(path: Path) -> Iterator[None]:
 def baselines(laboratory: Laboratory) -> dict[str, dict[str, float]]:
     """Measure no LoRA, the teachers and the shipped checkpoint on the same people."""
     shipped, nothing = DiffLoRA.load(DIFFLORA_CHECKPOINT), torch.zeros_like(laboratory.teachers)
-    denoiser = Denoiser(shipped.config.dit, shipped.config.mif)
-    denoiser.dit.load_state_dict(shipped.dit.state_dict())
-    denoiser.mif.load_state_dict(shipped.mif.state_dict())
     found = {
         "none": laboratory.evaluation.evaluate(nothing),
         "teacher": laboratory.evaluation.evaluate(laboratory.teachers),
     }
     with torch.no_grad():
-        measured = laboratory.measure(shipped.lae, denoiser)
+        measured = laboratory.measure(shipped.lae, trainable_denoiser(shipped))
     return found | {f"shipped, {name}": metrics for name, metrics in measured.items()}
 
 
@@ -241,7 +239,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.figure:
-        found = results(arguments.build)
+        if not (found := results(arguments.build)):
+            parser.error(f"no run is finished in {arguments.build / RESULTS}: run without --figure first")
         several = len({result["run"]["teachers"] for result in found}) > 1
         draw_panels(arguments.figure, [progress(found), *(curves(found) if several else [])])
     elif arguments.baselines:

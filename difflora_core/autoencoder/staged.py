@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .config import LAEConfig
 from .principal_components import (
@@ -25,6 +24,7 @@ from .principal_components import (
     principal_directions,
     read_spans,
     scores_of_gram,
+    wide,
 )
 
 FIRST_LOG_VARIANCE = -4.0
@@ -72,7 +72,7 @@ def apply_maps(x: Tensor, weight: Tensor) -> Tensor:
 def random_basis(length: int, count: int, generator: torch.Generator) -> Tensor:
     """Draw orthonormal columns (length, count); where there are more columns than rows, the last are zero."""
     columns = torch.randn(length, min(length, count), generator=generator)
-    return F.pad(torch.linalg.qr(columns).Q, (0, count - columns.shape[1]))
+    return wide(torch.linalg.qr(columns).Q, count)
 
 
 class StagedAutoencoder(nn.Module):

@@ -16,10 +16,10 @@ from miniature.measure.lora_evaluation import open_evaluation
 from miniature.world.image_blocks import BASE_IMAGES, BASE_PEOPLE
 from training.autoencoder.config import LAETraining
 from training.autoencoder.train import train_lae
-from training.denoiser.command import assemble
 from training.denoiser.config import DiffLoRATraining
 from training.denoiser.train import train_denoiser
 from training.engine.config import EvaluationConfig, TrainConfig
+from training.people.assembly import assemble
 from training.people.conditions import Conditions, People
 from training.store.lora_store import LoRAStore
 from training.store.loras import LoRAsInMemory

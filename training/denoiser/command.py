@@ -16,11 +16,10 @@ from typing import Any
 from difflora_core.autoencoder.model import LAE
 from difflora_core.config import DiffLoRAConfig
 from difflora_core.denoiser.config import SamplingConfig
-from difflora_core.denoiser.model import Denoiser
-from difflora_core.model import DiffLoRA
 from training.engine.accelerator import close_trackers, open_accelerator
 from training.engine.folder_lock import run_lock
 from training.engine.settings import read_settings
+from training.people.assembly import assemble
 from training.people.diffusion_loss_check import DiffusionLossCheck
 from training.people.embed import embed_and_open
 from training.people.latents import check_layout, digest, open_lae
@@ -118,12 +117,3 @@ def identify(settings: DiffLoRASettings, lae: LAE, people: list[Person]) -> Mapp
         "lae": digest(lae)[:16],
         "people": hashlib.sha256("\n".join(map(str, people)).encode()).hexdigest()[:16],
     }
-
-
-def assemble(lae: LAE, denoiser: Denoiser, config: DiffLoRAConfig) -> DiffLoRA:
-    """Make one model of the three networks."""
-    model = DiffLoRA(lae.layout, config)
-    model.lae.load_state_dict(lae.state_dict())
-    model.dit.load_state_dict(denoiser.dit.state_dict())
-    model.mif.load_state_dict(denoiser.mif.state_dict())
-    return model.eval().requires_grad_(False)

@@ -22,7 +22,6 @@ from difflora_core.command_line import silence_library_logs
 from difflora_core.config import DiffLoRAConfig
 from difflora_core.denoiser.config import SamplingConfig
 from difflora_core.denoiser.model import Denoiser
-from difflora_core.model import DiffLoRA
 from training.base_model.interface import BaseModel
 from training.base_model.loss_reduction import LossReduction
 from training.dreambooth.train import shared_start
@@ -34,6 +33,7 @@ from training.lora_dataset.config import DatasetConfig, load_config
 from training.lora_dataset.configured_base import configured_layout
 from training.lora_dataset.manifest import Manifest
 from training.lora_dataset.stages.pack_plan import split_of
+from training.people.assembly import assemble
 from training.people.conditions import Conditions
 from training.people.dataset_images import DatasetImages, dataset_loss, open_base_model
 from training.people.embed import embed_and_open
@@ -224,11 +224,7 @@ def train(settings: TeacherFreeSettings) -> Path:
         config = DiffLoRAConfig(
             network.lae.config, denoiser.dit.config, denoiser.mif.config, settings.encoders, sampling, provenance
         )
-        model = DiffLoRA(network.lae.layout, config)
-        model.lae.load_state_dict(network.lae.state_dict())
-        model.dit.load_state_dict(denoiser.dit.state_dict())
-        model.mif.load_state_dict(denoiser.mif.state_dict())
-        model.eval().save(path)
+        assemble(network.lae, denoiser, config).save(path)
         print(f"wrote {path}", flush=True)
     return path
 

@@ -73,7 +73,7 @@ def read_settings(kind: type[T], path: str | Path) -> T:
 
 
 def read_section(kind: type[T], path: str | Path, section: str) -> T:
-    """Read one section of a YAML file, whichever command the file is for; the others are not looked at.
+    """Read one section of a YAML file, whichever command the file is for; the others are not read.
 
     Args:
         kind: The section's dataclass.

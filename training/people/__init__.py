@@ -4,6 +4,9 @@ conditions             embeddings as conditions, drawn references, modality drop
 embeddings             the cache of embeddings
 latents                latents of the stores' LoRAs
 dataset_images         the dataset's images and base model
-config                 settings of the validation by the diffusion loss
+embed                  the command that fills the cache
+assembly               one model out of the trained networks
+config                 sections that several trainers' settings have
+network_settings       shapes of LoRAs and networks in settings
 diffusion_loss_check   validation by the base model's diffusion loss
 """

@@ -31,8 +31,8 @@ class Axis:
     def of(cls, intervals: Sequence[Interval], start: float, stop: float) -> "Axis":
         """Make an axis on which intervals find place."""
         ends = [end for i in intervals for end in (i.mean, i.low, i.high) if not math.isnan(end)]
-        room = 0.08 * (max(ends) - min(ends)) or 0.05
-        return cls(min(ends) - room, max(ends) + room, start, stop)
+        margin = 0.08 * (max(ends) - min(ends)) or 0.05
+        return cls(min(ends) - margin, max(ends) + margin, start, stop)
 
     def __call__(self, value: float) -> float:
         """Return the pixel of a value."""
