@@ -1,5 +1,6 @@
 """Evaluation of any method by the same images, metrics and statistics: `python -m training evaluate`.
 
+options            a method's settings
 settings           what is evaluated, how, and by what
 people_folders     who: references, and images that no method sees
 prompt_list        prompts by kind

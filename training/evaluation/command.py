@@ -14,7 +14,8 @@ from training.engine.folder_lock import folder_lock
 from training.engine.settings import read_settings
 
 from .evaluation_run import Evaluation
-from .settings import EvaluationSettings, given_method
+from .options.method_settings import given_method
+from .settings import EvaluationSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,30 +1,15 @@
 """The settings of `evaluate`: one YAML file."""
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ValidationInfo
 
-from difflora_core.fields import NonNegativeFloat, PositiveFloat, PositiveInt, Seed, check_fields
-from training.dreambooth.config import DreamBoothConfig
+from difflora_core.fields import NonNegativeFloat, PositiveInt, Seed, check_fields
 from training.engine.settings import SettingsPath, absolute_path
 
-Kind = Literal["none", "lora", "dreambooth", "difflora", "photomaker", "images", "comfyui"]
-USES_PATH: Mapping[Kind, str] = {
-    "lora": "a folder with PERSON.safetensors for each person, or one file for all",
-    "difflora": "a DiffLoRA checkpoint",
-    "photomaker": "PhotoMaker v1's official file",
-    "images": "a folder with PERSON/NUMBER_SEED.png",
-    "comfyui": "a workflow in ComfyUI's API format",
-}
-"""What `path` is, by kind of method."""
-METHOD_NAME = re.compile(r"\w[\w .,+()-]{0,58}[\w)]|\w")
-"""Names of methods name folders, too."""
-COMFYUI = "comfy:"
-"""Before the workflow's file in `--method NAME=comfy:FILE`."""
+from .options.method_settings import MethodSettings, check_method_names
 
 
 def _model_name(name: str, info: ValidationInfo) -> str:
@@ -36,62 +21,6 @@ def _model_name(name: str, info: ValidationInfo) -> str:
 ModelName = Annotated[str, AfterValidator(_model_name)]
 """A repository whose files are in the hub's cache (`openai/clip-vit-base-patch32`), or a folder: an absolute path, or
 one that begins with a dot, relative to the settings file."""
-
-
-@dataclass(frozen=True)
-class MethodSettings:
-    """A method: a row of the tables.
-
-    Raises:
-        ValueError: `path` is missing, or there is nothing that it could be.
-    """
-
-    kind: Kind
-    """What it is."""
-    path: SettingsPath | None = None
-    """Where it is, see `USES_PATH`."""
-    references: PositiveInt | None = None
-    """How many of each person's references it sees; None: all."""
-    subject: str = ""
-    """Words in place of {person} in the prompts, with the method's trigger; empty: the class word alone."""
-    checkpoint: SettingsPath | None = None
-    """lora: a DiffLoRA checkpoint through whose autoencoder LoRAs are sent before; None: none."""
-    training: DreamBoothConfig = field(default_factory=DreamBoothConfig)
-    """dreambooth: how a LoRA is trained on each person's references."""
-    caption: str = "a photo of a {person}"
-    """dreambooth: of the training images."""
-    mode: Literal["face", "image", "mean", "gate"] | None = None
-    """difflora: of MIF; None is the checkpoint's."""
-    face_models: SettingsPath | None = None
-    """difflora: InsightFace's folder, else beside the checkpoint's folder. photomaker needs it for cropping."""
-    face_pack: str = "buffalo_l"
-    """photomaker: the pack that crops the references."""
-    image_encoder: SettingsPath | None = None
-    """difflora: the CLIP vision folder, else beside the checkpoint's folder."""
-    style_strength: int = 20
-    """photomaker: percentage of the steps before the identity is merged in."""
-    seed: Seed = 0
-    """difflora: of the LoRA's noise."""
-    server: str = "http://127.0.0.1:8188"
-    """comfyui: the address of a running ComfyUI."""
-    output_node: str = ""
-    """comfyui: title or number of the node whose image is measured; needed where several nodes save images."""
-    timeout: PositiveFloat = 600.0
-    """comfyui: seconds for an image."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        expected = USES_PATH.get(self.kind)
-        if expected and self.path is None:
-            raise ValueError(f"path is missing: for the kind {self.kind} it is {expected}")
-        if not expected and self.path is not None:
-            raise ValueError(f"the kind {self.kind} has no path, found {self.path}")
-        if self.kind == "photomaker" and self.face_models is None:
-            raise ValueError("face_models is missing: PhotoMaker's references are cropped around the face")
-        if self.kind == "dreambooth" and self.training.prior_weight:
-            raise ValueError("training.prior_weight is set, but there are no class images here: leave it out")
-        if not 0 <= self.style_strength <= 100:
-            raise ValueError(f"style_strength is a percentage, found {self.style_strength}")
 
 
 @dataclass(frozen=True)
@@ -219,35 +148,3 @@ class EvaluationSettings:
         """The method that others are compared with."""
         own = (name for name, method in self.methods.items() if method.kind == "difflora")
         return self.compared_with or next(own, next(iter(self.methods)))
-
-
-def check_method_names(names: Mapping[str, object]) -> None:
-    """Check that names of methods can be names of folders.
-
-    Raises:
-        ValueError: There is none, or one can't.
-    """
-    if not names:
-        raise ValueError("methods is empty: name at least one")
-    for name in names:
-        if not METHOD_NAME.fullmatch(name):
-            raise ValueError(
-                f"{name[:60]!r} can't be a method's name: expected up to 60 letters, digits, spaces and _.,+()-, as it "
-                "names a folder"
-            )
-    lower = [name.lower() for name in names]
-    if len(set(lower)) < len(lower):
-        raise ValueError(f"methods differ in upper and lower case alone, but name folders: {', '.join(names)}")
-
-
-def given_method(text: str) -> tuple[str, MethodSettings]:
-    """Read `NAME=FOLDER` (images of another program) or `NAME=comfy:WORKFLOW.json`, with paths from where one is.
-
-    Raises:
-        ValueError: It is neither.
-    """
-    name, equals, place = text.partition("=")
-    if not (name and equals and place.removeprefix(COMFYUI)):
-        raise ValueError(f"found --method {text!r}, expected NAME=FOLDER or NAME={COMFYUI}WORKFLOW.json")
-    kind: Kind = "comfyui" if place.startswith(COMFYUI) else "images"
-    return name, MethodSettings(kind, absolute_path(Path(place.removeprefix(COMFYUI)), Path.cwd()))

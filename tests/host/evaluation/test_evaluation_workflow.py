@@ -12,7 +12,8 @@ from miniature.personal.evaluation import SETTINGS, judge_source, prepare_evalua
 from training.comfyui_client import Client
 from training.engine.settings import read_settings
 from training.evaluation.evaluation_run import Evaluation
-from training.evaluation.settings import EvaluationSettings, MethodSettings
+from training.evaluation.options.method_settings import MethodSettings
+from training.evaluation.settings import EvaluationSettings
 
 PEOPLE = (7000, 7001)
 

@@ -13,8 +13,9 @@ from miniature.personal.held_out_teachers import HeldOutTeachers
 from miniature.world.scenes import VALIDATION_SCENES, caption
 from training.engine.settings import read_settings
 from training.evaluation.evaluation_run import Evaluation
+from training.evaluation.options.method_settings import MethodSettings
 from training.evaluation.prompt_list import read_prompt_list
-from training.evaluation.settings import EvaluationSettings, MethodSettings
+from training.evaluation.settings import EvaluationSettings
 
 
 @pytest.fixture(scope="module")

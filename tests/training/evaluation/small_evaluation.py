@@ -18,7 +18,8 @@ from training.evaluation.evaluation_run import Evaluation
 from training.evaluation.methods.shared_base import SharedBase
 from training.evaluation.metric_list import MetricSource
 from training.evaluation.metrics.metric import Better, Description, PersonSample, Scores
-from training.evaluation.settings import EvaluationSettings, MethodSettings
+from training.evaluation.options.method_settings import MethodSettings
+from training.evaluation.settings import EvaluationSettings
 
 SIZE = 32
 PEOPLE = ("ann", "bob", "cy")

@@ -8,7 +8,8 @@ from PIL import Image
 from difflora_core.images import read_image
 from tests.training.evaluation.small_evaluation import PEOPLE, SIZE, Brightness, SmallEvaluation
 from training.evaluation.metric_list import MetricSource
-from training.evaluation.settings import FaceMetricSettings, MethodSettings, MetricSettings
+from training.evaluation.options.method_settings import MethodSettings
+from training.evaluation.settings import FaceMetricSettings, MetricSettings
 
 
 def test_all_images_are_made_and_reported(small: SmallEvaluation) -> None:

@@ -9,9 +9,10 @@ from PIL import Image
 
 from training.engine.settings import read_settings
 from training.evaluation.command import with_methods
+from training.evaluation.options.method_settings import MethodSettings, given_method
 from training.evaluation.people_folders import read_people, seen_references
 from training.evaluation.prompt_list import read_prompt_list
-from training.evaluation.settings import EvaluationSettings, MethodSettings, given_method
+from training.evaluation.settings import EvaluationSettings
 
 FOLDER = Path(__file__).parents[3] / "training" / "evaluation"
 MINIMAL = "people: people\nprompts: prompts.yaml\nbase: base\noutput: out\nmethods:\n  none: {kind: none}\n"

@@ -3,11 +3,7 @@
 method             what a method is
 shared_base        the one base model of all methods without a graph of their own
 no_lora            the base model alone
-given_loras        LoRA files, one for each person, of any program
-made_loras         what methods share that make a LoRA of a person
-predicted_lora     DiffLoRA: references → LoRA
-trained_lora       LoRA-DreamBooth on the references
-autoencoded_lora   LoRA files through a checkpoint's autoencoder
+loras              LoRAs: given, predicted, trained
 photomaker_v1      PhotoMaker: references → identity embedding
 given_images       images that another program has made
 workflow_file      a workflow in ComfyUI's API format, with placeholders

@@ -13,8 +13,8 @@ from difflora_core.images import read_image
 from training.comfyui_client import Client, PromptError
 from training.lora_dataset.fingerprints import Fingerprint, hash_files, hash_value
 
+from ..options.method_settings import MethodSettings
 from ..people_folders import EvaluatedPerson, seen_references
-from ..settings import MethodSettings
 from .method import ImageRequest, MadeImage
 from .workflow_file import WorkflowFile
 

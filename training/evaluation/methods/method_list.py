@@ -1,16 +1,16 @@
 """Methods by their settings."""
 
 from ..settings import EvaluationSettings
-from .autoencoded_lora import AutoencodedLoRAs
 from .comfyui_workflow import ComfyUIWorkflow
 from .given_images import GivenImages
-from .given_loras import LoRAFiles
+from .loras.autoencoded_lora import AutoencodedLoRAs
+from .loras.given_loras import LoRAFiles
+from .loras.predicted_lora import PredictedLoRAs
+from .loras.trained_lora import TrainedLoRAs
 from .method import Method
 from .no_lora import NoLoRA
 from .photomaker_v1 import PhotoMakerV1
-from .predicted_lora import PredictedLoRAs
 from .shared_base import SharedBase
-from .trained_lora import TrainedLoRAs
 
 LORAS = "loras"
 """Folder in the output for LoRAs that methods make."""

@@ -15,7 +15,8 @@ from miniature.paths import WEIGHTS
 from miniature.personal.evaluation import SETTINGS, judge_source, prepare_evaluation
 from training.engine.settings import read_settings
 from training.evaluation.evaluation_run import Evaluation
-from training.evaluation.settings import EvaluationSettings, MethodSettings
+from training.evaluation.options.method_settings import MethodSettings
+from training.evaluation.settings import EvaluationSettings
 from training.lora_dataset.photomaker.photomaker_file import official_lora_names, write_photomaker
 
 

@@ -16,7 +16,8 @@ from miniature.personal.evaluation import SETTINGS, prepare_evaluation
 from miniature.personal.teachers import CONFIG
 from training.engine.settings import read_settings
 from training.evaluation.evaluation_run import Evaluation
-from training.evaluation.settings import EvaluationSettings, MethodSettings
+from training.evaluation.options.method_settings import MethodSettings
+from training.evaluation.settings import EvaluationSettings
 
 NAME = "person_07000"
 

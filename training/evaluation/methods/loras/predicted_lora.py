@@ -10,10 +10,10 @@ from difflora_core.lora.lora import LoRA
 from difflora_core.model import DiffLoRA
 from training.lora_dataset.fingerprints import Fingerprint, hash_file, hash_files
 
-from ..people_folders import EvaluatedPerson, seen_references
-from ..settings import MethodSettings
+from ...options.method_settings import MethodSettings
+from ...people_folders import EvaluatedPerson, seen_references
+from ..shared_base import SharedBase
 from .made_loras import MadeLoRAs
-from .shared_base import SharedBase
 
 
 class PredictedLoRAs(MadeLoRAs):

@@ -9,9 +9,9 @@ from difflora_core.files import read_shapes
 from difflora_core.lora.tensor_names import parse
 from training.lora_dataset.fingerprints import Fingerprint, hash_file
 
-from ..people_folders import EvaluatedPerson
-from .method import Preparation
-from .shared_base import ReadyBase, SharedBase
+from ...people_folders import EvaluatedPerson
+from ..method import Preparation
+from ..shared_base import ReadyBase, SharedBase
 
 
 class LoRAFiles:

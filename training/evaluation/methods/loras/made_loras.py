@@ -10,9 +10,9 @@ from difflora_core.lora.file_formats import storable
 from difflora_core.lora.lora import LoRA
 from training.lora_dataset.fingerprints import Fingerprint, hash_value
 
-from ..people_folders import EvaluatedPerson
+from ...people_folders import EvaluatedPerson
+from ..shared_base import ReadyBase, SharedBase
 from .given_loras import size_of
-from .shared_base import ReadyBase, SharedBase
 
 MADE_FROM, SECONDS = "evaluation_made_from", "evaluation_seconds"
 """Entries of a LoRA file's metadata: a hash of what it was made from, and how long it took."""

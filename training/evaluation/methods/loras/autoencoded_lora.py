@@ -8,10 +8,10 @@ from difflora_core.lora.lora import LoRA
 from difflora_core.model import DiffLoRA
 from training.lora_dataset.fingerprints import Fingerprint, hash_file
 
-from ..people_folders import EvaluatedPerson
+from ...people_folders import EvaluatedPerson
+from ..shared_base import SharedBase
 from .given_loras import lora_file
 from .made_loras import MadeLoRAs
-from .shared_base import SharedBase
 
 
 class AutoencodedLoRAs(MadeLoRAs):

@@ -20,11 +20,11 @@ from training.dreambooth.train import shared_start, train_loras
 from training.lora_dataset.fingerprints import Fingerprint, hash_files
 from training.lora_dataset.stages.preprocess import crop_square
 
-from ..people_folders import EvaluatedPerson, seen_references
-from ..prompt_list import PERSON
-from ..settings import MethodSettings
+from ...options.method_settings import MethodSettings
+from ...people_folders import EvaluatedPerson, seen_references
+from ...prompt_list import PERSON
+from ..shared_base import SharedBase
 from .made_loras import MadeLoRAs
-from .shared_base import SharedBase
 
 
 class TrainedLoRAs(MadeLoRAs):
