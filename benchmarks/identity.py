@@ -24,8 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.regression_baselines import (
-    choose_penalty,
-    ridge,
+    ridge_latents,
     teacher_store,
     through_pca,
     trained_regression,
@@ -52,6 +51,7 @@ from miniature.world.scenes import DEMO_SCENES, VALIDATION_SCENES
 from training.denoiser.command import ONE_SHOT
 from training.engine.charts import draw_panels
 from training.engine.evaluated_run import load_best_of_run
+from training.evaluation.methods.loras.mean_lora import mean_of
 from training.people.assembly import assemble
 
 Table = dict[str, Tensor]
@@ -98,14 +98,12 @@ def methods(people: EvaluatedPeople, model: DiffLoRA) -> Table:
     teachers = people.teachers()
     trained, trained_people = teacher_store().read("train")
     faces, latents = training_faces(trained_people), model.encode(trained)
-    penalty = choose_penalty(faces, latents.flatten(1), model)
-    regressed = ridge(faces, latents.flatten(1), people.face, penalty).view(-1, *latents.shape[1:])
     return {
         "none": torch.zeros_like(teachers),
-        "mean of the teachers": trained.mean(0).expand_as(teachers),
+        "mean of the teachers": mean_of(iter([trained])).expand_as(teachers),
         "average person (latent zero)": model.decode(torch.zeros(len(teachers), *latents.shape[1:])),
         "teacher of the most similar training person": trained[(people.face @ faces.T).argmax(1)],
-        "ridge regression, face embedding to latent": model.decode(regressed),
+        "ridge regression, face embedding to latent": model.decode(ridge_latents(faces, latents, people.face, model)),
         "DiffLoRA, one sample": model.decode(people.latents(model, **ONE_SAMPLE)),
         "DiffLoRA": model.decode(people.latents(model)),
         "teacher through the LAE": model.decode(model.encode(teachers)),

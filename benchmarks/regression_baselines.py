@@ -21,10 +21,9 @@ from miniature.personal.embeddings import load_conditions
 from miniature.personal.train import DIFFLORA_TRAINING
 from miniature.world.drawing import REFERENCES
 from training.denoiser.train import train_denoiser
+from training.evaluation.methods.loras.ridge_regression import RidgeRegression, choose_penalty
 from training.people.conditions import People
 from training.store.lora_store import LoRAStore
-
-PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 def teacher_store() -> LoRAStore:
@@ -49,26 +48,21 @@ def training_faces(people: list[int]) -> Tensor:
     return mean_faces(conditions.face)
 
 
-def choose_penalty(faces: Tensor, latents: Tensor, model: DiffLoRA) -> float:
-    """The ridge penalty that predicts validation people's latents best.
+def ridge_latents(faces: Tensor, latents: Tensor, queries: Tensor, model: DiffLoRA) -> Tensor:
+    """Predict latents (queries, tokens, width) by ridge regression, its penalty chosen on the validation people.
 
     Args:
         faces: Of training people (people, width).
-        latents: Of their teachers (people, values).
+        latents: Of their teachers (people, tokens, width).
+        queries: Face embeddings (queries, width).
         model: Encodes the validation people's teachers.
     """
     conditions, _ = load_conditions(BUILD / "conditions" / "validation.safetensors")
     others = mean_faces(conditions.face[:, :REFERENCES])
     expected = model.encode(teacher_store().read("validation")[0]).flatten(1)
-    return min(PENALTIES, key=lambda s: float((ridge(faces, latents, others, s) - expected).square().sum()))
-
-
-def ridge(x: Tensor, y: Tensor, queries: Tensor, penalty: float) -> Tensor:
-    """Ridge regression of y (n, targets) on x (n, features), evaluated at queries: (queries, targets)."""
-    mean = x.mean(0)
-    x = x - mean
-    weights = torch.linalg.solve(x.T @ x + penalty * torch.eye(x.shape[1]), x.T @ (y - y.mean(0)))
-    return (queries - mean) @ weights + y.mean(0)
+    penalty = choose_penalty(faces, latents.flatten(1), others, expected)
+    predicted = RidgeRegression.fit(faces, latents.flatten(1), penalty).predict(queries)
+    return predicted.view(-1, *latents.shape[1:])
 
 
 @torch.no_grad()

@@ -130,6 +130,9 @@ class EvaluationSettings:
             for setting in ("path", "checkpoint", "face_models", "image_encoder"):
                 if (path := getattr(method, setting)) is not None:
                     found[f"methods.{name}.{setting}"] = path
+            for setting in ("stores", "embeddings"):
+                for number, path in enumerate(getattr(method, setting)):
+                    found[f"methods.{name}.{setting}.{number}"] = path
         metrics = self.metrics
         if metrics.faces is not None:
             found["metrics.faces"] = metrics.faces.root / "models" / metrics.faces.pack

@@ -65,7 +65,7 @@ class EmbeddingCache:
         where = ", ".join(map(str, places))
         people: dict[str, ImageEmbeddings] = {}
         known: tuple[Path, tuple[int, int], EncoderNames | None] | None = None
-        for path in _files(places):
+        for path in embedding_files(places):
             own, encoders = _read(path)
             for name, embeddings in own:
                 if name in people:
@@ -136,6 +136,19 @@ class EmbeddingCache:
         return Conditions(face, image, counts), rows
 
 
+def embedding_files(places: Sequence[str | Path]) -> Iterator[Path]:
+    """List the files of embeddings in folders, and single files.
+
+    Raises:
+        FileNotFoundError: A place has none.
+    """
+    for place in map(Path, places):
+        found = [place] if place.is_file() else sorted(place.glob("*.safetensors"))
+        if not found:
+            raise FileNotFoundError(f"{place} holds no embeddings: {HOW} first.")
+        yield from found
+
+
 def write_embeddings(path: Path, people: Mapping[str, ImageEmbeddings], encoders: EncoderNames) -> None:
     """Write some people's embeddings into one file, atomically.
 
@@ -152,14 +165,6 @@ def write_embeddings(path: Path, people: Mapping[str, ImageEmbeddings], encoders
         "encoders": json.dumps(asdict(encoders)),
     }
     write_tensors(path, {name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
-
-
-def _files(places: Sequence[str | Path]) -> Iterator[Path]:
-    for place in map(Path, places):
-        found = [place] if place.is_file() else sorted(place.glob("*.safetensors"))
-        if not found:
-            raise FileNotFoundError(f"{place} holds no embeddings: {HOW} first.")
-        yield from found
 
 
 def _read(path: Path) -> tuple[list[tuple[str, ImageEmbeddings]], EncoderNames | None]:

@@ -3,7 +3,8 @@
 method             what a method is
 shared_base        the one base model of all methods without a graph of their own
 no_lora            the base model alone
-loras              LoRAs: given, predicted, trained
+made_files         what methods share that make a file of a person
+loras              LoRAs: given, averaged, regressed, predicted, trained
 photomaker_v1      PhotoMaker: references → identity embedding
 given_images       images that another program has made
 workflow_file      a workflow in ComfyUI's API format, with placeholders

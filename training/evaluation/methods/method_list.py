@@ -5,7 +5,9 @@ from .comfyui_workflow import ComfyUIWorkflow
 from .given_images import GivenImages
 from .loras.autoencoded_lora import AutoencodedLoRAs
 from .loras.given_loras import LoRAFiles
+from .loras.mean_lora import MeanLoRA
 from .loras.predicted_lora import PredictedLoRAs
+from .loras.ridge_lora import RidgeLoRAs
 from .loras.trained_lora import TrainedLoRAs
 from .method import Method
 from .no_lora import NoLoRA
@@ -36,6 +38,10 @@ def open_method(name: str, settings: EvaluationSettings, base: SharedBase) -> Me
     if own.kind == "dreambooth":
         return TrainedLoRAs(base, own, subject, loras)
     assert own.path is not None  # the settings have checked it
+    if own.kind == "mean_lora":
+        return MeanLoRA(base, own.path, subject, loras)
+    if own.kind == "ridge":
+        return RidgeLoRAs(base, own, subject, loras)
     if own.kind == "lora" and own.checkpoint is not None:
         return AutoencodedLoRAs(base, own.path, own.checkpoint, subject, loras)
     if own.kind == "lora":

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from training.lora_dataset.fingerprints import Fingerprint
 
 from ..people_folders import EvaluatedPerson
-from .method import ImageRequest, MadeImage
+from .method import ImageRequest, MadeImage, Preparation
 from .shared_base import ReadyBase, SharedBase
 
 
@@ -34,10 +34,16 @@ class NoLoRA:
 
 
 class ReadyOnce(ReadyBase):
-    """The shared base model as it is, whose images are remembered."""
+    """The shared base model, whose images are the same for all people and are remembered."""
 
-    def __init__(self, base: SharedBase, subject: str, made: dict[ImageRequest, MadeImage]) -> None:
-        super().__init__(base, subject)
+    def __init__(
+        self,
+        base: SharedBase,
+        subject: str,
+        made: dict[ImageRequest, MadeImage],
+        preparation: Preparation | None = None,
+    ) -> None:
+        super().__init__(base, subject, preparation)
         self.made = made
 
     def generate(self, requests: Sequence[ImageRequest]) -> list[MadeImage]:

@@ -10,8 +10,10 @@ from difflora_core.fields import PositiveFloat, PositiveInt, Seed, check_fields
 from training.dreambooth.config import DreamBoothConfig
 from training.engine.settings import SettingsPath, absolute_path
 
-Kind = Literal["none", "lora", "dreambooth", "difflora", "photomaker", "images", "comfyui"]
+Kind = Literal["none", "mean_lora", "lora", "ridge", "dreambooth", "difflora", "photomaker", "images", "comfyui"]
 USES_PATH: Mapping[Kind, str] = {
+    "mean_lora": "a store of LoRAs whose split train is averaged, or a folder of LoRA files",
+    "ridge": "a DiffLoRA checkpoint, whose autoencoder and face encoder are used",
     "lora": "a folder with PERSON.safetensors for each person, or one file for all",
     "difflora": "a DiffLoRA checkpoint",
     "photomaker": "PhotoMaker v1's official file",
@@ -43,6 +45,10 @@ class MethodSettings:
     """Words in place of {person} in the prompts, with the method's trigger; empty: the class word alone."""
     checkpoint: SettingsPath | None = None
     """lora: a DiffLoRA checkpoint through whose autoencoder LoRAs are sent before; None: none."""
+    stores: tuple[SettingsPath, ...] = ()
+    """ridge: stores of LoRAs, whose splits train and validation are used."""
+    embeddings: tuple[SettingsPath, ...] = ()
+    """ridge: folders and files of the embeddings of these people's images."""
     training: DreamBoothConfig = field(default_factory=DreamBoothConfig)
     """dreambooth: how a LoRA is trained on each person's references."""
     caption: str = "a photo of a {person}"
@@ -50,7 +56,7 @@ class MethodSettings:
     mode: Literal["face", "image", "mean", "gate"] | None = None
     """difflora: of MIF; None is the checkpoint's."""
     face_models: SettingsPath | None = None
-    """difflora: InsightFace's folder, else beside the checkpoint's folder. photomaker needs it for cropping."""
+    """difflora, ridge: InsightFace's folder, else beside the checkpoint's folder. photomaker needs it for cropping."""
     face_pack: str = "buffalo_l"
     """photomaker: the pack that crops the references."""
     image_encoder: SettingsPath | None = None
@@ -73,6 +79,8 @@ class MethodSettings:
             raise ValueError(f"path is missing: for the kind {self.kind} it is {expected}")
         if not expected and self.path is not None:
             raise ValueError(f"the kind {self.kind} has no path, found {self.path}")
+        if self.kind == "ridge" and not (self.stores and self.embeddings):
+            raise ValueError("ridge needs stores and embeddings of the people on whom the regression is fitted")
         if self.kind == "photomaker" and self.face_models is None:
             raise ValueError("face_models is missing: PhotoMaker's references are cropped around the face")
         if self.kind == "dreambooth" and self.training.prior_weight:

@@ -5,4 +5,8 @@ made_loras         what methods share that make a LoRA of a person
 predicted_lora     DiffLoRA: references → LoRA
 trained_lora       LoRA-DreamBooth on the references
 autoencoded_lora   LoRA files through a checkpoint's autoencoder
+store_fingerprint  what is made from stores of LoRAs depends on them
+mean_lora          the mean of training people's LoRAs
+ridge_regression   a linear map in closed form
+ridge_lora         face embedding → latent by ridge regression
 """

@@ -9,9 +9,10 @@ from difflora_core.model import DiffLoRA
 from training.lora_dataset.fingerprints import Fingerprint, hash_file
 
 from ...people_folders import EvaluatedPerson
+from ..made_files import Made
 from ..shared_base import SharedBase
 from .given_loras import lora_file
-from .made_loras import MadeLoRAs
+from .made_loras import MadeLoRAs, made_lora
 
 
 class AutoencodedLoRAs(MadeLoRAs):
@@ -49,7 +50,7 @@ class AutoencodedLoRAs(MadeLoRAs):
         """Free the checkpoint."""
         self.__dict__.pop("_model", None)
 
-    def make(self, person: EvaluatedPerson) -> tuple[LoRA, None]:
+    def make(self, person: EvaluatedPerson) -> Made:
         """Encode and decode the person's file; the time is not measured, since a LoRA had to be there.
 
         Raises:
@@ -58,4 +59,4 @@ class AutoencodedLoRAs(MadeLoRAs):
         model = self._model
         flat = read_lora(lora_file(self.files, person), model.layout)
         decoded = model.decode(model.encode(flat[None]))[0].cpu()
-        return LoRA(decoded, model.layout, {"autoencoder": self.checkpoint.name}), None
+        return made_lora(LoRA(decoded, model.layout, {"autoencoder": self.checkpoint.name}), None)

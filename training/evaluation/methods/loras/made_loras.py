@@ -1,79 +1,32 @@
 """Methods that make a LoRA of a person, which then goes the way of any LoRA file."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from difflora_core.files import read_shapes, write_tensors
 from difflora_core.lora.file_formats import storable
 from difflora_core.lora.lora import LoRA
-from training.lora_dataset.fingerprints import Fingerprint, hash_value
 
-from ...people_folders import EvaluatedPerson
-from ..shared_base import ReadyBase, SharedBase
+from ..made_files import Made, MadeFiles
+from ..shared_base import ReadyBase
 from .given_loras import size_of
 
-MADE_FROM, SECONDS = "evaluation_made_from", "evaluation_seconds"
-"""Entries of a LoRA file's metadata: a hash of what it was made from, and how long it took."""
 
+class MadeLoRAs(MadeFiles):
+    """LoRA files with kohya's names, loaded by the base model's usual loader at strength 1."""
 
-class MadeLoRAs(ABC):
-    """LoRAs are kept in a folder: an interrupted run goes on with them, and they may be used otherwise."""
-
-    references: int | None
-    """How many of a person's references are used; None: all."""
-    placement: str
-    """Where the method's words stand in prompts."""
-
-    def __init__(self, base: SharedBase, subject: str, folder: Path) -> None:
-        """Name what is shared.
-
-        Args:
-            base: The shared base model.
-            subject: In place of {person}.
-            folder: For PERSON.safetensors.
-        """
-        self.base, self.subject, self.folder = base, subject, folder
-
-    @abstractmethod
-    def origin(self, person: EvaluatedPerson) -> Fingerprint:
-        """Say what a person's LoRA is made from.
+    def loaded(self, path: Path) -> AbstractContextManager[None]:
+        """While open, the base model holds a LoRA file.
 
         Raises:
-            FileNotFoundError: Something is not there.
-            ValueError: The person can't be used.
+            ValueError: It can't be loaded.
         """
+        return self.base.model.loaded_lora_file(path)
 
-    @abstractmethod
-    def make(self, person: EvaluatedPerson) -> tuple[LoRA, float | None]:
-        """Make a person's LoRA; it is returned with the seconds that it took, models loaded and warm.
-
-        Raises:
-            FileNotFoundError: A model is not there.
-            ValueError: The person can't be used.
-        """
-
-    def fingerprint(self, person: EvaluatedPerson) -> Fingerprint:
-        """Of the base model, the prompts' words and the person's LoRA; it fails as `origin` does."""
-        return {**self.base.fingerprint, "method.subject": self.subject, **self.origin(person)}
-
-    @contextmanager
-    def prepare(self, person: EvaluatedPerson) -> Iterator[ReadyBase]:
-        """Make the person's LoRA, unless its file is there, and load it; it fails as `make` does."""
-        path, digest = self.folder / f"{person.name}.safetensors", hash_value(dict(self.origin(person)))
-        if (metadata := _metadata(path)).get(MADE_FROM) != digest:
-            lora, seconds = self.make(person)
-            metadata = {**lora.metadata, MADE_FROM: digest, SECONDS: "" if seconds is None else repr(seconds)}
-            write_tensors(path, storable(lora.state_dict()), metadata)
-        took = metadata.get(SECONDS)
-        with self.base.model.loaded_lora_file(path):
-            yield ReadyBase(self.base, self.subject, size_of(path, float(took) if took else None))
+    def ready(self, path: Path, seconds: float | None) -> ReadyBase:
+        """Return the shared base model, with the LoRA's size."""
+        return ReadyBase(self.base, self.subject, size_of(path, seconds))
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    """Read a file's metadata; of one that is not there or damaged, nothing."""
-    try:
-        return dict(read_shapes(path)[1])
-    except (FileNotFoundError, ValueError):
-        return {}
+def made_lora(lora: LoRA, seconds: float | None) -> Made:
+    """Return a LoRA as what was made in so many seconds."""
+    return Made(storable(lora.state_dict()), lora.metadata, seconds)

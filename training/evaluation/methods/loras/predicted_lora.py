@@ -12,8 +12,9 @@ from training.lora_dataset.fingerprints import Fingerprint, hash_file, hash_file
 
 from ...options.method_settings import MethodSettings
 from ...people_folders import EvaluatedPerson, seen_references
+from ..made_files import Made
 from ..shared_base import SharedBase
-from .made_loras import MadeLoRAs
+from .made_loras import MadeLoRAs, made_lora
 
 
 class PredictedLoRAs(MadeLoRAs):
@@ -61,7 +62,7 @@ class PredictedLoRAs(MadeLoRAs):
         self.__dict__.pop("_model", None)
         self._warm = False
 
-    def make(self, person: EvaluatedPerson) -> tuple[LoRA, float]:
+    def make(self, person: EvaluatedPerson) -> Made:
         """Make the person's LoRA, timed with warm models.
 
         Raises:
@@ -73,7 +74,7 @@ class PredictedLoRAs(MadeLoRAs):
             self._warm = True
         start = time.perf_counter()
         lora = self._personalize(person)
-        return lora, time.perf_counter() - start
+        return made_lora(lora, time.perf_counter() - start)
 
     def _personalize(self, person: EvaluatedPerson) -> LoRA:
         return self._model.personalize(

@@ -23,8 +23,9 @@ from training.lora_dataset.stages.preprocess import crop_square
 from ...options.method_settings import MethodSettings
 from ...people_folders import EvaluatedPerson, seen_references
 from ...prompt_list import PERSON
+from ..made_files import Made
 from ..shared_base import SharedBase
-from .made_loras import MadeLoRAs
+from .made_loras import MadeLoRAs, made_lora
 
 
 class TrainedLoRAs(MadeLoRAs):
@@ -63,7 +64,7 @@ class TrainedLoRAs(MadeLoRAs):
             "references": hash_files(seen_references(person, self.references)),
         }
 
-    def make(self, person: EvaluatedPerson) -> tuple[LoRA, float]:
+    def make(self, person: EvaluatedPerson) -> Made:
         """Train the person's LoRA.
 
         Raises:
@@ -86,7 +87,7 @@ class TrainedLoRAs(MadeLoRAs):
         flat = train_loras(base.unet, layout, begin, 1, loss, training)[0][0].cpu()
         if not flat.isfinite().all():
             raise ValueError(f"the LoRA of {person.name} ended in NaN: lower training.learning_rate")
-        return LoRA(flat, layout, {"dreambooth": asdict(training)}), time.perf_counter() - start
+        return made_lora(LoRA(flat, layout, {"dreambooth": asdict(training)}), time.perf_counter() - start)
 
     def _pixels(self, person: EvaluatedPerson) -> Tensor:
         """Return the references' center squares (images, 3, size, size) in [0, 1]."""
