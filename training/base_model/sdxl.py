@@ -186,7 +186,7 @@ class SDXLBase:
                 generator=seeds[start : start + batch],
                 output_type="latent",  # decoded here: the pipeline would decode in the U-Net's precision
             ).images
-            images.append(self.decode(latents).cpu())
+            images += [self.decode(latent).cpu() for latent in latents.split(1)]  # of one, not a batch: its memory
         return torch.cat(images)
 
     @contextmanager

@@ -101,6 +101,13 @@ def test_seeds_of_images_and_other_samplers(sdxl: SDXLBase) -> None:
         sdxl.pipeline.scheduler = before
 
 
+def test_images_of_a_batch_are_decoded_one_by_one(sdxl: SDXLBase, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode, counts = sdxl.decode, []
+    monkeypatch.setattr(sdxl, "decode", lambda latents: counts.append(len(latents)) or decode(latents))
+    assert sdxl.generate(["a person"] * 3, 128, 1, 3.0, seed=1, batch=2).shape == (3, 3, 128, 128)
+    assert counts == [1, 1, 1]
+
+
 def test_lora_files_of_any_program(sdxl: SDXLBase, tmp_path: Path) -> None:
     held_out, captions = HeldOutTeachers.load(), ["a portrait of a person, smiling"]
     write_teachers(held_out, held_out.people[:1], tmp_path)

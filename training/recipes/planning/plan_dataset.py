@@ -29,7 +29,7 @@ LATENT_CHANNELS, PIXELS_PER_LATENT, FLOAT16_BYTES, FLOAT32_BYTES = 4, 8, 2, 4
 TEXT_BYTES = FLOAT16_BYTES * (77 * 2048 + 1280)
 """Of a caption's embeddings by SDXL's text encoders in bf16."""
 VERIFY_BATCH = 4
-"""Images that verify generates at once."""
+"""Images that verify generates at once; they are decoded one by one."""
 STAGE_OFFSET_GIB = 4.0
 """Of the stage dreambooth over the U-Net alone with the same batch: 10.4 measured in the stage, 6.4 with the U-Net
 alone. It has the text encoders, the VAE, images and captions beside it."""
@@ -52,7 +52,8 @@ def training_pictures(config: DatasetConfig, at: Situation) -> int:
     return at.people * config.generate.images if config.generate.enabled else collected_pictures(config, at)
 
 
-def _png_bytes(pictures: int, size: int) -> float:
+def png_bytes(pictures: int, size: int) -> float:
+    """Return the bytes of PNG files on disk."""
     return pictures * size**2 * BYTES_PER_PIXEL
 
 
@@ -60,9 +61,7 @@ def _collect(config: DatasetConfig, at: Situation) -> PlanRow:
     pictures = collected_pictures(config, at)
     size = config.generate.size if config.generate.enabled else config.preprocess.size
     seconds, note = _face_seconds(at, pictures)
-    return PlanRow(
-        "collect", pictures, _png_bytes(pictures, size), None, seconds, f"{note}; disk as if {size} px large"
-    )
+    return PlanRow("collect", pictures, png_bytes(pictures, size), None, seconds, f"{note}; disk as if {size} px large")
 
 
 def _face_seconds(at: Situation, pictures: int) -> tuple[float | None, str]:
@@ -77,16 +76,14 @@ def _generate(config: DatasetConfig, at: Situation) -> PlanRow:
     settings = config.generate
     if not settings.enabled:
         return PlanRow("generate", 0, 0, None, 0, "off: the collected images are passed on")
-    pictures, pixels = at.people * settings.images, settings.size**2 / ROW_PIXELS
-    guided = settings.guidance_scale > 1
-    seconds, note = _generation_seconds(at, pictures, settings.size, settings.steps, guided)
-    rows = settings.batch * (2 if guided else 1)
-    memory = add(at.base_bytes, PHOTOMAKER_BYTES, pixels * max(rows * UNET_ROW_BYTES, VAE_DECODE_BYTES))
-    return PlanRow("generate", pictures, _png_bytes(pictures, settings.size), memory, seconds, note)
+    pictures, guided = at.people * settings.images, settings.guidance_scale > 1
+    seconds, note = generation_seconds(at, pictures, settings.size, settings.steps, guided)
+    memory = add(generation_bytes(at, settings.batch, settings.size, guided), PHOTOMAKER_BYTES)
+    return PlanRow("generate", pictures, png_bytes(pictures, settings.size), memory, seconds, note)
 
 
-def _generation_seconds(at: Situation, pictures: int, size: int, steps: int, guided: bool) -> tuple[float | None, str]:
-    """Return the hours of images: steps × a guided step (half without guidance), and the VAE."""
+def generation_seconds(at: Situation, pictures: int, size: int, steps: int, guided: bool) -> tuple[float | None, str]:
+    """Return the seconds of images: steps × a guided step (half without guidance), and the VAE; and a note."""
     step, decode = guided_seconds(at.card, size), vae_seconds(at.card, VAE_DECODE_OPERATIONS, size)
     seconds = add(times(steps * (1.0 if guided else 0.5), step), decode if at.sdxl else 0.0)
     if seconds is None or step is None:
@@ -95,6 +92,12 @@ def _generation_seconds(at: Situation, pictures: int, size: int, steps: int, gui
     if at.sdxl:
         note += f"; VAE assumed at {VAE_SHARE:g} of the rate"
     return pictures * seconds / at.processes, f"{note}; memory by arithmetic" if at.gpus else note
+
+
+def generation_bytes(at: Situation, batch: int, size: int, guided: bool) -> float | None:
+    """Return the peak of GPU memory: the base model, and the U-Net with a batch or the VAE with one image."""
+    rows = batch * (2 if guided else 1)
+    return add(at.base_bytes, size**2 / ROW_PIXELS * max(rows * UNET_ROW_BYTES, VAE_DECODE_BYTES))
 
 
 def _filter(config: DatasetConfig, at: Situation) -> PlanRow:
@@ -160,10 +163,10 @@ def _pack(config: DatasetConfig, at: Situation) -> PlanRow:
 def _verify(config: DatasetConfig, at: Situation) -> PlanRow:
     settings, size = config.verify, config.preprocess.size
     pictures = 2 * min(settings.people, at.people) * settings.images  # with each LoRA, and without
-    seconds, note = _generation_seconds(at, pictures, size, settings.steps, settings.guidance_scale > 1)
-    decoded = min(VERIFY_BATCH, settings.images)
-    memory = add(at.base_bytes, decoded * size**2 / ROW_PIXELS * VAE_DECODE_BYTES)
-    return PlanRow("verify", pictures, _png_bytes(pictures, size), memory, seconds, note)
+    guided = settings.guidance_scale > 1
+    seconds, note = generation_seconds(at, pictures, size, settings.steps, guided)
+    memory = generation_bytes(at, min(VERIFY_BATCH, settings.images), size, guided)
+    return PlanRow("verify", pictures, png_bytes(pictures, size), memory, seconds, note)
 
 
 STAGES: Mapping[str, Callable[[DatasetConfig, Situation], PlanRow]] = {

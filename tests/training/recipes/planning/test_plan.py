@@ -98,6 +98,20 @@ def test_generate_by_hand(h100):
     assert row.disk == 72_000 * 1024**2 * 1.5
 
 
+def test_one_image_of_1024_pixels_through_the_vae_fits_24_gb(h100, tmp_path):
+    folder = copied("sdxl-24gb", tmp_path)
+    dataset = folder / "1_dataset.yaml"
+    edit(dataset, "size: 768 ", "size: 1024 ")
+    for batch, gib in {1: 10.9, 2: 15.2, 3: 19.5, 4: 23.8}.items():
+        text = re.sub(r"batch: \d+ +# the VAE", f"batch: {batch} # the VAE", dataset.read_text("utf-8"))
+        dataset.write_text(text, "utf-8")
+        plan = make_plan(read_recipe(str(folder)), 3000, 1, h100)
+        found = {row.name: row.memory for row in plan.rows}
+        assert found["2 preprocess"] == pytest.approx(gib * GIB, rel=0.005)
+        assert found["2 verify"] < 13.2 * GIB, "images are decoded one by one"
+        assert ("2 preprocess does not fit" in "".join(too_large(plan))) == (batch == 4)
+
+
 @pytest.mark.parametrize("name", SDXL)
 def test_twice_as_many_people_take_the_dataset_twice_as_long(h100, name):
     recipe = read_recipe(name)
