@@ -3,6 +3,7 @@
 options            a method's settings
 settings           what is evaluated, how, and by what
 people_folders     who: references, and images that no method sees
+dataset            who in its place: people of a recipe's dataset, and their teachers
 prompt_list        prompts by kind
 methods            what makes images: LoRAs, DiffLoRA, PhotoMaker, other programs
 image_records      images on disk, tied to what they were made from

@@ -8,6 +8,8 @@ from tqdm import tqdm
 
 from difflora_core.files import replacing
 
+from .dataset.dataset_people import dataset_people
+from .dataset.teacher_files import with_teacher_files
 from .image_generation import MethodPlan, generate_missing, plan_methods
 from .json_files import write_json
 from .methods.given_images import GivenImages
@@ -28,8 +30,6 @@ from .score_files import MeasuredSample, MetricScores, measure_all
 from .set_scores import SetScores, check_distances, score_sets
 from .settings import EvaluationSettings
 
-REPORT = "report.html"
-
 
 class Evaluation:
     """People, prompts, methods and metrics of some settings, nothing loaded yet."""
@@ -41,7 +41,7 @@ class Evaluation:
         further_metrics: Sequence[MetricSource] = (),
         keep: bool = False,
     ) -> None:
-        """Read people and prompts, and plan all methods.
+        """Read people and prompts, and plan all methods; LoRAs of a store become files in the output.
 
         Args:
             settings: Of the evaluation.
@@ -54,11 +54,13 @@ class Evaluation:
             ValueError: Something of it can't be used.
         """
         self.settings, self.device = settings, device
-        self.people, self.prompts = read_people(settings), read_prompt_list(settings.prompts)
+        self.people = read_people(settings) if settings.dataset is None else dataset_people(settings)
+        self.prompts = read_prompt_list(settings.prompts)
         self.requests = [ImageRequest(prompt, seed) for seed in settings.seeds for prompt in self.prompts]
         self.metrics = [*metric_sources(settings.metrics, device), *further_metrics]
         self.base = SharedBase(settings, device)
-        self.plans = plan_methods(settings, self.people, self.requests, self.base, keep)
+        given = with_teacher_files(settings, self.people)
+        self.plans = plan_methods(given, self.people, self.requests, self.base, keep)
 
     def describe(self) -> Iterator[str]:
         """Say what there is to do, a line each."""
@@ -178,5 +180,5 @@ class Evaluation:
         write_json(output / "report.json", report_values(report))
         with replacing(output / "report.md") as partial:
             partial.write_text(to_markdown(blocks), encoding="utf-8")
-        write_page(output / REPORT, blocks, scatter(report))
-        return output / REPORT
+        write_page(self.settings.report, blocks, scatter(report))
+        return self.settings.report

@@ -37,6 +37,7 @@ def read_people(settings: EvaluationSettings) -> list[EvaluatedPerson]:
         ValueError: There is nobody, or somebody has no reference.
     """
     folder = settings.people
+    assert folder is not None  # the settings name a folder, or a dataset
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; `people` names a folder with one for each person")
     places = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

@@ -11,6 +11,9 @@ from training.engine.settings import SettingsPath, absolute_path
 
 from .options.method_settings import MethodSettings, check_method_names
 
+PORTRAITS = Path(__file__).parent / "prompts" / "portraits.yaml"
+"""The project's own prompts."""
+
 
 def _model_name(name: str, info: ValidationInfo) -> str:
     folder: Path = info.context  # type: ignore[assignment]  # `read_settings` passes it
@@ -21,6 +24,17 @@ def _model_name(name: str, info: ValidationInfo) -> str:
 ModelName = Annotated[str, AfterValidator(_model_name)]
 """A repository whose files are in the hub's cache (`openai/clip-vit-base-patch32`), or a folder: an absolute path, or
 one that begins with a dot, relative to the settings file."""
+
+
+def model_place(name: str) -> Path:
+    """Return the folder of a model: itself, or where the hub's cache has a repository of this name."""
+    folder = Path(name)
+    if folder.is_absolute() or folder.is_dir():
+        return folder
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")
 
 
 @dataclass(frozen=True)
@@ -70,19 +84,24 @@ class EvaluationSettings:
     """Everything that an evaluation needs.
 
     Raises:
-        ValueError: A value is outside its range, there is no method, or names are used twice.
+        ValueError: A value is outside its range, there is no method, names are used twice, or `people` and `dataset`
+            are both named, or neither.
     """
 
-    people: SettingsPath
-    """Folder with a folder for each person, see `people_folders.read_people`."""
-    prompts: SettingsPath
-    """YAML file of prompts by kind, see `prompt_list.read_prompt_list`."""
     base: SettingsPath
     """The base model, a diffusers folder, of every method that has no graph of its own."""
     output: SettingsPath
     """Folder of everything that is written."""
     methods: dict[str, MethodSettings]
     """By name, in the tables' order."""
+    people: SettingsPath | None = None
+    """Folder with a folder for each person, see `people_folders.read_people`."""
+    dataset: SettingsPath | None = None
+    """In place of `people` a dataset's YAML file, whose people are evaluated, see `dataset.dataset_people`."""
+    split: Literal["validation", "test"] = "test"
+    """Of the dataset. No training and no choice of settings sees `test`; on `validation` settings may be chosen."""
+    prompts: SettingsPath = PORTRAITS
+    """YAML file of prompts by kind, see `prompt_list.read_prompt_list`."""
     metrics: MetricSettings = field(default_factory=MetricSettings)
     """What is measured."""
     compared_with: str = ""
@@ -91,7 +110,7 @@ class EvaluationSettings:
     max_people: PositiveInt | None = None
     """The first so many people, by name; None: all."""
     references: PositiveInt = 3
-    """Of a person whose folder does not say which images are references, the first so many are."""
+    """Images of a person that methods are given: the first so many, unless the person's folder says which."""
     seeds: tuple[Seed, ...] = (0,)
     """An image of each prompt for each of them."""
     class_word: str = "person"
@@ -115,6 +134,9 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if (self.people is None) == (self.dataset is None):
+            found = "neither" if self.people is None else "both"
+            raise ValueError(f"people, a folder, or dataset, a settings file, says who is evaluated; found {found}")
         if self.size < 8 or self.size % 8:
             raise ValueError(f"size is {self.size}, expected a multiple of 8")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
@@ -125,7 +147,9 @@ class EvaluationSettings:
 
     def files(self) -> dict[str, Path]:
         """Return everything that is read, by its setting: the user's files, and what steps of a recipe write."""
-        found = {"people": self.people, "prompts": self.prompts, "base": self.base}
+        who = {"people": self.people, "dataset": self.dataset}
+        found = {setting: path for setting, path in who.items() if path is not None}
+        found |= {"prompts": self.prompts, "base": self.base}
         for name, method in self.methods.items():
             for setting in ("path", "checkpoint", "face_models", "image_encoder"):
                 if (path := getattr(method, setting)) is not None:
@@ -139,12 +163,22 @@ class EvaluationSettings:
         if metrics.distances is not None:
             found["metrics.distances.inception"] = metrics.distances.inception
             found["metrics.distances.reference"] = metrics.distances.reference
-        models = [("clip", name) for name in metrics.clip]
-        models += [
-            (s, name) for s in ("dino", "image_reward", "pick_score") if (name := getattr(metrics, s)) is not None
-        ]
-        # Others are names of repositories in the hub's cache
-        return found | {f"metrics.{setting}": Path(name) for setting, name in models if Path(name).is_absolute()}
+        found |= {f"metrics.clip.{number}": model_place(name) for number, name in enumerate(metrics.clip)}
+        named = {setting: getattr(metrics, setting) for setting in ("dino", "image_reward", "pick_score")}
+        return found | {f"metrics.{setting}": model_place(name) for setting, name in named.items() if name is not None}
+
+    @property
+    def checkpoints(self) -> dict[str, Path]:
+        """DiffLoRA checkpoints among `files`."""
+        kinds = {name: method.kind for name, method in self.methods.items()}
+        own = {f"methods.{name}.path" for name, kind in kinds.items() if kind in ("difflora", "ridge")}
+        own |= {f"methods.{name}.checkpoint" for name in kinds}
+        return {setting: path for setting, path in self.files().items() if setting in own}
+
+    @property
+    def report(self) -> Path:
+        """The page with everything that was found."""
+        return self.output / "report.html"
 
     @property
     def baseline(self) -> str:

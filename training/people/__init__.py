@@ -3,6 +3,7 @@
 conditions             embeddings as conditions, drawn references, modality dropout
 embeddings             the cache of embeddings
 latents                latents of the stores' LoRAs
+dataset_splits         who is kept from training
 dataset_images         the dataset's images and base model
 embed                  the command that fills the cache
 assembly               one model out of the trained networks

@@ -1,4 +1,7 @@
-"""Whom a pilot trains: people of the dataset whose images are prepared, or some that it prepares for itself."""
+"""Whom a pilot trains: people of the dataset whose images are prepared, or some that it prepares for itself.
+
+Nobody of the split test: teachers' settings are chosen on other people than those on whom methods are compared.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +18,7 @@ from training.lora_dataset.images.faces import unit
 from training.lora_dataset.manifest import Manifest
 from training.lora_dataset.stage_registry import load_stage
 from training.lora_dataset.stage_run import run_stage
+from training.lora_dataset.stages.pack_plan import split_of
 from training.lora_dataset.stages.preprocess import chosen_images
 from training.lora_dataset.workspace_lock import workspace_lock
 
@@ -58,7 +62,8 @@ def prepare_people(config: DatasetConfig, folder: Path, count: int, device: str)
 
 
 def _prepared(config: DatasetConfig) -> list[str]:
-    return Manifest(config.stage("preprocess")).done()
+    shares = config.pack.validation, config.pack.test
+    return [who for who in Manifest(config.stage("preprocess")).done() if split_of(who, *shares) != "test"]
 
 
 def _run_stages(config: DatasetConfig, count: int, device: str) -> list[str]:

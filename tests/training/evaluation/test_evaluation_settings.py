@@ -38,8 +38,9 @@ def test_model_names_are_repositories_or_paths(tmp_path: Path) -> None:
     assert clip == ("openai/clip", str(tmp_path / "clip"), str(tmp_path.parent / "other" / "clip"))
 
 
-def test_files_that_are_read(tmp_path: Path) -> None:
+def test_files_that_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For recipes, in which earlier steps write some of them."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     text = MINIMAL + "  own: {kind: difflora, path: own.safetensors, face_models: faces}\n"
     text += "metrics: {faces: {pack: p, root: faces}, dino: ./dino, pick_score: yuvalkirstain/PickScore_v1}\n"
     files = read(tmp_path, text).files()
@@ -52,7 +53,25 @@ def test_files_that_are_read(tmp_path: Path) -> None:
         "methods.own.face_models": "faces",
         "metrics.faces": "faces/models/p",
         "metrics.dino": "dino",
+        "metrics.pick_score": "hub/models--yuvalkirstain--PickScore_v1",
     }
+    assert read(tmp_path, text).checkpoints == {"methods.own.path": tmp_path / "own.safetensors"}
+
+
+def test_people_of_a_folder_or_of_a_dataset(tmp_path: Path) -> None:
+    settings = read(tmp_path, MINIMAL.replace("people: people", "dataset: dataset.yaml"))
+    assert (settings.people, settings.dataset, settings.split) == (None, tmp_path / "dataset.yaml", "test")
+    assert settings.files()["dataset"] == tmp_path / "dataset.yaml"
+    for text, found in (("", "neither"), ("people: people\ndataset: dataset.yaml\n", "both")):
+        with pytest.raises(ValueError, match=f"says who is evaluated; found {found}"):
+            read(tmp_path, MINIMAL.replace("people: people\n", text))
+    with pytest.raises(ValueError, match=r"split: .*found 'train'"):
+        read(tmp_path, MINIMAL.replace("people: people", "dataset: dataset.yaml\nsplit: train"))
+
+
+def test_prompts_are_the_project_s_own_unless_others_are_named(tmp_path: Path) -> None:
+    settings = read(tmp_path, MINIMAL.replace("prompts: prompts.yaml\n", ""))
+    assert settings.prompts == FOLDER / "prompts" / "portraits.yaml"
 
 
 @pytest.mark.parametrize(

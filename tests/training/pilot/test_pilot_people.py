@@ -1,11 +1,13 @@
 """How many candidates a pilot collects until enough people are left."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from training.lora_dataset.config import DatasetConfig
+from training.lora_dataset.config import DatasetConfig, PackConfig
 from training.lora_dataset.manifest import Manifest, Record
+from training.lora_dataset.stages.pack_plan import split_of
 from training.pilot import pilot_people
 from training.pilot.pilot_people import prepare_people
 
@@ -44,6 +46,15 @@ def test_candidates_are_added_until_enough_are_left(collected, config, tmp_path)
     collected.clear()
     assert prepare_people(config, tmp_path / "pilot", 4, "cpu")[1] == people
     assert collected == [7], "the stages look again, at no fewer candidates than before"
+
+
+def test_people_who_are_kept_for_the_evaluation_are_left_out(collected, config, tmp_path):
+    config = replace(config, pack=PackConfig(validation=0.0, test=0.5))
+    for name in SOURCE:
+        Manifest(config.stage("preprocess")).write(Record(name))
+    _, people = prepare_people(config, tmp_path / "pilot", 5, "cpu")
+    assert people == [name for name in SOURCE if split_of(name, 0.0, 0.5) == "train"][:5]
+    assert len(set(SOURCE[:5]) - set(people)) > 0
 
 
 def test_the_source_has_no_more(collected, config, tmp_path):

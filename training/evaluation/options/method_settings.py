@@ -14,7 +14,7 @@ Kind = Literal["none", "mean_lora", "lora", "ridge", "dreambooth", "difflora", "
 USES_PATH: Mapping[Kind, str] = {
     "mean_lora": "a store of LoRAs whose split train is averaged, or a folder of LoRA files",
     "ridge": "a DiffLoRA checkpoint, whose autoencoder and face encoder are used",
-    "lora": "a folder with PERSON.safetensors for each person, or one file for all",
+    "lora": "a folder with PERSON.safetensors for each person, one file for all, or a store of LoRAs",
     "difflora": "a DiffLoRA checkpoint",
     "photomaker": "PhotoMaker v1's official file",
     "images": "a folder with PERSON/NUMBER_SEED.png",

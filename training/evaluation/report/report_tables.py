@@ -50,6 +50,10 @@ def _introduction(report: EvaluationReport) -> Iterator[Block]:
     seeds = f"{len(settings.seeds)} seed{'s' * (len(settings.seeds) != 1)}"
     sampler = settings.sampler or "the base model's own sampler"
     yield Paragraph(f"{len(people)} people × {len(report.prompts)} prompts × {seeds} × {len(report.methods)} methods.")
+    if settings.dataset is not None:
+        seen = "of whom no network has learned" if settings.split == "test" else "on whom weights were chosen"
+        place = f"{settings.dataset.parent.name}/{settings.dataset.name}"
+        yield Paragraph(f"The people are those of the split {settings.split} of {place}, {seen}.")
     yield Paragraph(
         f"Base model {settings.base.name}, {settings.size} px, {sampler}, {settings.steps} steps, guidance "
         f"{settings.guidance_scale:g}, {settings.dtype}, on {report.device}; the same noise for all people and methods."

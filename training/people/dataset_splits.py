@@ -1,0 +1,39 @@
+"""Who of a dataset is kept from training: the people of its splits validation and test."""
+
+from training.lora_dataset.config import DatasetConfig
+from training.lora_dataset.manifest import Manifest
+from training.lora_dataset.stages.pack_plan import split_of
+from training.store.lora_store import LoRAStore
+
+
+def people_of_split(config: DatasetConfig, split: str) -> list[str]:
+    """List the people with prepared images who are in a split for every trainer, by name.
+
+    Training without teachers divides people by a hash of the name. The other trainers read who is in which split from
+    the store of teachers, where everybody stays whom `pack` has put there, and fine-tune on people with images and
+    without a teacher, too. So where there is a store it has to say the same as the hash.
+
+    Args:
+        config: Of the dataset.
+        split: validation or test.
+
+    Raises:
+        ValueError: There is nobody; or the store is damaged.
+    """
+    pack = config.pack
+    prepared = Manifest(config.stage("preprocess")).done()
+    people = [person for person in prepared if split_of(person, pack.validation, pack.test) == split]
+    has_store = (config.store / "layout.json").is_file()
+    if has_store:
+        shards = LoRAStore.open(config.store).shards(split)
+        stored = {str(person) for shard in shards for person in shard.people}
+        people = [person for person in people if person in stored]
+    if people:
+        return people
+    share = pack.test if split == "test" else pack.validation
+    again = f", delete {config.stage('pack')} and {config.store}, since who is in the store stays in a split,"
+    raise ValueError(
+        f"none of {len(prepared)} people with prepared images in {config.workspace} is in the split {split!r}: "
+        f"pack.{split} is {share:g}. Before anything is trained, add people or set pack.{split} to a larger "
+        f"share{again if has_store else ''} and run the dataset's step again"
+    )
