@@ -39,7 +39,13 @@ class BaseModel(Protocol):
         """Return (channels, height, width) of the latent of a square image of `size` pixels."""
 
     def encode_text(self, captions: Sequence[str]) -> TextEmbeddings:
-        """Encode captions."""
+        """Encode captions; gradients reach the embeddings of added tokens."""
+
+    def word_vectors(self, word: str) -> Mapping[str, Tensor]:
+        """Return a word's embedding in each text encoder, float32 (1, width), by the encoder's name."""
+
+    def added_token(self, token: str, vectors: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        """While open, `token` in captions stands for n tokens with these embeddings, (n, width) by encoder."""
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Encode images (n, 3, h, w) in [0, 1] into scaled latents (n, channels, …) float32, the same in every run."""

@@ -4,8 +4,8 @@ What is particular to SDXL is here: two text encoders, time ids, the autoencoder
 miniature's base model is a folder of the same kind and goes through the same code.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +22,7 @@ from difflora_core.seeds import generator_for
 
 from .interface import TextEmbeddings
 from .sdxl_folder import NETWORKS, check_folder
+from .sdxl_text import added_token, encode_text, word_vectors
 
 LATENT_CHANNELS = 4
 PIXELS_PER_LATENT = 8
@@ -93,13 +94,17 @@ class SDXLBase:
         """Return (channels, height, width) of the latent of a square image of `size` pixels."""
         return LATENT_CHANNELS, size // PIXELS_PER_LATENT, size // PIXELS_PER_LATENT
 
-    @torch.no_grad()
     def encode_text(self, captions: Sequence[str]) -> TextEmbeddings:
         """Encode captions: context (n, 77, width of both encoders) and pooled (n, width of the second encoder)."""
-        context, _, pooled, _ = self.pipeline.encode_prompt(
-            list(captions), device=self.device, do_classifier_free_guidance=False
-        )
-        return {"context": context, "pooled": pooled}
+        return encode_text(self.pipeline, captions, self.device)
+
+    def word_vectors(self, word: str) -> dict[str, Tensor]:
+        """Return a word's embedding in each text encoder; see `sdxl_text.word_vectors`."""
+        return word_vectors(self.pipeline, word)
+
+    def added_token(self, token: str, vectors: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        """While open, `token` stands for tokens with these embeddings; see `sdxl_text.added_token`."""
+        return added_token(self.pipeline, token, vectors)
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:

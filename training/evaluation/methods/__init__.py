@@ -5,6 +5,8 @@ shared_base        the one base model of all methods without a graph of their ow
 no_lora            the base model alone
 made_files         what methods share that make a file of a person
 loras              LoRAs: given, averaged, regressed, predicted, trained
+reference_pixels   references as training images
+learned_token      Textual Inversion on the references
 photomaker_v1      PhotoMaker: references → identity embedding
 given_images       images that another program has made
 workflow_file      a workflow in ComfyUI's API format, with placeholders

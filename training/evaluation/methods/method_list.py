@@ -3,6 +3,7 @@
 from ..settings import EvaluationSettings
 from .comfyui_workflow import ComfyUIWorkflow
 from .given_images import GivenImages
+from .learned_token import LearnedTokens
 from .loras.autoencoded_lora import AutoencodedLoRAs
 from .loras.given_loras import LoRAFiles
 from .loras.mean_lora import MeanLoRA
@@ -16,6 +17,8 @@ from .shared_base import SharedBase
 
 LORAS = "loras"
 """Folder in the output for LoRAs that methods make."""
+EMBEDDINGS = "embeddings"
+"""Folder in the output for tokens' embeddings that methods make."""
 
 
 def open_method(name: str, settings: EvaluationSettings, base: SharedBase) -> Method | GivenImages:
@@ -37,6 +40,8 @@ def open_method(name: str, settings: EvaluationSettings, base: SharedBase) -> Me
         return NoLoRA(base, subject)
     if own.kind == "dreambooth":
         return TrainedLoRAs(base, own, subject, loras)
+    if own.kind == "textual_inversion":
+        return LearnedTokens(base, own, settings.class_word, settings.output / EMBEDDINGS / name)
     assert own.path is not None  # the settings have checked it
     if own.kind == "mean_lora":
         return MeanLoRA(base, own.path, subject, loras)

@@ -59,6 +59,12 @@ class SharedBase:
             **{f"settings.{name}": getattr(self.settings, name) for name in names},
         }
 
+    @property
+    def training_fingerprint(self) -> Fingerprint:
+        """What training through the shared base model depends on; it fails as `fingerprint` does."""
+        shared = self.fingerprint
+        return {name: shared[name] for name in ("base model", "settings.size", "settings.dtype") if name in shared}
+
     def generate(self, requests: Sequence[ImageRequest], subject: str) -> list[MadeImage]:
         """Generate images with whatever the base model holds, `subject` in place of {person}."""
         settings, start = self.settings, time.perf_counter()

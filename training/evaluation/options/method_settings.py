@@ -9,8 +9,20 @@ from typing import Literal
 from difflora_core.fields import PositiveFloat, PositiveInt, Seed, check_fields
 from training.dreambooth.config import DreamBoothConfig
 from training.engine.settings import SettingsPath, absolute_path
+from training.textual_inversion.config import TextualInversionConfig
 
-Kind = Literal["none", "mean_lora", "lora", "ridge", "dreambooth", "difflora", "photomaker", "images", "comfyui"]
+Kind = Literal[
+    "none",
+    "mean_lora",
+    "lora",
+    "ridge",
+    "dreambooth",
+    "textual_inversion",
+    "difflora",
+    "photomaker",
+    "images",
+    "comfyui",
+]
 USES_PATH: Mapping[Kind, str] = {
     "mean_lora": "a store of LoRAs whose split train is averaged, or a folder of LoRA files",
     "ridge": "a DiffLoRA checkpoint, whose autoencoder and face encoder are used",
@@ -53,6 +65,8 @@ class MethodSettings:
     """dreambooth: how a LoRA is trained on each person's references."""
     caption: str = "a photo of a {person}"
     """dreambooth: of the training images."""
+    textual_inversion: TextualInversionConfig = field(default_factory=TextualInversionConfig)
+    """textual_inversion: how a token is trained on each person's references."""
     mode: Literal["face", "image", "mean", "gate"] | None = None
     """difflora: of MIF; None is the checkpoint's."""
     face_models: SettingsPath | None = None
@@ -81,6 +95,8 @@ class MethodSettings:
             raise ValueError(f"the kind {self.kind} has no path, found {self.path}")
         if self.kind == "ridge" and not (self.stores and self.embeddings):
             raise ValueError("ridge needs stores and embeddings of the people on whom the regression is fitted")
+        if self.kind == "textual_inversion" and self.subject:
+            raise ValueError(f"subject is {self.subject!r}, but the learned token alone stands in place of {{person}}")
         if self.kind == "photomaker" and self.face_models is None:
             raise ValueError("face_models is missing: PhotoMaker's references are cropped around the face")
         if self.kind == "dreambooth" and self.training.prior_weight:

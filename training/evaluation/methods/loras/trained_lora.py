@@ -7,23 +7,20 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from difflora_core.images import read_image
 from difflora_core.lora.lora import LoRA
 from training.base_model.diffusion_loss import DiffusionLoss, predictor
 from training.base_model.person_images import PersonImages
 from training.dreambooth.config import NO_EFFECT
 from training.dreambooth.train import shared_start, train_loras
 from training.lora_dataset.fingerprints import Fingerprint, hash_files
-from training.lora_dataset.stages.preprocess import crop_square
 
 from ...options.method_settings import MethodSettings
 from ...people_folders import EvaluatedPerson, seen_references
 from ...prompt_list import PERSON
 from ..made_files import Made
+from ..reference_pixels import square_pixels
 from ..shared_base import SharedBase
 from .made_loras import MadeLoRAs, made_lora
 
@@ -55,10 +52,9 @@ class TrainedLoRAs(MadeLoRAs):
             FileNotFoundError: There is no base model.
             ValueError: The person has too few references.
         """
-        shared = self.base.fingerprint
         training = {name: value for name, value in asdict(self.training).items() if name not in NO_EFFECT}
         return {
-            **{name: shared[name] for name in ("base model", "settings.size", "settings.dtype") if name in shared},
+            **self.base.training_fingerprint,
             **{f"method.training.{name}": value for name, value in training.items()},
             "method.caption": self.caption,
             "references": hash_files(seen_references(person, self.references)),
@@ -70,12 +66,13 @@ class TrainedLoRAs(MadeLoRAs):
         Raises:
             ValueError: A reference can't be read, or the training ended in NaN.
         """
-        base, training, start = self.base.model, self.training, time.perf_counter()
+        base, training, size = self.base.model, self.training, self.base.settings.size
+        start = time.perf_counter()
         layout = base.layout(training.rank, training.feed_forward)
-        latents = base.encode_images(self._pixels(person)).to(base.device)
+        latents = base.encode_images(square_pixels(seen_references(person, self.references), size)).to(base.device)
         images = PersonImages.complete(person.name, latents, torch.zeros(len(latents), dtype=torch.long))
         loss = DiffusionLoss(
-            predictor(base, base.encode_text([self.caption]), self.base.settings.size),
+            predictor(base, base.encode_text([self.caption]), size),
             base.scheduler(),
             [images],
             training.images_per_person,
@@ -88,12 +85,6 @@ class TrainedLoRAs(MadeLoRAs):
         if not flat.isfinite().all():
             raise ValueError(f"the LoRA of {person.name} ended in NaN: lower training.learning_rate")
         return made_lora(LoRA(flat, layout, {"dreambooth": asdict(training)}), time.perf_counter() - start)
-
-    def _pixels(self, person: EvaluatedPerson) -> Tensor:
-        """Return the references' center squares (images, 3, size, size) in [0, 1]."""
-        paths = seen_references(person, self.references)
-        squares = np.stack([crop_square(read_image(path), self.base.settings.size) for path in paths])
-        return torch.from_numpy(squares).permute(0, 3, 1, 2).float() / 255.0
 
     def release(self) -> None:
         """Free nothing: the base model is shared."""
