@@ -7,6 +7,7 @@ made_files         what methods share that make a file of a person
 loras              LoRAs: given, averaged, regressed, predicted, trained
 reference_pixels   references as training images
 learned_token      Textual Inversion on the references
+instant_id         InstantID: face embedding and keypoints
 photomaker_v1      PhotoMaker: references → identity embedding
 given_images       images that another program has made
 workflow_file      a workflow in ComfyUI's API format, with placeholders

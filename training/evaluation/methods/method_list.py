@@ -3,6 +3,7 @@
 from ..settings import EvaluationSettings
 from .comfyui_workflow import ComfyUIWorkflow
 from .given_images import GivenImages
+from .instant_id import InstantIDMethod
 from .learned_token import LearnedTokens
 from .loras.autoencoded_lora import AutoencodedLoRAs
 from .loras.given_loras import LoRAFiles
@@ -55,6 +56,8 @@ def open_method(name: str, settings: EvaluationSettings, base: SharedBase) -> Me
         return PredictedLoRAs(base, own, subject, loras)
     if own.kind == "photomaker":
         return PhotoMakerV1(base, own, subject)
+    if own.kind == "instantid":
+        return InstantIDMethod(base, own, subject)
     if own.kind == "comfyui":
         return ComfyUIWorkflow(own, subject, settings.negative)
     return GivenImages(own.path, own.references)

@@ -14,8 +14,6 @@ from torch import Tensor
 from difflora_core.encoders.face_encoder import FaceEncoder
 from difflora_core.images import read_image
 from difflora_core.seeds import derive_seed
-from training.base_model.interface import DTYPES
-from training.base_model.sdxl import SDXLBase
 from training.lora_dataset.fingerprints import Fingerprint, hash_file, hash_files
 from training.lora_dataset.images.reference_crops import crop_face
 from training.lora_dataset.photomaker.photomaker_file import read_photomaker
@@ -61,22 +59,19 @@ class PhotoMakerV1:
             **self.base.fingerprint,
             "method.subject": self.class_word,
             "method.style_strength": self.settings.style_strength,
-            "method.face_pack": self.settings.face_pack,
+            "method.face_pack": self.settings.pack,
             "PhotoMaker file": hash_file(self.file),
             "references": hash_files(seen_references(person, self.references)),
         }
 
     @cached_property
     def _pipeline(self) -> PhotoMakerPipeline:
-        photomaker, settings = read_photomaker(self.file), self.base.settings  # before the base model, which takes long
-        base = SDXLBase.open(settings.base, self.base.device, DTYPES[settings.dtype])
-        if settings.sampler is not None:
-            base.use_sampler(settings.sampler)
-        return PhotoMakerPipeline(base, photomaker)
+        photomaker = read_photomaker(self.file)  # before the base model, which takes long
+        return PhotoMakerPipeline(self.base.open_copy(), photomaker)
 
     @cached_property
     def _faces(self) -> FaceEncoder:
-        return FaceEncoder.open(self.settings.face_pack, self.face_models)
+        return FaceEncoder.open(self.settings.pack, self.face_models)
 
     def release(self) -> None:
         """Free the base model of its own, and the face models."""

@@ -34,6 +34,10 @@ class SharedBase:
     @cached_property
     def model(self) -> BaseModel:
         """The base model, on its device."""
+        return self.open_copy()
+
+    def open_copy(self) -> SDXLBase:
+        """Load the base model once more, for a method that changes it."""
         base = SDXLBase.open(self.settings.base, self.device, DTYPES[self.settings.dtype])
         if self.settings.sampler is not None:
             base.use_sampler(self.settings.sampler)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from difflora_core.fields import PositiveFloat, PositiveInt, Seed, check_fields
+from difflora_core.fields import NonNegativeFloat, PositiveFloat, PositiveInt, Seed, check_fields
 from training.dreambooth.config import DreamBoothConfig
 from training.engine.settings import SettingsPath, absolute_path
 from training.textual_inversion.config import TextualInversionConfig
@@ -20,6 +20,7 @@ Kind = Literal[
     "textual_inversion",
     "difflora",
     "photomaker",
+    "instantid",
     "images",
     "comfyui",
 ]
@@ -29,10 +30,13 @@ USES_PATH: Mapping[Kind, str] = {
     "lora": "a folder with PERSON.safetensors for each person, one file for all, or a store of LoRAs",
     "difflora": "a DiffLoRA checkpoint",
     "photomaker": "PhotoMaker v1's official file",
+    "instantid": "a folder with InstantID's ip-adapter.safetensors and ControlNetModel/",
     "images": "a folder with PERSON/NUMBER_SEED.png",
     "comfyui": "a workflow in ComfyUI's API format",
 }
 """What `path` is, by kind of method."""
+FACE_PACKS: Mapping[Kind, str] = {"photomaker": "buffalo_l", "instantid": "antelopev2"}
+"""The packs of methods that need one."""
 METHOD_NAME = re.compile(r"\w[\w .,+()-]{0,58}[\w)]|\w")
 """Names of methods name folders, too."""
 COMFYUI = "comfy:"
@@ -70,13 +74,21 @@ class MethodSettings:
     mode: Literal["face", "image", "mean", "gate"] | None = None
     """difflora: of MIF; None is the checkpoint's."""
     face_models: SettingsPath | None = None
-    """difflora, ridge: InsightFace's folder, else beside the checkpoint's folder. photomaker needs it for cropping."""
-    face_pack: str = "buffalo_l"
-    """photomaker: the pack that crops the references."""
+    """difflora, ridge: InsightFace's folder, else beside the checkpoint's folder. photomaker and instantid need it."""
+    face_pack: str = ""
+    """photomaker: the pack that crops the references, buffalo_l unless another is named; instantid: the pack whose
+    embeddings it was trained with, antelopev2 unless another is named."""
     image_encoder: SettingsPath | None = None
     """difflora: the CLIP vision folder, else beside the checkpoint's folder."""
     style_strength: int = 20
     """photomaker: percentage of the steps before the identity is merged in."""
+    adapter_scale: NonNegativeFloat = 0.8
+    """instantid: strength of the face's tokens in the U-Net's cross-attention."""
+    control_scale: NonNegativeFloat = 0.8
+    """instantid: strength of IdentityNet."""
+    pose: Literal["reference", "prompt"] = "reference"
+    """instantid: whose keypoints IdentityNet sees: those of the first reference, or those of the base model's own image
+    of the prompt, which costs a second image."""
     seed: Seed = 0
     """difflora: of the LoRA's noise."""
     server: str = "http://127.0.0.1:8188"
@@ -97,12 +109,17 @@ class MethodSettings:
             raise ValueError("ridge needs stores and embeddings of the people on whom the regression is fitted")
         if self.kind == "textual_inversion" and self.subject:
             raise ValueError(f"subject is {self.subject!r}, but the learned token alone stands in place of {{person}}")
-        if self.kind == "photomaker" and self.face_models is None:
-            raise ValueError("face_models is missing: PhotoMaker's references are cropped around the face")
+        if self.kind in FACE_PACKS and self.face_models is None:
+            raise ValueError(f"face_models is missing: {self.kind} needs InsightFace's {FACE_PACKS[self.kind]}")
         if self.kind == "dreambooth" and self.training.prior_weight:
             raise ValueError("training.prior_weight is set, but there are no class images here: leave it out")
         if not 0 <= self.style_strength <= 100:
             raise ValueError(f"style_strength is a percentage, found {self.style_strength}")
+
+    @property
+    def pack(self) -> str:
+        """The face pack that is used."""
+        return self.face_pack or FACE_PACKS.get(self.kind, "")
 
 
 def check_method_names(names: Mapping[str, object]) -> None:
