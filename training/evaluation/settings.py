@@ -168,14 +168,6 @@ class EvaluationSettings:
         return found | {f"metrics.{setting}": model_place(name) for setting, name in named.items() if name is not None}
 
     @property
-    def checkpoints(self) -> dict[str, Path]:
-        """DiffLoRA checkpoints among `files`."""
-        kinds = {name: method.kind for name, method in self.methods.items()}
-        own = {f"methods.{name}.path" for name, kind in kinds.items() if kind in ("difflora", "ridge")}
-        own |= {f"methods.{name}.checkpoint" for name in kinds}
-        return {setting: path for setting, path in self.files().items() if setting in own}
-
-    @property
     def report(self) -> Path:
         """The page with everything that was found."""
         return self.output / "report.html"

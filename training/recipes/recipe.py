@@ -24,7 +24,15 @@ SHIPPED = (
 )
 """Recipes that come with the project, whose files are changed only on demand. Copies beside them are the user's."""
 Command = Literal[
-    "pilot", "dataset all", "dataset images", "train-lae", "finetune", "embed", "train-difflora", "train-teacher-free"
+    "pilot",
+    "dataset all",
+    "dataset images",
+    "train-lae",
+    "finetune",
+    "embed",
+    "train-difflora",
+    "train-teacher-free",
+    "evaluate",
 ]
 
 
@@ -41,6 +49,11 @@ class Step:
     def is_dataset(self) -> bool:
         """Whether it runs stages of the dataset, with teachers or without."""
         return self.command in ("dataset all", "dataset images")
+
+    @property
+    def finds_changes(self) -> bool:
+        """Whether its command itself finds what has changed since it was done, and does only that again."""
+        return self.is_dataset or self.command == "evaluate"
 
     @property
     def name(self) -> str:
@@ -162,9 +175,15 @@ def check_chain(steps: Sequence[Step]) -> None:
 
 def missing_inputs(steps: Sequence[Step]) -> list[str]:
     """List the user's own files and folders that are not there, each with its settings file and setting."""
-    return [
-        f"{path} ({step.settings.name}: {setting})"
-        for step in steps
-        for setting, path in step.files.own.items()
-        if not path.exists()
-    ]
+    written: list[Path] = []
+    missing = []
+    for step in steps:
+        given = {name: path for name, path in step.files.given.items() if not _is_among(path, written)}
+        needed = {**step.files.own, **given}
+        missing += [f"{path} ({step.settings.name}: {name})" for name, path in needed.items() if not path.exists()]
+        written += step.files.writes
+    return missing
+
+
+def _is_among(path: Path, places: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(place) for place in places)

@@ -13,6 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from training.engine.folder_lock import folder_lock
+from training.engine.settings import read_settings
+from training.evaluation.settings import EvaluationSettings
+from training.lora_dataset.config import load_config
+from training.people.dataset_splits import people_of_split
 
 from .pilot_step import check_may_write, is_left_out
 from .planning.time_left import TimeLeft
@@ -57,8 +61,8 @@ def run_recipe(recipe: Recipe, plan: Callable[[], TimeLeft], *, keep: bool = Fal
     Raises:
         FileNotFoundError: Files or folders of the user are missing; all of them are named.
         FolderInUseError: Another process runs the recipe.
-        ValueError: The inputs or settings of a step that is done have changed since, or the recipe's pilot may not
-            write what it will choose.
+        ValueError: The inputs or settings of a step that is done have changed since, the recipe's pilot may not
+            write what it will choose, or the dataset has nobody to evaluate.
         RuntimeError: A step failed.
     """
     check_may_write(recipe, read_records(recipe.output))
@@ -70,12 +74,27 @@ def run_recipe(recipe: Recipe, plan: Callable[[], TimeLeft], *, keep: bool = Fal
             record = records.get(step.name)
             if is_left_out(recipe, step, records):
                 continue
-            if record is None or (step.is_dataset and not record.imported):  # stages find out themselves
+            if record is None or (step.finds_changes and not record.imported):
                 print(describe(recipe, records, plan(), number), flush=True)
                 run_step(recipe, step)
             elif not keep:
                 check_unchanged(step, record)
+            if step.is_dataset:
+                check_evaluated_people(recipe.steps[number:])
         print(describe(recipe, read_records(recipe.output), plan()), flush=True)
+
+
+def check_evaluated_people(steps: Sequence[Step]) -> None:
+    """Check that there are people to evaluate, before networks are trained on all of them.
+
+    Raises:
+        ValueError: Nobody is in the split that is evaluated.
+    """
+    for step in steps:
+        if step.command == "evaluate":
+            settings = read_settings(EvaluationSettings, step.settings)
+            if settings.dataset is not None:
+                people_of_split(load_config(settings.dataset), settings.split)
 
 
 def run_step(recipe: Recipe, step: Step) -> None:

@@ -8,6 +8,7 @@ from training.autoencoder.settings import LAESettings
 from training.denoiser.settings import DiffLoRASettings
 from training.end_to_end.settings import FinetuneSettings, TeacherFreeSettings
 from training.engine.settings import read_section, read_settings
+from training.evaluation.settings import EvaluationSettings
 from training.lora_dataset.config import DatasetConfig, load_config
 from training.people.config import DiffusionLossCheckSettings, EmbeddingSettings
 from training.pilot.settings import PilotSettings
@@ -27,6 +28,8 @@ class StepFiles:
     """What later steps may read."""
     imports: tuple[Path, ...] = ()
     """What later steps may read if `import --without-images` has written it."""
+    given: Mapping[str, Path] = field(default_factory=dict)
+    """What earlier steps write or, if none does, the user's."""
 
 
 def step_files(command: str, settings: Path) -> StepFiles:
@@ -120,6 +123,33 @@ def teacher_free_files(path: Path) -> StepFiles:
     return StepFiles({}, reads, (settings.output / CHECKPOINT_FILE,))
 
 
+def evaluation_files(path: Path) -> StepFiles:
+    """Of `evaluate`, which compares the recipe's results with whatever the user has."""
+    settings = read_settings(EvaluationSettings, path)
+    given, reads = settings.files(), {}
+    if settings.dataset is not None:
+        reads["dataset"] = given.pop("dataset")
+        reads["workspace of dataset"] = _evaluated_dataset(path, settings).workspace
+    return StepFiles({}, reads, (settings.report,), given=given)
+
+
+def _evaluated_dataset(path: Path, settings: EvaluationSettings) -> DatasetConfig:
+    """Read the dataset whose people are evaluated.
+
+    Raises:
+        ValueError: It keeps nobody from training.
+    """
+    assert settings.dataset is not None
+    config = load_config(settings.dataset)
+    if not (config.pack.test if settings.split == "test" else config.pack.validation):
+        raise ValueError(
+            f"{path}: the split {settings.split!r} is evaluated, but pack.{settings.split} of {settings.dataset} is 0, "
+            "so that nobody is in it: set it to the share of people who are kept from training, before anything is "
+            "trained"
+        )
+    return config
+
+
 def without_images(config: DatasetConfig) -> DatasetConfig:
     """Return the dataset of imported LoRAs of people of whom there are no images: a workspace of its own."""
     return replace(config, workspace=config.workspace / "without_images")
@@ -142,4 +172,5 @@ READERS: Mapping[str, Callable[[Path], StepFiles]] = {
     "embed": embed_files,
     "train-difflora": difflora_files,
     "train-teacher-free": teacher_free_files,
+    "evaluate": evaluation_files,
 }

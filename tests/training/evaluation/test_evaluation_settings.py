@@ -55,7 +55,6 @@ def test_files_that_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "metrics.dino": "dino",
         "metrics.pick_score": "hub/models--yuvalkirstain--PickScore_v1",
     }
-    assert read(tmp_path, text).checkpoints == {"methods.own.path": tmp_path / "own.safetensors"}
 
 
 def test_people_of_a_folder_or_of_a_dataset(tmp_path: Path) -> None:

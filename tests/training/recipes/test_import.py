@@ -35,6 +35,7 @@ CHANGES = {
         "  - {command: embed, settings: 4_train_difflora.yaml}\n": "",
         "  - {command: train-difflora, settings: 4_train_difflora.yaml}\n": "",
         "  - {command: finetune, settings: 5_finetune_difflora.yaml}\n": "",
+        "  - {command: evaluate, settings: 6_evaluate.yaml}\n": "",
     },
     "1_dataset.yaml": {
         "min_sharpness: 90.0": "min_sharpness: 0.0\n  min_images: 4",

@@ -1,5 +1,6 @@
 """The miniature's recipes from drawn people to a checkpoint, by their command line; with teachers interrupted once."""
 
+import json
 import os
 import shutil
 import signal
@@ -29,11 +30,15 @@ SHORTER = {
     "3_finetune_lae.yaml": {"steps: 100": "steps: 2", "people: 4": "people: 1"},
     "4_train_difflora.yaml": {"steps: 2500": "steps: 4", "batch: 4": "batch: 2"},
     "5_finetune_difflora.yaml": {"steps: 100": "steps: 2", "people: 4": "people: 1", "batch: 4": "batch: 2"},
+    "6_evaluate.yaml": {"steps: 16": "steps: 2"},
 }
 TEACHER_FREE = {
-    "2_train_teacher_free.yaml": {"steps: 200": "steps: 2", "people: 4": "people: 1", "name: miniature}": "layers: 1}"}
+    "2_train_teacher_free.yaml": {"steps: 200": "steps: 2", "people: 4": "people: 1", "name: miniature}": "layers: 1}"},
+    "3_evaluate.yaml": {"steps: 16": "steps: 2"},
 }
 """The recipes' settings, cut to a few steps."""
+TEST_PERSON = "person_00002"
+"""Who of the five people is kept from training and validation."""
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +62,18 @@ def copy_recipe(name: str, folder: Path, photographs: Path, shorter: Mapping[str
     (folder / "miniature" / "build").symlink_to(photographs)
     (folder / "miniature" / "weights").symlink_to(WEIGHTS)
     return copied
+
+
+def evaluated(output: Path) -> tuple[str, list[str], list[str]]:
+    """The one person of the report, the methods, and the metrics, all of which were measured."""
+    report = json.loads((output / "evaluation" / "report.json").read_text("utf-8"))
+    (person,), metrics = report["people"], report["metrics"]
+    assert report["people"][person] == {"references": 3, "others": 2}
+    assert not report["failures"]
+    for found in metrics.values():
+        for column in found["columns"].values():
+            assert column["methods"].keys() == report["methods"].keys()
+    return person, list(report["methods"]), list(metrics)
 
 
 def start(recipe: Path) -> subprocess.Popen[str]:
@@ -85,10 +102,14 @@ def test_from_drawn_people_to_a_checkpoint(photographs: Path, tmp_path: Path) ->
     resumed = start(recipe)
     text, _ = resumed.communicate(timeout=600)
     assert resumed.returncode == 0, text[-3000:]
-    assert len(read_records(output)) == 6
+    assert len(read_records(output)) == 7
     model = DiffLoRA.load(output / "difflora_finetuned" / "difflora.safetensors")
     assert model.config.provenance["finetuning"]
     assert model.config.encoders.face == "miniature"
+    methods = ["no LoRA", "mean LoRA", "teacher", "DiffLoRA"]
+    assert evaluated(output) == (TEST_PERSON, methods, ["Face Sim", "face diversity"])
+    (teacher,) = (output / "evaluation" / "teachers").rglob("*.safetensors")
+    assert teacher.stem == TEST_PERSON
 
 
 def test_without_teachers(photographs: Path, tmp_path: Path) -> None:
@@ -96,7 +117,8 @@ def test_without_teachers(photographs: Path, tmp_path: Path) -> None:
     text, _ = process.communicate(timeout=600)
     assert process.returncode == 0, text[-3000:]
     output = tmp_path / "output" / "miniature-teacher-free"
-    assert len(read_records(output)) == 3
+    assert len(read_records(output)) == 4
+    assert evaluated(output) == (TEST_PERSON, ["no LoRA", "DiffLoRA"], ["Face Sim", "face diversity"])
     assert not (output / "dataset" / "store").exists()
     model = DiffLoRA.load(output / "difflora" / "difflora.safetensors")
     assert model.config.provenance["teacher_free_training"]["people"] == 1

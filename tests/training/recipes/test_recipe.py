@@ -25,10 +25,16 @@ def replace(path: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_step_reads_what_an_earlier_one_writes_or_the_user_s_own(name):
     recipe = read_recipe(name)  # checks the chain
-    written = [path for step in recipe.steps for path in step.files.writes]
-    read = {path for step in recipe.steps for path in step.files.reads.values()}
+    written: list[Path] = []
+    read: set[Path] = set()
+    for step in recipe.steps:
+        assert not [path for path in step.files.own.values() if path.is_relative_to(recipe.output)]
+        results = {path for path in step.files.given.values() if path.is_relative_to(recipe.output)}
+        assert results <= set(written), f"{step.name} is given what no earlier step writes"
+        read |= results | set(step.files.reads.values())
+        written += step.files.writes
     assert not (set(written) - read) - {written[-1]}, "something is written that no later step reads"
-    assert written[-1].name == "difflora.safetensors"
+    assert [path.name for path in written[-2:]] == ["difflora.safetensors", "report.html"]
 
 
 def test_recipes_are_found_by_folder_too(copied):
@@ -58,7 +64,8 @@ def test_an_unknown_command(copied):
         read_recipe(str(copied))
 
 
-def test_what_the_user_has_to_bring_is_listed(copied):
+def test_what_the_user_has_to_bring_is_listed(copied, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     missing = missing_inputs(read_recipe(str(copied)).steps)
     assert [line.split(" (")[1] for line in missing] == [
         "1_dataset.yaml: base)",
@@ -66,7 +73,33 @@ def test_what_the_user_has_to_bring_is_listed(copied):
         "1_dataset.yaml: collect.path)",
         "1_dataset.yaml: generate.file)",
         "4_train_difflora.yaml: embeddings.image_encoder)",
+        "6_evaluate.yaml: base)",
+        "6_evaluate.yaml: methods.DiffLoRA.face_models)",
+        "6_evaluate.yaml: methods.DiffLoRA.image_encoder)",
+        "6_evaluate.yaml: metrics.faces)",
+        "6_evaluate.yaml: metrics.clip.0)",
+        "6_evaluate.yaml: metrics.dino)",
     ]
+    assert any("hub/models--openai--clip-vit-base-patch32" in line for line in missing)
+
+
+def test_a_dataset_that_keeps_nobody_for_the_evaluation(copied):
+    dataset = copied / "1_dataset.yaml"
+    dataset.write_text(dataset.read_text("utf-8") + "pack: {test: 0.0}\n", "utf-8")
+    with pytest.raises(ValueError, match=r"6_evaluate.yaml: the split 'test' is evaluated, but pack.test of .* is 0"):
+        read_recipe(str(copied))
+
+
+def test_what_an_evaluation_is_given_is_a_result_or_the_user_s_own(copied):
+    theirs = "  theirs: {kind: difflora, path: theirs.safetensors}\n  loras: {kind: lora, path: loras}\n"
+    replace(copied / "6_evaluate.yaml", "  DiffLoRA:\n", f"{theirs}  DiffLoRA:\n")
+    replace(copied / "6_evaluate.yaml", "dataset: 1_dataset.yaml ", "people: people ")
+    missing = [line.split(" (")[1] for line in missing_inputs(read_recipe(str(copied)).steps)]
+    assert {"6_evaluate.yaml: people)", "6_evaluate.yaml: methods.theirs.path)"} <= set(missing)
+    assert "6_evaluate.yaml: methods.loras.path)" in missing
+    assert not {line for line in missing if "teacher" in line or "mean LoRA" in line or "DiffLoRA.path" in line}
+    replace(copied / "6_evaluate.yaml", "difflora_finetuned/", "difflora_tuned/")
+    assert any("DiffLoRA.path" in line for line in missing_inputs(read_recipe(str(copied)).steps))
 
 
 def test_trainers_are_launched_on_all_gpus():

@@ -9,6 +9,7 @@ import pytest
 from training.engine.folder_lock import FolderInUseError, folder_lock
 from training.lora_dataset.config import load_config
 from training.lora_dataset.manifest import Manifest, Record
+from training.lora_dataset.stages.pack_plan import split_of
 from training.pilot.grid import TeacherSetting
 from training.recipes import recipe as recipes
 from training.recipes import run, step_records
@@ -25,6 +26,7 @@ class Commands:
         self.steps = {str(step.settings) + step.command: step for step in recipe.steps}
         self.ran: list[str] = []
         self.failing = ""
+        self.people = [name for name in map(str, range(100)) if split_of(name, 0.03, 0.03) == "test"]
 
     def __call__(self, command: list[str]) -> int:
         given = command[command.index("training") + 1 :]
@@ -32,11 +34,17 @@ class Commands:
             return self.pilot(Path(given[1]))
         words = " ".join(given[: given.index("--config")])
         self.ran.append(words)
+        if words == "dataset all":
+            self.prepare_images(Path(command[-1]))
         for path in self.steps[command[-1] + words].files.writes:
             (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
             if path.suffix:
                 path.write_bytes(b"weights")
         return int(words == self.failing)
+
+    def prepare_images(self, dataset: Path) -> None:
+        for name in self.people:
+            Manifest(load_config(dataset).stage("preprocess")).write(Record(name))
 
     def pilot(self, folder: Path) -> int:
         """What `python -m training pilot` does in the end: it writes its choice, and notes that."""
@@ -52,14 +60,17 @@ class Commands:
 
 
 @pytest.fixture
-def recipe(tmp_path: Path) -> Recipe:
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     """A copy of a shipped recipe, with everything that the user has to bring."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     (tmp_path / "a" / "b").mkdir(parents=True)
     copied = shutil.copytree(FOLDER / "sdxl-24gb", tmp_path / "a" / "b" / "mine")
     recipe = read_recipe(str(copied))
     for step in recipe.steps:
-        for path in step.files.own.values():
-            path.mkdir(parents=True, exist_ok=True)
+        results = [path for path in step.files.given.values() if path.is_relative_to(recipe.output)]
+        for path in {*step.files.own.values(), *step.files.given.values()} - set(results):
+            if not path.exists():
+                path.mkdir(parents=True)
     return recipe
 
 
@@ -74,20 +85,31 @@ def left() -> TimeLeft:
     return TimeLeft({}, "no card")
 
 
-ALL = ["pilot", "dataset all", "train-lae", "finetune", "embed", "train-difflora", "finetune"]
+ALL = ["pilot", "dataset all", "train-lae", "finetune", "embed", "train-difflora", "finetune", "evaluate"]
+AGAIN = ["dataset all", "evaluate"]
+"""What finds out itself what has changed."""
 
 
 def test_all_steps_run_in_order_and_are_noted(recipe, commands, capsys):
     run.run_recipe(recipe, left)
     assert commands.ran == ALL
     assert len(step_records.read_records(recipe.output)) == len(ALL)
-    assert capsys.readouterr().out.count("done, 0:00:0") == 1 + 2 + 3 + 4 + 5 + 6 + len(ALL)
+    assert capsys.readouterr().out.count("done, 0:00:0") == 1 + 2 + 3 + 4 + 5 + 6 + 7 + len(ALL)
 
 
-def test_a_second_run_only_looks_whether_the_dataset_is_current(recipe, commands):
+def test_a_second_run_only_looks_whether_dataset_and_evaluation_are_current(recipe, commands):
     run.run_recipe(recipe, left)
     run.run_recipe(recipe, left)
-    assert commands.ran == [*ALL, "dataset all"]
+    assert commands.ran == [*ALL, *AGAIN]
+
+
+def test_nobody_to_evaluate_is_said_before_anything_is_trained(recipe, commands):
+    commands.people = [name for name in map(str, range(10)) if name not in commands.people]
+    with pytest.raises(
+        ValueError, match=r"none of \d+ people with prepared images .* in the split 'test': pack.test is 0"
+    ):
+        run.run_recipe(recipe, left)
+    assert commands.ran == ALL[:2]
 
 
 def test_a_pilot_s_choice_is_no_change_of_its_inputs(recipe, commands):
@@ -95,7 +117,7 @@ def test_a_pilot_s_choice_is_no_change_of_its_inputs(recipe, commands):
     dataset = dataset_step(recipe).settings
     assert load_config(dataset).dreambooth.steps == 200, "the pilot has written its choice"
     run.run_recipe(recipe, left)
-    assert commands.ran == [*ALL, "dataset all"]
+    assert commands.ran == [*ALL, *AGAIN]
     dataset.write_text(dataset.read_text("utf-8").replace("size: 768", "size: 512"), "utf-8")
     with pytest.raises(ValueError, match=r"0_pilot \(pilot\) was done on .* changed: dataset\. Run .* --write"):
         run.run_recipe(recipe, left)
@@ -111,6 +133,7 @@ def test_a_pilot_that_wrote_nothing_ends_the_run(recipe, commands):
 def test_a_pilot_is_left_out_where_there_are_teachers(recipe, commands):
     dataset = dataset_step(recipe)
     step_records.note_done(recipe, dataset, inputs_of(dataset), 5.0, imported=True)
+    commands.prepare_images(dataset.settings)
     text = run.describe(recipe, step_records.read_records(recipe.output), TimeLeft({"0_pilot (pilot)": 60.0}, "a card"))
     assert "0_pilot (pilot)                  left out: there are teachers already" in text
     assert text.endswith("nothing is left")
@@ -153,7 +176,7 @@ def test_changed_settings_of_a_step_that_is_done(recipe, commands):
     ):
         run.run_recipe(recipe, left)
     run.run_recipe(recipe, left, keep=True)
-    assert commands.ran == [*ALL, "dataset all", "dataset all"]
+    assert commands.ran == [*ALL, "dataset all", *AGAIN]
 
 
 def test_a_changed_input_of_a_step_that_is_done(recipe, commands):

@@ -13,6 +13,7 @@ from training.denoiser.settings import DiffLoRASettings
 from training.end_to_end.settings import FinetuneSettings, TeacherFreeSettings
 from training.engine.format import format_bytes
 from training.engine.settings import read_section, read_settings
+from training.evaluation.settings import EvaluationSettings
 from training.lora_dataset.config import DatasetConfig, load_config
 from training.lora_dataset.stage_registry import IMAGE_STAGES, ORDER
 from training.people.config import EmbeddingSettings
@@ -21,6 +22,7 @@ from training.recipes.recipe import SHIPPED, Recipe, Step, read_recipe
 
 from .cards import Card, read_card, scale_card
 from .plan_dataset import dataset_rows, embed_row
+from .plan_evaluation import evaluation_row
 from .plan_pilot import pilot_row
 from .plan_row import PlanRow, Situation, situation
 from .plan_trainers import difflora_row, finetune_row, lae_row, teacher_free_row
@@ -148,6 +150,8 @@ def _rows(step: Step, at: Situation) -> list[PlanRow]:
         return [difflora_row(read_settings(DiffLoRASettings, step.settings), at)]
     if step.command == "train-teacher-free":
         return [teacher_free_row(read_settings(TeacherFreeSettings, step.settings), at)]
+    if step.command == "evaluate":
+        return [evaluation_row(read_settings(EvaluationSettings, step.settings), at)]
     return [embed_row(_embedded(read_section(EmbeddingSettings, step.settings, "embeddings")), at)]
 
 

@@ -20,7 +20,7 @@ from training.recipes.recipe import FOLDER, SHIPPED, Recipe, read_recipe
 ROOT = Path(__file__).parents[4]
 SDXL = [name for name in SHIPPED if name.startswith("sdxl")]
 TRAINERS = ("train-lae", "finetune (LAE)", "train-difflora", "finetune (MIF, DiT)")
-FIXED = ("pilot", "verify", "train-teacher-free", *TRAINERS)
+FIXED = ("pilot", "verify", "train-teacher-free", "evaluate", *TRAINERS)
 """Whose work does not depend on the number of people."""
 
 
@@ -57,7 +57,9 @@ def test_every_step_fits_the_recipe_s_gpus(h100, name):
     assert not too_large(plan)
     known = {row.name.split(" ", 1)[1] for row in plan.rows if row.memory is not None}
     own = {"pilot", "dreambooth", "verify", *TRAINERS}
-    assert known == {"generate", "preprocess", "embed"} | ({"train-teacher-free"} if "free" in name else own)
+    assert known == {"generate", "preprocess", "embed", "evaluate"} | (
+        {"train-teacher-free"} if "free" in name else own
+    )
 
 
 def test_a_step_that_does_not_fit_is_named(h100, tmp_path):
@@ -88,6 +90,43 @@ def test_a_pilot_by_hand(h100):
     assert row.seconds == pytest.approx(8 * steps * 0.092 + images + prepared, rel=0.01)
     assert row.pictures == (settings + 1) * 8 * 4
     assert rows(read_recipe("sdxl-24gb"), h100, gpus=4)["pilot"].seconds == row.seconds, "a pilot runs on one GPU"
+
+
+def test_an_evaluation_by_hand(h100):
+    row = rows(read_recipe("sdxl-24gb"), h100)["evaluate"]
+    decode = 5.75e12 * (1024 / 768) ** 2 / 78.2e12
+    assert row.pictures == 30 * (2 * 50 + 2), "without a LoRA and with the mean of all, everybody has the same images"
+    assert row.seconds == pytest.approx(row.pictures * (30 * 0.04325 + decode))
+    assert row.disk == 4 * 50 * 30 * 1024**2 * 1.5
+    assert row.note.startswith("4 methods, 50 people, 30 images of each; 30 steps × 43.2 ms a picture, measured step")
+    assert row.note.endswith("without LoRAs beside the weights, metrics")
+    few = rows(read_recipe("sdxl-24gb"), h100, people=1000)["evaluate"]
+    assert few.pictures == 30 * (2 * 30 + 2), "3 % of 1,000 people are kept from training"
+    assert rows(read_recipe("sdxl-24gb"), h100, gpus=4)["evaluate"].seconds == row.seconds, "it runs on one GPU"
+
+
+def test_methods_of_an_evaluation_that_train_or_are_made_elsewhere(h100, tmp_path):
+    folder = copied("sdxl-24gb-teacher-free", tmp_path)
+    before = rows(read_recipe(str(folder)), h100)["evaluate"]
+    more = "  theirs: {kind: images, path: images}\n  DreamBooth: {kind: dreambooth, training: {steps: 100}}\n"
+    edit(folder / "3_evaluate.yaml", "  DiffLoRA:\n", f"{more}  DiffLoRA:\n")
+    row = rows(read_recipe(str(folder)), h100)["evaluate"]
+    assert row.pictures == before.pictures + 30 * 50
+    alone = dreambooth_seconds(dreambooth_figures(h100, 1024, True), 1, 1024)
+    images = before.seconds * row.pictures / before.pictures
+    assert row.seconds == pytest.approx(images + 50 * 100 * alone)
+    assert row.note.endswith("without LoRAs beside the weights, metrics, theirs")
+    edit(folder / "3_evaluate.yaml", "  DiffLoRA:\n", "  token: {kind: textual_inversion}\n  DiffLoRA:\n")
+    row = rows(read_recipe(str(folder)), h100)["evaluate"]
+    assert row.note.endswith("without LoRAs beside the weights, metrics, the training of token, theirs")
+    edit(folder / "3_evaluate.yaml", "dataset: 1_dataset.yaml ", "people: people ")
+    edit(folder / "3_evaluate.yaml", "max_people: 50\n", "")
+    row = rows(read_recipe(str(folder)), h100)["evaluate"]
+    assert (row.pictures, row.seconds, row.note) == (
+        None,
+        None,
+        "how many people there are is not known: set max_people",
+    )
 
 
 def test_generate_by_hand(h100):
@@ -126,7 +165,7 @@ def test_without_teachers_by_hand(h100):
     recipe = read_recipe("sdxl-24gb-teacher-free")
     found = rows(recipe, h100)
     assert not {"dreambooth", "pack", "verify", "pilot"} & found.keys()
-    row, settings = found["train-teacher-free"], read_settings(TeacherFreeSettings, recipe.steps[-1].settings)
+    row, settings = found["train-teacher-free"], read_settings(TeacherFreeSettings, recipe.steps[2].settings)
     loop, people = settings.training.loop, settings.training.people
     unet = dreambooth_seconds(dreambooth_figures(h100, 768, True), people, 768)
     assert row.note.startswith(f"{loop.steps:,} steps of {people * loop.accumulate} × ")
