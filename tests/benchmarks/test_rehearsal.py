@@ -14,26 +14,44 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    ViTConfig,
+    ViTModel,
+)
 
-from benchmarks.rehearsal_inputs import SIZES, VALIDATION, change_settings, number_of_people, write_single_file
+from benchmarks.rehearsal.cut_settings import TEST, VALIDATION, change_settings, number_of_people
+from benchmarks.rehearsal.inputs import SIZES, write_single_file
 from difflora_core.files import read_shapes
 from miniature.paths import ROOT
+from training.engine.settings import read_settings
+from training.evaluation.prompt_list import read_prompt_list
+from training.evaluation.settings import EvaluationSettings
 from training.lora_dataset.config import load_config
 from training.lora_dataset.stages.pack_plan import split_of
 from training.recipes.recipe import FOLDER, SHIPPED, dataset_step, read_recipe
 
-SMALLER = {"  images_per_person: 4": "  images_per_person: 1", "  images: 4": "  images: 1"}
-"""In the miniature's dataset: less time, and nothing less is walked."""
+CHANGES = {
+    "1_dataset.yaml": {"  images_per_person: 4": "  images_per_person: 1", "  images: 4": "  images: 1"},
+    "6_evaluate.yaml": {
+        "metrics:\n": "metrics:\n  clip: [openai/clip-vit-base-patch32]\n  dino: facebook/dino-vits16\n"
+    },
+}
+"""In the miniature's settings: less time, and all metrics of the recipes for SDXL."""
 
 
 def test_from_random_weights_to_an_image_in_comfyui(tmp_path: Path) -> None:
     recipe = shutil.copytree(FOLDER / "miniature", tmp_path / "recipe")
-    text = (recipe / "1_dataset.yaml").read_text("utf-8")
-    for old, new in SMALLER.items():
-        assert old in text
-        text = text.replace(old, new)
-    (recipe / "1_dataset.yaml").write_text(text, "utf-8")
+    for name, changes in CHANGES.items():
+        text = (recipe / name).read_text("utf-8")
+        for old, new in changes.items():
+            assert old in text
+            text = text.replace(old, new)
+        (recipe / name).write_text(text, "utf-8")
     words = [sys.executable, "-m", "benchmarks.rehearsal", "--size", "miniature", "--recipe", str(recipe)]
     words += ["--one-process", "--folder", str(tmp_path / "work"), "--json", str(tmp_path / "rows.json")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -45,6 +63,11 @@ def test_from_random_weights_to_an_image_in_comfyui(tmp_path: Path) -> None:
     assert {step.name for step in read_recipe("miniature").steps[1:]} <= rows.keys()
     assert all(row["seconds"] > 0 and row["host_gib"] > 0.1 for row in rows.values())
     assert "difflora personalize" in done.stdout
+    report = tmp_path / "work" / "output" / "miniature" / "evaluation" / "report.json"
+    found = json.loads(report.read_text("utf-8"))
+    assert not found["failures"]
+    assert list(found["methods"]) == ["no LoRA", "mean LoRA", "teacher", "DiffLoRA"]
+    assert list(found["metrics"]) == ["Face Sim", "face diversity", "CLIP clip-vit-base-patch32", "DINO dino-vits16"]
 
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name.startswith("sdxl")])
@@ -52,7 +75,7 @@ def test_batches_and_image_sizes_of_a_recipe_stay(name: str, tmp_path: Path) -> 
     (tmp_path / "a" / "b").mkdir(parents=True)
     recipe = read_recipe(str(shutil.copytree(FOLDER / name, tmp_path / "a" / "b" / name)))
     before = load_config(dataset_step(recipe).settings)
-    people = number_of_people(SIZES["sdxl"], recipe)
+    people = number_of_people(recipe, SIZES["sdxl"].min_people)
     for settings in {step.settings for step in recipe.steps}:
         change_settings(settings, tmp_path / "photographs")
     changed = read_recipe(str(recipe.steps[0].settings.parent))
@@ -61,16 +84,22 @@ def test_batches_and_image_sizes_of_a_recipe_stay(name: str, tmp_path: Path) -> 
     assert (after.generate.size, after.generate.batch) == (before.generate.size, before.generate.batch)
     assert (after.preprocess.size, after.preprocess.batch) == (before.preprocess.size, before.preprocess.batch)
     assert after.dreambooth.people == before.dreambooth.people <= people
-    splits = [split_of(f"person_{number:05d}", VALIDATION, 0.0) for number in range(people)]
+    splits = [split_of(f"person_{number:05d}", VALIDATION, TEST) for number in range(people)]
     assert splits.count("train") >= (6 if "teacher-free" in name else 16)
-    assert "validation" in splits
+    assert {"validation", "test"} <= set(splits)
+    evaluation = read_settings(EvaluationSettings, changed.steps[-1].settings)
+    assert (evaluation.size, evaluation.batch, evaluation.max_people) == (1024, 8 if "80gb" in name else 4, 1)
+    assert len(read_prompt_list(evaluation.prompts)) == 2
+    assert {Path(model).parent for model in evaluation.metrics.clip} == {tmp_path / "metrics"}
 
 
 def test_the_sizes_are_those_of_sdxl() -> None:
+    size = SIZES["sdxl"]
     with torch.device("meta"):
-        unet, vae = UNet2DConditionModel(**SIZES["sdxl"].unet), AutoencoderKL(**SIZES["sdxl"].vae)
-    assert sum(weights.numel() for weights in unet.parameters()) == 2_567_463_684
-    assert sum(weights.numel() for weights in vae.parameters()) == 83_653_863
+        networks = [UNet2DConditionModel(**size.unet), AutoencoderKL(**size.vae)]
+        networks += [CLIPModel(CLIPConfig(**size.clip)), ViTModel(ViTConfig(**size.dino), add_pooling_layer=False)]
+    counts = [sum(weights.numel() for weights in network.parameters()) for network in networks]
+    assert counts == [2_567_463_684, 83_653_863, 151_277_313, 21_665_664]
 
 
 def test_a_single_file_has_the_names_that_comfyui_reads(tmp_path: Path) -> None:

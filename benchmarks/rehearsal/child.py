@@ -1,6 +1,6 @@
 """A process of the rehearsal: it does one task and notes seconds and peak memory in a file.
 
-python -m benchmarks.rehearsal_child REPORT inputs|dataset|module|diffusers|comfyui …
+python -m benchmarks.rehearsal.child REPORT inputs|dataset|module|diffusers|comfyui …
 """
 
 import argparse
@@ -69,7 +69,7 @@ def _has_gpu() -> bool:
 
 def run_inputs(report: Report, size: str, recipe: str, single_file: str, photographs: str) -> None:
     """Write the user's inputs."""
-    from benchmarks.rehearsal_inputs import SIZES, make_inputs
+    from benchmarks.rehearsal.inputs import SIZES, make_inputs
     from training.recipes.recipe import read_recipe
 
     with report.row("inputs (random weights, drawn people)"):

@@ -1,8 +1,7 @@
-"""What a rehearsal starts from: a recipe cut to few steps, and, where it expects them, inputs with random weights.
+"""What a rehearsal starts from: where a recipe's settings expect them, models with random weights and drawn people.
 
-Image sizes and batches stay the recipe's, so that times of a step and memory are real. There are no official weights of
-face models that a program may use freely: the miniature's pack, which finds drawn faces, stands under the configured
-name.
+There are no official weights of face models that a program may use freely: the miniature's packs, which find drawn
+faces, stand under the configured names.
 """
 
 import shutil
@@ -13,7 +12,6 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-from ruamel.yaml import YAML
 from torch import Tensor, nn
 from transformers import (
     CLIPImageProcessor,
@@ -25,6 +23,8 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
+from benchmarks.rehearsal.cut_settings import IMAGES, change_settings, number_of_people
+from benchmarks.rehearsal.measuring_models import PACKS, make_measuring_models
 from difflora_core.files import write_tensors
 from difflora_core.lora.layout import LoRALayout
 from miniature.base_model import config as miniature
@@ -36,26 +36,13 @@ from miniature.comfyui.host import find_tokenizer
 from miniature.paths import WEIGHTS
 from miniature.personal.example_dataset import draw_person_folders
 from miniature.world.scenes import TEACHER_SCENES
-from training.autoencoder.settings import LAESettings
-from training.end_to_end.settings import TeacherFreeSettings
 from training.engine.settings import read_section, read_settings
+from training.evaluation.settings import EvaluationSettings
 from training.lora_dataset.config import load_config
 from training.lora_dataset.photomaker.identity_encoder import IdEncoder
 from training.lora_dataset.photomaker.photomaker_file import official_lora_names, write_photomaker
-from training.lora_dataset.stages.pack_plan import split_of
 from training.people.config import EmbeddingSettings
 from training.recipes.recipe import Recipe, dataset_step
-
-STEPS = 2
-"""Of every training of a network and every sampler."""
-TEACHER_STEPS = 20
-"""Of the teachers: end-to-end fine-tuning refuses teachers that do not help on held-out images."""
-IMAGES = 4
-"""Of each person, collected and generated."""
-VALIDATION = 0.2
-"""Share of the people."""
-FILTER = {"min_face": 0, "min_sharpness": 0.0, "min_similarity": -1.0, "max_yaw": 180.0, "max_pitch": 180.0}
-"""Drawings do not have to pass for photographs; no image repeats another."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +59,10 @@ class Size:
     """Of `AutoencoderKL`; None for the miniature's own, which its ComfyUI companion reads."""
     vision: Mapping[str, Any]
     """Of the CLIP vision model and of PhotoMaker's, a `CLIPVisionConfig`."""
+    clip: Mapping[str, Any]
+    """Of the metrics' CLIP, a `CLIPConfig`, whichever is named."""
+    dino: Mapping[str, Any]
+    """Of the metrics' DINO, a `ViTConfig`."""
     photomaker_rank: int
     """Of PhotoMaker's LoRA."""
     min_people: int
@@ -80,6 +71,7 @@ class Size:
 
 _TEXT = {"vocab_size": 49408, "max_position_embeddings": 77, "bos_token_id": 49406, "eos_token_id": 49407}
 _VISION = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+_TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 SIZES = {
     "miniature": Size(
         miniature.UNET,
@@ -96,6 +88,8 @@ SIZES = {
             "patch_size": 16,
             "projection_dim": 32,
         },
+        {"text_config": _TINY, "vision_config": {**_TINY, "image_size": 64, "patch_size": 16}, "projection_dim": 32},
+        {**_TINY, "image_size": 64, "patch_size": 16},
         photomaker_rank=2,
         min_people=4,
     ),
@@ -152,11 +146,13 @@ SIZES = {
             "patch_size": 14,
             "projection_dim": 768,
         },
+        {"text_config": {}, "vision_config": {}, "projection_dim": 512},
+        {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 6},
         photomaker_rank=64,
         min_people=16,
     ),
 }
-"""By name. `sdxl` is SDXL 1.0's, CLIP ViT-L/14's and PhotoMaker v1's."""
+"""By name. `sdxl` is SDXL 1.0's, CLIP ViT-L/14's and PhotoMaker v1's, of metrics ViT-B/32's and DINO ViT-S/16's."""
 
 
 def make_inputs(size: Size, recipe: Recipe, single_file: Path, photographs: Path) -> None:
@@ -168,7 +164,7 @@ def make_inputs(size: Size, recipe: Recipe, single_file: Path, photographs: Path
         single_file: Where to write the base model as ComfyUI reads it.
         photographs: Where to draw people, a folder each.
     """
-    people = number_of_people(size, recipe)
+    people = number_of_people(recipe, size.min_people)
     for step in recipe.steps:
         change_settings(step.settings, photographs)
     config = load_config(dataset_step(recipe).settings)
@@ -177,55 +173,10 @@ def make_inputs(size: Size, recipe: Recipe, single_file: Path, photographs: Path
     for step in recipe.steps:
         if step.command == "embed":
             make_vision(size, read_section(EmbeddingSettings, step.settings, "embeddings").image_encoder)
-    pack = config.faces.root / "models" / config.faces.pack
-    shutil.copytree(WEIGHTS / "insightface" / "models" / "miniature", pack)
+        elif step.command == "evaluate":
+            make_measuring_models(read_settings(EvaluationSettings, step.settings).metrics, size.clip, size.dino)
+    shutil.copytree(PACKS / "miniature", config.faces.root / "models" / config.faces.pack)
     draw_person_folders(photographs, range(people), TEACHER_SCENES[:IMAGES])
-
-
-def number_of_people(size: Size, recipe: Recipe) -> int:
-    """How many people make the recipe's batch of LoRAs full, or of people, with those of validation."""
-    batch, people = 0, 0
-    for step in recipe.steps:
-        if step.command == "train-lae":
-            batch = max(batch, read_settings(LAESettings, step.settings).training.batch)
-        elif step.command == "train-teacher-free":
-            batch = max(batch, read_settings(TeacherFreeSettings, step.settings).training.people)
-    splits: list[str] = []
-    while splits.count("train") < batch or len(splits) < size.min_people or "validation" not in splits:
-        splits.append(split_of(f"person_{people:05d}", VALIDATION, 0.0))
-        people += 1
-    return people
-
-
-def change_settings(path: Path, photographs: Path) -> None:
-    """Cut a settings file to few steps; the dataset's reads the drawn people and generates images."""
-    yaml = YAML()
-    settings = yaml.load(path)
-    _cut(settings)
-    if "dreambooth" in settings:
-        generate = settings.setdefault("generate", {})
-        generate |= {"enabled": True, "images": IMAGES, "steps": STEPS}
-        generate.setdefault("file", "photomaker-v1.bin")
-        generate.setdefault("size", settings.get("preprocess", {}).get("size", 1024))
-        settings["faces"]["provider"] = "CPU"
-        same = {"same_person": 0.9, "same_image": 1.0}
-        settings["collect"] = {"source": "people", "path": str(photographs), "min_face": 0, **same}
-        settings["filter"] = {**FILTER, "same_image": 1.0, "min_images": IMAGES - 1}
-        settings["dreambooth"] |= {"steps": TEACHER_STEPS, "warmup": 0}
-        settings["pack"] = {"validation": VALIDATION, "test": 0.0}
-        settings["verify"] = {**settings.get("verify", {}), "people": 1, "steps": STEPS}
-    yaml.dump(settings, path)
-
-
-def _cut(node: Any) -> None:
-    """Cut loops to `STEPS`, evaluated once at the end, anywhere below a node."""
-    if not isinstance(node, dict):
-        return
-    if "loop" in node:
-        node["loop"] |= {"steps": STEPS, "warmup": 0}
-        node["evaluation"] |= {"interval": STEPS}
-    for child in node.values():
-        _cut(child)
 
 
 def make_base(size: Size, folder: Path, single_file: Path) -> None:

@@ -3,10 +3,10 @@
     python -m benchmarks.rehearsal [--recipe sdxl-24gb] [--size sdxl] [--folder output/rehearsal] [--json FILE]
 
 The recipe's folder is copied, and its trainings and samplers are cut to a few steps; image sizes and batches stay, so
-that memory is real. Then its steps run, each in a process of its own, PhotoMaker's generation included, then `difflora
-personalize`, and the LoRA goes into diffusers' pipeline and into a real ComfyUI with a single-file checkpoint of that
-size. A table of seconds and peak memory is printed. Nothing is downloaded; the tokenizer is the one that ComfyUI
-carries.
+that memory is real. Then its steps run, each in a process of its own, PhotoMaker's generation and the evaluation of one
+person included, then `difflora personalize`, and the LoRA goes into diffusers' pipeline and into a real ComfyUI with a
+single-file checkpoint of that size. A table of seconds and peak memory is printed. Nothing is downloaded; the tokenizer
+is the one that ComfyUI carries.
 
 What is not as in earnest: weights are random; the face models are the miniature's, under the configured name, since
 there are no others to be had here; random weights generate no faces, so people are drawn over the generated images
@@ -27,7 +27,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.rehearsal_child import TASKS, Report, Row
+from benchmarks.rehearsal.child import TASKS, Report, Row
 from miniature.paths import ROOT
 from training.engine.settings import read_section
 from training.lora_dataset.config import load_config
@@ -35,6 +35,7 @@ from training.lora_dataset.stage_registry import IMAGE_STAGES, ORDER
 from training.people.config import EmbeddingSettings
 from training.recipes.recipe import FILE, FOLDER, Recipe, Step, dataset_step, missing_inputs, read_recipe
 from training.recipes.run import command_of
+from training.recipes.step_files import CHECKPOINT_FILE
 
 RECIPES = {"sdxl": "sdxl-24gb", "miniature": "miniature"}
 """By size, if none is named."""
@@ -53,7 +54,7 @@ class Rehearsal:
     folder: Path
     """With the copy of the recipe, models, images and results."""
     size: str
-    """Of the models, a name of `rehearsal_inputs.SIZES`."""
+    """Of the models, a name of `inputs.SIZES`."""
     one_process: bool = False
     """Whether all tasks run in this process: faster, but the host's memory is then the peak of all tasks so far."""
     rows: list[Row] = field(default_factory=list)
@@ -100,8 +101,9 @@ class Rehearsal:
             for step in recipe.steps
             if step.command == "embed"
         )
+        written = [path for step in recipe.steps for path in step.files.writes if path.name == CHECKPOINT_FILE]
         words = ["difflora_core.command", "personalize", str(images), "--out", str(lora)]
-        words += ["--checkpoint", str(recipe.steps[-1].files.writes[-1])]
+        words += ["--checkpoint", str(written[-1])]
         words += ["--face-models", str(config.faces.root), "--image-encoder", str(encoder)]
         self.task("module", "difflora personalize", *words)
 
@@ -116,7 +118,7 @@ class Rehearsal:
         if self.one_process:
             TASKS[words[0]](Report(report), *words[1:])
         else:
-            command = [sys.executable, "-m", "benchmarks.rehearsal_child", str(report), *words]
+            command = [sys.executable, "-m", "benchmarks.rehearsal.child", str(report), *words]
             environment = {"CUDA_VISIBLE_DEVICES": "0"} | os.environ  # one GPU: the memory of workers is not seen
             code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
             if code:
