@@ -20,7 +20,7 @@ from training.people.dataset_splits import people_of_split
 
 from .pilot_step import check_may_write, is_left_out
 from .planning.time_left import TimeLeft
-from .recipe import Recipe, Step, missing_inputs, read_recipe
+from .recipe import FILE, Recipe, Step, missing_inputs, read_recipe
 from .step_inputs import inputs_of
 from .step_records import RECORDS, StepRecord, note_done, read_records
 
@@ -93,8 +93,11 @@ def check_evaluated_people(steps: Sequence[Step]) -> None:
     for step in steps:
         if step.command == "evaluate":
             settings = read_settings(EvaluationSettings, step.settings)
-            if settings.dataset is not None:
-                people_of_split(load_config(settings.dataset), settings.split)
+            try:
+                if settings.dataset is not None:
+                    people_of_split(load_config(settings.dataset), settings.split)
+            except ValueError as error:
+                raise ValueError(f"{step.name}: {error}; or go without the step: delete its line in {FILE}") from error
 
 
 def run_step(recipe: Recipe, step: Step) -> None:
