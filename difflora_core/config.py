@@ -1,4 +1,4 @@
-"""The configuration of a DiffLoRA checkpoint: everything but the layout and the weights."""
+"""The configuration of a DiffLoRA checkpoint, everything but the layout and the weights, and that of a refinement."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from .autoencoder.config import LAEConfig
 from .denoiser.config import DiTConfig, MIFConfig, SamplingConfig
-from .fields import read_fields, shorten
+from .fields import NonNegativeFloat, PositiveInt, check_fields, read_fields, shorten
 
 
 @dataclass(frozen=True)
@@ -88,3 +88,18 @@ class DiffLoRAConfig:
             )
         if self.mif.width != dit.condition_width:
             raise ValueError(f"MIF's condition has width {self.mif.width}, the DiT takes {dit.condition_width}.")
+
+
+@dataclass(frozen=True)
+class RefinementSettings:
+    """How long, how fast and on how much a LoRA is trained further."""
+
+    steps: PositiveInt = 30
+    """Updates of the factors."""
+    learning_rate: NonNegativeFloat = 1e-3
+    """Adam's, at the first step; falls to zero along a cosine."""
+    batch_size: PositiveInt = 4
+    """Noisy latents per step."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)

@@ -5,13 +5,12 @@ LoRA. The base model is given as functions, so that the same steps run on any im
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .config import RefinementSettings
 from .diffusion_loss import PredictionType, stratified_positions, x0_error_weight
-from .fields import NonNegativeFloat, PositiveInt, check_fields
 from .lora.tensor_names import parse
 
 DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
@@ -25,21 +24,6 @@ NoiseLevels = Callable[[Tensor], Tensor]
 """Positions (batch,) in [0, 1) of the timestep range → noise levels σ (batch,)."""
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """Noisy latents x0 + σ·ε (batch, channels, height, width) and σ (batch,) → predicted x0, of the same shape."""
-
-
-@dataclass(frozen=True)
-class RefinementSettings:
-    """How long, how fast and on how much to train."""
-
-    steps: PositiveInt = 30
-    """Updates of the factors."""
-    learning_rate: NonNegativeFloat = 1e-3
-    """Adam's, at the first step; falls to zero along a cosine."""
-    batch_size: PositiveInt = 4
-    """Noisy latents per step."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 class LoRAFactors:

@@ -8,10 +8,10 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..difflora_core.config import RefinementSettings
 from ..difflora_core.images import image_batch
 from ..difflora_core.lora.file_formats import read_lora
 from ..difflora_core.lora.lora import LoRA
-from ..difflora_core.refinement import RefinementSettings
 from .patching.lora_patches import fitting_patches
 from .preview_images import loss_curve
 from .refine_training import train_lora

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..difflora_core.refinement import LoRAFactors, RefinementSettings, diffusion_loss, refine
+from ..difflora_core.config import RefinementSettings
+from ..difflora_core.refinement import LoRAFactors, diffusion_loss, refine
 from .patching.lora_patches import fitting_patches
 from .patching.positive_side import has_positive_side
 from .sockets import to_intermediate

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflora_core.refinement import DOWN, UP, LoRAFactors, RefinementSettings, diffusion_loss, refine
+from difflora_core.config import RefinementSettings
+from difflora_core.refinement import DOWN, UP, LoRAFactors, diffusion_loss, refine
 
 CPU = torch.device("cpu")
 

@@ -2,4 +2,5 @@
 
 config: how teachers are trained
 train: the training of many people's LoRAs over one frozen base model
+refine: a predicted LoRA, trained further
 """

@@ -9,6 +9,7 @@ from .loras.autoencoded_lora import AutoencodedLoRAs
 from .loras.given_loras import LoRAFiles
 from .loras.mean_lora import MeanLoRA
 from .loras.predicted_lora import PredictedLoRAs
+from .loras.refined_lora import RefinedLoRAs
 from .loras.ridge_lora import RidgeLoRAs
 from .loras.trained_lora import TrainedLoRAs
 from .method import Method
@@ -52,6 +53,8 @@ def open_method(name: str, settings: EvaluationSettings, base: SharedBase) -> Me
         return AutoencodedLoRAs(base, own.path, own.checkpoint, subject, loras)
     if own.kind == "lora":
         return LoRAFiles(base, own.path, subject)
+    if own.kind == "difflora" and own.refinement is not None:
+        return RefinedLoRAs(base, own, own.refinement, subject, loras)
     if own.kind == "difflora":
         return PredictedLoRAs(base, own, subject, loras)
     if own.kind == "photomaker":

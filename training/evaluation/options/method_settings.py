@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from difflora_core.config import RefinementSettings
 from difflora_core.fields import NonNegativeFloat, PositiveFloat, PositiveInt, Seed, check_fields
 from training.dreambooth.config import DreamBoothConfig
 from training.engine.settings import SettingsPath, absolute_path
@@ -68,7 +69,9 @@ class MethodSettings:
     training: DreamBoothConfig = field(default_factory=DreamBoothConfig)
     """dreambooth: how a LoRA is trained on each person's references."""
     caption: str = "a photo of a {person}"
-    """dreambooth: of the training images."""
+    """dreambooth, and difflora with a refinement: of the training images."""
+    refinement: RefinementSettings | None = None
+    """difflora: how the LoRA is trained further on the references; None: not at all, {}: as Refine LoRA does it."""
     textual_inversion: TextualInversionConfig = field(default_factory=TextualInversionConfig)
     """textual_inversion: how a token is trained on each person's references."""
     mode: Literal["face", "image", "mean", "gate"] | None = None
@@ -90,7 +93,7 @@ class MethodSettings:
     """instantid: whose keypoints IdentityNet sees: those of the first reference, or those of the base model's own image
     of the prompt, which costs a second image."""
     seed: Seed = 0
-    """difflora: of the LoRA's noise."""
+    """difflora: of the LoRA's noise, and of the refinement."""
     server: str = "http://127.0.0.1:8188"
     """comfyui: the address of a running ComfyUI."""
     output_node: str = ""
@@ -105,6 +108,8 @@ class MethodSettings:
             raise ValueError(f"path is missing: for the kind {self.kind} it is {expected}")
         if not expected and self.path is not None:
             raise ValueError(f"the kind {self.kind} has no path, found {self.path}")
+        if self.kind != "difflora" and self.refinement is not None:
+            raise ValueError(f"refinement is set, but a method of the kind {self.kind} is not refined")
         if self.kind == "ridge" and not (self.stores and self.embeddings):
             raise ValueError("ridge needs stores and embeddings of the people on whom the regression is fitted")
         if self.kind == "textual_inversion" and self.subject:

@@ -3,6 +3,7 @@
 given_loras        LoRA files, one for each person, of any program
 made_loras         what methods share that make a LoRA of a person
 predicted_lora     DiffLoRA: references → LoRA
+refined_lora       DiffLoRA, trained further on the references
 trained_lora       LoRA-DreamBooth on the references
 autoencoded_lora   LoRA files through a checkpoint's autoencoder
 store_fingerprint  what is made from stores of LoRAs depends on them

@@ -69,12 +69,16 @@ class PredictedLoRAs(MadeLoRAs):
             FileNotFoundError: An encoder is not there.
             ValueError: No reference shows a face that can be read; others are left out.
         """
+        return made_lora(*self.predict(person))
+
+    def predict(self, person: EvaluatedPerson) -> tuple[LoRA, float]:
+        """Predict the person's LoRA, and the seconds that it took; it fails as `make` does."""
         if not self._warm:  # the first person loads the encoders, which is not timed
             self._personalize(person)
             self._warm = True
         start = time.perf_counter()
         lora = self._personalize(person)
-        return made_lora(lora, time.perf_counter() - start)
+        return lora, time.perf_counter() - start
 
     def _personalize(self, person: EvaluatedPerson) -> LoRA:
         return self._model.personalize(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from difflora_core.config import RefinementSettings
 from difflora_core.lora.file_formats import read_lora
 from difflora_core.model import DiffLoRA
 from miniature.comfyui.host import find_tokenizer
@@ -32,6 +33,13 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSettings:
     methods = {
         "no LoRA": MethodSettings("none"),
         "face only": MethodSettings("difflora", DIFFLORA_CHECKPOINT, mode="face"),
+        "refined": MethodSettings(
+            "difflora",
+            DIFFLORA_CHECKPOINT,
+            mode="face",
+            refinement=RefinementSettings(steps=4),
+            caption="a portrait of a {person}",
+        ),
         "trained": MethodSettings("dreambooth", training=training, caption="a portrait of a {person}"),
         "LAE": MethodSettings("lora", folder / "teachers", checkpoint=DIFFLORA_CHECKPOINT),
         "one for all": MethodSettings("lora", teacher),
@@ -61,9 +69,12 @@ def test_each_makes_images_of_the_person(settings: EvaluationSettings, report: d
         if name != "no LoRA":
             assert found[name]["difference"]["mean"] > 0.2, name
     costs = {name: method["cost"] for name, method in report["methods"].items()}
-    assert costs["trained"]["ready_seconds"] > costs["face only"]["ready_seconds"] > 0
+    assert (
+        costs["trained"]["ready_seconds"] > costs["refined"]["ready_seconds"] > costs["face only"]["ready_seconds"] > 0
+    )
     assert costs["LAE"]["ready_seconds"] is None
     assert "MIF in mode face" in report["methods"]["face only"]["placement"]
+    assert 'with the caption "a portrait of a person", 4 steps' in report["methods"]["refined"]["placement"]
     assert '"a portrait of a person", rank 4, 40 steps' in report["methods"]["trained"]["placement"]
 
 
@@ -76,6 +87,8 @@ def test_files_hold_what_the_methods_say(settings: EvaluationSettings, report: d
     references = sorted((settings.people / NAME / "references").iterdir())
     lora = model.personalize(references, generator=torch.Generator().manual_seed(0), mode="face")
     assert torch.equal(read_lora(loras / "face only" / f"{NAME}.safetensors", model.layout), lora.flat)
+    refined = read_lora(loras / "refined" / f"{NAME}.safetensors", model.layout)
+    assert 0.0 < (refined - lora.flat).norm() < 0.5 * lora.flat.norm()
 
 
 def test_a_lora_is_not_made_again_for_a_missing_image(settings: EvaluationSettings, report: dict[str, Any]) -> None:
@@ -96,6 +109,15 @@ def test_other_training_is_noticed(settings: EvaluationSettings, report: dict[st
     lines = "\n".join(Evaluation(replace(settings, methods=methods, compared_with=""), "cpu").describe())
     assert "are made again: method.training.steps was 40, is 20" in lines
     assert "people" not in lines.split("again: ")[1]
+
+
+def test_another_refinement_is_noticed(settings: EvaluationSettings, report: dict[str, Any]) -> None:
+    own = settings.methods["refined"]
+    methods = {"refined": replace(own, refinement=RefinementSettings(steps=5))}
+    lines = "\n".join(Evaluation(replace(settings, methods=methods, compared_with=""), "cpu").describe())
+    assert "are made again: method.refinement.steps was 4, is 5" in lines
+    with pytest.raises(ValueError, match="refinement is set, but a method of the kind lora is not refined"):
+        MethodSettings("lora", DIFFLORA_CHECKPOINT, refinement=RefinementSettings())
 
 
 def test_class_images_are_not_made_here() -> None:
