@@ -108,6 +108,13 @@ def photomaker(config: BuildConfig) -> None:
     train_photomaker(config.weights, config.build, config.tokenizer)
 
 
+def instantid(config: BuildConfig) -> None:
+    """Train InstantID, which DiffLoRA is compared with; it stays in the scratch folder."""
+    from miniature.encoders.instantid import train_instantid
+
+    train_instantid(config.weights, config.build, config.tokenizer, config.processes)
+
+
 def teachers(config: BuildConfig) -> None:
     """Train a LoRA for each person of all splits; processes share the batches."""
     from training.engine.processes import end_with_parent
@@ -156,6 +163,7 @@ STAGES: dict[str, Callable[[BuildConfig], None]] = {
         control,
         outfit,
         photomaker,
+        instantid,
         teachers,
         difflora,
         held_out,

@@ -4,4 +4,5 @@
 - `batch_norm`: what averaged weights need before they are used.
 - `clip_vision`, `train_clip_vision`: the image encoder, and its stage.
 - `photomaker`: the identity encoder of the LoRA dataset pipeline, and its stage.
+- `instantid`: InstantID, which DiffLoRA is compared with, and its stage.
 """

@@ -2,6 +2,8 @@
 
 python -m miniature prepare-evaluation     # writes output/miniature/evaluation
 python -m miniature evaluate               # the same, then evaluates, with the attribute judge among the metrics
+
+Methods that need what `python -m miniature build` leaves in the scratch folder are rows where that is there.
 """
 
 from collections.abc import Sequence
@@ -17,7 +19,7 @@ from miniature.base_model.checkpoint import NAME
 from miniature.base_model.diffusers_folder import export_diffusers
 from miniature.measure.attribute_fidelity import COLUMN, AttributeFidelity
 from miniature.measure.judge import FILE as JUDGE
-from miniature.paths import ROOT, WEIGHTS
+from miniature.paths import BUILD, DIFFLORA_CHECKPOINT, ROOT, WEIGHTS
 from miniature.world.drawing import draw, draw_references
 from miniature.world.people import person
 from miniature.world.scenes import random_scene
@@ -25,6 +27,7 @@ from training.engine.folder_lock import folder_lock
 from training.engine.settings import read_settings
 from training.evaluation.evaluation_run import Evaluation
 from training.evaluation.metric_list import MetricSource
+from training.evaluation.options.method_settings import MethodSettings
 from training.evaluation.people_folders import OTHERS, REFERENCES
 from training.evaluation.settings import EvaluationSettings
 from training.lora_dataset.fingerprints import hash_file
@@ -37,6 +40,24 @@ OTHER_IMAGES = 8
 """Images of each person that no method sees."""
 REFERENCE_SEED = 1
 """Of the references' scenes: that of the published figures' first seed."""
+
+_TEACHERS, _CONDITIONS, _FACES = BUILD / "teachers", BUILD / "conditions", WEIGHTS / "insightface"
+SCRATCH_METHODS = {
+    "mean LoRA": MethodSettings("mean_lora", _TEACHERS),
+    "ridge regression": MethodSettings(
+        "ridge",
+        DIFFLORA_CHECKPOINT,
+        stores=(_TEACHERS,),
+        embeddings=(_CONDITIONS / "train.safetensors", _CONDITIONS / "validation.safetensors"),
+    ),
+    "PhotoMaker v1": MethodSettings(
+        "photomaker", BUILD / "photomaker" / "miniature.bin", face_models=_FACES, face_pack="miniature"
+    ),
+    "InstantID": MethodSettings(
+        "instantid", BUILD / "instantid" / "miniature", face_models=_FACES, face_pack="miniature"
+    ),
+}
+"""By name, methods whose files do not ship."""
 
 
 def person_name(index: int) -> str:
@@ -83,6 +104,18 @@ def _write_loras(held_out: HeldOutTeachers, index: int, folder: Path) -> None:
         (folder / source).replace(place)
 
 
+def built_methods() -> dict[str, MethodSettings]:
+    """Return the methods whose scratch files are there; the others are printed."""
+    built = {}
+    for name, method in SCRATCH_METHODS.items():
+        missing = [path for path in (method.path, *method.stores, *method.embeddings) if path and not path.exists()]
+        if missing:
+            print(f"{name} is left out: there is no {missing[0]}, which `python -m miniature build` makes")
+        else:
+            built[name] = method
+    return built
+
+
 def judge_source() -> MetricSource:
     """Return the attribute judge as a metric."""
     return MetricSource(COLUMN, AttributeFidelity, lambda: {"model": hash_file(WEIGHTS / JUDGE)})
@@ -99,7 +132,8 @@ def evaluate(tokenizer: Path, people: int | None = None, dry_run: bool = False, 
     """
     silence_library_logs()
     prepare_evaluation(FOLDER, tokenizer)
-    settings = replace(read_settings(EvaluationSettings, SETTINGS), max_people=people)
+    shipped = read_settings(EvaluationSettings, SETTINGS)
+    settings = replace(shipped, max_people=people, methods={**shipped.methods, **built_methods()})
     with folder_lock(settings.output):
         evaluation = Evaluation(settings, "cpu", [judge_source()], keep)
         print(*(evaluation.describe() if dry_run else [evaluation.run()]), sep="\n")

@@ -8,7 +8,8 @@ import pytest
 
 from miniature.comfyui.host import find_tokenizer
 from miniature.measure.attribute_fidelity import scene_of
-from miniature.personal.evaluation import SETTINGS, judge_source, prepare_evaluation
+from miniature.personal import evaluation
+from miniature.personal.evaluation import SETTINGS, built_methods, judge_source, prepare_evaluation
 from miniature.personal.held_out_teachers import HeldOutTeachers
 from miniature.world.scenes import VALIDATION_SCENES, caption
 from training.engine.settings import read_settings
@@ -52,9 +53,9 @@ def test_methods_are_compared_on_held_out_people(settings: EvaluationSettings) -
     assert fidelity["DiffLoRA"]["value"]["mean"] > 0.7
     assert values["methods"]["DiffLoRA"]["cost"]["parameters"] == 84_224
     assert "DiffLoRA" in path.read_text()
-    evaluation = Evaluation(settings, "cpu", [judge_source()])
-    assert "DiffLoRA: 0 of 4 images are to be made" in list(evaluation.describe())
-    evaluation.run()
+    again = Evaluation(settings, "cpu", [judge_source()])
+    assert "DiffLoRA: 0 of 4 images are to be made" in list(again.describe())
+    again.run()
     assert json_of(path.with_name("report.json")) == values
 
 
@@ -69,3 +70,13 @@ def test_the_judge_understands_all_prompts() -> None:
         assert scene_of(caption(scene)) == scene
     with pytest.raises(ValueError, match="'purple shirt', which names nothing"):
         scene_of("a portrait of a person, purple shirt")
+
+
+def test_methods_of_the_scratch_folder_are_rows_where_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "there").mkdir()
+    there, gone = MethodSettings("mean_lora", tmp_path / "there"), MethodSettings("mean_lora", tmp_path / "gone")
+    monkeypatch.setattr(evaluation, "SCRATCH_METHODS", {"one": there, "two": gone})
+    assert built_methods() == {"one": there}
+    assert "two is left out" in capsys.readouterr().out

@@ -1,0 +1,203 @@
+"""Stage `instantid`: InstantID for the drawn world, of the modules that its official files are read into.
+
+The frozen base model's diffusion loss on images of training people: another image of the person gives the face
+embedding, the image itself the keypoints and the caption. The Resampler, the keys and values of its tokens in the U-Net
+and the whole IdentityNet are trained.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import ControlNetModel
+from diffusers.models.embeddings import IPAdapterPlusImageProjection
+from torch import Tensor, nn
+
+from difflora_core.diffusion_loss import loss_target
+from difflora_core.files import read_tensors, write_tensors
+from miniature.base_model.checkpoint import NAME
+from miniature.base_model.config import IMAGE_SIZE, TIME_IDS
+from miniature.base_model.diffusers_folder import export_diffusers
+from miniature.base_model.vae import to_pixels
+from miniature.world.image_blocks import TEACHER_PEOPLE, draw_blocks, training_blocks
+from miniature.world.scenes import caption, training_scene
+from training.base_model.sdxl import SDXLBase
+from training.engine.config import TrainConfig
+from training.engine.loop import train
+from training.instantid.instantid_files import ADAPTER, DEPTH, HEAD, InstantID, attention_shapes, write_instantid
+from training.instantid.instantid_pipeline import InstantIDPipeline
+from training.instantid.keypoint_image import keypoint_image
+
+from .faces.alignment import aligned_crop, alignment
+from .faces.face_analysis import load_face_analysis
+from .faces.face_images import FaceImages, open_face_images
+
+WIDTH, QUERIES, FACE_WIDTH = 64, 4, 512
+"""Of the Resampler, its tokens, the face embedding."""
+TOKEN_SCALE = 0.21
+"""Standard deviation of the tokens before training: that of the base model's text conditions."""
+PEOPLE = TEACHER_PEOPLE
+"""Training people, of whom there are many images."""
+CACHED = 8
+"""A person's first images, which serve as references; all serve as targets."""
+DROPPED = 0.1
+"""Share of samples without a face, and of samples without a caption, both of which guidance needs."""
+BATCH = 8
+LOWEST = 200
+"""Timestep below which hardly any noise is left."""
+CONFIG = TrainConfig(steps=1200, learning_rate=2e-3, warmup=30, ema=0.99, save_every=100, seed=7)
+
+
+class TrainableParts(nn.Module):
+    """What is trained, as it is mounted in a pipeline."""
+
+    def __init__(self, pipeline: InstantIDPipeline) -> None:
+        super().__init__()
+        unet = pipeline.base.pipeline.unet
+        self.resampler: IPAdapterPlusImageProjection = unet.encoder_hid_proj.image_projection_layers[0]
+        self.processors = nn.ModuleList(p for p in unet.attn_processors.values() if isinstance(p, nn.Module))
+        self.identity_net = pipeline.identity_net
+        self.requires_grad_(True)
+
+
+def initial_instantid(unet: nn.Module) -> InstantID:
+    """A random Resampler; keys and values as the text's; IdentityNet as the U-Net, without effect."""
+    torch.manual_seed(7)
+    resampler = IPAdapterPlusImageProjection(
+        embed_dims=FACE_WIDTH,
+        output_dims=unet.config.cross_attention_dim,  # type: ignore[union-attr]
+        hidden_dims=WIDTH,
+        depth=DEPTH,
+        heads=WIDTH // HEAD,
+        num_queries=QUERIES,
+    )
+    nn.init.constant_(resampler.norm_out.weight, TOKEN_SCALE)
+    names = list(unet.attn_processors)  # type: ignore[arg-type]
+    attention = {}
+    for key in attention_shapes(unet):
+        number, projection = key.split(".")[:2]
+        layer = names[int(number)].removesuffix("processor")
+        attention[key] = unet.get_parameter(f"{layer}{projection.removesuffix('_ip')}.weight").detach().clone()
+    net = ControlNetModel.from_unet(unet)
+    adapter = {"image_proj": official_names(resampler), "ip_adapter": attention}
+    return InstantID(adapter, json.loads(net.to_json_string()), net.state_dict())
+
+
+def official_names(resampler: nn.Module) -> dict[str, Tensor]:
+    """Return diffusers' Resampler under the names of the official file, whose keys and values are one matrix."""
+    state, renamed = resampler.state_dict(), {}
+    for ours, official in (
+        (".ln0.", ".0.norm1."),
+        (".ln1.", ".0.norm2."),
+        (".attn.to_out.0.", ".0.to_out."),
+        (".attn.", ".0."),
+        (".ff.0.", ".1.0."),
+        (".ff.1.net.0.proj.", ".1.1."),
+        (".ff.1.net.2.", ".1.3."),
+    ):
+        state = {name.replace(ours, official): tensor for name, tensor in state.items()}
+    for name, tensor in state.items():
+        if ".to_k." in name:
+            renamed[name.replace(".to_k.", ".to_kv.")] = torch.cat([tensor, state[name.replace(".to_k.", ".to_v.")]])
+        elif ".to_v." not in name:
+            renamed[name] = tensor
+    return renamed
+
+
+def trained_instantid(pipeline: InstantIDPipeline) -> InstantID:
+    """Return what a pipeline holds, in the official layout."""
+    unet, net = pipeline.base.pipeline.unet, pipeline.identity_net
+    processors, attention = list(unet.attn_processors.values()), {}
+    for key in attention_shapes(unet):
+        number, projection = key.split(".")[:2]
+        attention[key] = getattr(processors[int(number)], projection)[0].weight.detach()
+    resampler = unet.encoder_hid_proj.image_projection_layers[0]
+    config = {**json.loads(net.to_json_string()), "_class_name": "ControlNetModel"}
+    return InstantID({"image_proj": official_names(resampler), "ip_adapter": attention}, config, net.state_dict())
+
+
+def reference_faces(images: FaceImages, path: Path) -> Tensor:
+    """Embeddings of people's first images as the recognizer gives them: float32 (people, 8, 512), kept in a file."""
+    if not path.exists():
+        recognizer, rows = load_face_analysis("miniature").models["recognition"], []
+        for row in range(len(images.people)):
+            transforms = alignment(images.landmarks[row, :CACHED])
+            crops = [aligned_crop(images.image(row, k), transforms[k])[..., ::-1] for k in range(CACHED)]
+            rows.append(torch.from_numpy(recognizer.get_feat(crops)))
+        write_tensors(path, {"faces": torch.stack(rows)})
+    return read_tensors(path)[0]["faces"]
+
+
+class InstantIDLoss:
+    """The diffusion loss of a random batch, through U-Net and IdentityNet."""
+
+    def __init__(self, pipeline: InstantIDPipeline, images: FaceImages, faces: Tensor) -> None:
+        self.pipeline, self.images, self.faces = pipeline, images, faces
+        self.scheduler = pipeline.base.scheduler()
+
+    def __call__(self, module: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """The parts are trained where the pipeline has them."""
+        pixels, pictures, faces, captions = [], [], [], []
+        rows = torch.randint(0, len(self.images.people), (BATCH,), generator=generator).tolist()
+        for row, (no_face, no_caption) in zip(rows, torch.rand(BATCH, 2, generator=generator).tolist(), strict=True):
+            target = int(torch.randint(0, self.images.per_person, (), generator=generator))
+            others = [k for k in torch.randperm(CACHED, generator=generator).tolist() if k != target]
+            pixels.append(self.images.image(row, target))
+            pictures.append(keypoint_image(self.images.landmarks[row, target], IMAGE_SIZE))
+            faces.append(self.faces[row, others[0]] * (no_face >= DROPPED))
+            text = caption(training_scene(int(self.images.people[row]), target))
+            captions.append("" if no_caption < DROPPED else text)
+        clean = self.pipeline.base.encode_images(to_pixels(np.stack(pixels)))
+        noise = torch.randn(clean.shape, generator=generator)
+        timesteps = torch.randint(LOWEST, 1000, (BATCH,), generator=generator)
+        noisy = self.scheduler.add_noise(clean, noise, timesteps)
+        found = self.predict(noisy, timesteps, captions, torch.stack(faces), to_pixels(np.stack(pictures)))
+        alphas = self.scheduler.alphas_cumprod[timesteps]
+        expected = loss_target(self.scheduler.config.prediction_type, clean, noise, alphas)
+        return (found - expected).square().mean(), {}
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, captions: list[str], faces: Tensor, pictures: Tensor) -> Tensor:
+        """What the U-Net predicts (batch, 4, 16, 16).
+
+        Args:
+            noisy: Latents of that shape.
+            timesteps: Integers (batch,).
+            captions: As many.
+            faces: Embeddings (batch, 512), zero for nobody.
+            pictures: Of keypoints (batch, 3, 128, 128) in [0, 1].
+        """
+        base, net = self.pipeline.base, self.pipeline.identity_net
+        texts = base.encode_text(captions)
+        added = {
+            "text_embeds": texts["pooled"],
+            "time_ids": torch.tensor([TIME_IDS], dtype=noisy.dtype).expand(len(noisy), -1),
+        }
+        net.face_tokens = self.pipeline.tokens(faces)
+        down, middle = net(noisy, timesteps, texts["context"], pictures, added_cond_kwargs=added, return_dict=False)
+        return base.unet(
+            noisy,
+            timesteps,
+            texts["context"],
+            added_cond_kwargs={**added, "image_embeds": [faces[:, None, None]]},
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=middle,
+        ).sample
+
+
+def train_instantid(weights: Path, build: Path, tokenizer: Path, processes: int) -> Path:
+    """Train (resumable) and write build/instantid/miniature in the official layout; returns that folder."""
+    folder = build / "instantid" / "miniature"
+    if (folder / ADAPTER).exists():
+        return folder
+    torch.set_num_threads(1)  # with small matrices more threads are slower
+    draw_blocks(build / "images", [b for b in training_blocks() if b.people[-1] < PEOPLE], processes)
+    images = open_face_images(build, range(PEOPLE))
+    base = SDXLBase.open(export_diffusers(weights / "checkpoints" / NAME, folder.with_name("base"), tokenizer))
+    pipeline = InstantIDPipeline(base, initial_instantid(base.unet))
+    loss = InstantIDLoss(pipeline, images, reference_faces(images, folder.with_name("faces.safetensors")))
+    train(TrainableParts(pipeline), loss, CONFIG, folder.parent, "instantid")
+    write_instantid(folder, trained_instantid(pipeline))
+    return folder

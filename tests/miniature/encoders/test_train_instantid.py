@@ -1,0 +1,109 @@
+"""The stage `instantid`: a few steps on a few people."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from miniature.comfyui.host import find_tokenizer
+from miniature.encoders import instantid
+from miniature.encoders.instantid import (
+    InstantIDLoss,
+    initial_instantid,
+    official_names,
+    reference_faces,
+    train_instantid,
+)
+from miniature.paths import WEIGHTS
+from miniature.world.drawing import draw
+from miniature.world.image_blocks import BLOCK
+from miniature.world.people import person
+from miniature.world.scenes import training_scene
+from training.base_model.sdxl import SDXLBase
+from training.engine.loop import train
+from training.instantid.instantid_files import InstantID, read_instantid
+from training.instantid.instantid_pipeline import InstantIDPipeline
+
+
+@pytest.fixture(scope="module")
+def patched() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(instantid, "PEOPLE", BLOCK)
+        patch.setattr(instantid, "BATCH", 2)
+        patch.setattr(instantid, "CONFIG", replace(instantid.CONFIG, steps=4, save_every=2, warmup=1))
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory, patched: Any) -> Path:
+    folder = tmp_path_factory.mktemp("build")
+    train_instantid(WEIGHTS, folder, find_tokenizer(), 1)
+    return folder
+
+
+def tensors(found: InstantID) -> dict[str, torch.Tensor]:
+    return {**found.control, **found.adapter["image_proj"], **found.adapter["ip_adapter"]}
+
+
+def test_the_files_are_the_official_ones_and_everything_was_trained(build: Path) -> None:
+    found, base = read_instantid(build / "instantid" / "miniature"), SDXLBase.open(build / "instantid" / "base")
+    InstantIDPipeline(base, found)
+    before = tensors(initial_instantid(SDXLBase.open(build / "instantid" / "base").unet))
+    assert tensors(found).keys() == before.keys()
+    same = {name for name, tensor in tensors(found).items() if torch.equal(tensor, before[name])}
+    assert not {name for name in same if "controlnet_cond_embedding" not in name}, same
+
+
+def test_names_of_the_resampler_go_both_ways(build: Path) -> None:
+    found = read_instantid(build / "instantid" / "miniature")
+    pipeline = InstantIDPipeline(SDXLBase.open(build / "instantid" / "base"), found)
+    again = official_names(pipeline.base.unet.encoder_hid_proj.image_projection_layers[0])
+    assert again.keys() == found.adapter["image_proj"].keys()
+    assert all(torch.equal(again[name], tensor) for name, tensor in found.adapter["image_proj"].items())
+
+
+def test_at_first_the_keypoints_have_no_effect(build: Path, patched: Any) -> None:
+    images = instantid.open_face_images(build, range(BLOCK))
+    base = SDXLBase.open(build / "instantid" / "base")
+    loss = InstantIDLoss(InstantIDPipeline(base, initial_instantid(base.unet)), images, torch.zeros(BLOCK, 8, 512))
+    generator = torch.Generator().manual_seed(0)
+    noisy, faces = torch.randn(1, 4, 16, 16, generator=generator), torch.randn(1, 512, generator=generator)
+    blank, white = torch.zeros(1, 3, 128, 128), torch.ones(1, 3, 128, 128)
+    with torch.no_grad():
+        one, two, other = (
+            loss.predict(noisy, torch.tensor([500]), ["a portrait of a person"], face, picture)
+            for face, picture in ((faces, blank), (faces, white), (-faces, blank))
+        )
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+
+
+def test_faces_are_those_of_the_images(build: Path) -> None:
+    images = instantid.open_face_images(build, range(BLOCK))
+    drawing = draw(person(3), training_scene(3, 2))
+    assert np.array_equal(images.image(3, 2), drawing.image)
+    assert np.allclose(images.landmarks[3, 2], drawing.landmarks)
+    faces = torch.nn.functional.normalize(reference_faces(images, build / "instantid" / "faces.safetensors"), dim=-1)
+    own = faces @ faces.flatten(0, 1).T
+    same = torch.stack([own[row, :, 8 * row : 8 * row + 8].mean() for row in range(BLOCK)]).mean()
+    assert same > 0.5 > own.mean() + 0.2
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(build: Path, tmp_path: Path, patched: Any) -> None:
+    (tmp_path / "images").symlink_to(build / "images")
+    with pytest.MonkeyPatch.context() as patch:
+
+        def interrupted(*arguments: Any) -> None:
+            train(*arguments, until=2)
+            raise KeyboardInterrupt
+
+        patch.setattr(instantid, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_instantid(WEIGHTS, tmp_path, find_tokenizer(), 1)
+    one, other = (
+        tensors(read_instantid(train_instantid(WEIGHTS, folder, find_tokenizer(), 1))) for folder in (build, tmp_path)
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
