@@ -12,6 +12,7 @@
 - `references`: reference images to embeddings
 - `model`: all of it as one object
 - `refinement`: some training steps for one person's LoRA
+- `file_info`: what a file is, told from its header
 - `command`: the command line
 - `fields`, `files`, `network_files`, `seeds`, `command_line`: helpers
 """

@@ -5,28 +5,18 @@ difflora info person.safetensors
 """
 
 import argparse
-import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from .autoencoder.config import LAEConfig
-from .autoencoder.lae_file import HEADER as LAE_HEADER
-from .autoencoder.lae_file import read_lae_header
-from .checkpoint import HEADER, read_checkpoint_header
 from .command_line import choose_device, run_command, seed, silence_library_logs
 from .encoders.face_encoder import NoFaceError
-from .fields import read_json
-from .files import read_shapes
+from .file_info.describe_file import describe_file
 from .images import KINDS, describe_passed_over, is_image
-from .lora.layout import LoRALayout
-from .lora.lora import METADATA_KEY
-from .lora.tensor_names import parse
 from .references import ReferenceImage
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -37,7 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="difflora", description="LoRAs for SDXL from reference images of a person.")
     commands = parser.add_subparsers(dest="command", required=True)
     add_personalize(commands.add_parser("personalize", help="make a LoRA file from reference images of one person"))
-    add_info(commands.add_parser("info", help="say what a checkpoint or LoRA file is"))
+    add_info(commands.add_parser("info", help="say what a safetensors file is"))
     return run_command(parser)
 
 
@@ -154,90 +144,11 @@ def image_files(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 def add_info(parser: argparse.ArgumentParser) -> None:
     """Define the options of `info`."""
-    parser.add_argument("file", type=Path, help="a DiffLoRA checkpoint, an autoencoder or a LoRA, .safetensors")
-    parser.set_defaults(run=lambda arguments: print("\n".join(describe_file(arguments.file))))
-
-
-def describe_file(path: Path) -> list[str]:
-    """Describe a checkpoint, an autoencoder or a LoRA, one fact a line; the tensors are not read.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is something else, or damaged.
-    """
-    shapes, metadata = read_shapes(path)
-    if LAE_HEADER in metadata:
-        layout, lae, provenance = read_lae_header(path, metadata)
-        facts = ["LoRA autoencoder (LAE)", *_layout(layout), _lae(layout, lae), *_tree(provenance)]
-    elif HEADER in metadata and METADATA_KEY not in metadata:
-        facts = _checkpoint(path, metadata, shapes)
-    elif any(parse(name).role == "down" for name in shapes):
-        facts = _lora(shapes, metadata)
-    else:
-        raise ValueError(
-            f"{path} is neither a DiffLoRA checkpoint nor a LoRA: {len(shapes)} tensors, the first "
-            f"{next(iter(shapes), 'none')!r}."
-        )
-    size, megabytes = sum(math.prod(shape) for shape in shapes.values()), path.stat().st_size / 1e6
-    return [f"{path}: {facts[0]}", f"file: {megabytes:.1f} MB, {len(shapes)} tensors, {size:,} values", *facts[1:]]
-
-
-def _checkpoint(path: Path, metadata: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    layout, config = read_checkpoint_header(path, metadata, shapes)
-    dit, sampling = config.dit, config.sampling
-    return [
-        "DiffLoRA checkpoint",
-        *_layout(layout),
-        _lae(layout, config.lae),
-        f"DiT: {dit.layers} layers, width {dit.width}, {dit.heads} heads of width {dit.head_width}",
-        f"MIF: mode {config.mif.mode}, condition of width {config.mif.width}",
-        f"face encoder: {config.encoders.face}, embeddings of width {config.mif.face_width}",
-        f"image encoder: {config.encoders.image}, embeddings of width {config.mif.image_width}",
-        f"recommended sampling: {sampling.steps} steps, guidance {sampling.guidance_scale:g}, scheduler "
-        f"{sampling.scheduler}, {sampling.samples} samples, latent scale {sampling.latent_scale:g}",
-        *_tree(config.provenance),
-    ]
-
-
-def _layout(layout: LoRALayout) -> list[str]:
-    modules, base = len(layout.modules), layout.base_model
-    return [f"makes LoRAs: base model {base}, {modules} modules, rank {layout.rank}, {layout.numel:,} weights"]
-
-
-def _lae(layout: LoRALayout, config: LAEConfig) -> str:
-    ratio = layout.numel / (config.tokens * config.width)
-    return f"LAE: {config.kind}, latent {config.tokens} × {config.width}, compression {ratio:.0f} to 1"
-
-
-def _lora(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> list[str]:
-    downs = {name: shape for name, shape in shapes.items() if parse(name).role == "down"}
-    ranks = sorted({shape[0] for shape in downs.values()})
-    names = "kohya" if all(name.endswith("lora_down.weight") for name in downs) else "PEFT or diffusers"
-    facts = [
-        "LoRA made by DiffLoRA" if METADATA_KEY in metadata else "LoRA of other origin",
-        f"names: {names}, {len(downs)} modules, rank {', '.join(map(str, ranks))}",
-    ]
-    if METADATA_KEY in metadata:
-        return [*facts, *_tree(read_json(metadata[METADATA_KEY], f"the entry {METADATA_KEY!r}"), "made by")]
-    others = {name: value for name, value in metadata.items() if name != "format"}
-    return [*facts, *(f"{name}: {value:.200}" for name, value in sorted(others.items()))]
-
-
-def _tree(values: Mapping[str, Any], title: str = "training") -> Iterator[str]:
-    """List nested figures below a title, those of one level on a line."""
-    if not values:
-        return
-    if title != "training" and not any(isinstance(value, Mapping) for value in values.values()):
-        yield f"{title}: " + ", ".join(f"{name} {_figure(value)}" for name, value in values.items())
-        return
-    yield f"{title}:"
-    for name, value in values.items():
-        lines = _tree(value, name) if isinstance(value, Mapping) else [f"{name}: {_figure(value)}"]
-        yield from (f"  {line}" for line in lines)
-
-
-def _figure(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    parser.add_argument(
+        "file", type=Path, help="a .safetensors file: a checkpoint, a LoRA, an identity, an embedding, a base model …"
+    )
+    parser.add_argument("--metadata", action="store_true", help="show all metadata of the file, too")
+    parser.set_defaults(run=lambda arguments: print("\n".join(describe_file(arguments.file, arguments.metadata))))
 
 
 if __name__ == "__main__":

@@ -152,9 +152,9 @@ def describe_content(path: Path) -> str:
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "it is an HTML page, most likely a login or error page saved in place of the model; download it again"
     if head.startswith((b"PK\x03\x04", b"\x80\x02")):
-        return "it is a pickled checkpoint; only safetensors is read, because a pickle can run code"
-    header = int.from_bytes(head[:8], "little")
+        return "it is a pickled checkpoint, which can run code: get the model as safetensors, or convert it"
     if head[8:9] == b"{":
+        header = int.from_bytes(head[:8], "little")
         return f"it is truncated or damaged at {size} bytes, its header alone names {header}; download it again"
     return f"{size} bytes that begin with {head[:16]!r}"
 

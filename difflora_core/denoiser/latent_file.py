@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..files import open_tensors, write_tensors
-from ..network_files import read_header
+from ..files import open_tensors, shapes_of, write_tensors
+from ..network_files import Shapes, read_header
 from .sampling import check_rows
 
 FORMAT = 1
@@ -63,17 +63,33 @@ def load_latents(path: str | Path) -> SavedLatents:
         ValueError: It is something else, is damaged, holds NaN or was written by a newer version.
     """
     with open_tensors(path) as file:
-        metadata = file.metadata() or {}
-        if HEADER not in metadata or list(file.keys()) != [TENSOR]:
-            raise ValueError(
-                f"{path} holds no latent of a person: it has no {HEADER!r} header. Save Identity writes such files."
-            )
-        header = read_header(path, metadata[HEADER], "latent", FORMAT, ("checkpoint", "made_by"))
+        checkpoint, made_by = read_latent_header(path, file.metadata() or {}, shapes_of(file))
         latents = file.get_tensor(TENSOR)
-    checkpoint, made_by = header["checkpoint"], header["made_by"]
-    if latents.dtype != torch.float32 or not isinstance(checkpoint, str) or not isinstance(made_by, list):
-        raise ValueError(f"{path} is damaged: its header lacks the checkpoint or how the latents were made.")
+    if latents.dtype != torch.float32:
+        raise ValueError(f"{path} is damaged: its latents are {latents.dtype}, expected torch.float32.")
     check_rows(f"The latents of {path}", latents, ("candidates", "tokens", "width"))
-    if len(made_by) != len(latents) or not all(isinstance(made, dict) for made in made_by):
-        raise ValueError(f"{path} is damaged: it has {len(latents)} latents and records of {len(made_by)}.")
-    return SavedLatents(latents, checkpoint, tuple(made_by))
+    return SavedLatents(latents, checkpoint, made_by)
+
+
+def read_latent_header(
+    path: str | Path, metadata: Mapping[str, str], shapes: Shapes
+) -> tuple[str, tuple[Mapping[str, Any], ...]]:
+    """Read the checkpoint's file name, and how each candidate was made.
+
+    Raises:
+        ValueError: The file is something else, is damaged or was written by a newer version.
+    """
+    if HEADER not in metadata or list(shapes) != [TENSOR]:
+        raise ValueError(
+            f"{path} holds no latent of a person: it has no {HEADER!r} header. Save Identity writes such files."
+        )
+    header = read_header(path, metadata[HEADER], "latent", FORMAT, ("checkpoint", "made_by"))
+    checkpoint, made_by = header["checkpoint"], header["made_by"]
+    if not isinstance(checkpoint, str) or not isinstance(made_by, list):
+        raise ValueError(f"{path} is damaged: its header lacks the checkpoint or how the latents were made.")
+    shape = shapes[TENSOR]
+    if len(shape) != 3:
+        raise ValueError(f"The latents of {path} are (candidates, tokens, width), found {shape}: it is damaged.")
+    if len(made_by) != shape[0] or not all(isinstance(made, dict) for made in made_by):
+        raise ValueError(f"{path} is damaged: it has {shape[0]} latents and records of {len(made_by)}.")
+    return checkpoint, tuple(made_by)

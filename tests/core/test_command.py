@@ -12,13 +12,12 @@ import torch
 from PIL import Image
 
 from difflora_core import command
-from difflora_core.autoencoder.lae_file import save_lae
-from difflora_core.command import describe_file, image_files, main
+from difflora_core.command import image_files, main
 from difflora_core.files import read_tensors
 from difflora_core.lora.file_formats import read_lora
-from difflora_core.lora.lora import METADATA_KEY, LoRA
+from difflora_core.lora.lora import METADATA_KEY
 from difflora_core.model import DiffLoRA
-from miniature.paths import DIFFLORA_CHECKPOINT, WEIGHTS
+from miniature.paths import DIFFLORA_CHECKPOINT
 from miniature.world.drawing import draw, draw_empty
 from miniature.world.people import person, split_people
 from miniature.world.scenes import reference_scene
@@ -144,50 +143,31 @@ def test_errors_are_one_line(tmp_path, folder, monkeypatch, capsys):
     assert "Traceback" not in output
 
 
-def test_info_describes_a_checkpoint(monkeypatch, capsys):
+def test_info_is_a_few_lines(monkeypatch, capsys):
     assert run(monkeypatch, "info", DIFFLORA_CHECKPOINT) == 0
-    output = capsys.readouterr().out
-    for fact in (
-        "DiffLoRA checkpoint",
-        "base model sdxl, 70 modules, rank 4, 84,224 weights",
-        "LAE: conv, latent 18 × 16, compression 292 to 1",
-        "DiT: 4 layers, width 144",
-        "face encoder: miniature",
-        "recommended sampling: 1 steps",
-        "teachers: 1008",
-    ):
-        assert fact in output
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{DIFFLORA_CHECKPOINT}: DiffLoRA checkpoint"
+    assert len(lines) < 16
+    assert run(monkeypatch, "info", DIFFLORA_CHECKPOINT, "--metadata") == 0
+    assert "    provenance:" in "\n".join(capsys.readouterr().out.splitlines()[len(lines) :])
 
 
-def test_info_describes_loras(tmp_path):
-    model = DiffLoRA.load(DIFFLORA_CHECKPOINT)
-    flat = model.decode(torch.zeros(1, 18, 16))[0]
-    LoRA(flat, model.layout, {"seed": 7, "references": 2}).save(tmp_path / "own.safetensors", "peft")
-    own = "\n".join(describe_file(tmp_path / "own.safetensors"))
-    assert "LoRA made by DiffLoRA" in own
-    assert "names: PEFT or diffusers, 70 modules, rank 4" in own
-    assert "made by: seed 7, references 2" in own
-    other = "\n".join(describe_file(WEIGHTS / "loras" / "miniature_blue_beanie.safetensors"))
-    assert "LoRA of other origin" in other
-    assert "names: kohya, 70 modules, rank 2" in other
-
-
-def test_info_describes_an_autoencoder(tmp_path):
-    save_lae(tmp_path / "lae.safetensors", DiffLoRA.load(DIFFLORA_CHECKPOINT).lae, {"people": 40})
-    facts = describe_file(tmp_path / "lae.safetensors")
-    assert "LoRA autoencoder (LAE)" in facts[0]
-    assert "  people: 40" in facts
-
-
-def test_info_refuses_other_files(monkeypatch, capsys, tmp_path):
+def test_info_refuses_what_is_no_safetensors_file_in_one_line(monkeypatch, capsys, tmp_path):
+    torch.save({"x": torch.zeros(1)}, tmp_path / "old.ckpt")
     (tmp_path / "letter.txt").write_text("dear diary", encoding="utf-8")
+    (tmp_path / "cut.safetensors").write_bytes(DIFFLORA_CHECKPOINT.read_bytes()[:100_000])
     for file, message in (
-        (WEIGHTS / "judge.safetensors", "neither a DiffLoRA checkpoint nor a LoRA"),
+        (tmp_path / "old.ckpt", "a pickled checkpoint, which can run code: get the model as safetensors"),
         (tmp_path / "letter.txt", "not a safetensors file"),
-        (tmp_path / "gone.safetensors", "no file"),
+        (tmp_path / "cut.safetensors", "truncated or damaged at 100000 bytes"),
+        (tmp_path / "gone.safetensors", "There is no file"),
+        (tmp_path, "is a folder, expected a safetensors file"),
     ):
         assert run(monkeypatch, "info", file) == 1
-        assert message in capsys.readouterr().err
+        output = capsys.readouterr()
+        assert message in output.err
+        assert len(output.err.splitlines()) == 1
+        assert not output.out
 
 
 def test_help_needs_no_subcommand(monkeypatch, capsys):
