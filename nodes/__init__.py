@@ -11,8 +11,8 @@ In the order of the pipeline, from reference images to a model with a LoRA:
 - `apply_lora`: Apply LoRA; `patching`: a LoRA on ComfyUI's MODEL, complete or not at all
 - `refine_lora`: Refine LoRA; `refine_training`: its training loop on ComfyUI's model
 - `save_lora`: Save LoRA; `file_names`: names that every operating system accepts
-- `similarity_and_pick_best`: Face Similarity, Pick Best Candidate
-- `preview_images`: images that nodes show: boxes around faces, a grid of cosines, a loss curve
+- `comparing`: Face Similarity, Pick Best Candidate, Apply LoRA at Several Strengths, Image Grid with Labels
+- `preview_images`: images that nodes make: boxes around faces, a grid with labels, a loss curve
 - `input_checks`: ranges and choices of the widgets, for all nodes
 """
 
@@ -22,6 +22,9 @@ import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
 from .apply_lora import ApplyLoRA
+from .comparing.apply_strengths import ApplyStrengths
+from .comparing.image_grid import ImageGrid
+from .comparing.similarity_and_pick_best import FaceSimilarity, PickBest
 from .encode_and_blend_latents import BlendLatents, EncodeLoRA
 from .encode_and_mix_features import EncodeFace, MixFeatures
 from .input_checks import with_checked_inputs
@@ -32,7 +35,6 @@ from .refine_lora import RefineLoRA
 from .sample_and_decode_lora import DecodeLoRA, SampleLoRA
 from .save_and_load_identity import FOLDER, LoadIdentity, SaveIdentity
 from .save_lora import SaveLoRA
-from .similarity_and_pick_best import FaceSimilarity, PickBest
 
 NODES = [
     with_checked_inputs(node)
@@ -49,10 +51,12 @@ NODES = [
         SaveIdentity,
         LoadIdentity,
         ApplyLoRA,
+        ApplyStrengths,
         RefineLoRA,
         SaveLoRA,
         FaceSimilarity,
         PickBest,
+        ImageGrid,
     )
 ]
 """In the order of the pipeline: images to LoRA to model; each checks what arrives at its widgets."""

@@ -1,4 +1,4 @@
-"""Images that nodes show: boxes around detected faces, a grid with cosines, a loss curve."""
+"""Images that nodes show: boxes around detected faces, a grid with labels, a loss curve."""
 
 from collections.abc import Sequence
 
@@ -14,6 +14,8 @@ MAX_PREVIEW_SIDE = 1024
 """Longest side in pixels of an image with boxes."""
 MAX_CELL_SIDE = 512
 """Longest side in pixels of an image in a grid."""
+MIN_BAND, MIN_FONT = 20, 9
+"""Least height in pixels of the space below an image in a grid, and of its label."""
 CHOSEN_COLOR, OTHER_COLOR, TEXT_COLOR, PAPER_COLOR = "#c4552d", "#8c8378", "#2d2a26", "#fffdf8"
 
 
@@ -51,21 +53,46 @@ def similarity_grid(images: Sequence[Tensor], found: FaceSimilarities) -> Tensor
     Returns:
         One image (1, height, width, 3) in [0, 1].
     """
+    boxed = [
+        image if face is None else with_boxes(image, face) for image, face in zip(images, found.faces, strict=True)
+    ]
+    pairs = zip(found.faces, found.cosines.tolist(), strict=True)
+    labels = ["no face" if face is None else f"{cosine:.2f}" for face, cosine in pairs]
+    return labeled_grid(boxed, labels, columns=min(4, len(images)), max_side=MAX_CELL_SIDE)
+
+
+def labeled_grid(images: Sequence[Tensor], labels: Sequence[str], *, columns: int, max_side: int) -> Tensor:
+    """Arrange images in rows, each in the middle of a cell with its label below.
+
+    Args:
+        images: Each (height, width, 3) in [0, 1], of any size.
+        labels: One for each.
+        columns: Images in a row.
+        max_side: Longest side in pixels of an image; larger ones are resized.
+
+    Returns:
+        One image (1, height, width, 3) in [0, 1].
+    """
     height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
-    scale = min(1.0, MAX_CELL_SIDE / max(height, width))
+    scale = min(1.0, max_side / max(height, width))
     height, width = max(1, round(scale * height)), max(1, round(scale * width))
-    count, columns = len(images), min(4, len(images))
-    band = max(14, height // 10)
-    sheet = Image.new("RGB", (columns * width, -(-count // columns) * (height + band)), PAPER_COLOR)
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(round(0.8 * band))
-    for number, (image, face, cosine) in enumerate(zip(images, found.faces, found.cosines.tolist(), strict=True)):
-        cell = ImageOps.contain(_to_pil(image if face is None else with_boxes(image, face)), (width, height))
+    band = max(MIN_BAND, height // 10)
+    sheet = Image.new("RGB", (columns * width, -(-len(images) // columns) * (height + band)), PAPER_COLOR)
+    draw, font = ImageDraw.Draw(sheet), _fitting_font(labels, width, band)
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        cell = ImageOps.contain(_to_pil(image), (width, height))
         x, y = number % columns * width, number // columns * (height + band)
         sheet.paste(cell, (x + (width - cell.width) // 2, y + (height - cell.height) // 2))
-        text = "no face" if face is None else f"{cosine:.2f}"
-        draw.text((x + width // 2, y + height + band // 2), text, TEXT_COLOR, font, anchor="mm")
+        draw.text((x + width // 2, y + height + band // 2), label, TEXT_COLOR, font, anchor="mm")
     return torch.from_numpy(np.asarray(sheet).copy()).float()[None] / 255.0
+
+
+def _fitting_font(labels: Sequence[str], width: int, band: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The largest font in which all labels fit below an image, but never an unreadable one."""
+    sizes = range(round(0.7 * band), MIN_FONT, -1)
+    fonts = (ImageFont.load_default(size) for size in sizes)
+    fitting = (font for font in fonts if max(map(font.getlength, labels)) <= 0.96 * width)
+    return next(fitting, ImageFont.load_default(MIN_FONT))
 
 
 def _to_pil(image: Tensor) -> Image.Image:

@@ -19,6 +19,19 @@ FOLDERS = {"models/loras": "models", "output/loras": "output"}
 DEFAULT_NAME = "difflora"
 
 
+class _Choice(str):
+    """Type of an output that may be linked to every combo: ComfyUI knows a combo by the list of its choices."""
+
+    __hash__ = str.__hash__
+
+    def __ne__(self, other: object) -> bool:
+        return not isinstance(other, list) and str.__ne__(self, other)
+
+
+FileName = io.Custom("COMBO")
+FileName.io_type = _Choice("COMBO")
+
+
 class SaveLoRA(io.ComfyNode):
     """Write a LoRA into a folder that LoraLoader lists."""
 
@@ -51,7 +64,13 @@ class SaveLoRA(io.ComfyNode):
                     tooltip="Load LoRA lists the files of both folders.",
                 ),
             ],
-            outputs=[],
+            outputs=[
+                FileName.Output(
+                    "file",
+                    display_name="lora_name",
+                    tooltip="Name of the file, for lora_name of Load LoRA, which then waits until it is saved.",
+                )
+            ],
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
         )
@@ -73,12 +92,13 @@ class SaveLoRA(io.ComfyNode):
         root = lora_folder(folder)
         directory, name, counter, _, _ = folder_paths.get_save_image_path(filename_prefix, root)
         os.makedirs(directory, exist_ok=True)
-        while (path := Path(directory) / f"{name}_{counter:05}_.safetensors").exists():
+        while is_taken(path := Path(directory) / f"{name}_{counter:05}_.safetensors", root):
             counter += 1
         write_tensors(path, tensors, metadata)
-        description = f"saved {path.relative_to(root)} in {folder}"
+        listed = str(path.relative_to(root))
+        description = f"saved {listed} in {folder}"
         show_text(description, cls.hidden.unique_id)
-        return io.NodeOutput(ui=ui.PreviewText(description))
+        return io.NodeOutput(listed, ui=ui.PreviewText(description))
 
 
 def file_prefix(entered: str) -> str:
@@ -88,6 +108,11 @@ def file_prefix(entered: str) -> str:
         ValueError: It is impossible on some operating system.
     """
     return portable_prefix(entered, DEFAULT_NAME, "_00001_.safetensors")
+
+
+def is_taken(path: Path, root: str) -> bool:
+    """Say whether a file of this name is in the folder, or in another one in which Load LoRA would find it first."""
+    return path.exists() or folder_paths.get_full_path("loras", str(path.relative_to(root))) is not None
 
 
 def prepare(lora: Mapping[str, Tensor], format: Format) -> tuple[dict[str, Tensor], dict[str, str]]:

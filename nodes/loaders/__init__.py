@@ -1,6 +1,6 @@
 """The loaders of the networks, from ComfyUI's model folders.
 
-- `load_difflora`: Load DiffLoRA, a checkpoint
+- `load_difflora`: Load DiffLoRA, a checkpoint; `difflora_folder`: the checkpoints that are there
 - `load_face_analysis`: Load Face Analysis, InsightFace's detector and recognizer
 - `load_clip_vision`: Load CLIP Vision of any size
 """

@@ -1,15 +1,14 @@
 """Load DiffLoRA: a checkpoint from models/difflora."""
 
 from dataclasses import asdict
-from pathlib import Path
 
-import folder_paths
 import torch
 from comfy_api.latest import io, ui
 
 from ...difflora_core.config import DiffLoRAConfig
 from ...difflora_core.model import DiffLoRA
 from ..sockets import CATEGORY, DiffLoRAModel, LoadedDiffLoRA, describe_sampling, node_schema, show_text
+from .difflora_folder import NO_CHECKPOINT, check_checkpoint_name, checkpoint_path, checkpoints
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -20,7 +19,6 @@ class LoadDiffLoRA(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Define inputs, outputs and texts."""
-        files = [name for name in folder_paths.get_filename_list("difflora") if name.endswith(".safetensors")]
         return node_schema(
             node_id="DiffLoRALoad",
             display_name="Load DiffLoRA",
@@ -32,7 +30,7 @@ class LoadDiffLoRA(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
-                    options=files,
+                    options=checkpoints() or [NO_CHECKPOINT],
                     tooltip="A DiffLoRA checkpoint in models/difflora, for one base model and the encoders that the "
                     "node shows.",
                 ),
@@ -52,16 +50,25 @@ class LoadDiffLoRA(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, checkpoint: str | None = None) -> bool | str:
+        """Check that the file is there when the workflow is queued; None is a name that comes over a link."""
+        try:
+            if checkpoint is not None:
+                check_checkpoint_name(checkpoint)
+        except FileNotFoundError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def fingerprint_inputs(cls, checkpoint: str, precision: str) -> str:
         """Return a string that changes with the file: ComfyUI does not notice another file under the same name."""
-        path = Path(folder_paths.get_full_path_or_raise("difflora", checkpoint))
+        path = checkpoint_path(checkpoint)
         return f"{path}:{path.stat().st_mtime_ns}:{path.stat().st_size}:{precision}"
 
     @classmethod
     def execute(cls, checkpoint: str, precision: str) -> io.NodeOutput:
         """Load the file and register the networks with ComfyUI's memory management."""
-        path = folder_paths.get_full_path_or_raise("difflora", checkpoint)
-        difflora = DiffLoRA.load(path, dtype=DTYPES[precision])
+        difflora = DiffLoRA.load(checkpoint_path(checkpoint), dtype=DTYPES[precision])
         description = describe(difflora)
         show_text(description, cls.hidden.unique_id)
         return io.NodeOutput(LoadedDiffLoRA.wrap(difflora, checkpoint), ui=ui.PreviewText(description))

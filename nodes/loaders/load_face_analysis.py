@@ -11,8 +11,10 @@ import folder_paths
 from comfy_api.latest import io
 
 from ...difflora_core.encoders.face_encoder import FaceEncoder
-from ..sockets import CATEGORY, InsightFace, node_schema
+from ..sockets import CATEGORY, DiffLoRAModel, InsightFace, LoadedDiffLoRA, node_schema
+from .difflora_folder import face_encoders
 
+AUTO = "auto"
 NO_PACK = "no model pack found"
 HOW_TO_GET_A_PACK = (
     "Unpack one, for example buffalo_l from github.com/deepinsight/insightface/releases (licensed for "
@@ -39,14 +41,21 @@ class LoadFaceAnalysis(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_pack",
-                    options=sorted(packs()) or [NO_PACK],
-                    tooltip="A folder in models/insightface/models; Load DiffLoRA shows which one is needed.",
+                    options=[AUTO, *(sorted(packs()) or [NO_PACK])],
+                    default=AUTO,
+                    tooltip="auto: the pack that the checkpoint was trained with. Or a folder in "
+                    "models/insightface/models; to measure likeness, one that it was not trained with.",
                 ),
                 io.Combo.Input(
                     "provider",
                     options=providers(),
                     default="CPU",
                     tooltip="Execution provider of onnxruntime that runs the face models. CPU is fast enough.",
+                ),
+                DiffLoRAModel.Input(
+                    "model",
+                    optional=True,
+                    tooltip="From Load DiffLoRA, for auto. Needed if the checkpoints in models/difflora differ.",
                 ),
             ],
             outputs=[
@@ -57,20 +66,38 @@ class LoadFaceAnalysis(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model_pack: str, provider: str) -> str:
-        """Return a string that changes with the files of the pack."""
-        files = sorted(packs()[model_pack].glob("*.onnx")) if model_pack in packs() else []
-        return ";".join(f"{file}:{file.stat().st_mtime_ns}:{file.stat().st_size}" for file in files) + provider
+    def fingerprint_inputs(cls, model_pack: str, provider: str, **_: object) -> str:
+        """Return a string that changes with the files of the pack; with auto, of all packs."""
+        chosen = [folder for name, folder in packs().items() if model_pack in (AUTO, name)]
+        files = sorted(file for folder in chosen for file in folder.glob("*.onnx"))
+        wanted = str(face_encoders()) if model_pack == AUTO else ""
+        return ";".join(f"{file}:{file.stat().st_mtime_ns}:{file.stat().st_size}" for file in files) + provider + wanted
 
     @classmethod
-    def execute(cls, model_pack: str, provider: str) -> io.NodeOutput:
+    def execute(cls, model_pack: str, provider: str, model: LoadedDiffLoRA | None = None) -> io.NodeOutput:
         """Load the pack; a missing one is an error here, where InsightFace itself would download it."""
-        folder = packs().get(model_pack)
+        name = wanted_pack(model) if model_pack == AUTO else model_pack
+        folder = packs().get(name)
         if folder is None:
-            raise FileNotFoundError(
-                f"no face model pack {model_pack!r} in models/insightface/models. {HOW_TO_GET_A_PACK}"
-            )
+            raise FileNotFoundError(f"no face model pack {name!r} in models/insightface/models. {HOW_TO_GET_A_PACK}")
         return io.NodeOutput(load_face_analysis(folder, provider))
+
+
+def wanted_pack(model: LoadedDiffLoRA | None) -> str:
+    """Name the pack that a checkpoint was trained with; without one, that of all checkpoints in models/difflora.
+
+    Raises:
+        ValueError: There is no checkpoint, or they were trained with several packs.
+    """
+    if model is not None:
+        return model.difflora.config.encoders.face
+    wanted = face_encoders()
+    if len(set(wanted.values())) == 1:
+        return next(iter(wanted.values()))
+    found = ", ".join(f"{name} needs {pack}" for name, pack in wanted.items()) or "there is no checkpoint"
+    raise ValueError(
+        f"`model_pack` is auto, but in models/difflora {found}: connect Load DiffLoRA to `model`, or choose a pack"
+    )
 
 
 def packs() -> dict[str, Path]:

@@ -9,7 +9,7 @@ from training.comfyui_client import Client
 
 NODES = {
     "DiffLoRALoad": (["DIFFLORA_MODEL"], set()),
-    "DiffLoRALoadFaceAnalysis": (["INSIGHTFACE"], set()),
+    "DiffLoRALoadFaceAnalysis": (["INSIGHTFACE"], {"DIFFLORA_MODEL"}),
     "DiffLoRALoadCLIPVision": (["CLIP_VISION"], set()),
     "DiffLoRAEncodeFace": (["DIFFLORA_FACE", "IMAGE"], {"IMAGE", "INSIGHTFACE,FACEANALYSIS"}),
     "DiffLoRAMixFeatures": (["DIFFLORA_FEATURES"], {"DIFFLORA_MODEL", "DIFFLORA_FACE", "CLIP_VISION_OUTPUT"}),
@@ -18,10 +18,12 @@ NODES = {
     "DiffLoRAEncode": (["DIFFLORA_LATENT"], {"DIFFLORA_MODEL", "LORA_MODEL"}),
     "DiffLoRABlend": (["DIFFLORA_LATENT"], {"DIFFLORA_LATENT"}),
     "DiffLoRAApply": (["MODEL"], {"MODEL", "LORA_MODEL"}),
+    "DiffLoRAApplyStrengths": (["MODEL", "STRING"], {"MODEL", "LORA_MODEL"}),
+    "DiffLoRAImageGrid": (["IMAGE"], {"IMAGE"}),
     "DiffLoRARefine": (["LORA_MODEL", "IMAGE"], {"MODEL", "CLIP", "VAE", "LORA_MODEL", "IMAGE"}),
     "DiffLoRASaveIdentity": ([], {"DIFFLORA_LATENT"}),
     "DiffLoRALoadIdentity": (["DIFFLORA_LATENT"], set()),
-    "DiffLoRASave": ([], {"LORA_MODEL"}),
+    "DiffLoRASave": (["COMBO"], {"LORA_MODEL"}),
     "DiffLoRAFaceSimilarity": (["FLOAT", "STRING", "IMAGE"], {"IMAGE", "INSIGHTFACE,FACEANALYSIS"}),
     "DiffLoRAPickBest": (
         ["LORA_MODEL", "IMAGE", "FLOAT", "STRING"],

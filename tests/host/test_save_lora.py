@@ -68,3 +68,22 @@ def test_impossible_names_are_refused_before_any_node_runs(
     with pytest.raises(PromptError, match=message):
         saved(client, workflow, base, "Decode LoRA", name)
     assert client.history() == before
+
+
+@pytest.mark.parametrize("folder", ["models/loras", "output/loras"])
+def test_name_of_the_file_goes_into_load_lora(client: Client, workflow: ApiPrompt, base: Path, folder: str) -> None:
+    """Core Load LoRA takes the output and waits for it; a file of that name in another folder is not mixed up."""
+    name = folder.replace("/", "_")
+    for other in ("models/loras", "output/loras"):
+        (base / other / f"{name}_00001_.safetensors").write_bytes(b"another file")
+    graph = workflow.copy().set("Sample LoRA", seed=77)
+    graph.add("Ours", "DiffLoRASave", lora=graph.output("Decode LoRA"), filename_prefix=name, folder=folder)
+    graph.set("Ours", format="kohya")
+    links = {"model": graph.output("Load Checkpoint"), "lora_name": graph.output("Ours")}
+    graph.add("Core", "LoraLoaderModelOnly", strength_model=1.0, **links)
+    loaded, applied = (
+        client.images(client.run(one.only("Save Image").prompt), one.id("Save Image"))[0]
+        for one in (graph.copy().set("KSampler", model=graph.output("Core")), graph)
+    )
+    assert loaded.tobytes() == applied.tobytes()
+    assert (base / folder / f"{name}_00002_.safetensors").exists()

@@ -28,7 +28,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_every_schema_is_valid(loaded: dict[str, Any]) -> None:
-    assert len(loaded["nodes"]) == len(set(loaded["nodes"])) == 16
+    assert len(loaded["nodes"]) == len(set(loaded["nodes"])) == 18
 
 
 def test_one_copy_of_the_core(loaded: dict[str, Any]) -> None:
@@ -80,6 +80,7 @@ def test_newer_hosts_get_further_fields(loaded: dict[str, Any]) -> None:
         "DiffLoRASample",
         "DiffLoRALoadIdentity",
         "DiffLoRAApply",
+        "DiffLoRAApplyStrengths",
         "DiffLoRARefine",
         "DiffLoRAFaceSimilarity",
         "DiffLoRAPickBest",

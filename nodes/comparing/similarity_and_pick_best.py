@@ -6,12 +6,12 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..difflora_core.encoders.face_encoder import FaceEncoder
-from ..difflora_core.encoders.similarity import FaceSimilarities, face_similarities
-from ..difflora_core.images import image_list
-from .input_checks import takes_lists
-from .preview_images import similarity_grid
-from .sockets import CATEGORY, FaceAnalysis, InsightFace, node_schema, show_text, to_intermediate
+from ...difflora_core.encoders.face_encoder import FaceEncoder
+from ...difflora_core.encoders.similarity import FaceSimilarities, face_similarities
+from ...difflora_core.images import image_list
+from ..input_checks import takes_lists
+from ..preview_images import similarity_grid
+from ..sockets import CATEGORY, FaceAnalysis, InsightFace, node_schema, show_text, to_intermediate
 
 ENCODER_TOOLTIP = (
     "From Load Face Analysis. For an unbiased measurement choose a model pack that the checkpoint was not trained with."

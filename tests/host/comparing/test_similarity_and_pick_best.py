@@ -66,7 +66,7 @@ def test_best_candidate_is_the_most_similar(client: Client, workflow: ApiPrompt)
     links = {
         "loras": graph.output("Decode LoRA"),
         "images": graph.output("VAE Decode"),
-        "references": graph.output("Reference 1"),
+        "references": graph.output("Your picture 1"),
         "face_analysis": graph.output("Load Face Analysis"),
     }
     graph.add("Best", "DiffLoRAPickBest", **links)
@@ -86,8 +86,8 @@ def test_lists_of_different_length_are_an_error(client: Client, workflow: ApiPro
     graph = workflow.copy().set("Sample LoRA", candidates=2)
     links = {
         "loras": graph.output("Decode LoRA"),
-        "images": graph.output("Reference 2"),
-        "references": graph.output("Reference 1"),
+        "images": graph.output("Your picture 2"),
+        "references": graph.output("Your picture 1"),
         "face_analysis": graph.output("Load Face Analysis"),
     }
     graph.add("Best", "DiffLoRAPickBest", **links)
