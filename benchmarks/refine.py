@@ -20,14 +20,14 @@ from miniature.world.people import person
 from miniature.world.scenes import reference_scene
 from training.comfyui_client import Client
 
-WORKFLOW = ROOT / "workflows" / "difflora_one_picture.json"
+WORKFLOW = ROOT / "workflows" / "1-Portrait-from-one-picture.json"
 
 
 def seconds(client: Client, prompt: ApiPrompt, steps: int, checkpointing: bool, seed: int) -> float:
     """Seconds of one run, in which everything before Refine LoRA is cached."""
     base = {name: prompt.output("Load Checkpoint", slot) for slot, name in enumerate(("model", "clip", "vae"))}
     settings = {"prompt": "a portrait of a person", "learning_rate": 1e-3, "batch_size": 4, "seed": seed}
-    links = {"lora": prompt.output("Decode LoRA"), "images": prompt.output("Reference 1")}
+    links = {"lora": prompt.output("Decode LoRA"), "images": prompt.output("Your picture")}
     prompt = prompt.copy()
     prompt.add(
         "Refine", "DiffLoRARefine", **base, **settings, **links, steps=steps, gradient_checkpointing=checkpointing
@@ -46,7 +46,7 @@ def main() -> None:
         client = Client(host.url)
         prompt = ApiPrompt.load(WORKFLOW, client.object_info())
         image = draw(person(7000), reference_scene(np.random.default_rng(0))).image
-        prompt.set("Reference 1", image=client.upload(Image.fromarray(image), "benchmark.png"))
+        prompt.set("Your picture", image=client.upload(Image.fromarray(image), "benchmark.png"))
         seconds(client, prompt, 1, False, 0)  # loads the networks
         plain, saving = [], []
         for seed in range(1, arguments.rounds + 1):

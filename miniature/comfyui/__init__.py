@@ -4,7 +4,7 @@
 - `companion`: a custom-node folder with which ComfyUI reads the tiny SDXL; ComfyUI loads it, nothing here does.
 - `api_prompt`: a workflow file as a prompt that the server runs.
 - `browser`: ComfyUI's page in a real browser.
-- `workflow_graph`: writes workflow files.
+- `workflow_graph`: writes workflow files; `workflow_subgraph`: with subgraphs; `workflow_layout`: sizes and places.
 - `workflow_builder`: the groups of nodes that all example workflows share.
 - `workflows`: the example workflows.
 """

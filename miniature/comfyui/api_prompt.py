@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ from training.comfyui_client import Prompt
 BROWSER_ONLY = {"Note", "MarkdownNote"}
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 MUTED, BYPASSED = 2, 4
+INPUT_NODE, OUTPUT_NODE = -10, -20
+"""The browser's ids for the two ends of a subgraph."""
+LINK_FIELDS = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+"""Of a link in a subgraph; other links are lists of these values."""
 
 
 class ApiPrompt:
@@ -72,28 +77,83 @@ def to_prompt(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) -> Pr
     """Convert a workflow of the browser into a prompt.
 
     Args:
-        workflow: Version 0.4: `nodes` with `widgets_values` by position, `links` as lists.
+        workflow: Version 0.4: `nodes` with `widgets_values` by position, `links` as lists, and subgraphs. A node of a
+            subgraph gets the id `5:3`, that of the subgraph's node before its own.
         object_info: The server's description of its nodes, which says what those positions mean.
 
     Raises:
         ValueError: The server does not know a node, a node is bypassed, or has more or fewer values than widgets.
     """
-    sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    subgraphs = {definition["id"]: definition for definition in workflow.get("definitions", {}).get("subgraphs", ())}
     prompt: Prompt = {}
-    for node in workflow["nodes"]:
-        if node["type"] in BROWSER_ONLY or node.get("mode") == MUTED:
-            continue
+    for key, node, graph in _Graph(workflow, subgraphs).all_nodes():
         if node.get("mode") == BYPASSED:
-            raise ValueError(f"node {node['id']} ({node['type']}) is bypassed, which only the browser can resolve")
+            raise ValueError(f"node {key} ({node['type']}) is bypassed, which only the browser can resolve")
         if node["type"] not in object_info:
-            raise ValueError(
-                f"node {node['id']}: the server has no node class {node['type']!r}; is its pack installed?"
-            )
+            raise ValueError(f"node {key}: the server has no node class {node['type']!r}; is its pack installed?")
         inputs = _widget_values(node, object_info[node["type"]])
-        inputs |= {slot["name"]: sources[slot["link"]] for slot in node["inputs"] if slot.get("link") is not None}
+        sources = {slot["name"]: graph.source(slot.get("link")) for slot in node["inputs"]}
+        inputs |= {name: source for name, source in sources.items() if source is not None}
         title = node.get("title") or object_info[node["type"]]["display_name"]
-        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs, "_meta": {"title": title}}
+        prompt[key] = {"class_type": node["type"], "inputs": inputs, "_meta": {"title": title}}
     return prompt
+
+
+class _Graph:
+    """A workflow, or a subgraph at the place where a node stands for it."""
+
+    def __init__(
+        self,
+        graph: Mapping[str, Any],
+        subgraphs: Mapping[str, Any],
+        prefix: str = "",
+        given: Sequence[list[Any] | None] = (),
+    ) -> None:
+        self.nodes = {node["id"]: node for node in graph["nodes"]}
+        self.links = [
+            [link[name] for name in LINK_FIELDS] if isinstance(link, Mapping) else link for link in graph["links"]
+        ]
+        self.subgraphs, self.prefix, self.given = subgraphs, prefix, given
+
+    @cached_property
+    def inner(self) -> dict[int, "_Graph"]:
+        """The subgraphs among the nodes, by the id of their node."""
+        return {
+            number: _Graph(
+                self.subgraphs[node["type"]],
+                self.subgraphs,
+                f"{self.prefix}{number}:",
+                [self.source(slot.get("link")) for slot in node["inputs"]],
+            )
+            for number, node in self.nodes.items()
+            if node["type"] in self.subgraphs
+        }
+
+    def all_nodes(self) -> Iterator[tuple[str, Mapping[str, Any], "_Graph"]]:
+        """Nodes that the server runs, those inside of subgraphs too: id, node, and the graph that it is in."""
+        for number, node in self.nodes.items():
+            if node["type"] in BROWSER_ONLY or node.get("mode") == MUTED:
+                continue
+            if node["type"] in self.subgraphs:
+                yield from self.inner[number].all_nodes()
+            else:
+                yield f"{self.prefix}{number}", node, self
+
+    def source(self, link: int | None) -> list[Any] | None:
+        """Where a link comes from, as in a prompt: id of a node, and the position of its output."""
+        for number, node, slot, *_ in self.links:
+            if number != link:
+                continue
+            if node == INPUT_NODE:
+                return self.given[slot]
+            if self.nodes[node]["type"] in self.subgraphs:
+                return self.inner[node].output(slot)
+            return [f"{self.prefix}{node}", slot]
+        return None
+
+    def output(self, slot: int) -> list[Any] | None:
+        """Where an output of the subgraph comes from."""
+        return next(self.source(link[0]) for link in self.links if link[3:5] == [OUTPUT_NODE, slot])
 
 
 def _widget_values(node: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:

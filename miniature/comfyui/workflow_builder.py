@@ -1,7 +1,7 @@
-"""The groups of nodes that all example workflows share."""
+"""The groups of nodes that all example workflows share. Where they stand is decided by the workflow that adds them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict
 
 from difflora_core.denoiser.config import SamplingConfig
 
@@ -11,193 +11,166 @@ PROMPT = "a portrait of a person, laughing, wearing a red beanie, blue shirt, ye
 WITHOUT_HAT = "a portrait of a person, laughing, blue shirt, yellow background"
 CONTROL = {"strength": 0.8, "start_percent": 0.0, "end_percent": 0.8}
 """A compromise between pose and likeness, chosen on images of validation people."""
+RESULT, WIDE_RESULT = (550, 640), (900, 700)
+"""Width and height in pixels of the node that shows the result: one image, images side by side."""
+ENLARGED = 4
+"""Factor with which the miniature's images of 128 pixels are shown."""
+Encoders = tuple[Output, Output]
+"""Face analysis and CLIP vision; or what they make of images."""
 
 
 class WorkflowBuilder:
-    """Adds groups of nodes to a workflow, from left to right: references, features, LoRA, image."""
+    """Adds groups of nodes to a workflow: references, features, LoRA, image."""
 
-    def __init__(self, object_info: Mapping[str, Any], sampling: SamplingConfig) -> None:
-        """Start an empty workflow.
+    def __init__(self, graph: WorkflowGraph, sampling: SamplingConfig) -> None:
+        """Add to a graph.
 
         Args:
-            object_info: The server's description of its nodes.
+            graph: A workflow, or a subgraph.
             sampling: What the DiffLoRA checkpoint recommends.
         """
-        self.graph, self.sampling = WorkflowGraph(object_info), sampling
+        self.graph, self.sampling = graph, sampling
 
-    def references(self, names: Sequence[str], x: int, y: int, titles: Sequence[str]) -> Output:
-        """Load images, below one another, and make them one batch."""
-        images = [
-            self.graph.add("LoadImage", title, (x, y + 350 * row), (270, 320), image=name)[0]
-            for row, (name, title) in enumerate(zip(names, titles, strict=True))
-        ]
+    def load_image(self, title: str, name: str) -> Output:
+        """Load an image that the user changes."""
+        return self.graph.add_yours("LoadImage", title, image=name)[0]
+
+    def batch(self, images: Sequence[Output]) -> Output:
+        """Make images one batch."""
         batch = images[0]
-        for row, image in enumerate(images[1:]):
-            place = (x + 300, y + 200 + 130 * row)
-            batch = self.graph.add(
-                "ImageBatch", f"References 1 to {row + 2}", place, (240, 46), image1=batch, image2=image
-            )[0]
+        for number, image in enumerate(images[1:], start=2):
+            batch = self.graph.add("ImageBatch", f"Pictures 1 to {number}", image1=batch, image2=image)[0]
         return batch
 
-    def load_encoders(self, x: int, y: int) -> tuple[Output, Output]:
-        """Load the two frozen encoders: face analysis, CLIP vision."""
+    def load_encoders(self, **model: Output) -> Encoders:
+        """Load the two frozen encoders: face analysis, CLIP vision; the face models are those that `model` needs."""
         pack = self.graph.add(
-            "DiffLoRALoadFaceAnalysis", "Load Face Analysis", (x, y), (320, 82), model_pack="miniature", provider="CPU"
+            "DiffLoRALoadFaceAnalysis", "Load Face Analysis", model_pack="auto", provider="CPU", **model
         )
-        vision = self.graph.add(
-            "DiffLoRALoadCLIPVision", "Load CLIP Vision", (x, y + 130), (320, 58), clip_name="miniature"
-        )
+        vision = self.graph.add("DiffLoRALoadCLIPVision", "Load CLIP Vision", clip_name="miniature")
         return pack[0], vision[0]
 
-    def encode(
-        self, images: Output, encoders: tuple[Output, Output], x: int, y: int, who: str = ""
-    ) -> tuple[Output, Output]:
+    def encode(self, images: Output, encoders: Encoders, who: str = "") -> Encoders:
         """Encode images with both encoders: face features, image features."""
         pack, vision = encoders
-        face, _ = self.graph.add(
-            "DiffLoRAEncodeFace", f"Encode Face{who}", (x, y), (320, 380), image=images, face_analysis=pack
-        )
-        image_features = self.graph.add(
-            "CLIPVisionEncode", f"CLIP Vision Encode{who}", (x, y + 430), (320, 78), clip_vision=vision, image=images
-        )
-        return face, image_features[0]
+        face, _ = self.graph.add("DiffLoRAEncodeFace", f"Encode Face{who}", image=images, face_analysis=pack)
+        features = self.graph.add("CLIPVisionEncode", f"CLIP Vision Encode{who}", clip_vision=vision, image=images)
+        return face, features[0]
 
-    def load_difflora(self, x: int, y: int) -> Output:
+    def load_difflora(self) -> Output:
         """Load the DiffLoRA checkpoint."""
-        return self.graph.add("DiffLoRALoad", "Load DiffLoRA", (x, y), (340, 216), checkpoint="miniature.safetensors")[
-            0
-        ]
+        return self.graph.add("DiffLoRALoad", "Load DiffLoRA", checkpoint="miniature.safetensors")[0]
 
-    def sample_latent(
-        self,
-        model: Output,
-        features: tuple[Output, Output],
-        x: int,
-        y: int,
-        who: str = "",
-        seed: int = 1,
-        **settings: Any,
-    ) -> Output:
-        """Sample the latent of a LoRA from features."""
-        face, image_features = features
+    def mix(self, model: Output, features: Encoders, who: str = "") -> Output:
+        """Mix face and image features."""
+        face, image = features
         mixed = self.graph.add(
-            "DiffLoRAMixFeatures",
-            f"Mix Features{who}",
-            (x, y),
-            (340, 170),
-            model=model,
-            face=face,
-            clip_vision_output=image_features,
-        )[0]
-        recommended = {
-            "steps": self.sampling.steps,
-            "guidance_scale": self.sampling.guidance_scale,
-            "scheduler": self.sampling.scheduler,
-            "samples": self.sampling.samples,
-            "latent_scale": self.sampling.latent_scale,
-        }
-        own = bool(settings.keys() & recommended.keys())
-        return self.graph.add(
-            "DiffLoRASample",
-            f"Sample LoRA{who}",
-            (x, y + 220),
-            (340, 270),
-            model=model,
-            features=mixed,
-            seed=seed,
-            **{**recommended, **settings, "settings": "custom" if own else "recommended"},
-        )[0]
+            "DiffLoRAMixFeatures", f"Mix Features{who}", model=model, face=face, clip_vision_output=image
+        )
+        return mixed[0]
 
-    def decode(self, model: Output, latent: Output, x: int, y: int) -> Output:
+    def sample_latent(self, model: Output, mixed: Output, who: str = "") -> Output:
+        """Sample the latent of a LoRA, with the settings that the checkpoint recommends."""
+        settings = {"settings": "recommended", **asdict(self.sampling)}
+        return self.graph.add("DiffLoRASample", f"Sample LoRA{who}", model=model, features=mixed, seed=1, **settings)[0]
+
+    def decode(self, model: Output, latent: Output) -> Output:
         """Decode a latent into a LoRA."""
-        return self.graph.add("DiffLoRADecode", "Decode LoRA", (x, y), (340, 46), model=model, latent=latent)[0]
+        return self.graph.add("DiffLoRADecode", "Decode LoRA", model=model, latent=latent)[0]
 
-    def load_base_model(self, x: int, y: int) -> tuple[Output, ...]:
+    def encode_person(self, images: Output) -> Encoders:
+        """Add the encoders, and their features of images."""
+        return self.encode(images, self.load_encoders())
+
+    def make_lora(self, features: Encoders) -> Output:
+        """Add everything from features to a LoRA."""
+        model = self.load_difflora()
+        return self.decode(model, self.sample_latent(model, self.mix(model, features)))
+
+    def save_lora(self, lora: Output, name: str) -> Output:
+        """Save a LoRA where Load LoRA lists it; the output is the file's name."""
+        return self.graph.add("DiffLoRASave", "Save LoRA", lora=lora, filename_prefix=name, folder="output/loras")[0]
+
+    def load_base_model(self) -> tuple[Output, ...]:
         """Load the base model: MODEL, CLIP, VAE."""
-        return self.graph.add(
-            "CheckpointLoaderSimple", "Load Checkpoint", (x, y), (360, 98), ckpt_name="miniature_sdxl.safetensors"
-        )
+        return self.graph.add("CheckpointLoaderSimple", "Load Checkpoint", ckpt_name="miniature_sdxl.safetensors")
 
-    def apply(self, base: tuple[Output, ...], lora: Output, x: int, y: int, strength: float = 1.0) -> Output:
+    def apply(self, base: tuple[Output, ...], lora: Output, strength: float = 1.0) -> Output:
         """Apply a LoRA to the base model."""
-        return self.graph.add(
-            "DiffLoRAApply", "Apply LoRA", (x, y), (360, 190), model=base[0], lora=lora, strength=strength
-        )[0]
+        return self.graph.add_yours("DiffLoRAApply", "Your strength", model=base[0], lora=lora, strength=strength)[0]
 
-    def load_control(self, image: Output, x: int, y: int) -> tuple[Output, Output]:
-        """Load a ControlNet for edges, and find the edges of an image."""
-        graph = self.graph
-        net = graph.add(
-            "ControlNetLoader", "Load ControlNet", (x, y), (320, 58), control_net_name="miniature_canny.safetensors"
+    def find_edges(self, image: Output) -> Output:
+        """Find the edges of an image, and show them."""
+        lines = self.graph.add("Canny", "Canny", image=image, low_threshold=0.1, high_threshold=0.2)
+        self.graph.add("PreviewImage", "Edges", images=lines[0])
+        return lines[0]
+
+    def prompts(self, clip: Output, prompt: str = PROMPT) -> tuple[Output, Output]:
+        """Encode the prompt, which the user changes, and an empty negative prompt."""
+        positive = self.graph.add_yours("CLIPTextEncode", "Your prompt", text=prompt, clip=clip)
+        negative = self.graph.add("CLIPTextEncode", "Negative prompt", text="", clip=clip)
+        return positive[0], negative[0]
+
+    def control(self, prompts: tuple[Output, Output], net: Output, edges: Output, vae: Output) -> tuple[Output, Output]:
+        """Let a ControlNet act on the prompts."""
+        positive, negative = self.graph.add(
+            "ControlNetApplyAdvanced",
+            "Apply ControlNet",
+            positive=prompts[0],
+            negative=prompts[1],
+            control_net=net,
+            image=edges,
+            vae=vae,
+            **CONTROL,
         )
-        lines = graph.add("Canny", "Canny", (x, y + 110), (320, 82), image=image, low_threshold=0.1, high_threshold=0.2)
-        graph.add("PreviewImage", "Edges", (x, y + 250), (320, 320), images=lines[0])
-        return net[0], lines[0]
+        return positive, negative
 
-    def generate_image(
-        self,
-        base: tuple[Output, ...],
-        model: Output,
-        x: int,
-        y: int,
-        name: str,
-        prompt: str = PROMPT,
-        control: tuple[Output, Output] | None = None,
-    ) -> Output:
-        """Generate an image and save it.
-
-        Args:
-            base: MODEL, CLIP, VAE of the base model.
-            model: What samples: the base model, with or without a LoRA.
-            x: Position in pixels.
-            y: Position in pixels.
-            name: Prefix of the saved file.
-            prompt: What the image is to show.
-            control: A ControlNet and its image.
-        """
-        _, clip, vae = base
-        positive = self.graph.add("CLIPTextEncode", "Prompt", (x, y), (360, 110), text=prompt, clip=clip)[0]
-        negative = self.graph.add("CLIPTextEncode", "Negative prompt", (x, y + 160), (360, 90), text="", clip=clip)[0]
-        empty = self.graph.add(
-            "EmptyLatentImage", "Empty Latent Image", (x, y + 300), (360, 106), width=128, height=128
-        )[0]
-        prompts, below = (positive, negative), y + 460
-        if control:
-            net, lines = control
-            controlled = self.graph.add(
-                "ControlNetApplyAdvanced",
-                "Apply ControlNet",
-                (x, below),
-                (360, 190),
-                positive=positive,
-                negative=negative,
-                control_net=net,
-                image=lines,
-                vae=vae,
-                **CONTROL,
-            )
-            prompts, below = (controlled[0], controlled[1]), below + 240
-        image = self.sample_image(model, prompts, vae, empty, x, below)
-        self.graph.add("SaveImage", "Save Image", (x + 400, 200), (420, 480), images=image, filename_prefix=name)
-        return image
-
-    def sample_image(
-        self, model: Output, prompts: tuple[Output, Output], vae: Output, empty: Output, x: int, y: int
-    ) -> Output:
-        """Add KSampler and VAE Decode."""
-        samples = self.graph.add(
+    def sample_image(self, model: Output, prompts: tuple[Output, Output]) -> Output:
+        """Sample the latent of an image."""
+        empty = self.graph.add("EmptyLatentImage", "Empty Latent Image", width=128, height=128)
+        return self.graph.add(
             "KSampler",
             "KSampler",
-            (x, y),
-            (360, 262),
             model=model,
             positive=prompts[0],
             negative=prompts[1],
-            latent_image=empty,
+            latent_image=empty[0],
             seed=1,
             steps=12,
             cfg=3.0,
             sampler_name="dpmpp_2m",
             scheduler="sgm_uniform",
         )[0]
-        return self.graph.add("VAEDecode", "VAE Decode", (x + 400, 90), (420, 46), samples=samples, vae=vae)[0]
+
+    def decode_image(self, samples: Output, vae: Output) -> tuple[Output, Output]:
+        """Decode the latent of an image; return the image, and the same larger."""
+        image = self.graph.add("VAEDecode", "VAE Decode", samples=samples, vae=vae)[0]
+        larger = self.graph.add(
+            "ImageScaleBy", "Enlarge", image=image, upscale_method="lanczos", scale_by=float(ENLARGED)
+        )
+        return image, larger[0]
+
+    def show_image(self, samples: Output, vae: Output, name: str, beside: bool = False) -> None:
+        """Add a group: save the image, and show it large, below or `beside` the other nodes of the group."""
+        self.graph.group("Result")
+        image, larger = self.decode_image(samples, vae)
+        if beside:
+            self.graph.add("SaveImage", "Save Image", images=image, filename_prefix=name)
+            self.graph.column()
+        self.graph.add("PreviewImage", "Result", images=larger)
+        self.graph.resize(*RESULT)
+        if not beside:
+            self.graph.add("SaveImage", "Save Image", images=image, filename_prefix=name)
+
+    def show_grid(self, samples: Output, vae: Output, labels: Output, name: str) -> None:
+        """Add a group: show images side by side, and save that."""
+        self.graph.group("Result")
+        _, larger = self.decode_image(samples, vae)
+        grid = self.graph.add("DiffLoRAImageGrid", "Image Grid with Labels", images=larger, labels=labels, columns=3)
+        self.graph.add("SaveImage", "Save Image", images=grid[0], filename_prefix=name)
+        self.graph.resize(*WIDE_RESULT)
+
+    def generate_image(self, base: tuple[Output, ...], model: Output) -> Output:
+        """Add a group: sample the latent of an image with a model that has a LoRA, and with the prompt."""
+        self.graph.group("Your prompt")
+        return self.sample_image(model, self.prompts(base[1]))

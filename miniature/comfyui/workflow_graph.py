@@ -1,7 +1,8 @@
 """Workflow files of ComfyUI's browser, built in Python: nodes by title, links and widgets by name.
 
 A workflow file holds widget values by position alone, so that a new widget shifts everything behind it. Here positions
-come from the server's own description of its nodes, and the files are written again when a node changes.
+come from the server's own description of its nodes, and the files are written again when a node changes. Sizes and
+places are computed from what the nodes hold.
 """
 
 import json
@@ -14,10 +15,11 @@ from typing import Any
 from difflora_core.files import replacing
 
 from .api_prompt import widget_names
+from .workflow_layout import Group, Node, arrange, node_size, note_size, view
 
-INPUT_NODE, OUTPUT_NODE = -10, -20
-"""The browser's ids for the two ends of a subgraph."""
-COLORS = ("#3f789e", "#8A5A2B", "#3f6e3a", "#6e3a5c")
+YOURS = {"color": "#143d29", "bgcolor": "#226044"}
+"""Color of the nodes that a user changes."""
+NOTE_COLORS = {"color": "#432", "bgcolor": "#653"}
 
 
 @dataclass(frozen=True)
@@ -34,31 +36,35 @@ class Output:
 
 @dataclass
 class WorkflowGraph:
-    """A workflow that is being built."""
+    """A workflow that is being built, in columns from left to right."""
 
     object_info: Mapping[str, Any]
     """The server's description of its nodes."""
-    nodes: list[dict[str, Any]] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
     """As in the file."""
     links: list[list[Any]] = field(default_factory=list)
     """Each [id, source node, source slot, target node, target slot, type]."""
-    groups: list[dict[str, Any]] = field(default_factory=list)
-    """Frames behind nodes, as in the file."""
-    inputs: list[tuple[str, str]] = field(default_factory=list)
-    """Names and types of a subgraph's inputs."""
-    outputs: list[tuple[str, str]] = field(default_factory=list)
-    """Names and types of a subgraph's outputs."""
+    groups: list[Group] = field(default_factory=list)
+    """Frames with their nodes; new nodes come below the last column's."""
+    subgraphs: list[dict[str, Any]] = field(default_factory=list)
+    """Definitions of the subgraphs among the nodes, as in the file."""
+    first_id: int = 1
+    """Of the nodes; those of a subgraph have to be others than those around it."""
 
-    def add(
-        self, type: str, title: str, at: tuple[int, int], size: tuple[int, int], **inputs: Any
-    ) -> tuple[Output, ...]:
+    def group(self, title: str) -> None:
+        """Start a group to the right of the nodes that are there: a titled frame."""
+        self.groups.append(Group(title))
+
+    def column(self) -> None:
+        """Start a column to the right, in the same group."""
+        self.groups[-1].columns.append([])
+
+    def add(self, type: str, title: str, /, **inputs: Any) -> tuple[Output, ...]:
         """Add a node and return its outputs.
 
         Args:
             type: Class of the node.
             title: What the browser shows above it.
-            at: Position in pixels.
-            size: Width and height in pixels.
             inputs: By the node's own names: an Output makes a link, anything else is the value of a widget. Widgets
                 that are not named keep their default.
 
@@ -67,174 +73,101 @@ class WorkflowGraph:
             ValueError: The node has no such input.
         """
         info = self.object_info[type]
-        number = len(self.nodes) + 1
         forms = {name: form for kind in ("required", "optional") for name, form in info["input"].get(kind, {}).items()}
         if unknown := inputs.keys() - forms.keys():
             raise ValueError(f"{type} has no input {sorted(unknown)}; it has {sorted(forms)}")
         names = list(widget_names(info))
-        sockets = [name for name in forms if name not in names]
-        outputs = tuple(Output(number, slot, form) for slot, form in enumerate(info["output"]))
+        linked = {name: source for name, source in inputs.items() if isinstance(source, Output)}
+        slots: list[dict[str, Any]] = [
+            {"name": name, "type": forms[name][0]} for name in forms if name not in names
+        ] + [
+            {"name": name, "type": "COMBO" if _choices(forms[name]) else forms[name][0], "widget": {"name": name}}
+            for name in names
+            if name in linked
+        ]
+        fields = [name is not None and bool((forms[name] + [{}])[1].get("multiline")) for name in names]
+        node = {
+            "type": type,
+            "size": node_size(type, len(slots), len(info["output"]), fields),
+            "title": title,
+            "properties": {"Node name for S&R": type},
+            "widgets_values": _values(names, forms, inputs),
+        }
+        return self.place(node, slots, linked, list(zip(info["output_name"], info["output"], strict=True)))
+
+    def add_yours(self, type: str, title: str, /, **inputs: Any) -> tuple[Output, ...]:
+        """Add a node that the user changes, see `add`."""
+        outputs = self.add(type, title, **inputs)
+        self.nodes[-1] |= YOURS
+        return outputs
+
+    def resize(self, width: int, height: int) -> None:
+        """Give the node that was added last another size, in pixels."""
+        self.nodes[-1]["size"] = [width, height]
+
+    def note(self, title: str, text: str) -> None:
+        """Add a note in Markdown."""
+        described = {"title": title, "properties": {}, "widgets_values": [text]}
+        self.place({"type": "MarkdownNote", "size": note_size(text), **described, **NOTE_COLORS}, [], {}, [])
+
+    def place(
+        self,
+        node: Node,
+        slots: Sequence[dict[str, Any]],
+        linked: Mapping[str, Output],
+        outputs: Sequence[tuple[str, str]],
+    ) -> tuple[Output, ...]:
+        """Add a node below the last one, and its links.
+
+        Args:
+            node: Its class, size, title and widgets, as in the file.
+            slots: Its sockets: name and type.
+            linked: What is linked to them, by name.
+            outputs: Name and type of each.
+        """
+        number = self.first_id + len(self.nodes)
+        links = [self.link(linked.get(slot["name"]), number, place) for place, slot in enumerate(slots)]
         self.nodes.append(
             {
                 "id": number,
-                "type": type,
-                "pos": list(at),
-                "size": list(size),
-                "flags": {},
-                "order": number - 1,
-                "mode": 0,
-                "inputs": [
-                    {"name": name, "type": forms[name][0], "link": self._link(inputs.get(name), number, slot)}
-                    for slot, name in enumerate(sockets)
-                ],
-                "outputs": [
-                    {"name": name, "type": form, "links": []}
-                    for name, form in zip(info["output_name"], info["output"], strict=True)
-                ],
-                "title": title,
-                "properties": {"Node name for S&R": type},
-                "widgets_values": _values(names, forms, inputs),
-            }
-        )
-        return outputs
-
-    def note(self, title: str, at: tuple[int, int], size: tuple[int, int], text: str) -> None:
-        """Add a note in Markdown."""
-        self.nodes.append(
-            {
-                "id": len(self.nodes) + 1,
-                "type": "MarkdownNote",
-                "pos": list(at),
-                "size": list(size),
                 "flags": {},
                 "order": len(self.nodes),
                 "mode": 0,
-                "inputs": [],
-                "outputs": [],
-                "title": title,
-                "properties": {},
-                "widgets_values": [text],
-                "color": "#432",
-                "bgcolor": "#653",
+                "inputs": [slot | {"link": link} for slot, link in zip(slots, links, strict=True)],
+                "outputs": [{"name": name, "type": form, "links": []} for name, form in outputs],
+                **node,
             }
         )
+        self.groups[-1].columns[-1].append(self.nodes[-1])
+        return tuple(Output(number, slot, form) for slot, (_, form) in enumerate(outputs))
 
-    def input(self, name: str, type: str) -> Output:
-        """Add an input of the subgraph that this workflow is to become."""
-        self.inputs.append((name, type))
-        return Output(INPUT_NODE, len(self.inputs) - 1, type)
-
-    def expose(self, name: str, source: Output) -> None:
-        """Make an output of a node an output of the subgraph."""
-        self._link(source, OUTPUT_NODE, len(self.outputs))
-        self.outputs.append((name, source.type))
-
-    def group(self, title: str, at: tuple[int, int], size: tuple[int, int]) -> None:
-        """Add a titled frame behind nodes."""
-        number = len(self.groups)
-        frame = {"id": number + 1, "title": title, "bounding": [*at, *size], "color": COLORS[number % len(COLORS)]}
-        self.groups.append({**frame, "font_size": 24, "flags": {}})
+    def link(self, source: Output | None, node: int, slot: int) -> int | None:
+        """Link an output to an input and return the link's id; without an output there is no link."""
+        if source is None:
+            return None
+        self.links.append([len(self.links) + 1, source.node, source.slot, node, slot, source.type])
+        if source.node >= self.first_id:
+            self.nodes[source.node - self.first_id]["outputs"][source.slot]["links"].append(len(self.links))
+        return len(self.links)
 
     def save(self, path: Path) -> None:
         """Write the workflow file; the same workflow always gives the same file."""
-        self._list_links_in_outputs()
+        frames = arrange(self.groups)
         workflow = {
             "id": str(uuid.uuid5(uuid.NAMESPACE_URL, path.stem)),
             "revision": 0,
-            "last_node_id": len(self.nodes),
+            "last_node_id": self.first_id + len(self.nodes) - 1,
             "last_link_id": len(self.links),
             "nodes": self.nodes,
             "links": self.links,
-            "groups": self.groups,
+            "groups": frames,
+            **({"definitions": {"subgraphs": self.subgraphs}} if self.subgraphs else {}),
             "config": {},
-            "extra": {"ds": {"scale": 0.6, "offset": [120, 260]}},
+            "extra": {"ds": view(frames)},
             "version": 0.4,
         }
-        _write(path, workflow)
-
-    def save_subgraph(self, path: Path, category: str, description: str) -> None:
-        """Write a subgraph blueprint of the file's name: one node with the `input`s and the `expose`d outputs.
-
-        Args:
-            path: The file.
-            category: Where newer hosts list the blueprint.
-            description: What they say about it.
-        """
-        self._list_links_in_outputs()
-        name, identity = path.stem, str(uuid.uuid5(uuid.NAMESPACE_URL, f"subgraph {path.stem}"))
-        right = max(node["pos"][0] + node["size"][0] for node in self.nodes)
-        links = [
-            dict(zip(("id", "origin_id", "origin_slot", "target_id", "target_slot", "type"), link, strict=True))
-            for link in self.links
-        ]
-        subgraph = {
-            "id": identity,
-            "version": 1,
-            "state": {
-                "lastGroupId": len(self.groups),
-                "lastNodeId": len(self.nodes),
-                "lastLinkId": len(links),
-                "lastRerouteId": 0,
-            },
-            "revision": 0,
-            "config": {},
-            "name": name,
-            "category": category,
-            "description": description,
-            "inputNode": {"id": INPUT_NODE, "bounding": [-200, 90, 140, 40 + 20 * len(self.inputs)]},
-            "outputNode": {"id": OUTPUT_NODE, "bounding": [right + 60, 90, 140, 40 + 20 * len(self.outputs)]},
-            "inputs": self._slots(self.inputs, INPUT_NODE),
-            "outputs": self._slots(self.outputs, OUTPUT_NODE),
-            "widgets": [],
-            "nodes": self.nodes,
-            "groups": self.groups,
-            "links": links,
-            "extra": {},
-        }
-        node = {
-            "id": 1,
-            "type": identity,
-            "pos": [0, 0],
-            "size": [280, 60 + 20 * max(len(self.inputs), len(self.outputs))],
-            "flags": {},
-            "order": 0,
-            "mode": 0,
-            "inputs": [{"name": name, "type": type, "link": None} for name, type in self.inputs],
-            "outputs": [{"name": name, "type": type, "links": None} for name, type in self.outputs],
-            "title": name,
-            "properties": {},
-            "widgets_values": [],
-        }
-        blueprint = {"id": identity, "revision": 0, "last_node_id": 1, "last_link_id": 0, "nodes": [node], "links": []}
-        _write(path, {**blueprint, "version": 0.4, "definitions": {"subgraphs": [subgraph]}})
-
-    def _slots(self, slots: Sequence[tuple[str, str]], node: int) -> list[dict[str, Any]]:
-        end = 1 if node == INPUT_NODE else 3
-        return [
-            {
-                "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{node} {slot} {name}")),
-                "name": name,
-                "type": type,
-                "linkIds": [link[0] for link in self.links if link[end : end + 2] == [node, slot]],
-            }
-            for slot, (name, type) in enumerate(slots)
-        ]
-
-    def _list_links_in_outputs(self) -> None:
-        for number, source, slot, *_ in self.links:
-            if source != INPUT_NODE:
-                self.nodes[source - 1]["outputs"][slot]["links"].append(number)
-
-    def _link(self, source: Any, node: int, slot: int) -> int | None:
-        if not isinstance(source, Output):
-            return None
-        self.links.append([len(self.links) + 1, source.node, source.slot, node, slot, source.type])
-        return len(self.links)
-
-
-def _write(path: Path, workflow: Mapping[str, Any]) -> None:
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(workflow, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(workflow, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _values(names: Sequence[str | None], forms: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[Any]:
@@ -243,12 +176,19 @@ def _values(names: Sequence[str | None], forms: Mapping[str, Any], inputs: Mappi
         if name is None:  # what the browser puts behind the widget of an image or a seed
             upload = before is not None and (forms[before] + [{}])[1].get("image_upload")
             values.append("image" if upload else "fixed")
+        elif isinstance(inputs.get(name), Output):
+            values.append("")
         else:
             values.append(inputs[name] if name in inputs else _default(forms[name]))
     return values
 
 
 def _default(form: Sequence[Any]) -> Any:
+    choices = _choices(form)
+    return (*form, {})[1].get("default", choices[0] if choices else "")
+
+
+def _choices(form: Sequence[Any]) -> list[Any]:
+    """Choices of a combo, whose type is their list or COMBO; none for other inputs."""
     kind, options = (*form, {})[:2]
-    choices = kind if isinstance(kind, list) else options.get("options", [])
-    return options.get("default", choices[0] if choices else "")
+    return kind if isinstance(kind, list) else options.get("options", [])

@@ -7,6 +7,7 @@ import io
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,59 +37,43 @@ TEXT_LINES = {"DiffLoRALoad": 100}
 """Pixels that a node's text needs below its widgets, where that is more than usual."""
 IDENTITY = "person_00001_.safetensors"
 """What Load Identity loads."""
-STEP = 640
-"""Pixels between nodes, so that no neighbor is in an image."""
+STEP = 2000
+"""Pixels between the places where images of nodes are taken, so that no neighbor is in an image."""
 
 
 class AllNodes:
-    """A workflow with one of each of the pack's nodes, far from each other, and what they need to run."""
+    """A workflow with one of each of the pack's nodes, and what they need to run."""
 
     def __init__(self, object_info: Mapping[str, Any], sampling: SamplingConfig) -> None:
-        self.builder = WorkflowBuilder(object_info, sampling)
-        self.places = 0
-
-    @property
-    def graph(self) -> WorkflowGraph:
-        """The workflow."""
-        return self.builder.graph
-
-    def next_place(self) -> tuple[int, int]:
-        """The next free position in pixels."""
-        self.places += 1
-        return STEP * (self.places % 6), STEP * (self.places // 6)
+        self.graph = WorkflowGraph(object_info)
+        self.builder = WorkflowBuilder(self.graph, sampling)
 
     def add(self, type: str, width: int, **inputs: Any) -> tuple[Output, ...]:
-        """Add a node of the pack in the next free place; its height is set in the browser."""
-        title = self.graph.object_info[type]["display_name"]
-        return self.graph.add(type, title, self.next_place(), (width, 60), **inputs)
+        """Add a node of the pack; its height is set in the browser."""
+        outputs = self.graph.add(type, self.graph.object_info[type]["display_name"], **inputs)
+        self.graph.resize(width, 60)
+        return outputs
 
     def build(self) -> dict[str, Any]:
         """Add and connect all nodes; return the workflow as in a file."""
         builder, add = self.builder, self.add
-        images = builder.references(["help_1.png", "help_2.png"], -3000, 0, ["A", "B"])
-        base = builder.load_base_model(-3000, 1500)
+        self.graph.group("All nodes")
+        images = builder.batch([builder.load_image(name, f"{name}.png") for name in ("help_1", "help_2")])
+        base = builder.load_base_model()
         model = add("DiffLoRALoad", 340, checkpoint="miniature.safetensors")[0]
-        faces = add("DiffLoRALoadFaceAnalysis", 320, model_pack="miniature", provider="CPU")[0]
+        faces = add("DiffLoRALoadFaceAnalysis", 320, model_pack="auto", provider="CPU")[0]
         vision = add("DiffLoRALoadCLIPVision", 320, clip_name="miniature")[0]
         face = add("DiffLoRAEncodeFace", 320, image=images, face_analysis=faces)[0]
-        features = self.graph.add(
-            "CLIPVisionEncode", "CLIP Vision Encode", self.next_place(), (320, 60), clip_vision=vision, image=images
-        )[0]
+        features = self.graph.add("CLIPVisionEncode", "CLIP Vision Encode", clip_vision=vision, image=images)[0]
         mixed = add("DiffLoRAMixFeatures", 340, model=model, face=face, clip_vision_output=features)[0]
-        sampling = builder.sampling
-        settings: dict[str, Any] = {
-            "steps": sampling.steps,
-            "guidance_scale": sampling.guidance_scale,
-            "latent_scale": sampling.latent_scale,
-        }
-        settings |= {"samples": sampling.samples, "scheduler": sampling.scheduler, "candidates": 2}
+        settings = {**asdict(builder.sampling), "candidates": 2}
         latent = add("DiffLoRASample", 340, model=model, features=mixed, seed=1, **settings)[0]
         lora = add("DiffLoRADecode", 300, model=model, latent=latent)[0]
         loaded = add("DiffLoRALoadIdentity", 300, identity=IDENTITY)[0]
         add("DiffLoRASaveIdentity", 300, latent=loaded)
         again = add("DiffLoRAEncode", 300, model=model, lora=lora)[0]
         add("DiffLoRADecode", 300, model=model, latent=add("DiffLoRABlend", 340, first=latent, second=again)[0])
-        made = builder.generate_image(base, add("DiffLoRAApply", 340, model=base[0], lora=lora)[0], -2400, 0, "help")
+        made = self.generate(base, add("DiffLoRAApply", 340, model=base[0], lora=lora)[0])
         best = add("DiffLoRAPickBest", 340, loras=lora, images=made, references=images, face_analysis=faces)
         add("DiffLoRASave", 340, lora=best[0], filename_prefix="difflora", folder="output/loras")
         refined = add(
@@ -103,14 +88,22 @@ class AllNodes:
             steps=40,
             seed=1,
         )
-        self.graph.add("PreviewImage", "Curve", self.next_place(), (300, 300), images=refined[1])
-        self.graph.add("DiffLoRASave", "Refined", self.next_place(), (300, 60), lora=refined[0], folder="output/loras")
+        self.graph.add("PreviewImage", "Curve", images=refined[1])
+        self.graph.add("DiffLoRASave", "Refined", lora=refined[0], folder="output/loras")
         likeness = add("DiffLoRAFaceSimilarity", 340, images=made, references=images, face_analysis=faces)
-        self.graph.add("PreviewImage", "Grid", self.next_place(), (300, 300), images=likeness[2])
+        self.graph.add("PreviewImage", "Grid", images=likeness[2])
+        models, labels = add("DiffLoRAApplyStrengths", 340, model=base[0], lora=best[0])
+        compared = add("DiffLoRAImageGrid", 300, images=self.generate(base, models), labels=labels)
+        self.graph.add("PreviewImage", "Compared", images=compared[0])
         with TemporaryDirectory() as folder:
             path = Path(folder) / "help.json"
             self.graph.save(path)
             return json.loads(path.read_text(encoding="utf-8"))
+
+    def generate(self, base: tuple[Output, ...], model: Output) -> Output:
+        """Add what makes an image."""
+        samples = self.builder.sample_image(model, self.builder.prompts(base[1]))
+        return self.builder.decode_image(samples, base[2])[0]
 
 
 def write_identity(base: Path) -> None:
@@ -152,8 +145,9 @@ def _run(page: Page, client: Client) -> None:
 def _take_image(page: Page, number: int, more: int) -> Image.Image:
     """One node at its natural size, `more` pixels higher, with a margin."""
     size = page.evaluate(
-        """([number, more]) => {
+        """([number, more, step]) => {
             const node = window.app.graph.getNodeById(number), canvas = window.app.canvas;
+            node.pos = [0, -step * number];
             node.setSize([node.size[0], node.computeSize()[1] + (node.imgs ? 180 : more)]);
             canvas.deselectAll();
             canvas.links_render_mode = LiteGraph.HIDDEN_LINK;
@@ -162,7 +156,7 @@ def _take_image(page: Page, number: int, more: int) -> Image.Image:
             canvas.setDirty(true, true);
             return [...node.size];
         }""",
-        [number, more],
+        [number, more, STEP],
     )
     page.mouse.move(900, 950)
     page.wait_for_timeout(700)

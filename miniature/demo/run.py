@@ -2,8 +2,8 @@
 
     python -m miniature.demo [--people 6] [--seed 1]        (or: python -m nox -s demo)
 
-Runs workflows/difflora_portrait.json through the server's HTTP interface and writes output/demo/sheet.png,
-output/demo/report.json and the LoRA files, output/demo/loras/.
+Runs workflows/2-Portrait-from-several-pictures.json through the server's HTTP interface and writes
+output/demo/sheet.png, output/demo/report.json and the LoRA files, output/demo/loras/.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from training.comfyui_client import Client, Result
 
 from .contact_sheet import ImageRow, PersonResults, contact_sheet
 
-WORKFLOW = ROOT / "workflows" / "difflora_portrait.json"
+WORKFLOW = ROOT / "workflows" / "2-Portrait-from-several-pictures.json"
 OUTPUT = ROOT / "output" / "demo"
 SHOWN = {"no_lora": "no LoRA", "difflora": "DiffLoRA", "teacher": "teacher LoRA"}
 """Kinds of LoRA that are on the sheet, and their labels."""
@@ -74,18 +74,18 @@ class DemoWorkflow:
         prompt = self.prompt.copy().set("KSampler", seed=index + 10_000 * (self.seed - 1))
         prompt.set("Sample LoRA", seed=self.seed)
         for number, image in enumerate(references, start=1):
-            prompt.set(f"Reference {number}", image=self.client.upload(image, f"person_{index}_{number}.png"))
+            prompt.set(f"Your picture {number}", image=self.client.upload(image, f"person_{index}_{number}.png"))
         return prompt
 
     def make_lora(self, prompt: ApiPrompt, index: int) -> tuple[Path, float]:
         """Run the left half of the workflow; return the LoRA file it saved and the seconds it took."""
-        prefix = f"loras/person_{index}"
-        result = self.client.run(prompt.copy().set("Save LoRA", prefix=prefix).only("Save LoRA").prompt)
-        return max((self.base / "output").glob(f"{prefix}_*.safetensors")), result.seconds
+        name = f"person_{index}"
+        result = self.client.run(prompt.copy().set("Save LoRA", filename_prefix=name).only("Save LoRA").prompt)
+        return max((self.base / "output" / "loras").glob(f"{name}_*.safetensors")), result.seconds
 
     def generate(self, prompt: ApiPrompt, scene: Scene) -> tuple[Image.Image, Result]:
         """Generate one image of a scene."""
-        prompt = prompt.copy().set("Prompt", text=caption(scene)).only("Save Image")
+        prompt = prompt.copy().set("Your prompt", text=caption(scene)).only("Save Image")
         result = self.client.run(prompt.prompt)
         return self.client.images(result, prompt.id("Save Image"))[0], result
 
@@ -149,7 +149,7 @@ def evaluate_person(
         images[kind] = [image for image, _ in generated]
         if kind == "difflora":
             measured.per_image += [result.seconds for _, result in generated]
-            measured.modules_patched = generated[0][1].outputs[prompt.id("Apply LoRA")]["text"][0].split()[0]
+            measured.modules_patched = generated[0][1].outputs[prompt.id("Your strength")]["text"][0].split()[0]
     rows = []
     for kind, own in images.items():
         cosines = face_similarity(own, references)

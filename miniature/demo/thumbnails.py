@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from miniature.comfyui.api_prompt import ApiPrompt
-from miniature.comfyui.workflows import FOLDER, WORKFLOWS
+from miniature.comfyui.workflows import FOLDER, OTHER_PERSON, POSE, REFERENCES, WORKFLOWS
 from miniature.world.drawing import draw
 from miniature.world.people import person, split_people
 from miniature.world.scenes import CONTROL_SCENES, DEMO_SCENES, Scene, caption, reference_scene
@@ -26,41 +26,38 @@ def make_thumbnails(client: Client, object_info: Mapping[str, Any], folder: Path
         prompt = ApiPrompt.load(folder / f"{name}.json", object_info)
         loaders = [node for node in prompt.prompt.values() if node["class_type"] == "LoadImage"]
         same, other = next(people), next(people)
-        references = []
+        references: dict[str, Image.Image] = {}
         for number, node in enumerate(loaders):
-            who = other if number and name in ("difflora_blend", "difflora_controlnet") else same
-            rng = np.random.default_rng([number, who])
-            scene = CONTROL_SCENES[0] if node["_meta"]["title"] == "Pose" else reference_scene(rng)
-            references.append(Image.fromarray(draw(person(who), scene).image))
-            node["inputs"]["image"] = client.upload(references[-1], f"{name}_{number}.png")
-        shown = references if name == "difflora_blend" else references[:1]
-        if name == "difflora_controlnet":
-            shown, generated = references, _generate_with_control(client, prompt, other)
+            example = node["inputs"]["image"]
+            who = same if example in REFERENCES else other
+            scene = CONTROL_SCENES[0] if example == POSE else reference_scene(np.random.default_rng([number, who]))
+            references[example] = Image.fromarray(draw(person(who), scene).image)
+            node["inputs"]["image"] = client.upload(references[example], f"{name}_{number}.png")
+        shown = [references[example] for example in (REFERENCES[0], OTHER_PERSON, POSE) if example in references]
+        if POSE in references:
+            made = thumbnail(shown, _generate_with_control(client, prompt, other))
+        elif any(node["class_type"] == "DiffLoRAApplyStrengths" for node in prompt.prompt.values()):
+            (made,) = _save_image(client, prompt)
         else:
-            generated = _generate(client, prompt, name)
-        thumbnail(shown, generated).save(folder / f"{name}.jpg", quality=90)
+            made = thumbnail(shown, _generate(client, prompt))
+        made.save(folder / f"{name}.jpg", quality=90)
 
 
-def _generate(client: Client, prompt: ApiPrompt, name: str) -> list[Image.Image]:
-    if name == "difflora_candidates":
-        result = client.run(prompt.only("Save Image").prompt)
-        return client.images(result, prompt.id("Save Image"))
-    if name == "difflora_save_and_load":
-        saved = client.run(prompt.only("Save LoRA").prompt).outputs[prompt.id("Save LoRA")]["text"][0]
-        prompt.set("Load LoRA", lora_name=saved.removeprefix("saved ").split(" in ")[0])
-    generated = []
-    for scene in DEMO_SCENES[:IMAGES]:
-        result = client.run(prompt.copy().set("Prompt", text=caption(scene)).only("Save Image").prompt)
-        generated += client.images(result, prompt.id("Save Image"))
-    return generated
+def _save_image(client: Client, prompt: ApiPrompt) -> list[Image.Image]:
+    return client.images(client.run(prompt.only("Save Image").prompt), prompt.id("Save Image"))
+
+
+def _generate(client: Client, prompt: ApiPrompt) -> list[Image.Image]:
+    prompts = (prompt.copy().set("Your prompt", text=caption(scene)) for scene in DEMO_SCENES[:IMAGES])
+    return [image for one in prompts for image in _save_image(client, one)]
 
 
 def _generate_with_control(client: Client, prompt: ApiPrompt, who: int) -> list[Image.Image]:
     """One portrait for each of the poses, of which another person is drawn."""
     generated = []
     for number, pose in enumerate(CONTROL_SCENES):
-        prompt.set("Pose", image=client.upload(Image.fromarray(draw(person(who), pose).image), f"pose_{number}.png"))
+        image = Image.fromarray(draw(person(who), pose).image)
+        prompt.set("Your pose", image=client.upload(image, f"pose_{number}.png"))
         words = caption(Scene(expression=pose.expression, shirt="blue shirt", background="yellow"))
-        result = client.run(prompt.copy().set("Prompt", text=words).only("Save Image").prompt)
-        generated += client.images(result, prompt.id("Save Image"))
+        generated += _save_image(client, prompt.copy().set("Your prompt", text=words))
     return generated

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from pathlib import Path
 from random import Random
 
 import numpy as np
 from PIL import Image
 
 from miniature.comfyui.api_prompt import ApiPrompt
-from miniature.comfyui.workflows import FOLDER, WORKFLOWS
+from miniature.comfyui.workflows import FOLDER
 from miniature.world.drawing import draw
 from miniature.world.people import person, split_people
 from miniature.world.scenes import CONTROL_SCENES, reference_scene
@@ -21,6 +20,15 @@ ROUNDS = 5
 PROBE_ROUNDS = (0, 2, 4)
 """Early, in the middle and at the end: rounds with a copy of every probe."""
 PEOPLE, IMAGES_PER_PERSON = split_people("held_out")[20:26], 3
+SHORT = {
+    "one_picture": "1-Portrait-from-one-picture",
+    "portrait": "2-Portrait-from-several-pictures",
+    "strengths": "4-Strengths-side-by-side",
+    "blend": "5-Blend-of-two-people",
+    "save_and_load": "6-Save-and-load-a-LoRA",
+    "controlnet": "7-ControlNet-and-a-second-LoRA",
+}
+"""What the results call the example workflows."""
 TEXTS = (
     "a portrait of a person, laughing, wearing a red beanie, blue shirt, yellow background",
     "a portrait of a person, green shirt, gray background",
@@ -108,13 +116,13 @@ class Prompts:
     def __init__(self, client: Client) -> None:
         """Read the example workflows, and upload the images that they load."""
         info = client.object_info()
-        self._workflows = {name: ApiPrompt.load(Path(FOLDER) / f"{name}.json", info) for name in WORKFLOWS}
+        self._workflows = {name: ApiPrompt.load(FOLDER / f"{file}.json", info) for name, file in SHORT.items()}
         upload_images(client)
 
     def kinds(self) -> list[tuple[float, MakeJob]]:
         """Weights and makers: about how many of 100 jobs are of a kind."""
-        shares = {"one_picture": 14, "portrait": 14, "blend": 9, "candidates": 5, "controlnet": 9}
-        whole = [(share, self.workflow(f"difflora_{name}")) for name, share in shares.items()]
+        shares = {"one_picture": 14, "portrait": 14, "blend": 9, "strengths": 5, "controlnet": 9}
+        whole = [(share, self.workflow(name)) for name, share in shares.items()]
         others = [(10, self.save_and_load), (6, self.save), (9, self.refine), (9, self.encode_and_blend)]
         return [*whole, *others, (5, self.similarity), (3, self.interrupted), (2, self.interrupted_refine)]
 
@@ -125,10 +133,10 @@ class Prompts:
         for node in graph.prompt.values():
             inputs, title = node["inputs"], node["_meta"]["title"]
             match node["class_type"]:
-                case "LoadImage" if title == "Pose":
+                case "LoadImage" if title == "Your pose":
                     inputs["image"] = f"pose_{rng.randrange(len(CONTROL_SCENES))}.png"
                 case "LoadImage":
-                    inputs["image"] = reference(people[title == "Person B"], rng.randrange(IMAGES_PER_PERSON))
+                    inputs["image"] = reference(people[title == "Your picture B"], rng.randrange(IMAGES_PER_PERSON))
                 case "DiffLoRALoad":
                     inputs["precision"] = precision
                 case "DiffLoRASample":
@@ -140,7 +148,7 @@ class Prompts:
                     inputs["strength"] = rng.choice((0.7, 0.85, 1.0))
                 case "KSampler":
                     inputs["seed"] = rng.randrange(2**63)
-                case "CLIPTextEncode" if title == "Prompt":
+                case "CLIPTextEncode" if title == "Your prompt":
                     inputs["text"] = rng.choice(TEXTS)
                 case "EmptyLatentImage":
                     inputs |= {"width": size, "height": size}
@@ -151,13 +159,13 @@ class Prompts:
 
         def make(rng: Random, _: int) -> Job:
             graph = self.varied(name, rng)
-            return (Request(name.removeprefix("difflora_"), graph.prompt, graph.id("Save Image")),)
+            return (Request(name, graph.prompt, graph.id("Save Image")),)
 
         return make
 
     def save_and_load(self, rng: Random, number: int) -> Job:
         """Save a LoRA, then use the file with the core loader."""
-        graph, name = self.varied("difflora_save_and_load", rng), f"endurance_{number}"
+        graph, name = self.varied("save_and_load", rng), f"endurance_{number}"
         graph.set("Save LoRA", filename_prefix=name, folder="models/loras", format="kohya")
         graph.set("Load LoRA", lora_name=f"{name}_00001_.safetensors")
         saved = Request("save", graph.only("Save LoRA").prompt, file=f"models/loras/{name}_00001_.safetensors")
@@ -165,20 +173,20 @@ class Prompts:
 
     def save(self, rng: Random, number: int) -> Job:
         """Save a LoRA in either format."""
-        graph, name = self.varied("difflora_save_and_load", rng), f"format_{number}"
+        graph, name = self.varied("save_and_load", rng), f"format_{number}"
         graph.set("Save LoRA", filename_prefix=name, folder="output/loras", format=rng.choice(("kohya", "peft")))
         file = f"output/loras/{name}_00001_.safetensors"
         return (Request("save", graph.only("Save LoRA").prompt, file=file),)
 
     def with_refine(self, rng: Random) -> ApiPrompt:
         """Return a prompt that refines the LoRA and generates an image with it."""
-        graph = self.varied("difflora_portrait", rng)
+        graph = self.varied("portrait", rng)
         links = {name: graph.output("Load Checkpoint", slot) for slot, name in enumerate(("model", "clip", "vae"))}
-        links |= {"lora": graph.output("Decode LoRA"), "images": graph.output("References 1 to 3")}
+        links |= {"lora": graph.output("Decode LoRA"), "images": graph.output("Pictures 1 to 3")}
         settings = {"prompt": "a portrait of a person", "steps": rng.choice((2, 4)), "learning_rate": 1e-3}
         settings |= {"batch_size": 2, "seed": rng.randrange(2**63), "gradient_checkpointing": rng.random() < 0.5}
         graph.add("Refine", "DiffLoRARefine", **links, **settings)
-        return graph.set("Apply LoRA", lora=graph.output("Refine"))
+        return graph.set("Your strength", lora=graph.output("Refine"))
 
     def refine(self, rng: Random, _: int) -> Job:
         """Refine a LoRA before it is applied."""
@@ -187,7 +195,7 @@ class Prompts:
 
     def encode_and_blend(self, rng: Random, _: int) -> Job:
         """Decode one person's latent, encode the LoRA again, and blend it with another person's."""
-        graph = self.varied("difflora_blend", rng)
+        graph = self.varied("blend", rng)
         model, first = graph.output("Load DiffLoRA"), graph.output("Sample LoRA A")
         graph.add("Decode first", "DiffLoRADecode", model=model, latent=first)
         graph.add("Encode first", "DiffLoRAEncode", model=model, lora=graph.output("Decode first"))
@@ -196,8 +204,8 @@ class Prompts:
 
     def similarity(self, rng: Random, _: int) -> Job:
         """Compare a generated image with the references."""
-        graph = self.varied("difflora_portrait", rng).set("Apply LoRA", strength=1.0)
-        links = {"references": graph.output("References 1 to 3"), "images": graph.output("VAE Decode")}
+        graph = self.varied("portrait", rng).set("Your strength", strength=1.0)
+        links = {"references": graph.output("Pictures 1 to 3"), "images": graph.output("VAE Decode")}
         links["face_analysis"] = graph.output("Load Face Analysis")
         graph.add("Similarity", "DiffLoRAFaceSimilarity", **links)
         graph.add("Grid", "PreviewImage", images=graph.output("Similarity", 2))
@@ -205,7 +213,7 @@ class Prompts:
 
     def interrupted(self, rng: Random, _: int) -> Job:
         """Interrupt while an image is sampled with a LoRA."""
-        graph = self.varied("difflora_one_picture", rng).set("KSampler", steps=NEVER_DONE["KSampler"])
+        graph = self.varied("one_picture", rng).set("KSampler", steps=NEVER_DONE["KSampler"])
         return (interrupt("interrupted", graph.only("Save Image"), rng),)
 
     def interrupted_refine(self, rng: Random, _: int) -> Job:
@@ -219,27 +227,25 @@ class CorePrompts(Prompts):
 
     def kinds(self) -> list[tuple[float, MakeJob]]:
         """Weights and makers of a kind."""
-        shares = {"one_picture": 40, "controlnet": 20, "candidates": 10, "save_and_load": 20}
-        kinds = [(share, self.workflow(f"difflora_{name}")) for name, share in shares.items()]
+        shares = {"one_picture": 40, "controlnet": 20, "portrait": 10, "save_and_load": 20}
+        kinds = [(share, self.workflow(name)) for name, share in shares.items()]
         return [*kinds, (5, self.interrupted), (5, self.missing)]
 
     def varied(self, name: str, rng: Random) -> ApiPrompt:
         """Return what is left of an example workflow without our nodes."""
         graph = super().varied(name, rng)
         match name:
-            case "difflora_controlnet":
+            case "controlnet":
                 graph.set("Second LoRA", model=graph.output("Load Checkpoint"))
-            case "difflora_save_and_load":
+            case "save_and_load":
                 graph.set("Load LoRA", lora_name="miniature_blue_beanie.safetensors", strength_model=rng.random())
             case _:
                 graph.set("KSampler", model=graph.output("Load Checkpoint"))
-        if name == "difflora_candidates":
-            graph.set("Empty Latent Image", batch_size=4)
         return graph.only("Save Image")
 
     def missing(self, rng: Random, _: int) -> Job:
         """Load an image that is not there."""
-        graph = self.varied("difflora_controlnet", rng).set("Pose", image="missing.png")
+        graph = self.varied("controlnet", rng).set("Your pose", image="missing.png")
         return (Request("wrong: missing image", graph.prompt, error="Invalid image file"),)
 
 

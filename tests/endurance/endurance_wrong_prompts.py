@@ -57,7 +57,7 @@ class WrongPrompts:
         folder = base / "models" / "difflora"
         folder.mkdir(exist_ok=True)
         (folder / "truncated.safetensors").write_bytes(DIFFLORA_CHECKPOINT.read_bytes()[:-1000])
-        graph = prompts.varied("difflora_one_picture", Random(0)).set("Save LoRA", prefix="loras/whole")
+        graph = prompts.varied("one_picture", Random(0)).set("Save LoRA", filename_prefix="whole")
         client.run(graph.only("Save LoRA").prompt)
         (path,) = (base / "output" / "loras").glob("whole_*.safetensors")
         write_damaged_loras(load_file(path), base / "models" / "loras")
@@ -65,7 +65,7 @@ class WrongPrompts:
     def wrong(self, rng: Random, _: int) -> Job:
         """Make one of them."""
         kind = rng.choice(list(WRONG))
-        name = "difflora_save_and_load" if kind in ("missing LoRA file", "impossible name") else "difflora_portrait"
+        name = "save_and_load" if kind in ("missing LoRA file", "impossible name") else "portrait"
         graph = self._prompts.varied(name, rng)
         end = "Save LoRA" if kind == "impossible name" else "Save Image"
         changed = self._spoil(kind, graph, rng).only(end)
@@ -74,17 +74,17 @@ class WrongPrompts:
     def _spoil(self, kind: str, graph: ApiPrompt, rng: Random) -> ApiPrompt:
         match kind:
             case "no face":
-                return graph.set("Reference 2", image="nobody.png")
+                return graph.set("Your picture 2", image="nobody.png")
             case "missing image":
-                return graph.set("Reference 2", image="missing.png")
+                return graph.set("Your picture 2", image="missing.png")
             case "missing LoRA file":
                 return graph.set("Load LoRA", lora_name="missing.safetensors")
             case "truncated checkpoint":
                 return graph.set("Load DiffLoRA", checkpoint="truncated.safetensors")
             case "NaN as strength":
-                return graph.set("Apply LoRA", strength="nan")
+                return graph.set("Your strength", strength="nan")
             case "NaN in image":
-                graph.add("Odd", "DiffLoRATestOddImage", image=graph.output("Reference 1"), kind="NaN")
+                graph.add("Odd", "DiffLoRATestOddImage", image=graph.output("Your picture 1"), kind="NaN")
                 return graph.set("Encode Face", image=graph.output("Odd"))
             case "other face model":
                 return graph.set("Load Face Analysis", model_pack="measuring")
@@ -95,7 +95,7 @@ class WrongPrompts:
                 graph.add("File", "DiffLoRATestReadLoRA", lora_name=f"{kind}.safetensors")
                 return graph.set("Refine", lora=graph.output("File"))
         graph.add("File", "DiffLoRATestReadLoRA", lora_name=f"{kind}.safetensors")
-        return graph.set("Apply LoRA", lora=graph.output("File"))
+        return graph.set("Your strength", lora=graph.output("File"))
 
 
 def write_damaged_loras(tensors: dict[str, torch.Tensor], folder: Path) -> None:

@@ -20,7 +20,7 @@ from miniature.world.people import person
 from miniature.world.scenes import reference_scene
 from training.comfyui_client import Client
 
-WORKFLOW = ROOT / "workflows" / "difflora_portrait.json"
+WORKFLOW = ROOT / "workflows" / "2-Portrait-from-several-pictures.json"
 PERSON = 7000
 CHECKPOINTS = WEIGHTS / "checkpoints" / "miniature_sdxl.safetensors", WEIGHTS / "difflora" / "miniature.safetensors"
 
@@ -62,7 +62,7 @@ def workflow(client: Client) -> ApiPrompt:
     rng = np.random.default_rng(PERSON)
     for number in (1, 2, 3):
         image = Image.fromarray(draw(person(PERSON), reference_scene(rng)).image)
-        graph.set(f"Reference {number}", image=client.upload(image, f"reference_{number}.png"))
+        graph.set(f"Your picture {number}", image=client.upload(image, f"reference_{number}.png"))
     return graph
 
 

@@ -12,14 +12,14 @@ from training.comfyui_client import Client, PromptError
 
 def one_reference(workflow: ApiPrompt, image: str) -> ApiPrompt:
     """Return the workflow with a single reference and a node that shows the aligned faces."""
-    graph = workflow.copy().set("Reference 1", image=image)
-    graph.set("Encode Face", image=graph.output("Reference 1"))
+    graph = workflow.copy().set("Your picture 1", image=image)
+    graph.set("Encode Face", image=graph.output("Your picture 1"))
     return graph.add("Crops", "PreviewImage", images=graph.output("Encode Face", 1))
 
 
 def test_no_face_names_the_image(client: Client, workflow: ApiPrompt, nobody: str) -> None:
     with pytest.raises(PromptError, match=r"DiffLoRAEncodeFace: .*no face.*2 of 3"):
-        client.run(workflow.copy().set("Reference 2", image=nobody).only("Save LoRA").prompt)
+        client.run(workflow.copy().set("Your picture 2", image=nobody).only("Save LoRA").prompt)
 
 
 def test_two_faces_can_be_chosen(client: Client, workflow: ApiPrompt, two_people: str) -> None:
@@ -53,7 +53,7 @@ def test_wrong_checkpoint(client: Client, workflow: ApiPrompt, file: str, messag
 
 def test_wrong_base_model(client: Client, workflow: ApiPrompt, base: Path) -> None:
     """A LoRA with other modules than the model's, as SDXL's on SD 1.5: the core loader only logs a warning."""
-    client.run(workflow.copy().set("Save LoRA", prefix="loras/foreign").only("Save LoRA").prompt)
+    client.run(workflow.copy().set("Save LoRA", filename_prefix="foreign").only("Save LoRA").prompt)
     (path,) = (base / "output" / "loras").glob("foreign_*.safetensors")
     tensors = load_file(path)
     name = next(name for name in tensors if "down_blocks_1" in name).split(".")[0]
@@ -62,8 +62,8 @@ def test_wrong_base_model(client: Client, workflow: ApiPrompt, base: Path) -> No
     expect_error(
         client, workflow, base, "deeper", {key.replace(name, deeper): value for key, value in tensors.items()}, deeper
     )
-    graph = with_file(workflow, base, "deeper", None).set("Apply LoRA", strict=False)
-    text = client.run(graph.only("Save Image").prompt).outputs[graph.id("Apply LoRA")]["text"][0]
+    graph = with_file(workflow, base, "deeper", None).set("Your strength", strict=False)
+    text = client.run(graph.only("Save Image").prompt).outputs[graph.id("Your strength")]["text"][0]
     patched, modules = map(int, text.split()[0].split("/"))
     assert patched == modules - 1
     wider = {
@@ -90,7 +90,7 @@ def with_file(workflow: ApiPrompt, base: Path, name: str, tensors: dict[str, tor
     if tensors is not None:
         save_file(tensors, base / "models" / "loras" / f"{name}.safetensors")
     graph = workflow.copy().add("File", "DiffLoRATestReadLoRA", lora_name=f"{name}.safetensors")
-    return graph.set("Apply LoRA", lora=graph.output("File"))
+    return graph.set("Your strength", lora=graph.output("File"))
 
 
 def swap(tensors: dict[str, torch.Tensor], name: str) -> None:
@@ -125,7 +125,7 @@ def transpose(tensors: dict[str, torch.Tensor], _: str) -> None:
 def test_damaged_lora(
     request: pytest.FixtureRequest, client: Client, workflow: ApiPrompt, base: Path, change, message: str
 ) -> None:
-    client.run(workflow.copy().set("Save LoRA", prefix="loras/whole").only("Save LoRA").prompt)
+    client.run(workflow.copy().set("Save LoRA", filename_prefix="whole").only("Save LoRA").prompt)
     tensors = load_file(next((base / "output" / "loras").glob("whole_*.safetensors")))
     change(tensors, next(iter(tensors)).split(".")[0])
     graph = with_file(workflow, base, f"damaged_{request.node.callspec.id}".replace("/", "_"), tensors)
@@ -134,7 +134,7 @@ def test_damaged_lora(
 
 
 def test_lora_of_another_rank_has_no_latent(client: Client, workflow: ApiPrompt, base: Path) -> None:
-    client.run(workflow.copy().set("Save LoRA", prefix="loras/rank").only("Save LoRA").prompt)
+    client.run(workflow.copy().set("Save LoRA", filename_prefix="rank").only("Save LoRA").prompt)
     tensors = load_file(next((base / "output" / "loras").glob("rank_*.safetensors")))
     for key, tensor in tensors.items():
         if key.endswith("lora_down.weight"):
@@ -164,11 +164,11 @@ def test_missing_features(client: Client, workflow: ApiPrompt) -> None:
 
 def test_a_loss_that_is_not_finite_is_an_error(client: Client, workflow: ApiPrompt, base: Path) -> None:
     """A LoRA of finite values with which the U-Net overflows: training returns no LoRA of NaN."""
-    client.run(workflow.copy().set("Save LoRA", prefix="loras/vast").only("Save LoRA").prompt)
+    client.run(workflow.copy().set("Save LoRA", filename_prefix="vast").only("Save LoRA").prompt)
     tensors = load_file(next((base / "output" / "loras").glob("vast_*.safetensors")))
     graph = with_file(workflow, base, "vast", {name: tensor * 1e25 for name, tensor in tensors.items()})
     links = {name: graph.output("Load Checkpoint", slot) for slot, name in enumerate(("model", "clip", "vae"))}
-    links |= {"lora": graph.output("File"), "images": graph.output("Reference 1")}
+    links |= {"lora": graph.output("File"), "images": graph.output("Your picture 1")}
     settings = {"prompt": "a portrait of a person", "steps": 2, "learning_rate": 1e-3, "batch_size": 1, "seed": 0}
     graph.add("Refine", "DiffLoRARefine", **links, **settings, gradient_checkpointing=False)
     graph.add("Curve", "PreviewImage", images=graph.output("Refine", 1))
@@ -179,7 +179,7 @@ def test_a_loss_that_is_not_finite_is_an_error(client: Client, workflow: ApiProm
 @pytest.mark.parametrize(
     ("title", "values", "message"),
     [
-        ("Apply LoRA", {"strength": "nan"}, r"DiffLoRAApply: `strength` is nan; it takes a number from -10"),
+        ("Your strength", {"strength": "nan"}, r"DiffLoRAApply: `strength` is nan; it takes a number from -10"),
         ("Sample LoRA", {"latent_scale": "nan"}, r"DiffLoRASample: `latent_scale` is nan; it takes a number"),
         ("Sample LoRA", {"guidance_scale": "inf"}, r"DiffLoRASample: .*bigger than max"),
         ("Sample LoRA", {"scheduler": "euler"}, r"DiffLoRASample: .*(choices are |not in )"),

@@ -24,7 +24,7 @@ LAYOUT = DiffLoRA.load(DIFFLORA_CHECKPOINT).layout
 def trained(client: Client, workflow: ApiPrompt, algorithm: str) -> ApiPrompt:
     """Return the workflow with core's Train LoRA, which trains every layer for two steps."""
     graph = workflow.copy()
-    graph.add("Batch", "VAEEncode", pixels=graph.output("References 1 to 2"), vae=graph.output("Load Checkpoint", 2))
+    graph.add("Batch", "VAEEncode", pixels=graph.output("Pictures 1 to 2"), vae=graph.output("Load Checkpoint", 2))
     graph.add("Latents", "RebatchLatents", latents=graph.output("Batch"), batch_size=1)  # the node trains on lists only
     links = {name: graph.output(title) for name, title in (("model", "Load Checkpoint"), ("latents", "Latents"))}
     settings = {
@@ -47,7 +47,7 @@ def trained(client: Client, workflow: ApiPrompt, algorithm: str) -> ApiPrompt:
         "Train",
         "TrainLoraNode",
         **links,
-        positive=graph.output("Prompt"),
+        positive=graph.output("Your prompt"),
         **settings,
         algorithm=algorithm,
     )
@@ -66,11 +66,11 @@ def from_file(workflow: ApiPrompt, base: Path, name: str, tensors: State) -> Api
 
 def weights(client: Client, graph: ApiPrompt, base: Path, name: str, loader: str, **widgets: object) -> State:
     """Apply the LoRA of the node titled Train and return patched weights and changes."""
-    graph = graph.copy().set("Apply LoRA", lora=lora_of(client, graph), **widgets)
+    graph = graph.copy().set("Your strength", lora=lora_of(client, graph), **widgets)
     if loader == "core":
         model = graph.output("Load Checkpoint")
         add_core(client, graph, "Core", "LoraModelLoader", model=model, lora=lora_of(client, graph), strength_model=1.0)
-    source = graph.output("Core" if loader == "core" else "Apply LoRA")
+    source = graph.output("Core" if loader == "core" else "Your strength")
     graph.add("Weights", "DiffLoRATestWeightChanges", model=source, name=f"{name}_{loader}")
     client.run(graph.only("Weights").prompt)
     return load_file(base / "output" / f"{name}_{loader}.safetensors")
@@ -86,8 +86,8 @@ def same_as_core(client: Client, graph: ApiPrompt, base: Path, name: str) -> Sta
 
 @pytest.fixture(scope="module")
 def generated(client: Client, workflow: ApiPrompt, base: Path) -> State:
-    """A generated LoRA, as core's Save LoRA writes it."""
-    client.run(workflow.copy().set("Save LoRA", prefix="loras/formats").only("Save LoRA").prompt)
+    """A generated LoRA, as Save LoRA writes it."""
+    client.run(workflow.copy().set("Save LoRA", filename_prefix="formats").only("Save LoRA").prompt)
     return load_file(next((base / "output" / "loras").glob("formats_*.safetensors")))
 
 
@@ -100,9 +100,9 @@ def test_what_core_trains_is_applied_as_core_does(
     modules = {key.split()[1].rpartition(".")[0] for key in found}
     assert any(found[f"patched {module}.weight"].ndim == 4 for module in modules), "no convolution was trained"
     assert len(found) > 2 * len(modules), "no bias was trained"
-    graph.set("Apply LoRA", lora=lora_of(client, graph), strength=0.5).set("Empty Latent Image", width=64, height=64)
+    graph.set("Your strength", lora=lora_of(client, graph), strength=0.5).set("Empty Latent Image", width=64, height=64)
     ours = client.run(graph.set("KSampler", steps=1).only("Save Image").prompt)
-    assert ours.outputs[graph.id("Apply LoRA")]["text"][0] == f"{len(modules)}/{len(modules)} modules patched"
+    assert ours.outputs[graph.id("Your strength")]["text"][0] == f"{len(modules)}/{len(modules)} modules patched"
     core = add_core(client, graph.copy(), "Core", "LoraModelLoader", lora=lora_of(client, graph), strength_model=0.5)
     core.set("Core", model=core.output("Load Checkpoint")).set("KSampler", model=core.output("Core"))
     images = client.images(client.run(core.only("Save Image").prompt), core.id("Save Image"))
@@ -243,7 +243,7 @@ def refined(client: Client, graph: ApiPrompt, base: Path, name: str) -> State:
     graph = graph.copy()
     links = {title: graph.output("Load Checkpoint", slot) for slot, title in enumerate(("model", "clip", "vae"))}
     settings = {"prompt": "a portrait of a person", "steps": 2, "learning_rate": 1e-3, "batch_size": 1, "seed": 0}
-    links |= {"lora": lora_of(client, graph), "images": graph.output("Reference 1")}
+    links |= {"lora": lora_of(client, graph), "images": graph.output("Your picture 1")}
     graph.add("Refine", "DiffLoRARefine", **links, **settings, gradient_checkpointing=False)
     graph.add("File", "SaveLoRA", lora=graph.output("Refine"), prefix=f"loras/{name}")
     client.run(graph.only("File").prompt)

@@ -19,7 +19,7 @@ PERSON = 7000
 def with_odd(workflow: ApiPrompt, kind: str) -> ApiPrompt:
     """Return the workflow with one reference, changed by the tests' own node."""
     graph = workflow.copy()
-    graph.add("Odd", "DiffLoRATestOddImage", image=graph.output("Reference 1"), kind=kind)
+    graph.add("Odd", "DiffLoRATestOddImage", image=graph.output("Your picture 1"), kind=kind)
     graph.set("Encode Face", image=graph.output("Odd")).set("Mix Features", mode="face")
     return graph.add("Crops", "PreviewImage", images=graph.output("Encode Face", 1))
 
@@ -29,7 +29,7 @@ def crop(client: Client, graph: ApiPrompt) -> Image.Image:
 
 
 def test_alpha_is_ignored(client: Client, workflow: ApiPrompt) -> None:
-    plain = with_odd(workflow, "alpha").set("Encode Face", image=workflow.output("Reference 1"))
+    plain = with_odd(workflow, "alpha").set("Encode Face", image=workflow.output("Your picture 1"))
     assert crop(client, with_odd(workflow, "alpha")).tobytes() == crop(client, plain).tobytes()
 
 
@@ -68,7 +68,7 @@ def test_a_pixel_is_no_aligned_face(client: Client, workflow: ApiPrompt) -> None
 def shown_by_encode_face(client: Client, workflow: ApiPrompt, third: int) -> dict[str, Any]:
     """Run the example with a third reference of this person; it is new, so that nothing comes from the cache."""
     image = Image.fromarray(draw(person(third), reference_scene(np.random.default_rng(4))).image)
-    graph = workflow.copy().set("Reference 3", image=client.upload(image, f"third_{third}.png"))
+    graph = workflow.copy().set("Your picture 3", image=client.upload(image, f"third_{third}.png"))
     return client.run(graph.only("Save LoRA").prompt).outputs[graph.id("Encode Face")]
 
 
@@ -85,7 +85,7 @@ def test_one_person_s_references_need_no_remark(client: Client, workflow: ApiPro
 
 @pytest.mark.parametrize("kind", ["NaN", "no image"])
 def test_refine_does_not_train_on_them(client: Client, workflow: ApiPrompt, kind: str) -> None:
-    graph = workflow.copy().add("Odd", "DiffLoRATestOddImage", image=workflow.output("Reference 1"), kind=kind)
+    graph = workflow.copy().add("Odd", "DiffLoRATestOddImage", image=workflow.output("Your picture 1"), kind=kind)
     base = {name: graph.output("Load Checkpoint", slot) for slot, name in enumerate(("model", "clip", "vae"))}
     settings = {"prompt": "a portrait of a person", "steps": 2, "learning_rate": 1e-3, "batch_size": 1, "seed": 0}
     settings["gradient_checkpointing"] = False
@@ -98,7 +98,7 @@ def test_refine_does_not_train_on_them(client: Client, workflow: ApiPrompt, kind
 
 def test_similarity_of_an_empty_batch_is_an_error(client: Client, workflow: ApiPrompt) -> None:
     graph = with_odd(workflow, "no image")
-    faces, person = graph.output("Load Face Analysis"), graph.output("Reference 1")
+    faces, person = graph.output("Load Face Analysis"), graph.output("Your picture 1")
     graph.add("Compare", "DiffLoRAFaceSimilarity", references=person, images=graph.output("Odd"), face_analysis=faces)
     graph.add("Grid", "PreviewImage", images=graph.output("Compare", 2))
     with pytest.raises(PromptError, match=r"DiffLoRAFaceSimilarity: .*at least one image"):

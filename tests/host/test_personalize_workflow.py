@@ -42,9 +42,9 @@ def portrait(client: Client, workflow: ApiPrompt) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def saved(client: Client, workflow: ApiPrompt, base: Path) -> Path:
-    """The LoRA of the workflow, saved by core SaveLoRA."""
-    client.run(workflow.only("Save LoRA").prompt)
-    (path,) = (base / "output" / "loras").glob("difflora_portrait_*.safetensors")
+    """The LoRA of the workflow, as a file."""
+    client.run(workflow.copy().set("Save LoRA", filename_prefix="portrait").only("Save LoRA").prompt)
+    (path,) = (base / "output" / "loras").glob("portrait_*.safetensors")
     return path
 
 
@@ -79,35 +79,35 @@ def test_lora_changes_the_image_and_strength_0_does_not(
     client: Client, workflow: ApiPrompt, portrait: Image.Image
 ) -> None:
     without_lora = generated(client, workflow.copy().set("KSampler", model=workflow.output("Load Checkpoint")))
-    assert identical(without_lora, generated(client, workflow.copy().set("Apply LoRA", strength=0.0)))
+    assert identical(without_lora, generated(client, workflow.copy().set("Your strength", strength=0.0)))
     difference = np.abs(np.asarray(without_lora, np.int16) - np.asarray(portrait, np.int16)).mean()
     assert difference > 3, f"the LoRA changes the image by {difference:.2f} of 255 on average"
 
 
 def test_incoming_model_is_not_changed(client: Client, workflow: ApiPrompt, portrait: Image.Image) -> None:
-    stronger = generated(client, workflow.copy().set("Apply LoRA", strength=1.5))
+    stronger = generated(client, workflow.copy().set("Your strength", strength=1.5))
     assert not identical(stronger, portrait)
     assert identical(generated(client, workflow.copy().set("Save Image", filename_prefix="again")), portrait)
 
 
 def test_every_module_is_patched(client: Client, workflow: ApiPrompt) -> None:
-    result = client.run(workflow.copy().set("Apply LoRA", strength=0.9).only("Save Image").prompt)
+    result = client.run(workflow.copy().set("Your strength", strength=0.9).only("Save Image").prompt)
     modules = len(DiffLoRA.load(CHECKPOINT).layout.modules)
-    text = result.outputs[workflow.id("Apply LoRA")]["text"][0]
+    text = result.outputs[workflow.id("Your strength")]["text"][0]
     assert text == f"{modules}/{modules} modules patched"
 
 
 def patched(client: Client, graph: ApiPrompt) -> int:
     """Return the number of modules that Apply LoRA shows as patched."""
     result = client.run(graph.only("Save Image").prompt)
-    return int(result.outputs[graph.id("Apply LoRA")]["text"][0].split("/")[0])
+    return int(result.outputs[graph.id("Your strength")]["text"][0].split("/")[0])
 
 
 def test_strength_by_group_of_blocks(client: Client, workflow: ApiPrompt, portrait: Image.Image) -> None:
     modules = len(DiffLoRA.load(CHECKPOINT).layout.modules)
     groups = ("input", "middle", "output")
     alone = {
-        group: workflow.copy().set("Apply LoRA", **{other: float(other == group) for other in groups})
+        group: workflow.copy().set("Your strength", **{other: float(other == group) for other in groups})
         for group in groups
     }
     assert sum(patched(client, graph) for graph in alone.values()) == modules
@@ -115,7 +115,7 @@ def test_strength_by_group_of_blocks(client: Client, workflow: ApiPrompt, portra
     assert len({portrait.tobytes(), *images}) == 4
     without_lora = generated(client, workflow.copy().set("KSampler", model=workflow.output("Load Checkpoint")))
     assert identical(
-        without_lora, generated(client, workflow.copy().set("Apply LoRA", input=0.0, middle=0.0, output=0.0))
+        without_lora, generated(client, workflow.copy().set("Your strength", input=0.0, middle=0.0, output=0.0))
     )
 
 
@@ -141,7 +141,7 @@ def test_saved_file_is_read_by_our_own_reader(saved: Path) -> None:
 
 def test_the_lora_depends_on_the_seed(client: Client, workflow: ApiPrompt, base: Path, saved: Path) -> None:
     def file(name: str, seed: int) -> bytes:
-        graph = workflow.copy().set("Sample LoRA", seed=seed).set("Save LoRA", prefix=f"loras/{name}")
+        graph = workflow.copy().set("Sample LoRA", seed=seed).set("Save LoRA", filename_prefix=name)
         client.run(graph.only("Save LoRA").prompt)
         (path,) = (base / "output" / "loras").glob(f"{name}_*.safetensors")
         return path.read_bytes()
@@ -166,7 +166,7 @@ def test_interrupt_stops_sampling_within_a_step(client: Client, workflow: ApiPro
 
 def test_the_positive_side_alone(client: Client, workflow: ApiPrompt, portrait: Image.Image) -> None:
     """Another image than with both sides; without guidance the same but for rounding."""
-    beside = workflow.copy().set("Apply LoRA", side="positive")
+    beside = workflow.copy().set("Your strength", side="positive")
     assert not identical(generated(client, beside), portrait)
     plain, other = (generated(client, graph.copy().set("KSampler", cfg=1.0)) for graph in (workflow, beside))
     assert np.abs(np.asarray(plain, np.int16) - np.asarray(other, np.int16)).max() <= 2

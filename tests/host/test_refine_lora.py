@@ -23,7 +23,7 @@ def with_refine(graph: ApiPrompt, **settings: float) -> ApiPrompt:
         "clip": graph.output("Load Checkpoint", 1),
         "vae": graph.output("Load Checkpoint", 2),
         "lora": graph.output("Decode LoRA"),
-        "images": graph.output("References 1 to 3"),
+        "images": graph.output("Pictures 1 to 3"),
     }
     values = {
         "prompt": "a portrait of a person",
@@ -68,7 +68,7 @@ def test_refining_increases_the_similarity(client: Client, workflow: ApiPrompt) 
     graph.set("Sample LoRA", settings="custom", latent_scale=0.0)
     graph.add("Measuring", "DiffLoRALoadFaceAnalysis", model_pack="measuring", provider="CPU")
     links = {
-        "references": graph.output("References 1 to 3"),
+        "references": graph.output("Pictures 1 to 3"),
         "images": graph.output("VAE Decode"),
         "face_analysis": graph.output("Measuring"),
     }
@@ -80,7 +80,7 @@ def test_refining_increases_the_similarity(client: Client, workflow: ApiPrompt) 
         return float(text.splitlines()[0].removeprefix("mean "))
 
     start = likeness(graph)
-    assert likeness(graph.set("Apply LoRA", lora=graph.output("Refine"))) > start + 0.05
+    assert likeness(graph.set("Your strength", lora=graph.output("Refine"))) > start + 0.05
 
 
 def test_loss_curve_is_a_generated(client: Client, workflow: ApiPrompt, refined: torch.Tensor) -> None:
@@ -151,7 +151,7 @@ def test_interrupt_stops_training_and_restores_the_model(client: Client, workflo
 
 def test_a_model_with_a_lora_on_one_side_alone_is_refused(client: Client, workflow: ApiPrompt) -> None:
     """Training would leave it out."""
-    graph = with_refine(workflow.copy().set("Apply LoRA", side="positive"))
-    graph.set("Refine", model=graph.output("Apply LoRA")).set("Ours", filename_prefix="refused")
+    graph = with_refine(workflow.copy().set("Your strength", side="positive"))
+    graph.set("Refine", model=graph.output("Your strength")).set("Ours", filename_prefix="refused")
     with pytest.raises(PromptError, match=r"(?s)DiffLoRARefine: .*set `side` of its Apply LoRA to both"):
         client.run(graph.only("Ours").prompt)

@@ -41,7 +41,7 @@ def test_recommended_settings_are_the_checkpoints(client: Client, workflow: ApiP
     """Whatever the widgets say; a workflow from before there was a choice has its own."""
     (shipped,) = saved(client, workflow, base, "Decode LoRA", "recommended")
     other = workflow.copy().set("Sample LoRA", latent_scale=0.5, settings="recommended")
-    (same,) = saved(client, other, base, "Decode LoRA", "still_recommended")
+    (same,) = saved(client, other, base, "Decode LoRA", "unchanged")
     assert torch.equal(flat(same), flat(shipped))
     del other.prompt[other.id("Sample LoRA")]["inputs"]["settings"]
     (own,) = saved(client, other, base, "Decode LoRA", "of_its_own")

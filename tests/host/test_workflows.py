@@ -1,4 +1,4 @@
-"""Every example workflow: as the program writes it, and from reference to image on a real ComfyUI."""
+"""The example workflows as files, and what the one with a ControlNet does."""
 
 from pathlib import Path
 
@@ -50,40 +50,12 @@ def test_every_workflow_has_a_thumbnail() -> None:
             assert min(image.size) >= 256
 
 
-def load(client: Client, name: str) -> ApiPrompt:
-    """Load a workflow with images of held-out people in its LoadImage nodes."""
-    graph = ApiPrompt.load(FOLDER / f"{name}.json", client.object_info())
-    loaders = [node for node in graph.prompt.values() if node["class_type"] == "LoadImage"]
-    for number, node in enumerate(loaders):
-        image = draw(person(7010 + number), reference_scene(np.random.default_rng(number))).image
-        node["inputs"]["image"] = client.upload(Image.fromarray(image), f"{name}_{number}.png")
-    return graph
-
-
-@pytest.mark.parametrize("name", sorted(WORKFLOWS.keys() - {"difflora_save_and_load"}))
-def test_runs(client: Client, name: str) -> None:
-    graph = load(client, name)
-    result = client.run(graph.prompt)
-    made = client.images(result, graph.id("Save Image"))
-    assert len(made) == (4 if name == "difflora_candidates" else 1)
-    assert all(np.asarray(image).std() > 10 for image in made)
-
-
-def test_saved_lora_is_listed_and_used(client: Client, base: Path) -> None:
-    graph = load(client, "difflora_save_and_load")
-    result = client.run(graph.only("Save LoRA").prompt)
-    said = result.outputs[graph.id("Save LoRA")]["text"][0]
-    path = base / "models" / "loras" / said.removeprefix("saved ").removesuffix(" in models/loras")
-    assert path.is_file(), said
-    made = client.run(graph.set("Load LoRA", lora_name=path.name).only("Save Image").prompt)
-    (image,) = client.images(made, graph.id("Save Image"))
-    assert np.asarray(image).std() > 10
-
-
 def test_control_and_second_lora_both_take_effect(client: Client) -> None:
-    graph = load(client, "difflora_controlnet")
+    graph = ApiPrompt.load(FOLDER / "7-ControlNet-and-a-second-LoRA.json", client.object_info())
+    reference = draw(person(7010), reference_scene(np.random.default_rng(0))).image
+    graph.set("Your picture", image=client.upload(Image.fromarray(reference), "beside_others.png"))
     pose = draw(person(7012), Scene(expression="laughing", pose="turned left", yaw=-0.35, shift_x=6.0)).image
-    graph.set("Pose", image=client.upload(Image.fromarray(pose), "pose_of_another.png"))
+    graph.set("Your pose", image=client.upload(Image.fromarray(pose), "pose_of_another.png"))
 
     def generated(control: float, beanie: float) -> np.ndarray:
         changed = (

@@ -9,22 +9,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import requests
-from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.comfyui.browser import CHROMIUM, chromium, opened, settings
 from miniature.comfyui.host import Host
 from miniature.comfyui.workflows import FOLDER, WORKFLOWS
+from miniature.demo.serve import FIRST_PAGE, example_images
 from miniature.paths import ROOT
-from miniature.world.drawing import draw
-from miniature.world.people import person
-from miniature.world.scenes import reference_scene
 from training.comfyui_client import Client
 
+CANVAS = (63, 130, 1537, 870)
+"""What the page's bars leave of the window: x, y, width and height in pixels."""
 SHOTS = ROOT / "output" / "tests"
 MISSING = "window.app.graph._nodes.filter(n => !(n.type in LiteGraph.registered_node_types)).map(n => n.type)"
 
@@ -39,14 +36,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def prepared(host: Host, client: Client, base: Path) -> Client:
-    """A server with the images and the LoRA that the workflows name, and without first-start dialog."""
+    """A server with the example images, and without first-start dialog."""
     settings(host.url, TutorialCompleted=True)
-    for name in ("reference_1.png", "reference_2.png", "reference_3.png", "pose.png"):
-        image = draw(person(7020), reference_scene(np.random.default_rng(len(name)))).image
-        client.upload(Image.fromarray(image), name)
-    graph = ApiPrompt.load(FOLDER / "difflora_save_and_load.json", client.object_info())
-    if not (base / "models" / "loras" / graph.prompt[graph.id("Load LoRA")]["inputs"]["lora_name"]).exists():
-        client.run(graph.only("Save LoRA").prompt)
+    example_images(base / "input")
     return client
 
 
@@ -59,9 +51,15 @@ def page(browser: Browser, prepared: Client) -> Iterator[Page]:
 def open_template(page: Page, name: str) -> None:
     """Open a template as a user does: the Templates button, the search field, the card."""
     page.locator('[aria-label="Templates"], .templates-tab-button').first.click()
-    page.locator('[role="dialog"] input').first.fill("difflora")
+    page.locator('[role="dialog"] input').first.fill(name)
     page.locator(f'[data-testid="template-workflow-{name}"]').click()
+    wait_for(page, name)
+
+
+def wait_for(page: Page, name: str) -> None:
+    """Wait until a workflow is shown."""
     page.wait_for_function("count => window.app.graph._nodes.length === count", arg=_count(name), timeout=30_000)
+    page.wait_for_timeout(1500)
 
 
 def _count(name: str) -> int:
@@ -79,21 +77,85 @@ def finished(client: Client, before: set[str], seconds: float = 120.0) -> dict:
     raise TimeoutError(f"nothing finished within {seconds:.0f} s")
 
 
+def faults_of_layout(page: Page) -> list[str]:
+    """What is wrong with places and sizes on the page: none of it may be, before and after a run."""
+    return page.evaluate(
+        """([x, y, width, height]) => {
+            const {graph, canvas} = window.app, faults = [], title = LiteGraph.NODE_TITLE_HEIGHT;
+            const nodes = graph._nodes.map(n => [n.title, n.pos[0], n.pos[1] - title, n.size[0], n.size[1] + title]);
+            const within = (n, f) => n[1] >= f[0] && n[2] >= f[1] && n[1] + n[3] <= f[0] + f[2]
+                && n[2] + n[4] <= f[1] + f[3];
+            for (const n of graph._nodes) {
+                const needed = n.computeSize();
+                if (needed[0] > n.size[0] + 1 || needed[1] > n.size[1] + 1)
+                    faults.push(`${n.title} needs ${needed}, has ${n.size}`);
+            }
+            for (const [number, a] of nodes.entries())
+                for (const b of nodes.slice(0, number))
+                    if (a[1] < b[1] + b[3] && b[1] < a[1] + a[3] && a[2] < b[2] + b[4] && b[2] < a[2] + a[4])
+                        faults.push(`${a[0]} overlaps ${b[0]}`);
+            const frames = graph._groups.map(g => [...g._pos, ...g._size]);
+            for (const n of nodes)
+                if (!frames.some(f => within(n, f))) faults.push(`${n[0]} is in no group`);
+            const {scale, offset} = canvas.ds;
+            for (const f of frames) {
+                const [left, top] = [(f[0] + offset[0]) * scale, (f[1] + offset[1]) * scale];
+                if (left < x || top < y || left + f[2] * scale > x + width || top + f[3] * scale > y + height)
+                    faults.push(`a group at ${f} is cut off`);
+            }
+            if (canvas.low_quality) faults.push(`at zoom ${scale} the page draws no text`);
+            for (const note of document.querySelectorAll('.comfy-markdown .tiptap'))
+                if (note.scrollHeight > note.clientHeight + 2) faults.push(`a note is cut off: ${note.innerText}`);
+            return faults;
+        }""",
+        list(CANVAS),
+    )
+
+
 @pytest.mark.parametrize("name", sorted(WORKFLOWS))
 def test_opens_from_templates_and_runs(page: Page, prepared: Client, name: str) -> None:
     open_template(page, name)
     assert page.evaluate(MISSING) == []
+    assert faults_of_layout(page) == []
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / f"{name}_opened.png")
     before = prepared.history()
     page.locator('[data-testid="queue-button"]').first.click()
     entry = finished(prepared, before)
     assert entry["status"]["status_str"] == "success", entry["status"]["messages"]
     page.wait_for_timeout(1500)
-    page.keyboard.press(".")  # the whole workflow into view
-    page.wait_for_timeout(500)
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SHOTS / f"{name}.png")
+    page.screenshot(path=SHOTS / f"{name}_run.png")
+    assert faults_of_layout(page) == []
     shown = page.evaluate("Object.values(window.app.nodeOutputs).flatMap(o => o.images ?? []).length")
     assert shown >= 1, "the page shows no image"
+
+
+def test_first_workflow_is_open_at_the_address_of_serve(browser: Browser, prepared: Client) -> None:
+    with opened(browser, prepared.url + FIRST_PAGE) as page:
+        wait_for(page, next(iter(WORKFLOWS)))
+        assert page.evaluate("window.app.graph._nodes.filter(n => n.title === 'Your picture').length") == 1
+
+
+def test_widgets_of_personalize_are_those_inside(page: Page) -> None:
+    """What the beginner sets on the node arrives in the prompt, at the nodes inside."""
+    open_template(page, next(iter(WORKFLOWS)))
+    widgets = page.evaluate(
+        """() => {
+            const node = window.app.graph._nodes.find(n => n.title.startsWith('Personalize'));
+            node.widgets.find(w => w.name.endsWith('strength')).value = 0.7;
+            return node.widgets.map(w => [w.label ?? w.name.split(': ').at(-1), w.value]);
+        }"""
+    )
+    assert dict(widgets) == {
+        "strength": 0.7,
+        "seed": 1,
+        "checkpoint": "miniature.safetensors",
+        "model_pack": "auto",
+        "clip_name": "miniature",
+    }
+    prompt = page.evaluate("async () => (await window.app.graphToPrompt()).output")
+    (applied,) = (node for node in prompt.values() if node["class_type"] == "DiffLoRAApply")
+    assert applied["inputs"]["strength"] == 0.7
 
 
 def test_blueprint_becomes_a_node(page: Page) -> None:
@@ -106,19 +168,21 @@ def test_blueprint_becomes_a_node(page: Page) -> None:
     node = page.evaluate(
         """() => {
             const node = window.app.graph._nodes.find(n => n.title === 'Personalize');
-            return [node.inputs.map(i => i.type), node.outputs.map(o => o.type), node.subgraph._nodes.map(n => n.type)];
+            const types = [node.inputs, node.outputs].map(slots => slots.map(slot => slot.type));
+            return [...types, node.subgraph._nodes.map(n => n.type), node.widgets.length];
         }"""
     )
-    inputs, outputs, inside = node
+    inputs, outputs, inside, widgets = node
     assert inputs == ["IMAGE", "MODEL"]
     assert outputs == ["MODEL", "LORA_MODEL"]
     assert len(inside) == 9
+    assert widgets == 5
     assert page.evaluate("types => types.filter(t => !(t in LiteGraph.registered_node_types))", inside) == []
 
 
 def test_help_page_shows_its_image(page: Page) -> None:
     """Opened by the information button above a selected node; the page is Markdown with an image beside it."""
-    open_template(page, "difflora_one_picture")
+    open_template(page, "2-Portrait-from-several-pictures")
     page.evaluate(
         """() => {
             const node = window.app.graph._nodes.find(n => n.type === 'DiffLoRAEncodeFace');

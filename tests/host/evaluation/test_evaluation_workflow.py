@@ -26,8 +26,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory, client: Client, workflow:
     (folder / "prompts.yaml").write_text(prompts)
     graph = workflow.copy()
     for number, name in enumerate(("{reference}", "{reference_2}", "{reference_3}"), start=1):
-        graph.set(f"Reference {number}", image=name)
-    graph.set("Prompt", text="{prompt}").set("Negative prompt", text="{negative}").set("KSampler", seed="{seed}")
+        graph.set(f"Your picture {number}", image=name)
+    graph.set("Your prompt", text="{prompt}").set("Negative prompt", text="{negative}").set("KSampler", seed="{seed}")
     (folder / "workflow.json").write_text(json.dumps(graph.only("Save Image").prompt))
     return replace(
         read_settings(EvaluationSettings, SETTINGS),

@@ -1,0 +1,77 @@
+"""Every example workflow, unchanged, on a fresh base folder with the example images alone: right at the first run."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from miniature.comfyui.api_prompt import ApiPrompt
+from miniature.comfyui.host import Host, prepare_base
+from miniature.comfyui.workflows import FOLDER, OTHER_PERSON, REFERENCES, WORKFLOWS
+from miniature.demo.serve import example_images
+from miniature.measure.metrics import face_similarity
+from training.comfyui_client import Client
+
+ALIKE = 0.3
+"""Cosine of two images of one person, at least; of different people it is near 0."""
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base folder as it is the first time, with the example images."""
+    base = prepare_base(tmp_path_factory.mktemp("fresh"))
+    example_images(base / "input")
+    return base
+
+
+@pytest.fixture(scope="module")
+def first_client(fresh: Path) -> Iterator[Client]:
+    with Host(fresh) as host:
+        yield Client(host.url)
+
+
+def first_run(client: Client, name: str) -> Image.Image:
+    """Run a workflow as it is and return what it saves."""
+    graph = ApiPrompt.load(FOLDER / f"{name}.json", client.object_info())
+    (image,) = client.images(client.run(graph.prompt), graph.id("Save Image"))
+    return image
+
+
+def likeness(fresh: Path, image: Image.Image, reference: str) -> float:
+    """Cosine of an image and an example image."""
+    return float(face_similarity([image], [Image.open(fresh / "input" / reference)])[0])
+
+
+@pytest.mark.parametrize("name", [name for name in WORKFLOWS if not name.startswith(("3", "4", "5"))])
+def test_shows_the_person(first_client: Client, fresh: Path, name: str) -> None:
+    """Among them the workflow that loads the LoRA which it has saved before."""
+    image = first_run(first_client, name)
+    assert image.size == (128, 128)
+    assert likeness(fresh, image, REFERENCES[0]) > ALIKE
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "rows"), [("3-With-and-without-side-by-side", 2, 1), ("4-Strengths-side-by-side", 3, 2)]
+)
+def test_images_side_by_side_differ(first_client: Client, fresh: Path, name: str, columns: int, rows: int) -> None:
+    grid = first_run(first_client, name)
+    width, height = grid.width // columns, grid.height // rows
+    cells = [
+        grid.crop((x * width, y * height, (x + 1) * width, (y + 1) * height))
+        for y in range(rows)
+        for x in range(columns)
+    ]
+    for a, b in pairwise(cells):
+        assert np.abs(np.asarray(a, float) - np.asarray(b, float)).mean() > 1
+    without, *with_lora = (likeness(fresh, cell, REFERENCES[0]) for cell in cells)
+    assert max(with_lora) > max(ALIKE, without + 0.1)
+
+
+def test_blend_is_of_two_people(first_client: Client, fresh: Path) -> None:
+    mine, other = REFERENCES[0], OTHER_PERSON
+    assert likeness(fresh, Image.open(fresh / "input" / other), mine) < ALIKE
+    image = first_run(first_client, "5-Blend-of-two-people")
+    assert min(likeness(fresh, image, mine), likeness(fresh, image, other)) > 0.1
