@@ -21,7 +21,8 @@ from .config import DiffLoRAConfig
 from .denoiser.config import Mode, SamplingConfig
 from .denoiser.dit import DiT
 from .denoiser.mif import MIF, MixedCondition, mean_embedding
-from .denoiser.sampling import StepCallback, check_rows, sample
+from .denoiser.row_checks import check_rows
+from .denoiser.sampling import StepCallback, sample
 from .encoders.loaded import LoadedEncoders
 from .files import open_tensors
 from .images import ImageSource

@@ -8,4 +8,6 @@
 - `noise_schedule`: what training adds and sampling takes away
 - `sampling`: condition and noise to a latent
 - `latent_arithmetic`: blending people
+- `latent_file`: a person's latents in a small file
+- `row_checks`: shapes and values of rows
 """

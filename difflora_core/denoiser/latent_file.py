@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..files import open_tensors, shapes_of, write_tensors
 from ..network_files import Shapes, read_header
-from .sampling import check_rows
+from .row_checks import check_rows
 
 FORMAT = 1
 """Version of the file format; older versions read none that is newer."""

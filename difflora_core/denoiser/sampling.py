@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .config import SamplingConfig
 from .noise_schedule import make_scheduler
+from .row_checks import check_rows
 
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(noisy, timesteps, conditions) → x0, as `DiT` has it: consecutive latents may share a timestep and a condition."""
@@ -118,24 +119,3 @@ def guide(with_condition: Tensor, without: Tensor, scale: float) -> Tensor:
     norms = [x.flatten(1).norm(dim=1).clamp_min(1e-12) for x in (with_condition, guided)]
     factors: Tensor = (norms[0] / norms[1]).clamp_max(1.0)
     return guided * factors[:, None, None]
-
-
-def check_rows(name: str, rows: Tensor, dimensions: Sequence[str]) -> None:
-    """Check that there is at least one row, and no NaN.
-
-    Args:
-        name: What the rows are, in plural, for the error.
-        rows: The tensor.
-        dimensions: Names of its dimensions, for the error.
-
-    Raises:
-        ValueError: Another number of dimensions, an empty tensor, or NaN or infinite values.
-    """
-    if rows.ndim != len(dimensions) or 0 in rows.shape:
-        raise ValueError(f"{name} are ({', '.join(dimensions)}), at least one; found {tuple(rows.shape)}.")
-    finite = rows.flatten(1).isfinite().all(1)
-    if not finite.all():
-        raise ValueError(
-            f"{name} hold NaN or infinite values, first in row {int((~finite).nonzero()[0])} of {len(rows)}: what was "
-            "computed before is broken, or the dtype is too small for it."
-        )

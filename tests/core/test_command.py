@@ -152,6 +152,15 @@ def test_info_is_a_few_lines(monkeypatch, capsys):
     assert "    provenance:" in "\n".join(capsys.readouterr().out.splitlines()[len(lines) :])
 
 
+def test_info_brings_no_library_that_takes_seconds():
+    code = (
+        "import sys; from difflora_core.command import main\n"
+        f"sys.argv = ['difflora', 'info', {str(DIFFLORA_CHECKPOINT)!r}]; main()\n"
+        "assert not {'diffusers', 'transformers', 'insightface'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=300)
+
+
 def test_info_refuses_what_is_no_safetensors_file_in_one_line(monkeypatch, capsys, tmp_path):
     torch.save({"x": torch.zeros(1)}, tmp_path / "old.ckpt")
     (tmp_path / "letter.txt").write_text("dear diary", encoding="utf-8")
