@@ -11,7 +11,7 @@ PROMPT = "a portrait of a person, laughing, wearing a red beanie, blue shirt, ye
 WITHOUT_HAT = "a portrait of a person, laughing, blue shirt, yellow background"
 CONTROL = {"strength": 0.8, "start_percent": 0.0, "end_percent": 0.8}
 """A compromise between pose and likeness, chosen on images of validation people."""
-RESULT, WIDE_RESULT = (550, 640), (900, 700)
+RESULT, WIDE_RESULT = (470, 580), (900, 700)
 """Width and height in pixels of the node that shows the result: one image, images side by side."""
 ENLARGED = 4
 """Factor with which the miniature's images of 128 pixels are shown."""
@@ -169,6 +169,7 @@ class WorkflowBuilder:
         grid = self.graph.add("DiffLoRAImageGrid", "Image Grid with Labels", images=larger, labels=labels, columns=3)
         self.graph.add("SaveImage", "Save Image", images=grid[0], filename_prefix=name)
         self.graph.resize(*WIDE_RESULT)
+        self.graph.to_top()  # below, the page's minimap would cover it
 
     def generate_image(self, base: tuple[Output, ...], model: Output) -> Output:
         """Add a group: sample the latent of an image with a model that has a LoRA, and with the prompt."""

@@ -105,6 +105,11 @@ class WorkflowGraph:
         """Give the node that was added last another size, in pixels."""
         self.nodes[-1]["size"] = [width, height]
 
+    def to_top(self) -> None:
+        """Move the node that was added last to the top of its column."""
+        column = self.groups[-1].columns[-1]
+        column.insert(0, column.pop())
+
     def note(self, title: str, text: str) -> None:
         """Add a note in Markdown."""
         described = {"title": title, "properties": {}, "widgets_values": [text]}

@@ -167,7 +167,7 @@ class Prompts:
         """Save a LoRA, then use the file with the core loader."""
         graph, name = self.varied("save_and_load", rng), f"endurance_{number}"
         graph.set("Save LoRA", filename_prefix=name, folder="models/loras", format="kohya")
-        graph.set("Load LoRA", lora_name=f"{name}_00001_.safetensors")
+        graph.set("Load LoRA (your strength)", lora_name=f"{name}_00001_.safetensors")
         saved = Request("save", graph.only("Save LoRA").prompt, file=f"models/loras/{name}_00001_.safetensors")
         return saved, Request("load", graph.only("Save Image").prompt, graph.id("Save Image"))
 
@@ -199,7 +199,7 @@ class Prompts:
         model, first = graph.output("Load DiffLoRA"), graph.output("Sample LoRA A")
         graph.add("Decode first", "DiffLoRADecode", model=model, latent=first)
         graph.add("Encode first", "DiffLoRAEncode", model=model, lora=graph.output("Decode first"))
-        graph.set("Blend Latents", first=graph.output("Encode first"), latent_scale=rng.choice((0.8, 1.0)))
+        graph.set("Your blend", first=graph.output("Encode first"), latent_scale=rng.choice((0.8, 1.0)))
         return (Request("encode_and_blend", graph.only("Save Image").prompt, graph.id("Save Image")),)
 
     def similarity(self, rng: Random, _: int) -> Job:
@@ -238,7 +238,11 @@ class CorePrompts(Prompts):
             case "controlnet":
                 graph.set("Second LoRA", model=graph.output("Load Checkpoint"))
             case "save_and_load":
-                graph.set("Load LoRA", lora_name="miniature_blue_beanie.safetensors", strength_model=rng.random())
+                graph.set(
+                    "Load LoRA (your strength)",
+                    lora_name="miniature_blue_beanie.safetensors",
+                    strength_model=rng.random(),
+                )
             case _:
                 graph.set("KSampler", model=graph.output("Load Checkpoint"))
         return graph.only("Save Image")

@@ -78,7 +78,7 @@ class WrongPrompts:
             case "missing image":
                 return graph.set("Your picture 2", image="missing.png")
             case "missing LoRA file":
-                return graph.set("Load LoRA", lora_name="missing.safetensors")
+                return graph.set("Load LoRA (your strength)", lora_name="missing.safetensors")
             case "truncated checkpoint":
                 return graph.set("Load DiffLoRA", checkpoint="truncated.safetensors")
             case "NaN as strength":
