@@ -23,8 +23,8 @@ OTHER_PERSON, POSE = "other_person.png", "pose.png"
 """Example images of another person, and of a pose."""
 GREEN = "Green nodes are yours to change. Then *Run*."
 FOR_SDXL = (
-    "Choose your models in the loaders and 1024 × 1024 in *Empty Latent Image*. No checkpoint for SDXL is published: "
-    "docs/training.md says how to train one."
+    "Choose your models in the loaders, 1024 × 1024 in *Empty Latent Image*, 1 in *Enlarge*. No checkpoint for SDXL is "
+    "published: docs/training.md says how to train one."
 )
 
 
