@@ -8,6 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 IMAGE = 176
 """Side of an image on the sheet in pixels; the images themselves have 128."""
+THUMBNAIL_IMAGE = 256
+"""Side of an image on a workflow's thumbnail in pixels."""
 GAP, MARGIN, CORNER = 14, 56, 14
 LABEL = 190
 PAPER, PANEL, INK, GRAY, ACCENT = "#f6f1e7", "#fffdf8", "#2d2a26", "#8c8378", "#c4552d"
@@ -72,21 +74,18 @@ def contact_sheet(
 
 
 def thumbnail(references: Sequence[Image.Image], generated: Sequence[Image.Image]) -> Image.Image:
-    """One or two references, an arrow, four images generated from them: a workflow's image in ComfyUI's Templates."""
-    side = 2 * IMAGE + GAP
-    sheet = Image.new("RGB", (2 * side + 5 * GAP + 40, side + 4 * GAP), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    top, right = 2 * GAP, side + 3 * GAP + 40
-    if len(references) == 1:
-        _paste(sheet, references[0], (2 * GAP, top), size=side)
-    else:
-        for row, reference in enumerate(references[:2]):
-            _paste(sheet, reference, (2 * GAP + (side - IMAGE) // 2, top + row * (IMAGE + GAP)))
-    x, y = side + 2 * GAP + 12, top + side // 2
-    draw.polygon([(x, y - 18), (x + 30, y), (x, y + 18)], ACCENT)
-    for number, image in enumerate(generated[:4]):
+    """A workflow's image in ComfyUI's Templates, which shows squares: references, framed, and what came of them.
+
+    Args:
+        references: One or two.
+        generated: As many as there are left of four places.
+    """
+    step = THUMBNAIL_IMAGE + GAP
+    sheet = Image.new("RGB", (GAP + 2 * step, GAP + 2 * step), PAPER)
+    for number, image in enumerate([*references, *generated]):
         row, column = divmod(number, 2)
-        _paste(sheet, image, (right + column * (IMAGE + GAP), top + row * (IMAGE + GAP)))
+        frame = ACCENT if number < len(references) else None
+        _paste(sheet, image, (GAP + column * step, GAP + row * step), frame, THUMBNAIL_IMAGE)
     return sheet
 
 

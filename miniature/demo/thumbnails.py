@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.comfyui.workflows import FOLDER, OTHER_PERSON, POSE, REFERENCES, WORKFLOWS
@@ -14,9 +14,12 @@ from miniature.world.people import person, split_people
 from miniature.world.scenes import CONTROL_SCENES, DEMO_SCENES, Scene, caption, reference_scene
 from training.comfyui_client import Client
 
-from .contact_sheet import thumbnail
+from .contact_sheet import PAPER, thumbnail
 
-IMAGES = 4
+PLACES = 4
+"""Images on a thumbnail, references and generated ones."""
+GRID_SIDE = 800
+"""Side in pixels of the thumbnail of images that a workflow itself puts side by side."""
 
 
 def make_thumbnails(client: Client, object_info: Mapping[str, Any], folder: Path = FOLDER) -> None:
@@ -35,11 +38,11 @@ def make_thumbnails(client: Client, object_info: Mapping[str, Any], folder: Path
             node["inputs"]["image"] = client.upload(references[example], f"{name}_{number}.png")
         shown = [references[example] for example in (REFERENCES[0], OTHER_PERSON, POSE) if example in references]
         if POSE in references:
-            made = thumbnail(shown, _generate_with_control(client, prompt, other))
+            made = thumbnail(shown, _generate_with_control(client, prompt, other, PLACES - len(shown)))
         elif any(node["class_type"] == "DiffLoRAApplyStrengths" for node in prompt.prompt.values()):
-            (made,) = _save_image(client, prompt)
+            made = ImageOps.pad(_save_image(client, prompt)[0], (GRID_SIDE, GRID_SIDE), color=PAPER)
         else:
-            made = thumbnail(shown, _generate(client, prompt))
+            made = thumbnail(shown, _generate(client, prompt, PLACES - len(shown)))
         made.save(folder / f"{name}.jpg", quality=90)
 
 
@@ -47,15 +50,15 @@ def _save_image(client: Client, prompt: ApiPrompt) -> list[Image.Image]:
     return client.images(client.run(prompt.only("Save Image").prompt), prompt.id("Save Image"))
 
 
-def _generate(client: Client, prompt: ApiPrompt) -> list[Image.Image]:
-    prompts = (prompt.copy().set("Your prompt", text=caption(scene)) for scene in DEMO_SCENES[:IMAGES])
+def _generate(client: Client, prompt: ApiPrompt, count: int) -> list[Image.Image]:
+    prompts = (prompt.copy().set("Your prompt", text=caption(scene)) for scene in DEMO_SCENES[:count])
     return [image for one in prompts for image in _save_image(client, one)]
 
 
-def _generate_with_control(client: Client, prompt: ApiPrompt, who: int) -> list[Image.Image]:
-    """One portrait for each of the poses, of which another person is drawn."""
+def _generate_with_control(client: Client, prompt: ApiPrompt, who: int, count: int) -> list[Image.Image]:
+    """One portrait for each of the first poses, of which another person is drawn."""
     generated = []
-    for number, pose in enumerate(CONTROL_SCENES):
+    for number, pose in enumerate(CONTROL_SCENES[:count]):
         image = Image.fromarray(draw(person(who), pose).image)
         prompt.set("Your pose", image=client.upload(image, f"pose_{number}.png"))
         words = caption(Scene(expression=pose.expression, shirt="blue shirt", background="yellow"))
