@@ -8,10 +8,12 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .command_line import choose_device, run_command, seed, silence_library_logs
 from .encoders.face_encoder import NoFaceError
@@ -80,10 +82,9 @@ def personalize(arguments: argparse.Namespace) -> None:
         "samples": arguments.samples,
         "latent_scale": arguments.latent_scale,
     }
-    with (
-        tqdm(total=len(paths), desc="images", unit="image", file=sys.stderr) as images,
-        tqdm(desc="steps", unit="step", file=sys.stderr, delay=0.1) as steps,  # not shown before the images are read
-    ):
+    with logging_redirect_tqdm(), ExitStack() as bars:  # remarks on references stand above the bars
+        images = bars.enter_context(tqdm(total=len(paths), desc="images", unit="image"))
+        steps: tqdm | None = None
 
         def on_image(image: ReferenceImage) -> None:
             if image.error is not None:
@@ -92,9 +93,10 @@ def personalize(arguments: argparse.Namespace) -> None:
             images.update()
 
         def before_step(step: int, total: int) -> None:
-            if step == 0:
+            nonlocal steps
+            if steps is None:
                 images.close()
-                steps.reset(total)
+                steps = bars.enter_context(tqdm(total=total, desc="steps", unit="step"))
             steps.update(step - steps.n)
 
         lora = model.personalize(
@@ -107,7 +109,8 @@ def personalize(arguments: argparse.Namespace) -> None:
             callback=before_step,
             **{name: value for name, value in given.items() if value is not None},
         )
-        steps.update((steps.total or 0) - steps.n)
+        if steps is not None:
+            steps.update(steps.total - steps.n)
     lora.save(arguments.out, arguments.format)
     seconds = time.perf_counter() - start
     print(f"{arguments.out}: a LoRA from {lora.made_by['references']} of {len(paths)} images in {seconds:.1f} s")

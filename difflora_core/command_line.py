@@ -1,14 +1,18 @@
-"""What all command lines share: errors in one line, output that fails for no character, quiet libraries."""
+"""What all command lines share: errors in one line, output for every encoding, quiet libraries, progress bars."""
 
 import argparse
 import importlib
 import io
+import os
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from tqdm import tqdm
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most commands bring it themselves
     import torch
@@ -17,6 +21,9 @@ TRACEBACK = "--traceback"
 EXPECTED = (ValueError, OSError, RuntimeError, ImportError)
 """Errors that a user can fix; any other one is a fault of ours."""
 MAX_SEED = 2**64 - 1
+SLOW_SECONDS = 2.0
+"""Of work, after which `progress` shows a bar."""
+Item = TypeVar("Item")
 
 
 def run_command(parser: argparse.ArgumentParser, words: Sequence[str] | None = None, hint: str = "") -> int:
@@ -125,8 +132,26 @@ def choose_device(name: str | None) -> "torch.device":
 
 
 def silence_library_logs() -> None:
-    """Turn off what diffusers and transformers print for every model they load: warnings and progress bars."""
+    """Turn off what libraries print for every model that they load: remarks, progress bars, what they will remove.
+
+    The first act of a command that loads models. Processes that it starts are as quiet, by the environment.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # of transformers, too
     for library in ("diffusers", "transformers"):
+        os.environ[f"{library.upper()}_VERBOSITY"] = "error"
         logging = importlib.import_module(f"{library}.utils.logging")
         logging.set_verbosity_error()
         logging.disable_progress_bar()
+
+
+def progress(items: Iterable[Item], title: str, unit: str = "it", total: int | None = None) -> "tqdm[Item]":
+    """Go through items with a progress bar that appears when they take long, and only in a terminal.
+
+    Args:
+        items: To go through; nothing where the bar is updated by hand.
+        title: What is done.
+        unit: What an item is.
+        total: How many there are, where the items have no length.
+    """
+    return tqdm(items, desc=title, unit=unit, total=total, leave=False, delay=SLOW_SECONDS, disable=None)

@@ -13,10 +13,13 @@ evaluate             compare methods on held-out people, and write a report
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from difflora_core.command_line import run_command, silence_library_logs
 
 from .build import STAGES, BuildConfig, build
 from .paths import DIFFLORA_CHECKPOINT, ROOT
@@ -26,8 +29,8 @@ if TYPE_CHECKING:
     from training.comfyui_client import Client
 
 
-def main() -> None:
-    """Parse the command line and run the command."""
+def main() -> int:
+    """Parse the command line and run the command; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m miniature", description="Train and run the miniature.")
     commands = parser.add_subparsers(dest="command", required=True)
     stages, default = commands.add_parser("build", help="run all stages, or the named ones"), BuildConfig()
@@ -52,12 +55,12 @@ def main() -> None:
     compare.add_argument("--dry-run", action="store_true", help="only say what there is to do")
     compare.add_argument("--keep", action="store_true", help="keep images that were made with other settings")
     compare.set_defaults(run=run_evaluation)
-    arguments = parser.parse_args()
-    arguments.run(arguments)
+    return run_command(parser)
 
 
 def run_build(arguments: argparse.Namespace) -> None:
     """Build what ships."""
+    silence_library_logs()
     build(BuildConfig(arguments.build, arguments.weights, arguments.processes), arguments.stages or list(STAGES))
 
 
@@ -72,6 +75,7 @@ def prepare(_: argparse.Namespace) -> None:
     """Draw what the dataset pipeline's example starts from."""
     from miniature.personal.example_dataset import prepare_dataset
 
+    silence_library_logs()
     config = BuildConfig()
     prepare_dataset(config.build, config.weights, config.tokenizer)
 
@@ -80,6 +84,7 @@ def prepare_held_out(_: argparse.Namespace) -> None:
     """Write what the evaluation starts from."""
     from miniature.personal.evaluation import FOLDER, prepare_evaluation
 
+    silence_library_logs()
     prepare_evaluation(FOLDER, BuildConfig().tokenizer)
 
 
@@ -87,6 +92,7 @@ def run_evaluation(arguments: argparse.Namespace) -> None:
     """Compare methods on held-out people."""
     from miniature.personal.evaluation import evaluate
 
+    silence_library_logs()
     evaluate(BuildConfig().tokenizer, arguments.people, arguments.dry_run, arguments.keep)
 
 
@@ -135,4 +141,4 @@ def shipped_sampling() -> SamplingConfig:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

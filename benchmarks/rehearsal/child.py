@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from difflora_core.command_line import silence_library_logs
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -72,6 +74,7 @@ def run_inputs(report: Report, size: str, recipe: str, single_file: str, photogr
     from benchmarks.rehearsal.inputs import SIZES, make_inputs
     from training.recipes.recipe import read_recipe
 
+    silence_library_logs()
     with report.row("inputs (random weights, drawn people)"):
         make_inputs(SIZES[size], read_recipe(recipe), Path(single_file), Path(photographs))
 
@@ -138,6 +141,7 @@ def run_diffusers(report: Report, base: str, lora: str, size: str, steps: str) -
     import torch
     from diffusers import StableDiffusionXLPipeline
 
+    silence_library_logs()
     gpu = torch.cuda.is_available()
     with report.row("LoRA in diffusers, with the loading"):
         dtype = torch.float16 if gpu else torch.float32

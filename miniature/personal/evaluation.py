@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from difflora_core.command_line import silence_library_logs
+from difflora_core.command_line import progress
 from difflora_core.images import write_image
 from miniature.base_model.checkpoint import NAME
 from miniature.base_model.diffusers_folder import export_diffusers
@@ -77,7 +77,7 @@ def prepare_evaluation(folder: Path, tokenizer: Path, people: Sequence[int] | No
         FileNotFoundError: A shipped file is missing.
     """
     held_out = HeldOutTeachers.load()
-    for index in held_out.people if people is None else people:
+    for index in progress(held_out.people if people is None else people, "held-out people", "person"):
         place = folder / "people" / person_name(index)
         references = draw_references(index, np.random.default_rng([REFERENCE_SEED, index]))
         # No teacher was trained on these scenes
@@ -130,7 +130,6 @@ def evaluate(tokenizer: Path, people: int | None = None, dry_run: bool = False, 
         dry_run: Only say what there is to do.
         keep: Keep images that were made with other settings.
     """
-    silence_library_logs()
     prepare_evaluation(FOLDER, tokenizer)
     shipped = read_settings(EvaluationSettings, SETTINGS)
     settings = replace(shipped, max_people=people, methods={**shipped.methods, **built_methods()})

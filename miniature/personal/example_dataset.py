@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from difflora_core.command_line import progress
 from difflora_core.files import replacing
 from miniature.base_model.checkpoint import NAME
 from miniature.base_model.diffusers_folder import export_diffusers
@@ -22,7 +23,7 @@ PEOPLE = 8
 def draw_person_folders(folder: Path, people: Iterable[int], scenes: Iterable[Scene] = TEACHER_SCENES) -> None:
     """Write folder/person_NNNNN/NN.png and NN.txt, its caption, unless they are there."""
     scenes = tuple(scenes)
-    for index in people:
+    for index in progress(people, "drawing people", "person"):
         for number, scene in enumerate(scenes):
             path = folder / f"person_{index:05d}" / f"{number:02d}.png"
             if not path.exists():

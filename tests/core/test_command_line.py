@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from difflora_core.command_line import choose_device, describe_error, run_command, seed
+from difflora_core import command_line
+from difflora_core.command_line import choose_device, describe_error, progress, run_command, seed
 from miniature.paths import DIFFLORA_CHECKPOINT
 
 
@@ -152,3 +153,34 @@ def test_an_error_of_a_thread_is_one_line(capsys):
     assert run_command(parser, []) == 0
     assert capsys.readouterr().err.splitlines() == ["FileNotFoundError: [Errno 2] No such file or directory: 'nowhere'"]
     assert threading.excepthook is before
+
+
+def test_libraries_are_silenced_here_and_in_processes_that_are_started():
+    code = (
+        "import os, subprocess, sys, warnings\n"
+        "from difflora_core.command_line import silence_library_logs\n"
+        "if len(sys.argv) < 2:\n"
+        "    silence_library_logs()\n"
+        "    warnings.warn('to be removed', FutureWarning)\n"
+        "    subprocess.run([sys.executable, '-c', os.environ['CODE'], 'started'], check=True)\n"
+        "    from diffusers.utils import logging\n"
+        "    assert not logging.is_progress_bar_enabled()\n"
+        "from transformers.utils import logging\n"
+        "assert not logging.is_progress_bar_enabled()\n"
+        "assert logging.get_verbosity() == logging.ERROR\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"CODE": code}, capture_output=True, text=True, timeout=300
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_is_shown_for_what_is_slow_and_in_a_terminal(monkeypatch, seconds, terminal):
+    stream = io.StringIO()
+    stream.isatty = lambda: terminal
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(command_line, "SLOW_SECONDS", seconds)
+    assert list(progress("abc", "letters", "letter")) == ["a", "b", "c"]
+    assert ("letters: " in stream.getvalue()) == (terminal and not seconds)

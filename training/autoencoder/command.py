@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from difflora_core.autoencoder.lae_file import save_lae
+from difflora_core.command_line import silence_library_logs
 from training.engine.accelerator import close_trackers, open_accelerator
 from training.engine.folder_lock import run_lock
 from training.engine.settings import read_settings
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
+    silence_library_logs()
     settings = read_settings(LAESettings, arguments.config)
     if arguments.dry_run:
         for part in dry_run(settings):

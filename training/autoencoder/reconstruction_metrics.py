@@ -28,7 +28,7 @@ def evaluate(lae: LAE, loras: LoRAs, terms: LossWeights | None = None) -> dict[s
     device, delta = lae.mean.device, DeltaWeights(lae.layout).to(lae.mean.device)
     error, size = 0.0, 0.0
     sums = dict.fromkeys(["delta_w_cosine", *(terms.active() if terms else ())], 0.0)
-    for batch in in_batches(loras):
+    for batch in in_batches(loras, title="validation"):
         batch = batch.to(device)
         target = lae.normalize(batch)
         predicted, mean, log_variance = lae(target)

@@ -17,7 +17,7 @@ from difflora_core.autoencoder.model import LAE
 from difflora_core.lora.layout import LoRALayout
 from training.engine.evaluated_run import EvaluatedRun, History
 from training.people.diffusion_loss_check import DiffusionLossCheck
-from training.store.loras import LoRAs, in_batches
+from training.store.loras import LoRAs, ShownReads, in_batches
 
 from .config import LAETraining
 from .reconstruction_metrics import check_diffusion_loss, evaluate
@@ -61,7 +61,8 @@ def train_lae(
     settings = {"lae": asdict(config), "layout": layout.to_dict()}
     with EvaluatedRun(lae, objective, training.loop, training.evaluation, folder, "lae", settings, accelerator) as run:
         if run.is_new:
-            lae.fit(loras)
+            with ShownReads(loras, "statistics of the LoRAs") as shown:
+                lae.fit(shown)
             metrics = evaluate(lae, validation, training.losses)
             if layout.numel * config.tokens * config.width <= MAX_BASELINE_SIZE:
                 metrics |= {f"pca_{name}": value for name, value in evaluate_pca(loras, validation, lae).items()}
@@ -74,7 +75,7 @@ def train_lae(
                 metrics |= check_diffusion_loss(lae, check)
             run.record(step, metrics)
         run.load_best()
-    lae.fit_latents(batch.to(lae.mean.device) for batch in in_batches(loras))
+    lae.fit_latents(batch.to(lae.mean.device) for batch in in_batches(loras, title="statistics of the latents"))
     return lae.eval().requires_grad_(False), run.history
 
 
@@ -88,7 +89,8 @@ def new_lae(layout: LoRALayout, config: LAEConfig, seed: int) -> LAE:
 def evaluate_pca(loras: LoRAs, validation: LoRAs, lae: LAE) -> dict[str, float]:
     """Evaluate principal components with the latent size of an autoencoder."""
     baseline = LAE(lae.layout, LAEConfig(kind="linear", tokens=lae.config.tokens, width=lae.config.width))
-    baseline.fit(loras)
+    with ShownReads(loras, "principal components") as shown:
+        baseline.fit(shown)
     return evaluate(baseline, validation)
 
 

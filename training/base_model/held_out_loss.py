@@ -9,6 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from difflora_core.command_line import progress
+
 from .lora_diffusion_loss import LoRADiffusionLoss
 from .person_images import PersonImages
 
@@ -34,7 +36,7 @@ def held_out_losses(
         people_per_batch: A batch has `loss.images_per_person` samples of each.
     """
     losses = []
-    for start in range(0, len(loras), people_per_batch):
+    for start in progress(range(0, len(loras), people_per_batch), "losses on held-out images", "batch"):
         chunk = slice(start, start + people_per_batch)
         losses.append(mean_loss(partial(loss, loras[chunk].to(loss.device), people[chunk])))
     return torch.cat(losses)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from difflora_core.autoencoder.model import LAE
+from difflora_core.command_line import silence_library_logs
 from difflora_core.config import DiffLoRAConfig
 from difflora_core.denoiser.config import SamplingConfig
 from training.engine.accelerator import close_trackers, open_accelerator
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
+    silence_library_logs()
     settings = read_settings(DiffLoRASettings, arguments.config)
     if arguments.dry_run:
         for part in dry_run(settings):

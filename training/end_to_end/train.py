@@ -68,7 +68,7 @@ def finetune_lae(
         for step in run:
             run.record(step, reconstruction_recovery(recovery, lae, validation))
         run.load_best()
-    lae.fit_latents(batch.to(lae.mean.device) for batch in in_batches(loras))
+    lae.fit_latents(batch.to(lae.mean.device) for batch in in_batches(loras, title="statistics of the latents"))
     lae.eval().requires_grad_(False)
     return run.history
 

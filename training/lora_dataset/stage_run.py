@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from tqdm import tqdm
 
+from difflora_core.command_line import progress
+
 from .config import DatasetConfig
 from .fingerprints import Fingerprint, differences
 from .manifest import Manifest, Record
@@ -17,8 +19,6 @@ from .stage import Stage, attempt, stopping_when_full
 
 MAX_DIFFERENCES = 4
 """Differences that a message lists."""
-DELAY = 2.0
-"""Seconds after which the comparison shows a progress bar: it reads all inputs."""
 
 
 @dataclass
@@ -59,7 +59,7 @@ def compare(stage: Stage, config: DatasetConfig) -> StageWork:
     """
     work, items, fingerprint = StageWork(), stage.items(config), stage.fingerprints(config)
     records = {record.item: record for record in Manifest(config.stage(stage.name)).records()}
-    for item in tqdm(items, desc=f"{stage.name}: comparing", unit="item", leave=False, delay=DELAY):
+    for item in progress(items, f"{stage.name}: comparing", "item"):  # it reads all inputs
         _compare_item(work, item, records.get(item), fingerprint)
     if stage.lists_all:
         known = set(items)

@@ -5,6 +5,7 @@ from typing import overload
 
 import torch
 
+from difflora_core.command_line import progress
 from difflora_core.lora.layout import LoRALayout
 from training.base_model.diffusion_loss import predictor
 from training.base_model.interface import BaseModel
@@ -43,7 +44,8 @@ class DatasetImages(Sequence[PersonImages]):
             )
         if held_out and config.preprocess.held_out < 1:
             raise ValueError(f"{config.workspace} holds no held-out images: preprocess.held_out is 0.")
-        self.captions = sorted({caption for person in self.people for caption in self._prepared(person).captions})
+        read = progress(self.people, "captions", "person")
+        self.captions = sorted({caption for person in read for caption in self._prepared(person).captions})
         self._rows = {caption: row for row, caption in enumerate(self.captions)}
 
     def __len__(self) -> int:

@@ -9,7 +9,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from difflora_core.command_line import silence_library_logs
 from difflora_core.lora.layout import LoRALayout
 from training.base_model.interface import BaseModel
 from training.base_model.teacher_recovery import TeacherRecovery
@@ -69,7 +68,6 @@ class DiffusionLossCheck:
 
     @cached_property
     def _base_model(self) -> BaseModel:
-        silence_library_logs()
         return open_base_model(self.config, self.layout, str(self.device))
 
     @cached_property

@@ -119,10 +119,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
+    silence_library_logs()
     settings = read_section(EmbeddingSettings, arguments.config, "embeddings")
     if settings.dataset is None or settings.image_encoder is None:
         raise ValueError("embed needs embeddings.dataset, the dataset's YAML file, whose kept images it embeds")
-    silence_library_logs()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     folder = embed_people(load_config(settings.dataset), settings.image_encoder, device)
     print(f"{len(Manifest(folder).done())} people in {folder}")

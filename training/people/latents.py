@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from difflora_core.autoencoder.lae_file import load_lae
 from difflora_core.autoencoder.model import LAE
@@ -106,14 +105,10 @@ def digest(lae: LAE) -> str:
 @torch.no_grad()
 def _encode(loras: LoRAs, people: Sequence[Person], lae: LAE, title: str) -> Tensor:
     parts: list[Tensor] = []
-    with tqdm(total=len(loras), desc=title, mininterval=5) as progress:
-        for batch in in_batches(loras):
-            latents = lae.encode(batch.to(lae.mean.device)).float().cpu()
-            if not (finite := latents.isfinite().all((1, 2))).all():
-                person = people[progress.n + int((~finite).nonzero()[0])]
-                raise ValueError(
-                    f"the latent of {person} holds NaN or infinite values: take that LoRA out of the store"
-                )
-            parts.append(latents)
-            progress.update(len(latents))
+    for batch in in_batches(loras, title=title):
+        latents = lae.encode(batch.to(lae.mean.device)).float().cpu()
+        if not (finite := latents.isfinite().all((1, 2))).all():
+            person = people[sum(map(len, parts)) + int((~finite).nonzero()[0])]
+            raise ValueError(f"the latent of {person} holds NaN or infinite values: take that LoRA out of the store")
+        parts.append(latents)
     return torch.cat(parts).contiguous()

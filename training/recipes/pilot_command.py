@@ -80,6 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError: The grid is empty, a value is out of range, or there is nobody to train.
         RuntimeError: No setting is better than no LoRA.
     """
+    silence_library_logs()
     recipe = read_recipe(arguments.recipe)
     settings, own = given_settings(arguments, recipe), pilot_step(recipe)
     config = load_config(settings.dataset)
@@ -94,7 +95,6 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{recipe.title}: {len(grid)} settings on {settings.people} people, in {folder}. The choice {outcome}")
     if why_not is None:
         check_writable(files)
-    silence_library_logs()
     with folder_lock(folder):
         measured_with = settings.measuring_pack, settings.clip
         choice = find_settings(

@@ -53,9 +53,9 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError: No folder is given, it holds no LoRA, or none of a person with images.
         RuntimeError: Items failed.
     """
+    silence_library_logs()
     if arguments.folder is None:
         raise ValueError("import needs --from FOLDER, where the LoRA files are")
-    silence_library_logs()
     recipe = read_recipe(arguments.recipe)
     step = teacher_step(recipe)
     config = load_config(step.settings)

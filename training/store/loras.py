@@ -7,11 +7,12 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
+from difflora_core.command_line import progress
 from difflora_core.lora.layout import LoRALayout
 
 from .lora_store import LoRAStore
@@ -155,16 +156,40 @@ def open_loras(stores: Sequence[LoRAStore], split: str, in_memory_bytes: float) 
     if BYTES_PER_WEIGHT * len(loras) * stores[0].layout.numel > in_memory_bytes:
         return loras
     whole = torch.empty(len(loras), stores[0].layout.numel)
-    for start in range(0, len(loras), LORAS_PER_READ):
-        rows = range(start, min(start + LORAS_PER_READ, len(loras)))
+    for rows in progress(_ranges(len(loras)), f"reading LoRAs, {split}", "batch"):
         whole[rows.start : rows.stop] = loras.read(rows)
     return LoRAsInMemory(whole, people_of(stores, split))
 
 
-def in_batches(loras: LoRAs, size: int = LORAS_PER_READ) -> Iterator[Tensor]:
-    """Yield all LoRAs in order, `size` at a time."""
-    for start in range(0, len(loras), size):
-        yield loras.read(range(start, min(start + size, len(loras))))
+def in_batches(loras: LoRAs, size: int = LORAS_PER_READ, title: str = "LoRAs") -> Iterator[Tensor]:
+    """Yield all LoRAs in order, `size` at a time; a progress bar has the title."""
+    return (loras.read(rows) for rows in progress(_ranges(len(loras), size), title, "batch"))
+
+
+def _ranges(count: int, size: int = LORAS_PER_READ) -> list[range]:
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+class ShownReads:
+    """LoRAs for `LAE.fit`, which reads all columns several times, with a progress bar; used in a `with` statement."""
+
+    def __init__(self, loras: LoRAs, title: str) -> None:
+        self.loras, self.bar = loras, progress((), title, "weight")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def __len__(self) -> int:
+        return len(self.loras)
+
+    def columns(self, start: int, stop: int) -> Tensor:
+        """Read weights start…stop of all LoRAs (len, stop − start)."""
+        found = self.loras.columns(start, stop)
+        self.bar.update(stop - start)
+        return found
 
 
 def check_loras(loras: Tensor, people: Sequence[Person]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from miniature.paths import ROOT, WEIGHTS
 from miniature.personal.example_dataset import draw_person_folders
 from miniature.world.scenes import TEACHER_SCENES
 from training.lora_dataset.manifest import Manifest
+from training.lora_dataset.stage_registry import ORDER
 from training.store.lora_store import LoRAStore
 
 PEOPLE = (20, 21, 22, 23)
@@ -66,6 +68,13 @@ def environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
+def assert_only_bars(stderr: str) -> None:
+    """Stages show progress bars, and no library says anything between them."""
+    lines = [line.strip() for line in re.split(r"[\r\n]+", stderr) if line.strip()]
+    assert lines
+    assert not [line for line in lines if not re.match(rf"({'|'.join(ORDER)})(: comparing)?:\s+\d+%\|", line)]
+
+
 @pytest.fixture(scope="module")
 def done(config: Path) -> Path:
     """The workspace after a run that was killed by `kill -9` once the first group was trained, and a second run."""
@@ -86,6 +95,7 @@ def done(config: Path) -> Path:
         command(config, "all"), cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
     )
     assert second.returncode == 0, second.stderr[-3000:]
+    assert_only_bars(second.stderr)
     assert trained.stat().st_mtime_ns == before, "the group that was done was trained again"
     return workspace
 

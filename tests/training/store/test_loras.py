@@ -6,7 +6,15 @@ import torch
 from difflora_core.files import write_tensors
 from difflora_core.lora.layout import LoRALayout, LoRAModule
 from training.store.lora_store import LoRAStore
-from training.store.loras import LoRAsInMemory, LoRAsOnDisk, in_batches, open_loras, open_stores, people_of
+from training.store.loras import (
+    LoRAsInMemory,
+    LoRAsOnDisk,
+    ShownReads,
+    in_batches,
+    open_loras,
+    open_stores,
+    people_of,
+)
 
 LAYOUT = LoRALayout((LoRAModule("m.transformer_blocks.0.attn1.to_q", 3, 2),), rank=2)
 LORAS = torch.randn(5, LAYOUT.numel, generator=torch.Generator().manual_seed(0))
@@ -29,6 +37,15 @@ def test_rows_and_columns_of_several_stores(stores, in_memory_bytes):
     assert torch.equal(loras.read([4, 0, 3]), LORAS[[4, 0, 3]])
     assert torch.equal(loras.columns(2, 7), LORAS[:, 2:7])
     assert torch.equal(torch.cat(list(in_batches(loras, 2))), LORAS)
+
+
+def test_reads_are_counted_and_unchanged(stores, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)  # bars are for terminals
+    with ShownReads(open_loras(stores, "train", 0), "statistics") as shown:
+        assert len(shown) == 5
+        assert torch.equal(shown.columns(2, 7), LORAS[:, 2:7])
+        shown.columns(0, 3)
+        assert shown.bar.n == 8
 
 
 def test_people_are_in_the_order_of_the_rows(stores):

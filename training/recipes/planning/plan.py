@@ -8,6 +8,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from difflora_core.command_line import silence_library_logs
 from training.autoencoder.settings import LAESettings
 from training.denoiser.settings import DiffLoRASettings
 from training.end_to_end.settings import FinetuneSettings, TeacherFreeSettings
@@ -72,6 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.measure:
         from .plan_measure import measure_card  # torch takes seconds to import
 
+        silence_library_logs()
         card = measure_card(recipe, card)
     print(describe(make_plan(recipe, arguments.people, gpus, card), arguments.price_per_hour))
     if other := describe_without_teachers(arguments.recipe, arguments.people, gpus, card):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from difflora_core.command_line import silence_library_logs
 from training.autoencoder.lae_dry_run import step_cost as lae_cost
 from training.autoencoder.settings import LAESettings
 from training.denoiser.difflora_dry_run import step_cost as difflora_cost
@@ -59,7 +58,6 @@ def measure_card(recipe: Recipe, card: Card | None) -> Card:
         raise RuntimeError(
             "--measure measures on the present GPU, and torch finds none; without it, --gpu names a card"
         )
-    silence_library_logs()
     title = f"{torch.cuda.get_device_name() if device == 'cuda' else 'this CPU'}, measured just now"
     _say("the rate of matrix products")
     measured = replace(
