@@ -17,7 +17,7 @@ MAX_NAMES = 8
 """Names that are listed, of however many there are."""
 MAX_DEPTH = 5
 """Levels of nested values that are taken apart."""
-_TEXT_KEY = re.compile(r"attn2[._](processor\.)?to_k(\.weight|\.down|[._]lora.*)$")
+_TEXT_KEY = re.compile(r"attn2[._](processor\.)?to_k(\.weight$|\.down$|[._]lora)")
 _MODELS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 1280: "the refiner of SDXL", 2048: "SDXL"}
 """By the width of the text embeddings that the U-Net attends to."""
 
