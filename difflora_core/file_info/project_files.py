@@ -41,8 +41,7 @@ def _describe_checkpoint(header: FileHeader) -> list[str]:
     return [
         "DiffLoRA checkpoint",
         f"name: {show(header.path.stem)}",
-        *_trained(config.provenance),
-        *_likeness(config),
+        *describe_training(config),
         _layout(layout),
         _lae(layout, config.lae),
         f"DiT: {dit.layers} layers, width {dit.width}, {dit.heads} heads of width {dit.head_width}",
@@ -96,8 +95,9 @@ def _trained(provenance: Mapping[str, Any]) -> Iterator[str]:
         yield f"trained on: {', '.join(facts)}"
 
 
-def _likeness(config: DiffLoRAConfig) -> Iterator[str]:
-    """Say what the recommended sampling reached on validation people, where training has measured it."""
+def describe_training(config: DiffLoRAConfig) -> Iterator[str]:
+    """Say on whom and when a checkpoint was trained, and what its recommended sampling reached, as far as it knows."""
+    yield from _trained(config.provenance)
     tried = config.provenance.get("sampling", config.provenance.get("validation"))
     key = ", ".join(f"{name} {value}" for name, value in asdict(config.sampling).items())
     reached = tried.get(key) if isinstance(tried, Mapping) else None

@@ -1,11 +1,9 @@
 """Load DiffLoRA: a checkpoint from models/difflora."""
 
-from dataclasses import asdict
-
 import torch
 from comfy_api.latest import io, ui
 
-from ...difflora_core.config import DiffLoRAConfig
+from ...difflora_core.file_info.project_files import describe_training
 from ...difflora_core.model import DiffLoRA
 from ..sockets import CATEGORY, DiffLoRAModel, LoadedDiffLoRA, describe_sampling, node_schema, show_text
 from .difflora_folder import NO_CHECKPOINT, check_checkpoint_name, checkpoint_path, checkpoints
@@ -84,19 +82,3 @@ def describe(difflora: DiffLoRA) -> str:
         f"recommended: {describe_sampling(difflora.config.sampling)}",
     ]
     return "\n".join([*lines, *describe_training(difflora.config)])
-
-
-def describe_training(config: DiffLoRAConfig) -> list[str]:
-    """Say on how many people, when, and with which likeness a checkpoint was trained, as far as it knows."""
-    provenance, lines = config.provenance, []
-    people = provenance.get("people", provenance.get("teachers"))  # "teachers" in files of the first version
-    if isinstance(people, int):
-        date = f", {provenance['date']}" if isinstance(provenance.get("date"), str) else ""
-        lines.append(f"trained on {people:,} people{date}")
-    tried = provenance.get("sampling", provenance.get("validation"))
-    chosen = ", ".join(f"{name} {value}" for name, value in asdict(config.sampling).items())
-    found = tried.get(chosen) if isinstance(tried, dict) else None
-    if isinstance(found, dict):
-        values = [f"{name.replace('_', ' ')} {value:.2f}" for name, value in found.items() if isinstance(value, float)]
-        lines += [f"on validation people: {', '.join(values)}"] if values else []
-    return lines
