@@ -37,6 +37,7 @@ def evaluation_row(settings: EvaluationSettings, at: Situation) -> PlanRow:
     seconds = add(seconds, *(_training_seconds(method, settings.size, people, alone) for method in trained))
     missing = ["LoRAs beside the weights", "metrics"]
     missing += [f"{NOT_COUNTED[method.kind]} {name}" for name, method in own.items() if method.kind in NOT_COUNTED]
+    missing += [f"the refinement of {name}" for name, method in own.items() if method.refinement is not None]
     missing += [name for name in settings.methods if name not in own]
     return PlanRow(
         "evaluate",

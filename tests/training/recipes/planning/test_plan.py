@@ -116,9 +116,10 @@ def test_methods_of_an_evaluation_that_train_or_are_made_elsewhere(h100, tmp_pat
     images = before.seconds * row.pictures / before.pictures
     assert row.seconds == pytest.approx(images + 50 * 100 * alone)
     assert row.note.endswith("without LoRAs beside the weights, metrics, theirs")
-    edit(folder / "3_evaluate.yaml", "  DiffLoRA:\n", "  token: {kind: textual_inversion}\n  DiffLoRA:\n")
+    token = "  token: {kind: textual_inversion}\n"
+    edit(folder / "3_evaluate.yaml", "  DiffLoRA:\n", f"{token}  DiffLoRA:\n    refinement: {{}}\n")
     row = rows(read_recipe(str(folder)), h100)["evaluate"]
-    assert row.note.endswith("without LoRAs beside the weights, metrics, the training of token, theirs")
+    assert row.note.endswith("metrics, the training of token, the refinement of DiffLoRA, theirs")
     edit(folder / "3_evaluate.yaml", "dataset: 1_dataset.yaml ", "people: people ")
     edit(folder / "3_evaluate.yaml", "max_people: 50\n", "")
     row = rows(read_recipe(str(folder)), h100)["evaluate"]
