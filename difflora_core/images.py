@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from torch.nn import functional as F
 
 from .files import replacing
 
@@ -30,6 +31,9 @@ STRIP_ROWS = 64
 """Rows of the smaller image that are made at a time."""
 MAX_NAMES = 5
 """Files that are passed over and named; of the others there is the count."""
+LONGEST_SIDE = 2560
+"""Of a batch's images, in pixels; larger ones are reduced. Four times the detector's input: a face that is smaller than
+a recognizer's crop in it has less than 28 pixels in the detector."""
 MIN_SIDE, MAX_ASPECT_RATIO = 16, 16.0
 """Shorter side in pixels, longer side over shorter side: nothing beyond is large enough for a face."""
 
@@ -78,17 +82,27 @@ def image_list(batches: Sequence[Tensor] | Tensor) -> list[Tensor]:
         batches: One batch or several, each as `image_batch` takes it.
 
     Returns:
-        Their images in order, each (height, width, 3) RGB.
+        Their images in order, each (height, width, 3) RGB; those with a side above `LONGEST_SIDE` are made smaller by
+        averaging.
 
     Raises:
         ValueError: As `image_batch`; there is no batch.
     """
     batches = [batches] if isinstance(batches, Tensor) else batches
-    images = [image for batch in batches for image in _rgb_channels(batch)]
+    images = [_not_huge(image) for batch in batches for image in _rgb_channels(batch)]
     if not images:
         raise ValueError("at least one image is needed, found an empty list")
     _check_finite(images)
     return images
+
+
+def _not_huge(image: Tensor) -> Tensor:
+    """Reduce an image (height, width, 3) to `LONGEST_SIDE`."""
+    scale = LONGEST_SIDE / max(image.shape[:2])
+    if scale >= 1.0:
+        return image
+    size = [max(1, round(scale * side)) for side in image.shape[:2]]
+    return F.interpolate(image.permute(2, 0, 1)[None], size=size, mode="area")[0].permute(1, 2, 0)
 
 
 def image_batch(images: Tensor) -> Tensor:

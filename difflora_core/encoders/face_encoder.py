@@ -41,7 +41,8 @@ class EncodedFace:
     crop: Tensor
     """float32 (112, 112, 3) RGB in [0, 1], aligned by the landmarks."""
     boxes: Tensor
-    """float32 (faces, 5): every face that was found, as x1, y1, x2, y2 in pixels of the image and the score."""
+    """float32 (faces, 5): every face that was found, in the order in which they are counted: x1, y1, x2, y2 in pixels
+    of the image, and the score."""
     chosen: int = 0
     """Row of `boxes` that was encoded."""
     landmarks: Tensor | None = None
@@ -167,24 +168,23 @@ class FaceEncoder:
         from insightface.utils import face_align
 
         turns, bgr, boxes, landmarks = self._detect_turned(np.ascontiguousarray(image[..., ::-1]))
-        if len(boxes) <= index:
-            found = "no face" if len(boxes) == 0 else f"{len(boxes)} face{'s' * (len(boxes) > 1)}, no number {index}"
-            raise NoFaceError(
-                f"Found {found} in {name} ({image.shape[1]} × {image.shape[0]} pixels), however it is turned: use an "
-                "image in which the face is well visible and not cut off."
-            )
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         keys = {"largest": -area, "left to right": boxes[:, 0], "highest score": -boxes[:, 4]}
-        row = int(np.argsort(keys[choose], kind="stable")[index])
-        crop = face_align.norm_crop(bgr, landmark=landmarks[row], image_size=CROP)
+        order = np.argsort(keys[choose], kind="stable")
+        boxes, landmarks = boxes[order], landmarks[order]
         corners = _turn_back(boxes[:, :4].reshape(-1, 2, 2), turns, image.shape)
         given = np.concatenate([corners.min(1), corners.max(1), boxes[:, 4:]], axis=1)
-        points = _turn_back(landmarks[row], turns, image.shape)
+        if len(boxes) <= index:
+            raise NoFaceError(
+                _describe_faces(given, f"{name} ({image.shape[1]} × {image.shape[0]} pixels)", choose, index)
+            )
+        crop = face_align.norm_crop(bgr, landmark=landmarks[index], image_size=CROP)
+        points = _turn_back(landmarks[index], turns, image.shape)
         return EncodedFace(
             self._embed(crop),
             _rgb_from_bgr(crop),
             torch.from_numpy(given.astype(np.float32)),
-            row,
+            index,
             torch.from_numpy(points.astype(np.float32)),
             turns,
         )
@@ -248,6 +248,23 @@ def _describe_pack(folder: Path, error: Exception) -> str:
     if isinstance(error, AssertionError):
         return f"The face model pack {folder} has no detector, only {names}: get the whole pack."
     return f"The face model pack {folder} ({names}) can't be loaded: {' '.join(str(error).split())}"
+
+
+def _describe_faces(boxes: np.ndarray, image: str, choose: Choice, index: int) -> str:
+    """Say which faces (faces, 5) an image has, in the order in which they are counted, where the wanted one is not."""
+    if len(boxes) == 0:
+        return (
+            f"Found no face in {image}, however it is turned: use an image in which the face is well visible and not "
+            "cut off."
+        )
+    faces = ", ".join(
+        f"{number} at x {(left + right) / 2:.0f}, y {(top + bottom) / 2:.0f} ({right - left:.0f} pixels wide)"
+        for number, (left, top, right, bottom, _) in enumerate(boxes.tolist())
+    )
+    return (
+        f"Found {len(boxes)} face{'s' * (len(boxes) > 1)}, no number {index} in {image}. In the order {choose!r} there "
+        f"are {faces}: choose one of these numbers, or leave the image out."
+    )
 
 
 def _doubt(boxes: np.ndarray) -> float:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from difflora_core.images import image_batch, printable, read_image, rgb_array, write_image
+from difflora_core.images import LONGEST_SIDE, image_batch, image_list, printable, read_image, rgb_array, write_image
 
 
 @pytest.fixture
@@ -243,6 +243,13 @@ def test_nan_in_a_batch_is_refused():
         image_batch(images)
     with pytest.raises(ValueError, match=r"photo holds NaN"):
         rgb_array(images[1], "photo")
+
+
+def test_a_huge_image_of_a_batch_is_made_smaller_once():
+    stripes = torch.eye(2).repeat(LONGEST_SIDE, 500)[None, ..., None].expand(-1, -1, -1, 3)
+    (reduced,) = image_list([stripes])
+    assert torch.allclose(reduced, torch.full((LONGEST_SIDE, 500, 3), 0.5)), "every pixel counts"
+    assert image_list(reduced[None])[0].data_ptr() == reduced.data_ptr()
 
 
 def test_every_form_of_an_image_is_the_same_array(gradient, tmp_path):

@@ -1,5 +1,6 @@
 """The face encoder on real models: the miniature's face pack in the real InsightFace."""
 
+import re
 import shutil
 import sys
 from types import SimpleNamespace
@@ -46,6 +47,16 @@ def test_every_way_of_choosing(encoder, group):
     assert largest.boxes[largest.chosen, 0] > 120 > left.boxes[left.chosen, 0]
     assert torch.equal(second_left.embedding, largest.embedding)
     assert surest.chosen == int(surest.boxes[:, 4].argmax())
+    assert (left.chosen, second_left.chosen) == (0, 1), "boxes are in the chosen order"
+
+
+def test_a_missing_number_says_which_faces_there_are(encoder, group):
+    with pytest.raises(NoFaceError) as error:
+        encoder.find(group, "group.png", "left to right", 2)
+    found = re.findall(r"(\d) at x (\d+), y \d+ \(\d+ pixels wide\)", str(error.value))
+    assert [int(number) for number, _ in found] == [0, 1]
+    assert int(found[0][1]) < 120 < int(found[1][1])
+    assert "In the order 'left to right'" in str(error.value)
 
 
 def test_an_aligned_crop_is_taken_as_it_is(encoder, group):
