@@ -6,6 +6,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from .patching.branches import apply_as_branches
 from .patching.lora_patches import fitting_patches, module_of
 from .patching.positive_side import apply_to_positive_side
 from .sockets import CATEGORY, node_schema, show_text
@@ -27,8 +28,8 @@ class ApplyLoRA(io.ComfyNode):
             display_name="Apply LoRA",
             category=CATEGORY,
             description="Applies a LoRA to a model; unlike the core loader, reports an error if it does not fit.",
-            advanced=[*BLOCK_GROUPS, "strict", "side"],
-            search_aliases=["load LoRA", "LoRA loader", "patch model", "block weights"],
+            advanced=[*BLOCK_GROUPS, "strict", "side", "bypass"],
+            search_aliases=["load LoRA", "LoRA loader", "patch model", "block weights", "bypass", "fp8"],
             has_intermediate_output=True,
             inputs=[
                 io.Model.Input("model", tooltip="The base model that the LoRA was made for."),
@@ -44,6 +45,7 @@ class ApplyLoRA(io.ComfyNode):
                 *(
                     io.Float.Input(
                         group,
+                        display_name=f"strength of {group} blocks",
                         default=1.0,
                         min=-10.0,
                         max=10.0,
@@ -65,6 +67,13 @@ class ApplyLoRA(io.ComfyNode):
                     tooltip="The prompts that the LoRA acts on. positive: more likeness at the same cfg (hybrid "
                     "guidance), for more time in each step. Without guidance (cfg 1) both are the same.",
                 ),
+                io.Boolean.Input(
+                    "bypass",
+                    default=False,
+                    optional=True,
+                    tooltip="On: the LoRA is computed beside the layers, and no weight is changed. For weights of 8 "
+                    "bits and less, which patching rounds again, and for offloaded ones. Each step takes more time.",
+                ),
             ],
             outputs=[io.Model.Output("patched", display_name="MODEL", tooltip="The model with the LoRA applied.")],
             hidden=[io.Hidden.unique_id],
@@ -81,30 +90,31 @@ class ApplyLoRA(io.ComfyNode):
         output: float,
         strict: bool,
         side: str = "both",
+        bypass: bool = False,
     ) -> io.NodeOutput:
         """Patch a clone: the incoming model is another node's cached output."""
         patches, modules = fitting_patches(model, lora, strict)
         patched = model.clone()
         factors = {"input": input, "middle": middle, "output": output}
         strengths = {key: strength * factors[block_group(key)] for key in patches}
+        done = {module_of(key) for key, own in strengths.items() if own}
+        description = f"{len(done)}/{modules} modules patched"
         if side == "positive":
             apply_to_positive_side(patched, patches, strengths)
-            done = {module_of(key) for key, own in strengths.items() if own}
+            description += ", positive side"
+        elif bypass:
+            apply_as_branches(patched, patches, strengths)
+            description = f"{len(done)}/{modules} modules, weights unchanged"
         else:
-            done = {module_of(key) for key in add_patches(patched, patches, strengths)}
-        description = f"{len(done)}/{modules} modules patched" + (", positive side" if side == "positive" else "")
+            add_patches(patched, patches, strengths)
         show_text(description, cls.hidden.unique_id)
         return io.NodeOutput(patched, ui=ui.PreviewText(description))
 
 
-def add_patches(model: Any, patches: Mapping[Any, Any], strengths: Mapping[Any, float]) -> set[Any]:
-    """Patch a cloned MODEL's weights, each with its strength; return those that were patched."""
-    done: set[Any] = set()
+def add_patches(model: Any, patches: Mapping[Any, Any], strengths: Mapping[Any, float]) -> None:
+    """Patch a cloned MODEL's weights, each with its strength."""
     for strength in set(strengths.values()) - {0.0}:
-        done |= set(
-            model.add_patches({key: own for key, own in patches.items() if strengths[key] == strength}, strength)
-        )
-    return done
+        model.add_patches({key: own for key, own in patches.items() if strengths[key] == strength}, strength)
 
 
 def block_group(key: Any) -> str:

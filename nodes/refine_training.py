@@ -18,8 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ..difflora_core.config import RefinementSettings
 from ..difflora_core.refinement import LoRAFactors, diffusion_loss, refine
+from .patching.branches import has_branches
 from .patching.lora_patches import fitting_patches
-from .patching.positive_side import has_positive_side
 from .sockets import to_intermediate
 
 CHECKPOINTED = ("ResBlock", "BasicTransformerBlock")
@@ -55,12 +55,12 @@ def train_lora(
 
     Raises:
         ValueError: The LoRA has no factors under kohya names, a module of it cannot be trained or has more than
-            factors, the loss became NaN or infinite, or the model has another LoRA on the positive side alone.
+            factors, the loss became NaN or infinite, or the model has another LoRA beside its layers.
     """
-    if has_positive_side(model):
+    if has_branches(model):
         raise ValueError(
-            "the model has a LoRA on the positive side alone, which training would leave out: set `side` of its Apply "
-            "LoRA to both"
+            "the model has a LoRA beside its layers, which training would leave out: set `side` of its Apply LoRA to "
+            "both, and `bypass` off"
         )
     # The host runs nodes in inference mode, whose tensors no gradient can pass.
     with torch.inference_mode(False), torch.enable_grad():

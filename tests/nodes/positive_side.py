@@ -60,8 +60,30 @@ def apply(to: Any, side: str, strength: float = 1.0, output: float = 1.0) -> Any
     node, clone = module("nodes.apply_lora"), to.clone()
     patches, _ = node.fitting_patches(to, lora)
     strengths = {key: strength * (output if node.block_group(key) == "output" else 1.0) for key in patches}
-    (node.apply_to_positive_side if side == "positive" else node.add_patches)(clone, patches, strengths)
+    ways = {"positive": node.apply_to_positive_side, "bypass": node.apply_as_branches, "both": node.add_patches}
+    ways[side](clone, patches, strengths)
     return clone
+
+
+def weights_kept(model: Any) -> bool:
+    """Whether every weight is the same while a model with a LoRA beside the layers samples."""
+    seen = []
+
+    def look(executor: Any, *arguments: Any, **options: Any) -> Any:
+        result = executor(*arguments, **options)
+        seen.append(all(torch.equal(bits(weight), before[key]) for key, weight in model.model.state_dict().items()))
+        return result
+
+    before = {key: bits(weight).clone() for key, weight in model.model.state_dict().items()}
+    beside = apply(model, "bypass")
+    beside.add_wrapper_with_key("diffusion_model", "test", look)
+    guided(beside, yes, no)
+    return bool(seen) and all(seen)
+
+
+def bits(weight: torch.Tensor) -> torch.Tensor:
+    """Return a weight's bytes."""
+    return weight.contiguous().reshape(-1).view(torch.uint8)
 
 
 def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -99,6 +121,11 @@ with torch.inference_mode():
         "afterwards": difference(guided(model, yes, no, 1.0), guided(load()[0], yes, no, 1.0)),
         "fp8": difference(guided(apply(eight_bit, "positive"), yes, no), expected),
         "fp8 without": difference(guided(eight_bit, yes, no), expected),
+        "bypass": difference(guided(apply(model, "bypass"), yes, no), both := guided(patched, yes, no)),
+        "fp8 bypass": difference(guided(apply(eight_bit, "bypass"), yes, no), both),
+        "fp8 patched": difference(guided(apply(eight_bit, "both"), yes, no), both),
+        "fp8 bypass not applied": difference(guided(eight_bit, yes, no), both),
+        "weights kept": weights_kept(eight_bit),
     }
 try:
     up = next(key for key in lora if key.endswith("lora_up.weight"))

@@ -49,6 +49,15 @@ def test_eight_bit_weights_stay_as_they_are(found: dict[str, Any]) -> None:
     assert found["fp8"] < 0.5 * found["fp8 without"]
 
 
+def test_bypass_is_the_same_without_a_change_of_weights(found: dict[str, Any]) -> None:
+    assert found["bypass"] < TOLERANCE
+    assert found["weights kept"]
+
+
+def test_bypass_of_eight_bit_weights_is_patching_without_its_rounding(found: dict[str, Any]) -> None:
+    assert found["fp8 bypass"] < found["fp8 patched"] < found["fp8 bypass not applied"]
+
+
 def test_other_kinds_than_two_factors_are_refused(found: dict[str, Any]) -> None:
     assert "in another way than by two factors" in found["other kinds"]
-    assert "set `side` to both" in found["other kinds"]
+    assert "set `side` to both, and `bypass` off" in found["other kinds"]

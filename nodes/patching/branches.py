@@ -1,0 +1,115 @@
+"""A LoRA as low-rank branches beside the layers of ComfyUI's U-Net, whose weights stay as they are.
+
+Core calls this bypass. A patch of a weight of eight bits is rounded to eight bits again, one of an offloaded or packed
+weight is computed again at each use; a branch is neither.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from comfy.patcher_extension import CallbacksMP, WrappersMP
+from torch import Tensor
+
+from ...difflora_core.lora.low_rank_branch import LowRankBranch
+
+KEY = "difflora_branches"
+"""Of wrappers and callbacks."""
+
+Rows = Callable[[Mapping[str, Any]], list[bool]]
+"""From transformer_options to whether a LoRA acts on each part of the U-Net's batch; parts are of equal size."""
+
+
+def apply_as_branches(
+    model: Any, patches: Mapping[Any, Any], strengths: Mapping[Any, float], rows: Rows = lambda _: [True]
+) -> None:
+    """Add a LoRA's branches to a cloned MODEL, beside those that it has.
+
+    Args:
+        model: ComfyUI's MODEL.
+        patches: From `lora_patches.fitting_patches`.
+        strengths: By the same keys; 0 leaves a weight out.
+        rows: Tells on which parts of a batch the LoRA acts; on all by default.
+
+    Raises:
+        ValueError: A weight is changed in another way than by two factors, or only a slice of it.
+    """
+    branches = Branches(
+        dict(_branch(key, patch, strengths[key]) for key, patch in patches.items() if strengths[key]), rows
+    )
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, branches.run_unet)
+    model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, branches.release)
+
+
+def has_branches(model: Any) -> bool:
+    """Whether a MODEL has a LoRA beside its layers."""
+    return bool(model.get_wrappers(WrappersMP.DIFFUSION_MODEL, KEY))
+
+
+def _branch(key: Any, patch: Any, strength: float) -> tuple[str, LowRankBranch]:
+    name = key if isinstance(key, str) else key[0]
+    weights: Any = getattr(patch, "weights", ())
+    plain = isinstance(key, str) and getattr(patch, "name", "") == "lora" and all(part is None for part in weights[3:])
+    if not plain or not name.endswith(".weight"):
+        raise ValueError(
+            f"the LoRA changes {name} in another way than by two factors ({getattr(patch, 'name', 'difference')}); "
+            "only plain LoRAs can be applied beside the layers: set `side` to both, and `bypass` off"
+        )
+    up, down, alpha, *_ = weights
+    scale = strength * (1.0 if alpha is None else alpha / down.shape[0])
+    return name.removesuffix(".weight").removeprefix("diffusion_model."), LowRankBranch(down, up, scale)
+
+
+class Branches:
+    """Low-rank branches of one LoRA, by module of the U-Net."""
+
+    def __init__(self, branches: Mapping[str, LowRankBranch], rows: Rows) -> None:
+        """Store the branches; the keys are names of modules inside the U-Net."""
+        self.branches, self.rows = branches, rows
+
+    def release(self, _: Any) -> None:
+        """Give the device's memory back; a callback after sampling."""
+        for branch in self.branches.values():
+            branch.release()
+
+    def run_unet(
+        self, executor: Any, x: Any, timesteps: Any, context: Any, y: Any, control: Any, options: Any, **kwargs: Any
+    ) -> Any:
+        """Run the U-Net with the branches; a wrapper of core's DIFFUSION_MODEL."""
+        chosen = self.rows(options)
+        with self._mounted(executor.class_obj, chosen) if any(chosen) else nullcontext():
+            return executor(x, timesteps, context, y, control, options, **kwargs)
+
+    @contextmanager
+    def _mounted(self, unet: torch.nn.Module, chosen: list[bool]) -> Iterator[None]:
+        handles = []
+        try:
+            for name, branch in self.branches.items():
+                hook = partial(_add_branch, branch, chosen)
+                handles.append(unet.get_submodule(name).register_forward_hook(hook))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _add_branch(
+    branch: LowRankBranch, chosen: list[bool], module: Any, inputs: tuple[Tensor, ...], output: Tensor
+) -> Any:
+    """Add a branch to the chosen parts of a layer's output; a forward hook."""
+    x, parts = inputs[0], len(chosen)
+    if all(chosen):
+        return output + branch(x, module)
+    if len(x) % parts:
+        raise ValueError(
+            f"another node made a batch of {len(x)} rows for {parts} conditionings, which can't be told apart: set "
+            "Apply LoRA's `side` to both"
+        )
+    rows, changed = len(x) // parts, output.clone()
+    for part, with_lora in enumerate(chosen):
+        if with_lora:
+            own = slice(part * rows, (part + 1) * rows)
+            changed[own] += branch(x[own], module)
+    return changed
