@@ -37,6 +37,8 @@ TEXT_LINES = {"DiffLoRALoad": 100}
 """Pixels that a node's text needs below its widgets, where that is more than usual."""
 IDENTITY = "person_00001_.safetensors"
 """What Load Identity loads."""
+FOLDER = "help"
+"""Of the input directory: what Load Reference Images from Folder loads."""
 STEP = 2000
 """Pixels between the places where images of nodes are taken, so that no neighbor is in an image."""
 
@@ -59,12 +61,13 @@ class AllNodes:
         builder, add = self.builder, self.add
         self.graph.group("All nodes")
         images = builder.batch([builder.load_image(name, f"{name}.png") for name in ("help_1", "help_2")])
+        listed = add("DiffLoRALoadFolder", 340, image_folder=FOLDER)
+        self.graph.add("PreviewImage", "Listed", images=listed[0])
         base = builder.load_base_model()
         model = add("DiffLoRALoad", 340, checkpoint="miniature.safetensors")[0]
         faces = add("DiffLoRALoadFaceAnalysis", 320, model_pack="auto", provider="CPU")[0]
         vision = add("DiffLoRALoadCLIPVision", 320, clip_name="miniature")[0]
-        face = add("DiffLoRAEncodeFace", 320, image=images, face_analysis=faces)[0]
-        features = self.graph.add("CLIPVisionEncode", "CLIP Vision Encode", clip_vision=vision, image=images)[0]
+        face, _, features = add("DiffLoRAEncodeFace", 320, image=images, face_analysis=faces, clip_vision=vision)
         mixed = add("DiffLoRAMixFeatures", 340, model=model, face=face, clip_vision_output=features)[0]
         settings = {**asdict(builder.sampling), "candidates": 2}
         latent = add("DiffLoRASample", 340, model=model, features=mixed, seed=1, **settings)[0]
@@ -119,7 +122,8 @@ def make_help_images(client: Client, sampling: SamplingConfig, folder: Path = DO
     who = split_people("held_out")[WHO]
     for number in (1, 2):
         image = draw(person(who), reference_scene(np.random.default_rng(number))).image
-        client.upload(Image.fromarray(image), f"help_{number}.png")
+        for folder_name in ("", FOLDER):
+            client.upload(Image.fromarray(image), f"help_{number}.png", folder=folder_name)
     workflow = AllNodes(client.object_info(), sampling).build()
     settings(client.url, TutorialCompleted=True, Locale="en")
     with chromium() as browser, opened(browser, client.url, device_scale_factor=1.5) as page:
