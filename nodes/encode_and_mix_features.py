@@ -1,7 +1,8 @@
 """Encode Face and Mix Features: from reference images to the condition of the diffusion."""
 
 from collections.abc import Mapping, Sequence
-from typing import get_args
+from functools import partial
+from typing import Any, get_args
 
 import comfy.utils
 import torch
@@ -40,10 +41,19 @@ class EncodeFace(io.ComfyNode):
             node_id="DiffLoRAEncodeFace",
             display_name="Encode Face",
             category=CATEGORY,
-            description="Computes a face embedding for each reference image. Several images improve the likeness.",
+            description="Computes a face embedding for each reference image, and image features if there is an image "
+            "encoder. Several images improve the likeness.",
             is_input_list=True,
             advanced=["index", "aligned"],
-            search_aliases=["identity", "portrait", "likeness", "InstantID", "insightface", "face embedding"],
+            search_aliases=[
+                "identity",
+                "portrait",
+                "likeness",
+                "InstantID",
+                "insightface",
+                "face embedding",
+                "image features",
+            ],
             has_intermediate_output=True,
             inputs=[
                 io.Image.Input(
@@ -66,18 +76,29 @@ class EncodeFace(io.ComfyNode):
                     default=0,
                     min=0,
                     max=63,
-                    tooltip="Which face in that order; 0 is the first. The same for every image.",
+                    tooltip="Which face in that order: the number in its box, 0 is the first. The same in all images.",
                 ),
                 io.Boolean.Input(
                     "aligned",
                     default=False,
                     tooltip="On: the images are aligned faces, as this node's IMAGE output; no detection.",
                 ),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="From Load CLIP Vision, for the image features: then CLIP Vision Encode is not needed.",
+                ),
             ],
             outputs=[
                 Face.Output("face", display_name="DIFFLORA_FACE", tooltip="For Mix Features."),
                 io.Image.Output(
                     "crops", display_name="IMAGE", tooltip="The aligned faces, as passed to the recognizer."
+                ),
+                io.ClipVisionOutput.Output(
+                    "clip_vision_output",
+                    display_name="CLIP_VISION_OUTPUT",
+                    tooltip="Features of each image, for Mix Features; none without clip_vision.",
+                    is_output_list=True,
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -86,7 +107,13 @@ class EncodeFace(io.ComfyNode):
     @classmethod
     @takes_lists("image")
     def execute(
-        cls, image: Sequence[Tensor], face_analysis: object, choose: Choice, index: int, aligned: bool
+        cls,
+        image: Sequence[Tensor],
+        face_analysis: object,
+        choose: Choice,
+        index: int,
+        aligned: bool,
+        clip_vision: Any = None,
     ) -> io.NodeOutput:
         """Encode every image, and show what is odd; an image without the chosen face is an error that names it."""
         encoder, images = FaceEncoder(face_analysis), image_list(image)
@@ -102,12 +129,18 @@ class EncodeFace(io.ComfyNode):
         embeddings = torch.stack([face.embedding for face in found])
         features = FaceFeatures(to_intermediate(embeddings), encoder.name, fingerprint(images))
         crops = to_intermediate(torch.stack([face.crop for face in found]))
-        boxes = [with_boxes(*pair) for pair in zip(images, found, strict=True)]
+        outputs = [] if clip_vision is None else list(map(partial(encode_upright, clip_vision), images, found))
+        boxes = [with_boxes(*pair, numbered=True) for pair in zip(images, found, strict=True)]
         preview = ui.PreviewImage(boxes, cls=cls).as_dict()
         if used.remarks:
             preview["text"] = used.remarks
             show_text("\n".join(used.remarks), cls.hidden.unique_id)
-        return io.NodeOutput(features, crops, ui=preview)
+        return io.NodeOutput(features, crops, outputs, ui=preview)
+
+
+def encode_upright(clip_vision: Any, image: Tensor, face: EncodedFace) -> Any:
+    """Compute an image's CLIP_VISION_OUTPUT, of the image (height, width, 3) turned as its face was."""
+    return clip_vision.encode_image(torch.rot90(image, face.quarter_turns)[None])
 
 
 class MixFeatures(io.ComfyNode):
@@ -122,7 +155,7 @@ class MixFeatures(io.ComfyNode):
             category=CATEGORY,
             description="Mixes face and image features with the weights of a learned gate, which the node shows.",
             is_input_list=True,
-            search_aliases=["identity", "portrait", "image features", "gate"],
+            search_aliases=["identity", "portrait", "likeness", "image features", "gate"],
             has_intermediate_output=True,
             inputs=[
                 DiffLoRAModel.Input("model", tooltip="From Load DiffLoRA."),
@@ -130,7 +163,7 @@ class MixFeatures(io.ComfyNode):
                 io.ClipVisionOutput.Input(
                     "clip_vision_output",
                     optional=True,
-                    tooltip="From CLIP Vision Encode (model: see Load DiffLoRA), for one batch or a list of images. "
+                    tooltip="From Encode Face with clip_vision, or from CLIP Vision Encode (model: see Load DiffLoRA). "
                     "Not needed with mode face.",
                 ),
                 io.Combo.Input(
@@ -171,8 +204,8 @@ class MixFeatures(io.ComfyNode):
             raise ValueError(f"mode {mode!r} needs a face: connect Encode Face to `face`, or choose mode 'image'")
         if image is None and mode != "face":
             raise ValueError(
-                f"mode {mode!r} needs image features: connect CLIP Vision Encode to `clip_vision_output`, "
-                "or choose mode 'face'"
+                f"mode {mode!r} needs image features: connect Load CLIP Vision to `clip_vision` of Encode Face, and "
+                "its CLIP_VISION_OUTPUT to `clip_vision_output`, or choose mode 'face'"
             )
         mixed = model.on_device().mix(
             embeddings,

@@ -16,15 +16,18 @@ MAX_CELL_SIDE = 512
 """Longest side in pixels of an image in a grid."""
 MIN_BAND, MIN_FONT = 20, 9
 """Least height in pixels of the space below an image in a grid, and of its label."""
+MIN_NUMBER = 14
+"""Least size in pixels of the font of a face's number."""
 CHOSEN_COLOR, OTHER_COLOR, TEXT_COLOR, PAPER_COLOR = "#c4552d", "#8c8378", "#2d2a26", "#fffdf8"
 
 
-def with_boxes(image: Tensor, face: EncodedFace) -> Tensor:
-    """Draw a box with the detection score around every face of an image, the chosen one in color.
+def with_boxes(image: Tensor, face: EncodedFace, numbered: bool = False) -> Tensor:
+    """Draw a box around every face of an image, the chosen one in color.
 
     Args:
         image: (height, width, 3) in [0, 1].
         face: The detected faces.
+        numbered: Whether each box has the number by which its face is chosen.
 
     Returns:
         (height, width, 3) in [0, 1]; larger images are resized to a longer side of MAX_PREVIEW_SIDE.
@@ -34,12 +37,17 @@ def with_boxes(image: Tensor, face: EncodedFace) -> Tensor:
     canvas = canvas.resize((max(1, round(scale * canvas.width)), max(1, round(scale * canvas.height))))
     draw = ImageDraw.Draw(canvas)
     width = max(1, round(min(canvas.size) / 64))
-    for row, (*box, score) in enumerate(face.boxes.tolist()):
+    font = ImageFont.load_default(max(MIN_NUMBER, min(canvas.size) // 12))
+    for row, (*box, _) in enumerate(face.boxes.tolist()):
         box = [scale * side for side in box]
         color = CHOSEN_COLOR if row == face.chosen else OTHER_COLOR
         corners = [max(0.0, box[0]), max(0.0, box[1]), min(box[2], canvas.width - 1), min(box[3], canvas.height - 1)]
         draw.rectangle(corners, outline=color, width=width)
-        draw.text((corners[0] + 2 * width, corners[1] + 2 * width), f"{score:.2f}", color)
+        if numbered:
+            *_, right, bottom = font.getbbox(str(row))
+            place = corners[0] + width, corners[1] + width
+            draw.rectangle((*corners[:2], place[0] + right + 2 * width, place[1] + bottom + 2 * width), color)
+            draw.text((place[0] + width, place[1]), str(row), PAPER_COLOR, font)
     return torch.from_numpy(np.asarray(canvas).copy()).float() / 255.0
 
 

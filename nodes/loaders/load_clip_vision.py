@@ -31,7 +31,7 @@ class LoadCLIPVision(io.ComfyNode):
             display_name="Load CLIP Vision (any size)",
             category=CATEGORY,
             description="Loads an image encoder: a published model's file, or a transformers folder of any size.",
-            search_aliases=["image encoder", "transformers"],
+            search_aliases=["image encoder", "image features", "transformers", "ViT", "IPAdapter"],
             inputs=[
                 io.Combo.Input(
                     "clip_name",
@@ -39,9 +39,7 @@ class LoadCLIPVision(io.ComfyNode):
                     tooltip="A file or folder in models/clip_vision; Load DiffLoRA shows which one is needed.",
                 )
             ],
-            outputs=[
-                io.ClipVision.Output("clip_vision", display_name="CLIP_VISION", tooltip="For CLIP Vision Encode.")
-            ],
+            outputs=[io.ClipVision.Output("clip_vision", display_name="CLIP_VISION", tooltip="For Encode Face.")],
         )
 
     @classmethod

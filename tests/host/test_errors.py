@@ -32,7 +32,9 @@ def test_two_faces_can_be_chosen(client: Client, workflow: ApiPrompt, two_people
     assert crop("left to right", 1) == crop("largest", 0)
     assert crop("left to right", 0) == crop("largest", 1)
     assert crop("left to right", 0) != crop("left to right", 1)
-    with pytest.raises(PromptError, match=r"2 faces"):
+    with pytest.raises(
+        PromptError, match=r"2 faces, no number 2 .*'left to right' there are 0 at x \d+, .*, 1 at x \d+"
+    ):
         crop("left to right", 2)
 
 
@@ -157,7 +159,7 @@ def test_face_of_another_recognizer(client: Client, workflow: ApiPrompt) -> None
 def test_missing_features(client: Client, workflow: ApiPrompt) -> None:
     graph = workflow.copy()
     del graph.prompt[graph.id("Mix Features")]["inputs"]["clip_vision_output"]
-    with pytest.raises(PromptError, match=r"needs image features: connect CLIP Vision Encode"):
+    with pytest.raises(PromptError, match=r"needs image features: connect Load CLIP Vision to `clip_vision`"):
         client.run(graph.only("Save LoRA").prompt)
     client.run(graph.set("Mix Features", mode="face").only("Save LoRA").prompt)
 

@@ -120,7 +120,7 @@ def test_a_list_of_images_of_any_sizes_is_one_person(client: Client, workflow: A
         client.upload(image, f"{width}_{height}.png", folder="one_person")
     graph = workflow.copy().add("Folder", "LoadImageDataSetFromFolder", folder="one_person")
     images, faces = graph.output("Folder"), graph.output("Load Face Analysis")
-    graph.set("Encode Face", image=images).set("CLIP Vision Encode", image=images)
+    graph.set("Encode Face", image=images)
     made = graph.output("VAE Decode")
     graph.add("Compare", "DiffLoRAFaceSimilarity", references=images, images=images, face_analysis=faces)
     graph.add("Grid", "PreviewImage", images=graph.output("Compare", 2)).add("Made", "PreviewImage", images=made)
@@ -129,6 +129,31 @@ def test_a_list_of_images_of_any_sizes_is_one_person(client: Client, workflow: A
     assert "text" not in result.outputs[graph.id("Encode Face")]
     assert len(client.images(result, graph.id("Made"))) == 1  # one LoRA, not one of each image
     assert client.images(result, graph.id("Grid"))[0].width == 3 * 208
+
+
+def test_image_features_are_those_of_clip_vision_encode(client: Client, workflow: ApiPrompt) -> None:
+    def image(graph: ApiPrompt) -> np.ndarray:
+        return np.asarray(client.images(client.run(graph.only("Save Image").prompt), graph.id("Save Image"))[0], float)
+
+    links = {"clip_vision": workflow.output("Load CLIP Vision"), "image": workflow.output("Pictures 1 to 3")}
+    graph = workflow.copy().add("Core", "CLIPVisionEncode", crop="center", **links)
+    graph.set("Mix Features", clip_vision_output=graph.output("Core"))
+    assert np.abs(image(graph) - image(workflow)).max() <= 2, "one image at a time rounds otherwise than a batch"
+
+
+def test_boxes_have_the_number_of_their_face(client: Client, workflow: ApiPrompt, two_people: str) -> None:
+    """The number of the chosen face has a colored ground, and moves with the order."""
+    graph = workflow.copy().set("Your picture 1", image=two_people)
+    graph.set("Encode Face", image=graph.output("Your picture 1"), index=1)
+
+    def colored(choose: str) -> float:
+        """Mean place, from left to right, of the pixels in the color of the chosen face."""
+        chosen = graph.copy().set("Encode Face", choose=choose)
+        chosen.add("Crops", "PreviewImage", images=chosen.output("Encode Face", 1))
+        shown = np.asarray(client.images(client.run(chosen.only("Crops").prompt), chosen.id("Encode Face"))[0], int)
+        return float((np.abs(shown - (196, 85, 45)).max(-1) < 8).nonzero()[1].mean())
+
+    assert colored("largest") < 120 < colored("left to right")
 
 
 def test_several_people_s_faces_are_no_list_of_references(client: Client, workflow: ApiPrompt) -> None:

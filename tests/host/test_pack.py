@@ -11,7 +11,11 @@ NODES = {
     "DiffLoRALoad": (["DIFFLORA_MODEL"], set()),
     "DiffLoRALoadFaceAnalysis": (["INSIGHTFACE"], {"DIFFLORA_MODEL"}),
     "DiffLoRALoadCLIPVision": (["CLIP_VISION"], set()),
-    "DiffLoRAEncodeFace": (["DIFFLORA_FACE", "IMAGE"], {"IMAGE", "INSIGHTFACE,FACEANALYSIS"}),
+    "DiffLoRALoadFolder": (["IMAGE"], set()),
+    "DiffLoRAEncodeFace": (
+        ["DIFFLORA_FACE", "IMAGE", "CLIP_VISION_OUTPUT"],
+        {"IMAGE", "INSIGHTFACE,FACEANALYSIS", "CLIP_VISION"},
+    ),
     "DiffLoRAMixFeatures": (["DIFFLORA_FEATURES"], {"DIFFLORA_MODEL", "DIFFLORA_FACE", "CLIP_VISION_OUTPUT"}),
     "DiffLoRASample": (["DIFFLORA_LATENT"], {"DIFFLORA_MODEL", "DIFFLORA_FEATURES"}),
     "DiffLoRADecode": (["LORA_MODEL"], {"DIFFLORA_MODEL", "DIFFLORA_LATENT"}),
