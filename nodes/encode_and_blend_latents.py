@@ -21,7 +21,7 @@ class EncodeLoRA(io.ComfyNode):
             display_name="Encode LoRA",
             category=CATEGORY,
             description="Encodes a LoRA with the checkpoint's layout into the latent space, to blend or to scale it.",
-            search_aliases=["LoRA to latent"],
+            search_aliases=["LoRA to latent", "compress LoRA", "convert LoRA", "autoencoder", "identity"],
             inputs=[
                 DiffLoRAModel.Input("model", tooltip="From Load DiffLoRA."),
                 io.LoraModel.Input("lora", tooltip="Any LORA_MODEL with the checkpoint's modules and rank."),
@@ -51,7 +51,7 @@ class BlendLatents(io.ComfyNode):
             display_name="Blend Latents",
             category=CATEGORY,
             description="Interpolates between two people or averages up to four, and scales the result.",
-            search_aliases=["interpolate", "average", "mix people", "morph"],
+            search_aliases=["interpolate", "average", "mix people", "morph", "merge LoRA"],
             inputs=[
                 Latent.Input("first", tooltip="The first person, from Sample LoRA or Encode LoRA."),
                 Latent.Input(

@@ -31,7 +31,7 @@ class RefineLoRA(io.ComfyNode):
             description="Trains the LoRA for some further steps on reference images, as DreamBooth does. "
             "Modules and rank stay the same. Takes seconds in the miniature, minutes for SDXL.",
             advanced=["batch_size", "gradient_checkpointing"],
-            search_aliases=["DreamBooth", "train LoRA", "fine-tune", "likeness"],
+            search_aliases=["DreamBooth", "train LoRA", "fine-tune", "likeness", "personalize"],
             has_intermediate_output=True,
             inputs=[
                 io.Model.Input("model", tooltip="The base model, without the LoRA."),

@@ -40,7 +40,7 @@ class SampleLoRA(io.ComfyNode):
             description="Samples a LoRA for the person by diffusion, with the settings that the checkpoint recommends, "
             "or your own.",
             has_intermediate_output=True,
-            search_aliases=["identity", "portrait", "likeness", "generate LoRA"],
+            search_aliases=["identity", "portrait", "likeness", "generate LoRA", "InstantID"],
             inputs=[
                 DiffLoRAModel.Input("model", tooltip="From Load DiffLoRA."),
                 Features.Input("features", tooltip="From Mix Features."),
@@ -154,7 +154,7 @@ class DecodeLoRA(io.ComfyNode):
             display_name="Decode LoRA",
             category=CATEGORY,
             description="Decodes a latent into an ordinary LoRA, for any node with a LORA_MODEL input.",
-            search_aliases=["latent to LoRA", "generate LoRA"],
+            search_aliases=["latent to LoRA", "generate LoRA", "make LoRA", "character", "person"],
             inputs=[
                 DiffLoRAModel.Input("model", tooltip="The model that the latent was made with."),
                 Latent.Input("latent", tooltip="From Sample LoRA, Encode LoRA or Blend Latents."),

@@ -26,7 +26,7 @@ class SaveIdentity(io.ComfyNode):
             display_name="Save Identity",
             category=CATEGORY,
             description="Saves a person's latent as a small file, to blend or decode it later without the images.",
-            search_aliases=["save latent", "save person", "identity", "character"],
+            search_aliases=["save latent", "save person", "save face", "character", "export"],
             inputs=[
                 Latent.Input("latent", tooltip="From Sample LoRA, Encode LoRA or Blend Latents."),
                 io.String.Input(
@@ -76,7 +76,7 @@ class LoadIdentity(io.ComfyNode):
             display_name="Load Identity",
             category=CATEGORY,
             description="Loads a person's latent that Save Identity wrote, for the checkpoint that made it.",
-            search_aliases=["load latent", "load person", "identity", "character"],
+            search_aliases=["load latent", "load person", "load face", "character", "import"],
             has_intermediate_output=True,
             inputs=[
                 io.Combo.Input("identity", options=files, tooltip=f"A file in models/{FOLDER}, from Save Identity."),

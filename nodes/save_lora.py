@@ -43,7 +43,7 @@ class SaveLoRA(io.ComfyNode):
             display_name="Save LoRA (with metadata)",
             category=CATEGORY,
             description="Saves a LoRA as a safetensors file with metadata about how it was made.",
-            search_aliases=["export LoRA", "kohya", "peft"],
+            search_aliases=["export LoRA", "write LoRA", "safetensors", "kohya", "peft"],
             inputs=[
                 io.LoraModel.Input("lora", tooltip="From Decode LoRA, or any LORA_MODEL."),
                 io.String.Input(

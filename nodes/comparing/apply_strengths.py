@@ -27,7 +27,7 @@ class ApplyStrengths(io.ComfyNode):
             category=CATEGORY,
             description="Applies a LoRA to a model at several strengths. The nodes that follow run once for each: with "
             "Image Grid with Labels, the images are shown side by side.",
-            search_aliases=["compare", "XY plot", "strength grid", "with and without LoRA"],
+            search_aliases=["compare", "XY plot", "strength grid", "with and without LoRA", "LoRA weight"],
             has_intermediate_output=True,
             inputs=[
                 io.Model.Input("model", tooltip="The base model that the LoRA was made for."),

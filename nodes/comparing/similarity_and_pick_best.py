@@ -31,7 +31,7 @@ class FaceSimilarity(io.ComfyNode):
             description="Cosine similarity between the person in the reference images and the face in each image. "
             "Different people are near 0; typical values for the same person depend on the model pack.",
             is_input_list=True,
-            search_aliases=["identity", "likeness", "cosine", "insightface"],
+            search_aliases=["identity", "likeness", "cosine", "insightface", "compare faces"],
             has_intermediate_output=True,
             inputs=[
                 io.Image.Input("references", tooltip="Reference images of one person, of any sizes."),
@@ -74,7 +74,7 @@ class PickBest(io.ComfyNode):
             category=CATEGORY,
             description="Ranks the candidates of Sample LoRA by the face similarity of images generated with them.",
             is_input_list=True,
-            search_aliases=["likeness", "rank", "choose LoRA"],
+            search_aliases=["likeness", "rank", "choose LoRA", "select", "compare"],
             has_intermediate_output=True,
             inputs=[
                 io.LoraModel.Input("loras", tooltip="All candidates, from Decode LoRA."),

@@ -75,6 +75,7 @@ def newer_host() -> dict[str, dict[str, Any]]:
     schemas = [node.define_schema() for node in module("nodes").NODES]
     return {
         schema.node_id: {
+            "title": schema.display_name,
             "aliases": schema.search_aliases,
             "intermediate": schema.has_intermediate_output,
             "advanced": [declared.id for declared in schema.inputs if getattr(declared, "advanced", False)],

@@ -28,7 +28,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_every_schema_is_valid(loaded: dict[str, Any]) -> None:
-    assert len(loaded["nodes"]) == len(set(loaded["nodes"])) == 18
+    assert len(loaded["nodes"]) == len(set(loaded["nodes"])) == 19
 
 
 def test_one_copy_of_the_core(loaded: dict[str, Any]) -> None:
@@ -72,9 +72,9 @@ def test_two_runtimes_are_a_warning(loaded: dict[str, Any]) -> None:
 
 def test_newer_hosts_get_further_fields(loaded: dict[str, Any]) -> None:
     nodes = loaded["newer_host"]
-    assert all(node["aliases"] for node in nodes.values())
     assert {name for name, node in nodes.items() if node["intermediate"]} == {
         "DiffLoRALoad",
+        "DiffLoRALoadFolder",
         "DiffLoRAEncodeFace",
         "DiffLoRAMixFeatures",
         "DiffLoRASample",
@@ -85,8 +85,22 @@ def test_newer_hosts_get_further_fields(loaded: dict[str, Any]) -> None:
         "DiffLoRAFaceSimilarity",
         "DiffLoRAPickBest",
     }, "every node that shows text or images and is no output node"
-    assert nodes["DiffLoRAApply"]["advanced"] == ["input", "middle", "output", "strict", "side"]
+    assert nodes["DiffLoRAApply"]["advanced"] == ["input", "middle", "output", "strict", "side", "bypass"]
     assert nodes["DiffLoRASample"]["advanced"] == []
+
+
+def test_every_node_is_found_by_five_further_words(loaded: dict[str, Any]) -> None:
+    """Words that are not in its name, by which it is found anyway."""
+    for name, node in loaded["newer_host"].items():
+        further = {word.lower() for word in node["aliases"] if word.lower() not in node["title"].lower()}
+        assert len(further) == len(node["aliases"]) >= 5, f"{name} ({node['title']}): {node['aliases']}"
+
+
+@pytest.mark.parametrize(
+    "word", ["identity", "portrait", "likeness", "insightface", "InstantID", "character", "compare"]
+)
+def test_common_words_find_a_node(loaded: dict[str, Any], word: str) -> None:
+    assert any(word in node["aliases"] for node in loaded["newer_host"].values())
 
 
 def test_requirements_do_not_replace_packages_of_the_host() -> None:
