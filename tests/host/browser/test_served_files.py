@@ -40,7 +40,10 @@ def texts_of(node: Node) -> Node:
     texts = {
         "display_name": node["display_name"],
         "description": node["description"],
-        "inputs": {name: {"name": name, "tooltip": options["tooltip"]} for name, options in inputs(node).items()},
+        "inputs": {
+            name: {"name": options.get("display_name", name), "tooltip": options["tooltip"]}
+            for name, options in inputs(node).items()
+        },
     }
     outputs = zip(node["output_name"], node["output_tooltips"], strict=True)
     named = {str(number): {"name": name, "tooltip": tooltip} for number, (name, tooltip) in enumerate(outputs)}
