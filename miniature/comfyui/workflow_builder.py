@@ -8,13 +8,14 @@ from difflora_core.denoiser.config import SamplingConfig
 from .workflow_graph import Output, WorkflowGraph
 
 PROMPT = "a portrait of a person, laughing, wearing a red beanie, blue shirt, yellow background"
+OTHER_PROMPT = "a portrait of a person, smiling, green shirt, blue background"
 WITHOUT_HAT = "a portrait of a person, laughing, blue shirt, yellow background"
 CONTROL = {"strength": 0.8, "start_percent": 0.0, "end_percent": 0.8}
 """A compromise between pose and likeness, chosen on images of validation people."""
 RESULT, WIDE_RESULT = (470, 580), (900, 700)
 """Width and height in pixels of the node that shows the result: one image, images side by side."""
-ENLARGED = 4
-"""Factor with which the miniature's images of 128 pixels are shown."""
+SIDE, ENLARGED = 128, 4
+"""Of the miniature's images in pixels, and the factor with which they are shown."""
 Encoders = tuple[Output, Output]
 """Face analysis and CLIP vision; or what they make of images."""
 
@@ -53,9 +54,10 @@ class WorkflowBuilder:
     def encode(self, images: Output, encoders: Encoders, who: str = "") -> Encoders:
         """Encode images with both encoders: face features, image features."""
         pack, vision = encoders
-        face, _ = self.graph.add("DiffLoRAEncodeFace", f"Encode Face{who}", image=images, face_analysis=pack)
-        features = self.graph.add("CLIPVisionEncode", f"CLIP Vision Encode{who}", clip_vision=vision, image=images)
-        return face, features[0]
+        face, _, features = self.graph.add(
+            "DiffLoRAEncodeFace", f"Encode Face{who}", image=images, face_analysis=pack, clip_vision=vision
+        )
+        return face, features
 
     def load_difflora(self) -> Output:
         """Load the DiffLoRA checkpoint."""
@@ -74,9 +76,9 @@ class WorkflowBuilder:
         settings = {"settings": "recommended", **asdict(self.sampling)}
         return self.graph.add("DiffLoRASample", f"Sample LoRA{who}", model=model, features=mixed, seed=1, **settings)[0]
 
-    def decode(self, model: Output, latent: Output) -> Output:
+    def decode(self, model: Output, latent: Output, who: str = "") -> Output:
         """Decode a latent into a LoRA."""
-        return self.graph.add("DiffLoRADecode", "Decode LoRA", model=model, latent=latent)[0]
+        return self.graph.add("DiffLoRADecode", f"Decode LoRA{who}", model=model, latent=latent)[0]
 
     def encode_person(self, images: Output) -> Encoders:
         """Add the encoders, and their features of images."""
@@ -87,9 +89,11 @@ class WorkflowBuilder:
         model = self.load_difflora()
         return self.decode(model, self.sample_latent(model, self.mix(model, features)))
 
-    def save_lora(self, lora: Output, name: str) -> Output:
+    def save_lora(self, lora: Output, name: str, who: str = "") -> Output:
         """Save a LoRA where Load LoRA lists it; the output is the file's name."""
-        return self.graph.add("DiffLoRASave", "Save LoRA", lora=lora, filename_prefix=name, folder="output/loras")[0]
+        return self.graph.add(
+            "DiffLoRASave", f"Save LoRA{who}", lora=lora, filename_prefix=name, folder="output/loras"
+        )[0]
 
     def load_base_model(self) -> tuple[Output, ...]:
         """Load the base model: MODEL, CLIP, VAE."""
@@ -98,6 +102,26 @@ class WorkflowBuilder:
     def apply(self, base: tuple[Output, ...], lora: Output, strength: float = 1.0) -> Output:
         """Apply a LoRA to the base model."""
         return self.graph.add_yours("DiffLoRAApply", "Your strength", model=base[0], lora=lora, strength=strength)[0]
+
+    def hook(self, file: Output, title: str) -> Output:
+        """Make a LoRA's file a hook, which acts where and when a prompt does."""
+        return self.graph.add_yours("CreateHookLoraModelOnly", title, lora_name=file, strength_model=1.0)[0]
+
+    def keyframes(self, start: float, end: float) -> Output:
+        """Let hooks act from one share of the sampling to another, both of which the user changes."""
+        frame = self.graph.add("CreateHookKeyframe", "Before the start", strength_mult=0.0, start_percent=0.0)[0]
+        for title, strength, share in (("Your start", 1.0, start), ("Your end", 0.0, end)):
+            frame = self.graph.add_yours(
+                "CreateHookKeyframe", title, strength_mult=strength, start_percent=share, prev_hook_kf=frame
+            )[0]
+        return frame
+
+    def halves(self, width: int, height: int) -> tuple[Output, Output]:
+        """Make masks of the left and the right half of an image."""
+        whole = self.graph.add("SolidMask", "Whole image", value=0.0, width=width, height=height)[0]
+        half = self.graph.add("SolidMask", "Half image", value=1.0, width=width // 2, height=height)[0]
+        left = self.graph.add("MaskComposite", "Left", destination=whole, source=half, x=0, y=0, operation="add")[0]
+        return left, self.graph.add("InvertMask", "Right", mask=left)[0]
 
     def find_edges(self, image: Output) -> Output:
         """Find the edges of an image, and show them."""
@@ -125,9 +149,9 @@ class WorkflowBuilder:
         )
         return positive, negative
 
-    def sample_image(self, model: Output, prompts: tuple[Output, Output]) -> Output:
+    def sample_image(self, model: Output, prompts: tuple[Output, Output], width: int = SIDE) -> Output:
         """Sample the latent of an image."""
-        empty = self.graph.add("EmptyLatentImage", "Empty Latent Image", width=128, height=128)
+        empty = self.graph.add("EmptyLatentImage", "Empty Latent Image", width=width, height=SIDE)
         return self.graph.add(
             "KSampler",
             "KSampler",

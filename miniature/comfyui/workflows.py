@@ -12,9 +12,9 @@ from typing import Any
 from difflora_core.denoiser.config import SamplingConfig
 from miniature.paths import ROOT
 
-from .workflow_builder import WITHOUT_HAT, WorkflowBuilder
+from .personalize_subgraph import personalize
+from .workflow_builder import OTHER_PROMPT, SIDE, WITHOUT_HAT, WorkflowBuilder
 from .workflow_graph import Output, WorkflowGraph
-from .workflow_subgraph import Subgraph
 
 FOLDER = ROOT / "workflows"
 REFERENCES = ("reference_1.png", "reference_2.png", "reference_3.png")
@@ -26,39 +26,6 @@ FOR_SDXL = (
     "Choose your models in the loaders, 1024 × 1024 in *Empty Latent Image*, 1 in *Enlarge*. No checkpoint for SDXL is "
     "published: docs/training.md says how to train one."
 )
-
-
-def personalize(object_info: Mapping[str, Any], sampling: SamplingConfig) -> Subgraph:
-    """The subgraph: images and MODEL to MODEL and LORA_MODEL, with the widgets that a beginner needs."""
-    graph = Subgraph(
-        object_info,
-        name="Personalize",
-        category="DiffLoRA",
-        description="Makes a LoRA of the person in the reference images, and applies it to the model.",
-    )
-    builder = WorkflowBuilder(graph, sampling)
-    images, base = graph.input("images", "IMAGE"), graph.input("model", "MODEL")
-    graph.group("The networks")
-    model = builder.load_difflora()
-    encoders = builder.load_encoders(model=model)
-    graph.group("Encode the person")
-    features = builder.encode(images, encoders)
-    graph.group("Make the LoRA")
-    latent = builder.sample_latent(model, builder.mix(model, features))
-    graph.group("Apply it")
-    lora = builder.decode(model, latent)
-    patched = builder.apply((base,), lora)
-    graph.expose("model", patched)
-    graph.expose("lora", lora)
-    for source, widget in (
-        (patched, "strength"),
-        (latent, "seed"),
-        (model, "checkpoint"),
-        (encoders[0], "model_pack"),
-        (encoders[1], "clip_name"),
-    ):
-        graph.show_widget(source, widget)
-    return graph
 
 
 def one_picture(builder: WorkflowBuilder) -> None:
@@ -205,6 +172,78 @@ def controlnet(builder: WorkflowBuilder) -> None:
     builder.show_image(builder.sample_image(both, prompts), base[2], "controlnet")
 
 
+def start_and_end(builder: WorkflowBuilder) -> None:
+    """The LoRA in a part of the sampling alone, by ComfyUI's hooks."""
+    graph = builder.graph
+    lora = encode_pictures(builder, "The LoRA acts in **a part of the sampling**: from *Your start* to *Your end*.")
+    graph.group("Your start and end")
+    hooks = builder.hook(builder.save_lora(lora, "start_and_end"), "Your strength")
+    hooks = graph.add("SetHookKeyframes", "Start and end", hooks=hooks, hook_kf=builder.keyframes(0.1, 0.9))[0]
+    graph.note(
+        "Start and end",
+        "*start_percent* counts from 0 to 1. A later start leaves the composition to the base model, an earlier end "
+        "leaves it the details.",
+    )
+    graph.group("Your prompt")
+    base = builder.load_base_model()
+    positive, negative = builder.prompts(base[1])
+    prompts = graph.add(
+        "PairConditioningSetProperties", "With the LoRA", positive_NEW=positive, negative_NEW=negative, hooks=hooks
+    )
+    builder.show_image(builder.sample_image(base[0], (prompts[0], prompts[1])), base[2], "start_and_end")
+
+
+def two_people(builder: WorkflowBuilder) -> None:
+    """Two people's LoRAs, each in its half of one image, by ComfyUI's hooks and masks."""
+    graph = builder.graph
+    graph.group("Two people")
+    graph.note("What this does", f"**Two people in one picture**: each LoRA acts in its half alone.\n\n{GREEN}")
+    pictures = [
+        (f" {side}", builder.load_image(f"Your picture {side}", name))
+        for side, name in (("left", REFERENCES[0]), ("right", OTHER_PERSON))
+    ]
+    encoders, model = builder.load_encoders(), builder.load_difflora()
+    hooks = []
+    for who, image in pictures:
+        graph.group(f"The LoRA{who}")
+        mixed = builder.mix(model, builder.encode(image, encoders, who), who)
+        lora = builder.decode(model, builder.sample_latent(model, mixed, who), who)
+        hooks.append(builder.hook(builder.save_lora(lora, "two_people", who), f"Your strength{who}"))
+    graph.group("Two halves")
+    base = builder.load_base_model()
+    left, right = builder.halves(2 * SIDE, SIDE)
+    graph.note(
+        "With SDXL",
+        "Masks and latent: 2048 × 1024, half 1024 × 1024. *mask bounds* computes each half by itself; with *default* "
+        "both are parts of one scene.",
+    )
+    graph.group("Your prompts")
+    own, negative = builder.prompts(base[1])
+    other = graph.add_yours("CLIPTextEncode", "Your prompt right", text=OTHER_PROMPT, clip=base[1])[0]
+    half = {"strength": 1.0, "set_cond_area": "mask bounds"}
+    pair = graph.add(
+        "PairConditioningSetProperties",
+        "Left half",
+        positive_NEW=own,
+        negative_NEW=negative,
+        mask=left,
+        hooks=hooks[0],
+        **half,
+    )
+    both = graph.add(
+        "PairConditioningSetPropertiesAndCombine",
+        "And right half",
+        positive=pair[0],
+        negative=pair[1],
+        positive_NEW=other,
+        negative_NEW=negative,
+        mask=right,
+        hooks=hooks[1],
+        **half,
+    )
+    builder.show_image(builder.sample_image(base[0], (both[0], both[1]), 2 * SIDE), base[2], "two_people")
+
+
 WORKFLOWS: dict[str, Callable[[WorkflowBuilder], None]] = {
     "1-Portrait-from-one-picture": one_picture,
     "2-Portrait-from-several-pictures": several_pictures,
@@ -217,6 +256,8 @@ WORKFLOWS: dict[str, Callable[[WorkflowBuilder], None]] = {
     "5-Blend-of-two-people": blend,
     "6-Save-and-load-a-LoRA": save_and_load,
     "7-ControlNet-and-a-second-LoRA": controlnet,
+    "8-Start-and-end-of-the-effect": start_and_end,
+    "9-Two-people-in-one-picture": two_people,
 }
 
 

@@ -18,8 +18,10 @@ from .contact_sheet import PAPER, thumbnail
 
 PLACES = 4
 """Images on a thumbnail, references and generated ones."""
+WHOLE = ("DiffLoRAApplyStrengths", "PairConditioningSetPropertiesAndCombine")
+"""Nodes of workflows whose one image shows enough."""
 GRID_SIDE = 800
-"""Side in pixels of the thumbnail of images that a workflow itself puts side by side."""
+"""Side in pixels of the thumbnail of such an image."""
 
 
 def make_thumbnails(client: Client, object_info: Mapping[str, Any], folder: Path = FOLDER) -> None:
@@ -39,7 +41,7 @@ def make_thumbnails(client: Client, object_info: Mapping[str, Any], folder: Path
         shown = [references[example] for example in (REFERENCES[0], OTHER_PERSON, POSE) if example in references]
         if POSE in references:
             made = thumbnail(shown, _generate_with_control(client, prompt, other, PLACES - len(shown)))
-        elif any(node["class_type"] == "DiffLoRAApplyStrengths" for node in prompt.prompt.values()):
+        elif any(node["class_type"] in WHOLE for node in prompt.prompt.values()):
             made = ImageOps.pad(_save_image(client, prompt)[0], (GRID_SIDE, GRID_SIDE), color=PAPER)
         else:
             made = thumbnail(shown, _generate(client, prompt, PLACES - len(shown)))
