@@ -6,6 +6,6 @@
 - `browser`: ComfyUI's page in a real browser.
 - `workflow_graph`: writes workflow files; `workflow_subgraph`: with subgraphs; `workflow_layout`: sizes and places.
 - `workflow_builder`: the groups of nodes that all example workflows share.
-- `personalize_subgraph`: the subgraph with which a beginner starts.
+- `personalize_subgraph`: subgraphs from images to a LoRA.
 - `workflows`: the example workflows.
 """

@@ -1,4 +1,4 @@
-"""The subgraph Personalize, with which a beginner starts."""
+"""Subgraphs from reference images to a LoRA: Personalize, with which a beginner starts, and one without a model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from difflora_core.denoiser.config import SamplingConfig
 
 from .workflow_builder import WorkflowBuilder
+from .workflow_graph import Output
 from .workflow_subgraph import Subgraph
 
 
@@ -19,6 +20,34 @@ def personalize(object_info: Mapping[str, Any], sampling: SamplingConfig) -> Sub
     )
     builder = WorkflowBuilder(graph, sampling)
     images, base = graph.input("images", "IMAGE"), graph.input("model", "MODEL")
+    lora, widgets = _make_lora(builder, images)
+    graph.group("Apply it")
+    patched = builder.apply((base,), lora)
+    graph.expose("model", patched)
+    graph.expose("lora", lora)
+    for source, widget in ((patched, "strength"), *widgets):
+        graph.show_widget(source, widget)
+    return graph
+
+
+def person_lora(object_info: Mapping[str, Any], sampling: SamplingConfig) -> Subgraph:
+    """A subgraph from images to LORA_MODEL, for workflows with several people."""
+    graph = Subgraph(
+        object_info,
+        name="LoRA of a person",
+        category="DiffLoRA",
+        description="Makes a LoRA of the person in the reference images.",
+    )
+    lora, widgets = _make_lora(WorkflowBuilder(graph, sampling), graph.input("images", "IMAGE"))
+    graph.expose("lora", lora)
+    for source, widget in widgets:
+        graph.show_widget(source, widget)
+    return graph
+
+
+def _make_lora(builder: WorkflowBuilder, images: Output) -> tuple[Output, list[tuple[Output, str]]]:
+    """Add everything from images to a LoRA; return it, and the widgets to show with a node that has each."""
+    graph = builder.graph
     graph.group("The networks")
     model = builder.load_difflora()
     encoders = builder.load_encoders(model=model)
@@ -26,17 +55,5 @@ def personalize(object_info: Mapping[str, Any], sampling: SamplingConfig) -> Sub
     features = builder.encode(images, encoders)
     graph.group("Make the LoRA")
     latent = builder.sample_latent(model, builder.mix(model, features))
-    graph.group("Apply it")
-    lora = builder.decode(model, latent)
-    patched = builder.apply((base,), lora)
-    graph.expose("model", patched)
-    graph.expose("lora", lora)
-    for source, widget in (
-        (patched, "strength"),
-        (latent, "seed"),
-        (model, "checkpoint"),
-        (encoders[0], "model_pack"),
-        (encoders[1], "clip_name"),
-    ):
-        graph.show_widget(source, widget)
-    return graph
+    widgets = [(latent, "seed"), (model, "checkpoint"), (encoders[0], "model_pack"), (encoders[1], "clip_name")]
+    return builder.decode(model, latent), widgets

@@ -76,9 +76,9 @@ class WorkflowBuilder:
         settings = {"settings": "recommended", **asdict(self.sampling)}
         return self.graph.add("DiffLoRASample", f"Sample LoRA{who}", model=model, features=mixed, seed=1, **settings)[0]
 
-    def decode(self, model: Output, latent: Output, who: str = "") -> Output:
+    def decode(self, model: Output, latent: Output) -> Output:
         """Decode a latent into a LoRA."""
-        return self.graph.add("DiffLoRADecode", f"Decode LoRA{who}", model=model, latent=latent)[0]
+        return self.graph.add("DiffLoRADecode", "Decode LoRA", model=model, latent=latent)[0]
 
     def encode_person(self, images: Output) -> Encoders:
         """Add the encoders, and their features of images."""

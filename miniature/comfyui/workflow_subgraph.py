@@ -60,7 +60,8 @@ class Subgraph(WorkflowGraph):
             **YOURS,
         }
         slots = [{"name": name, "type": form} for name, form in self.inputs]
-        graph.subgraphs.append(self._definition())
+        if all(known["id"] != self.identity for known in graph.subgraphs):
+            graph.subgraphs.append(self._definition())
         return graph.place(node, slots, linked, self.outputs)
 
     def _definition(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from difflora_core.denoiser.config import SamplingConfig
 from miniature.paths import ROOT
 
-from .personalize_subgraph import personalize
+from .personalize_subgraph import person_lora, personalize
 from .workflow_builder import OTHER_PROMPT, SIDE, WITHOUT_HAT, WorkflowBuilder
 from .workflow_graph import Output, WorkflowGraph
 
@@ -202,12 +202,10 @@ def two_people(builder: WorkflowBuilder) -> None:
         (f" {side}", builder.load_image(f"Your picture {side}", name))
         for side, name in (("left", REFERENCES[0]), ("right", OTHER_PERSON))
     ]
-    encoders, model = builder.load_encoders(), builder.load_difflora()
-    hooks = []
+    graph.group("Their LoRAs")
+    subgraph, hooks = person_lora(graph.object_info, builder.sampling), []
     for who, image in pictures:
-        graph.group(f"The LoRA{who}")
-        mixed = builder.mix(model, builder.encode(image, encoders, who), who)
-        lora = builder.decode(model, builder.sample_latent(model, mixed, who), who)
+        (lora,) = subgraph.add_to(graph, f"LoRA{who}", images=image)
         hooks.append(builder.hook(builder.save_lora(lora, "two_people", who), f"Your strength{who}"))
     graph.group("Two halves")
     base = builder.load_base_model()
@@ -241,6 +239,7 @@ def two_people(builder: WorkflowBuilder) -> None:
         hooks=hooks[1],
         **half,
     )
+    graph.group("One image")
     builder.show_image(builder.sample_image(base[0], (both[0], both[1]), 2 * SIDE), base[2], "two_people")
 
 
