@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torch.nn import functional as F
 
 from .files import replacing
 
@@ -32,7 +32,7 @@ STRIP_ROWS = 64
 MAX_NAMES = 5
 """Files that are passed over and named; of the others there is the count."""
 LONGEST_SIDE = 2560
-"""Of a batch's images, in pixels; larger ones are reduced. Four times the detector's input: a face that is smaller than
+"""Of references, in pixels; larger ones are reduced. Four times the detector's input: a face that is smaller than
 a recognizer's crop in it has less than 28 pixels in the detector."""
 MIN_SIDE, MAX_ASPECT_RATIO = 16, 16.0
 """Shorter side in pixels, longer side over shorter side: nothing beyond is large enough for a face."""
@@ -71,8 +71,11 @@ def _from_tensor(image: Tensor, name: str) -> np.ndarray:
         raise ValueError(f"{name} is {image.dtype} {tuple(image.shape)}, expected floats (height, width, 3) in [0, 1].")
     if not image.isfinite().all():
         raise ValueError(f"{name} holds NaN or infinite values: what made it is broken.")
-    rgb = image.expand(-1, -1, 3) if image.shape[-1] == 1 else image[..., :3]
-    return rgb.mul(255).round().clamp(0, 255).byte().cpu().numpy()
+    return _eight_bit_rgb(image.expand(-1, -1, 3) if image.shape[-1] == 1 else image[..., :3])
+
+
+def _eight_bit_rgb(image: Tensor) -> np.ndarray:
+    return image.mul(255).round_().clamp_(0, 255).byte().cpu().numpy()
 
 
 def image_list(batches: Sequence[Tensor] | Tensor) -> list[Tensor]:
@@ -82,27 +85,33 @@ def image_list(batches: Sequence[Tensor] | Tensor) -> list[Tensor]:
         batches: One batch or several, each as `image_batch` takes it.
 
     Returns:
-        Their images in order, each (height, width, 3) RGB; those with a side above `LONGEST_SIDE` are made smaller by
-        averaging.
+        Their images in order, each (height, width, 3) RGB; those with a side above `LONGEST_SIDE` are made smaller, see
+        `not_huge`.
 
     Raises:
         ValueError: As `image_batch`; there is no batch.
     """
     batches = [batches] if isinstance(batches, Tensor) else batches
-    images = [_not_huge(image) for batch in batches for image in _rgb_channels(batch)]
+    images = [image for batch in batches for image in _rgb_channels(batch)]
     if not images:
         raise ValueError("at least one image is needed, found an empty list")
     _check_finite(images)
-    return images
+    return [_tensor_not_huge(image) for image in images]
 
 
-def _not_huge(image: Tensor) -> Tensor:
-    """Reduce an image (height, width, 3) to `LONGEST_SIDE`."""
-    scale = LONGEST_SIDE / max(image.shape[:2])
-    if scale >= 1.0:
+def _tensor_not_huge(image: Tensor) -> Tensor:
+    if max(image.shape) <= LONGEST_SIDE:
         return image
-    size = [max(1, round(scale * side)) for side in image.shape[:2]]
-    return F.interpolate(image.permute(2, 0, 1)[None], size=size, mode="area")[0].permute(1, 2, 0)
+    return torch.from_numpy(not_huge(_eight_bit_rgb(image))).to(image) / 255.0
+
+
+def not_huge(array: np.ndarray) -> np.ndarray:
+    """Reduce an image, uint8 (height, width, 3), to `LONGEST_SIDE`, by averaging."""
+    scale = LONGEST_SIDE / max(array.shape)
+    if scale >= 1.0:
+        return array
+    height, width = (max(1, round(scale * side)) for side in array.shape[:2])
+    return np.array(Image.fromarray(array).resize((width, height), Image.Resampling.BOX))
 
 
 def image_batch(images: Tensor) -> Tensor:

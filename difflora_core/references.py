@@ -13,7 +13,7 @@ from torch import Tensor
 from .encoders.face_encoder import Choice, EncodedFace, FaceEncoder
 from .encoders.image_encoder import BATCH, ImageEncoder
 from .encoders.similarity import SAME_PERSON, somebody_else
-from .images import ImageSource, printable, rgb_array
+from .images import ImageSource, not_huge, printable, rgb_array
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def encode_references(
 
     Args:
         images: Files, PIL images, arrays or tensors of any sizes, see `images.ImageSource`; a tensor (images, height,
-            width, channels), alone or in the list, is so many images.
+            width, channels), alone or in the list, is so many images. Those above `LONGEST_SIDE` are reduced.
         face_encoder: None leaves faces out.
         image_encoder: None leaves image embeddings out.
         unusable: Whether an image that can't be used is an error, or is left out and reported to `on_image`.
@@ -149,7 +149,7 @@ def _read(
     """Read one image, append it to `arrays` if it can be used, and find its face."""
     name = printable(str(source)) if isinstance(source, str | Path) else f"image {number} of {total}"
     try:
-        array = rgb_array(source, name)
+        array = not_huge(rgb_array(source, name))
         found = None if face_encoder is None else face_encoder.find(array, name, *face)
     except ValueError as error:
         return ReferenceImage(name, error=error)

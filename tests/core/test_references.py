@@ -9,6 +9,7 @@ from PIL import Image
 
 from difflora_core.encoders.face_encoder import EncodedFace, FaceEncoder, NoFaceError
 from difflora_core.encoders.image_encoder import BATCH
+from difflora_core.images import LONGEST_SIDE, image_list, rgb_array
 from difflora_core.references import encode_references
 from miniature.paths import WEIGHTS
 from miniature.world.drawing import draw
@@ -108,6 +109,18 @@ def test_no_more_than_a_batch_is_in_memory():
     found = encode_references(sources, Faces(), images, unusable="skip")
     assert images.batches == [BATCH - 1, BATCH, 3]
     assert found.face[:, 0].tolist() == [image[0, 0, 0] for image in sources if image.any()]
+
+
+def test_a_huge_image_is_made_smaller_as_in_a_batch():
+    image = np.random.default_rng(0).integers(0, 256, (2 * LONGEST_SIDE + 77, 800, 3), dtype=np.uint8)
+    seen: list[np.ndarray] = []
+    faces = Faces()
+    find = faces.find
+    faces.find = lambda array, *rest: (seen.append(array), find(array, *rest))[1]  # type: ignore[method-assign]
+    encode_references([image], faces, None)
+    (batched,) = image_list(torch.from_numpy(image).float()[None] / 255.0)
+    assert seen[0].shape[0] == LONGEST_SIDE
+    assert np.array_equal(seen[0], rgb_array(batched, "batched"))
 
 
 def test_without_a_usable_image_there_is_nothing_to_encode():
