@@ -17,7 +17,7 @@ class SilencedError(Exception):
     """Raised in place of silencing."""
 
 
-@pytest.mark.parametrize("name", COMMANDS.keys() - WITHOUT_MODELS - ON_REQUEST)
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - WITHOUT_MODELS - ON_REQUEST))
 def test_a_command_that_loads_models_silences_libraries_first(monkeypatch, name):
     module = importlib.import_module(COMMANDS[name][0], "training")
 
