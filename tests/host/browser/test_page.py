@@ -180,7 +180,7 @@ def test_blueprint_becomes_a_node(page: Page) -> None:
     inputs, outputs, inside, widgets = node
     assert inputs[:2] == ["IMAGE", "MODEL"]  # newer pages add an input for each widget
     assert outputs == ["MODEL", "LORA_MODEL"]
-    assert len(inside) == 9
+    assert len(inside) == 8
     assert widgets == 5
     assert page.evaluate("types => types.filter(t => !(t in LiteGraph.registered_node_types))", inside) == []
 
