@@ -16,7 +16,7 @@ SLOT, WIDGET, TEXT_FIELD = 20, 24, 54
 """Height in pixels of an input or output, a widget, and the smallest field of several lines."""
 TEXT, IMAGE = 64, 232
 """Height in pixels of two lines of text, and of an image, below a node's widgets."""
-ROOM = {
+EXTRA_HEIGHT = {
     "CLIPTextEncode": 40,
     "DiffLoRAApply": TEXT,
     "DiffLoRAApplyStrengths": TEXT,
@@ -50,7 +50,7 @@ class Group:
 
 
 def node_size(type: str, inputs: int, outputs: int, widgets: Sequence[bool]) -> list[int]:
-    """Size of a node in pixels: what the browser needs, and room for what the node shows.
+    """Size of a node in pixels: what the browser needs, and what the node shows below.
 
     Args:
         type: Class of the node.
@@ -60,7 +60,7 @@ def node_size(type: str, inputs: int, outputs: int, widgets: Sequence[bool]) -> 
     """
     fields = sum(TEXT_FIELD if several_lines else WIDGET for several_lines in widgets)
     height = SLOT * max(inputs, outputs, 1) + 6 + (fields + 8 if widgets else 0)
-    return [WIDTH, height + ROOM.get(type, 0)]
+    return [WIDTH, height + EXTRA_HEIGHT.get(type, 0)]
 
 
 def note_size(text: str) -> list[int]:

@@ -8,9 +8,9 @@ import pytest
 
 from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.comfyui.host import find_tokenizer
-from miniature.personal.evaluation import SETTINGS, judge_source, prepare_evaluation
+from miniature.personal.evaluation import judge_source, prepare_evaluation
+from tests.training.evaluation.prepared_settings import settings_in
 from training.comfyui_client import Client
-from training.engine.settings import read_settings
 from training.evaluation.evaluation_run import Evaluation
 from training.evaluation.options.method_settings import MethodSettings
 from training.evaluation.settings import EvaluationSettings
@@ -29,12 +29,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory, client: Client, workflow:
         graph.set(f"Your picture {number}", image=name)
     graph.set("Your prompt", text="{prompt}").set("Negative prompt", text="{negative}").set("KSampler", seed="{seed}")
     (folder / "workflow.json").write_text(json.dumps(graph.only("Save Image").prompt))
-    return replace(
-        read_settings(EvaluationSettings, SETTINGS),
-        people=folder / "people",
-        prompts=folder / "prompts.yaml",
-        base=folder / "base",
-        output=folder / "output",
+    return settings_in(
+        folder,
         methods={"pack": MethodSettings("comfyui", folder / "workflow.json", server=client.url)},
         compared_with="",
     )

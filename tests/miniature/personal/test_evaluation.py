@@ -12,6 +12,7 @@ from miniature.personal import evaluation
 from miniature.personal.evaluation import SETTINGS, built_methods, judge_source, prepare_evaluation
 from miniature.personal.held_out_teachers import HeldOutTeachers
 from miniature.world.scenes import VALIDATION_SCENES, caption
+from tests.training.evaluation.prepared_settings import settings_in
 from training.engine.settings import read_settings
 from training.evaluation.evaluation_run import Evaluation
 from training.evaluation.options.method_settings import MethodSettings
@@ -31,12 +32,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSettings:
         "DiffLoRA": replace(shipped.methods["DiffLoRA"], references=2),
         "teacher": MethodSettings("lora", folder / "teachers"),
     }
-    return replace(
-        shipped,
-        people=folder / "people",
-        prompts=folder / "prompts.yaml",
-        base=folder / "base",
-        output=folder / "output",
+    return settings_in(
+        folder,
         methods=methods,
         steps=8,
     )

@@ -11,11 +11,11 @@ import torch
 from difflora_core.files import read_tensors
 from difflora_core.images import read_image
 from miniature.comfyui.host import find_tokenizer
-from miniature.personal.evaluation import SETTINGS, prepare_evaluation
+from miniature.personal.evaluation import prepare_evaluation
+from tests.training.evaluation.prepared_settings import settings_in
 from training.base_model.diffusion_loss import DiffusionLoss
 from training.base_model.person_images import PersonImages
 from training.base_model.sdxl import SDXLBase
-from training.engine.settings import read_settings
 from training.evaluation.evaluation_run import Evaluation
 from training.evaluation.methods import learned_token
 from training.evaluation.options.method_settings import MethodSettings
@@ -39,12 +39,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSettings:
         "no LoRA": MethodSettings("none"),
         "inverted": MethodSettings("textual_inversion", textual_inversion=TRAINING),
     }
-    return replace(
-        read_settings(EvaluationSettings, SETTINGS),
-        people=folder / "people",
-        prompts=folder / "prompts.yaml",
-        base=folder / "base",
-        output=folder / "output",
+    return settings_in(
+        folder,
         methods=methods,
         metrics=MetricSettings(),
         compared_with="no LoRA",

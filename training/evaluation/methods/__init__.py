@@ -6,6 +6,7 @@ no_lora            the base model alone
 made_files         what methods share that make a file of a person
 loras              LoRAs: given, averaged, regressed, predicted, trained
 reference_pixels   references as training images
+own_copy           what methods share that change a copy of the base model
 learned_token      Textual Inversion on the references
 instant_id         InstantID: face embedding and keypoints
 photomaker_v1      PhotoMaker: references → identity embedding

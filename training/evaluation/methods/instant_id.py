@@ -4,14 +4,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from difflora_core.encoders.face_encoder import FaceEncoder, NoFaceError
+from difflora_core.encoders.face_encoder import NoFaceError
 from difflora_core.images import read_image
 from difflora_core.seeds import generator_for
 from training.instantid.instantid_files import ADAPTER, CONTROL, WEIGHTS, read_instantid
@@ -22,6 +21,7 @@ from training.lora_dataset.fingerprints import Fingerprint, hash_files
 from ..options.method_settings import MethodSettings
 from ..people_folders import EvaluatedPerson, seen_references
 from .method import ImageRequest, MadeImage, Preparation
+from .own_copy import OnOwnCopy
 from .shared_base import SharedBase, as_image
 
 FILES = (ADAPTER, f"{CONTROL}/config.json", f"{CONTROL}/{WEIGHTS}")
@@ -33,21 +33,12 @@ POSES = {
 }
 
 
-class InstantIDMethod:
-    """The official files on a copy of the base model of its own, whose U-Net they change."""
+class InstantIDMethod(OnOwnCopy[InstantIDPipeline]):
+    """The official files, in a folder."""
 
     def __init__(self, base: SharedBase, settings: MethodSettings, subject: str) -> None:
-        """Name the files; they are loaded when the first person is prepared.
-
-        Args:
-            base: Whose folder and settings are used.
-            settings: Of the kind instantid.
-            subject: In place of {person}.
-        """
-        assert settings.path is not None  # the settings have checked both
-        assert settings.face_models is not None
-        self.base, self.settings, self.subject = base, settings, subject
-        self.folder, self.face_models, self.references = settings.path, settings.face_models, settings.references
+        """Name the files, see the base class."""
+        super().__init__(base, settings, subject)
         self.strengths = Strengths(settings.adapter_scale, settings.control_scale)
         self.placement = (
             f'"{subject}" in place of {{person}}; mean of the references\' face embeddings, adapter at '
@@ -61,12 +52,12 @@ class InstantIDMethod:
             FileNotFoundError: One of the files is not there.
             ValueError: The person has too few references.
         """
-        files = [self.folder / name for name in FILES]
+        files = [self.path / name for name in FILES]
         pickled = files[0].with_suffix(".bin").is_file()
         if missing := [path for path in files if not path.is_file() and not (pickled and path == files[0])]:
             raise FileNotFoundError(f"there is no {missing[0]}, of InstantID's files")
         if not files[0].is_file():
-            read_instantid(self.folder)  # says why the pickle is not read
+            read_instantid(self.path)  # says why the pickle is not read
         return {
             **self.base.fingerprint,
             "method.subject": self.subject,
@@ -78,19 +69,15 @@ class InstantIDMethod:
             "references": hash_files(seen_references(person, self.references)),
         }
 
-    @cached_property
-    def _pipeline(self) -> InstantIDPipeline:
-        instantid = read_instantid(self.folder)  # before the base model, which takes long
+    def open_pipeline(self) -> InstantIDPipeline:
+        """Put InstantID's adapter into a copy of the base model.
+
+        Raises:
+            FileNotFoundError: A file is not there.
+            ValueError: The files are of another base model.
+        """
+        instantid = read_instantid(self.path)  # before the base model, which takes long
         return InstantIDPipeline(self.base.open_copy(), instantid)
-
-    @cached_property
-    def _faces(self) -> FaceEncoder:
-        return FaceEncoder.open(self.settings.pack, self.face_models)
-
-    def release(self) -> None:
-        """Free the base model of its own, and the face models."""
-        for name in ("_pipeline", "_faces"):
-            self.__dict__.pop(name, None)
 
     @contextmanager
     def prepare(self, person: EvaluatedPerson) -> Iterator["ReadyInstantID"]:
@@ -100,7 +87,7 @@ class InstantIDMethod:
             FileNotFoundError: A model is not there.
             ValueError: A reference shows no face or can't be read.
         """
-        pipeline = self._pipeline
+        pipeline = self.pipeline
         self._identity(person)
         start = time.perf_counter()
         embedding, keypoints = self._identity(person)
@@ -111,7 +98,7 @@ class InstantIDMethod:
         """Return the mean embedding (width,), and the picture of the first reference's keypoints."""
         paths = seen_references(person, self.references)
         images = [np.asarray(read_image(path)) for path in paths]
-        faces = [self._faces.find(image, str(path)) for image, path in zip(images, paths, strict=True)]
+        faces = [self.faces.find(image, str(path)) for image, path in zip(images, paths, strict=True)]
         landmarks = faces[0].landmarks
         assert landmarks is not None  # the face was detected
         embedding = torch.stack([face.embedding for face in faces]).mean(0)
@@ -125,7 +112,7 @@ class InstantIDMethod:
     def find_pose(self, image: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
         """Return the picture of the keypoints in an image, uint8 (size, size, 3); `otherwise`, where it has no face."""
         try:
-            landmarks = self._faces.find(image).landmarks
+            landmarks = self.faces.find(image).landmarks
         except NoFaceError:
             return otherwise
         assert landmarks is not None  # the face was detected

@@ -4,14 +4,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from difflora_core.encoders.face_encoder import FaceEncoder
 from difflora_core.images import read_image
 from difflora_core.seeds import derive_seed
 from training.lora_dataset.fingerprints import Fingerprint, hash_file, hash_files
@@ -22,25 +20,16 @@ from training.lora_dataset.photomaker.pipeline import PhotoMakerPipeline, Sampli
 from ..options.method_settings import MethodSettings
 from ..people_folders import EvaluatedPerson, seen_references
 from .method import ImageRequest, MadeImage, Preparation
+from .own_copy import OnOwnCopy
 from .shared_base import SharedBase
 
 
-class PhotoMakerV1:
-    """The official file on a copy of the base model of its own, whose U-Net it changes."""
+class PhotoMakerV1(OnOwnCopy[PhotoMakerPipeline]):
+    """The official file; the class word is the trigger, whose place the identity takes."""
 
     def __init__(self, base: SharedBase, settings: MethodSettings, class_word: str) -> None:
-        """Name the files; they are loaded when the first person is prepared.
-
-        Args:
-            base: Whose folder and settings are used.
-            settings: Of the kind photomaker.
-            class_word: Whose place the identity takes.
-        """
-        assert settings.path is not None  # the settings have checked both
-        assert settings.face_models is not None
-        self.base, self.settings, self.class_word = base, settings, class_word
-        self.references = settings.references
-        self.file, self.face_models = settings.path, settings.face_models
+        """Name the files, see the base class."""
+        super().__init__(base, settings, class_word)
         self.placement = (
             f'"{class_word}" in place of {{person}}, its embedding fused with the references; merged after '
             f"{settings.style_strength} % of the steps"
@@ -53,30 +42,26 @@ class PhotoMakerV1:
             FileNotFoundError: There is no such file.
             ValueError: The person has too few references.
         """
-        if not self.file.is_file():
-            raise FileNotFoundError(f"there is no PhotoMaker file {self.file}")
+        if not self.path.is_file():
+            raise FileNotFoundError(f"there is no PhotoMaker file {self.path}")
         return {
             **self.base.fingerprint,
-            "method.subject": self.class_word,
+            "method.subject": self.subject,
             "method.style_strength": self.settings.style_strength,
             "method.face_pack": self.settings.pack,
-            "PhotoMaker file": hash_file(self.file),
+            "PhotoMaker file": hash_file(self.path),
             "references": hash_files(seen_references(person, self.references)),
         }
 
-    @cached_property
-    def _pipeline(self) -> PhotoMakerPipeline:
-        photomaker = read_photomaker(self.file)  # before the base model, which takes long
+    def open_pipeline(self) -> PhotoMakerPipeline:
+        """Put PhotoMaker's LoRA into a copy of the base model.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is another model's.
+        """
+        photomaker = read_photomaker(self.path)  # before the base model, which takes long
         return PhotoMakerPipeline(self.base.open_copy(), photomaker)
-
-    @cached_property
-    def _faces(self) -> FaceEncoder:
-        return FaceEncoder.open(self.settings.pack, self.face_models)
-
-    def release(self) -> None:
-        """Free the base model of its own, and the face models."""
-        for name in ("_pipeline", "_faces"):
-            self.__dict__.pop(name, None)
 
     @contextmanager
     def prepare(self, person: EvaluatedPerson) -> Iterator["ReadyPhotoMaker"]:
@@ -90,16 +75,16 @@ class PhotoMakerV1:
         start = time.perf_counter()
         identity = self._identity(person)
         preparation = Preparation(time.perf_counter() - start, identity.numel(), 2 * identity.numel())
-        yield ReadyPhotoMaker(self._pipeline, self.base, self.class_word, self.settings, identity, preparation)
+        yield ReadyPhotoMaker(self.pipeline, self.base, self.subject, self.settings, identity, preparation)
 
     def _identity(self, person: EvaluatedPerson) -> Tensor:
         crops = []
         for path in seen_references(person, self.references):
             pixels = np.asarray(read_image(path))
-            face = self._faces.find(pixels, str(path))
+            face = self.faces.find(pixels, str(path))
             image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255.0
             crops.append(crop_face(image, face.boxes[face.chosen, :4].tolist()))
-        return self._pipeline.identity(crops).cpu()
+        return self.pipeline.identity(crops).cpu()
 
 
 @dataclass(frozen=True)

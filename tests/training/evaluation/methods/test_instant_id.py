@@ -12,10 +12,10 @@ from PIL import Image
 from difflora_core.images import read_image, write_image
 from miniature.comfyui.host import find_tokenizer
 from miniature.paths import WEIGHTS
-from miniature.personal.evaluation import SETTINGS, prepare_evaluation
+from miniature.personal.evaluation import prepare_evaluation
+from tests.training.evaluation.prepared_settings import settings_in
 from tests.training.instantid.random_instantid import random_instantid
 from training.base_model.sdxl import SDXLBase
-from training.engine.settings import read_settings
 from training.evaluation.evaluation_run import Evaluation
 from training.evaluation.methods.instant_id import InstantIDMethod, in_square
 from training.evaluation.methods.shared_base import SharedBase
@@ -34,12 +34,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSettings:
     (folder / "prompts.yaml").write_text("clothing: ['a portrait of a {person}, red shirt, white background']\n")
     write_instantid(folder / "files", random_instantid(SDXLBase.open(folder / "base").unet))
     method = MethodSettings("instantid", folder / "files", face_models=WEIGHTS / "insightface", face_pack="miniature")
-    return replace(
-        read_settings(EvaluationSettings, SETTINGS),
-        people=folder / "people",
-        prompts=folder / "prompts.yaml",
-        base=folder / "base",
-        output=folder / "output",
+    return settings_in(
+        folder,
         methods={"no LoRA": MethodSettings("none"), "InstantID": method, "own pose": replace(method, pose="prompt")},
         metrics=MetricSettings(),
         compared_with="no LoRA",

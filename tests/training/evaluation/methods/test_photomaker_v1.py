@@ -12,8 +12,8 @@ from miniature.base_model import config as base_config
 from miniature.comfyui.host import find_tokenizer
 from miniature.encoders.photomaker import initial_encoder
 from miniature.paths import WEIGHTS
-from miniature.personal.evaluation import SETTINGS, judge_source, prepare_evaluation
-from training.engine.settings import read_settings
+from miniature.personal.evaluation import judge_source, prepare_evaluation
+from tests.training.evaluation.prepared_settings import settings_in
 from training.evaluation.evaluation_run import Evaluation
 from training.evaluation.options.method_settings import MethodSettings
 from training.evaluation.settings import EvaluationSettings
@@ -39,12 +39,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSettings:
         face_pack="miniature",
         style_strength=0,
     )
-    return replace(
-        read_settings(EvaluationSettings, SETTINGS),
-        people=folder / "people",
-        prompts=folder / "prompts.yaml",
-        base=folder / "base",
-        output=folder / "output",
+    return settings_in(
+        folder,
         methods={"no LoRA": MethodSettings("none"), "PhotoMaker v1": method},
         compared_with="",
         steps=2,

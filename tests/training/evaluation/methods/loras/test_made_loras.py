@@ -13,9 +13,9 @@ from difflora_core.lora.file_formats import read_lora
 from difflora_core.model import DiffLoRA
 from miniature.comfyui.host import find_tokenizer
 from miniature.paths import DIFFLORA_CHECKPOINT
-from miniature.personal.evaluation import SETTINGS, prepare_evaluation
+from miniature.personal.evaluation import prepare_evaluation
 from miniature.personal.teachers import CONFIG
-from training.engine.settings import read_settings
+from tests.training.evaluation.prepared_settings import settings_in
 from training.evaluation.evaluation_run import Evaluation
 from training.evaluation.options.method_settings import MethodSettings
 from training.evaluation.settings import EvaluationSettings
@@ -44,12 +44,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSettings:
         "LAE": MethodSettings("lora", folder / "teachers", checkpoint=DIFFLORA_CHECKPOINT),
         "one for all": MethodSettings("lora", teacher),
     }
-    return replace(
-        read_settings(EvaluationSettings, SETTINGS),
-        people=folder / "people",
-        prompts=folder / "prompts.yaml",
-        base=folder / "base",
-        output=folder / "output",
+    return settings_in(
+        folder,
         methods=methods,
         compared_with="no LoRA",
         steps=8,

@@ -14,8 +14,8 @@ from difflora_core.lora.file_formats import read_lora, save_lora
 from difflora_core.model import DiffLoRA
 from miniature.comfyui.host import find_tokenizer
 from miniature.paths import DIFFLORA_CHECKPOINT
-from miniature.personal.evaluation import SETTINGS, prepare_evaluation
-from training.engine.settings import read_settings
+from miniature.personal.evaluation import prepare_evaluation
+from tests.training.evaluation.prepared_settings import settings_in
 from training.evaluation.evaluation_run import Evaluation
 from training.evaluation.methods.loras.ridge_regression import PENALTIES, RidgeRegression, choose_penalty
 from training.evaluation.options.method_settings import MethodSettings
@@ -51,12 +51,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSettings:
         stores=(folder / "store",),
         embeddings=(folder / "embeddings",),
     )
-    return replace(
-        read_settings(EvaluationSettings, SETTINGS),
-        people=folder / "people",
-        prompts=folder / "prompts.yaml",
-        base=folder / "base",
-        output=folder / "output",
+    return settings_in(
+        folder,
         methods={
             "no LoRA": MethodSettings("none"),
             "mean": MethodSettings("mean_lora", folder / "store"),

@@ -1,0 +1,15 @@
+"""The miniature's evaluation settings, for a folder of `prepare_evaluation`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from miniature.personal.evaluation import SETTINGS
+from training.engine.settings import read_settings
+from training.evaluation.settings import EvaluationSettings
+
+
+def settings_in(folder: Path, **changed: Any) -> EvaluationSettings:
+    """People, prompts, base model and output of the folder; `changed` are further settings."""
+    places = {"people": folder / "people", "prompts": folder / "prompts.yaml", "base": folder / "base"}
+    return replace(read_settings(EvaluationSettings, SETTINGS), **places, output=folder / "output", **changed)
