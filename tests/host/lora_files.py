@@ -16,7 +16,12 @@ def saved(client: Client, graph: ApiPrompt, base: Path, lora: str, name: str, **
     graph = graph.copy().add("Ours", "DiffLoRASave", lora=graph.output(lora), filename_prefix=name)
     graph.set("Ours", **{"format": "kohya", "folder": "output/loras", **widgets})
     client.run(graph.only("Ours").prompt)
-    return sorted((base / "output" / "loras").glob(f"{name}_*.safetensors"))
+    return files_named(base, name)
+
+
+def files_named(base: Path, name: str) -> list[Path]:
+    """The files that Save LoRA wrote with the prefix `name`, in order; not those of a longer prefix, as name_again."""
+    return sorted((base / "output" / "loras").glob(f"{name}_[0-9]*_.safetensors"))
 
 
 def flat(path: Path) -> torch.Tensor:

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from miniature.comfyui.api_prompt import ApiPrompt
+from tests.host.lora_files import files_named
 from training.comfyui_client import Client, PromptError
 
 
@@ -56,7 +57,7 @@ def test_wrong_checkpoint(client: Client, workflow: ApiPrompt, file: str, messag
 def test_wrong_base_model(client: Client, workflow: ApiPrompt, base: Path) -> None:
     """A LoRA with other modules than the model's, as SDXL's on SD 1.5: the core loader only logs a warning."""
     client.run(workflow.copy().set("Save LoRA", filename_prefix="foreign").only("Save LoRA").prompt)
-    (path,) = (base / "output" / "loras").glob("foreign_*.safetensors")
+    (path,) = files_named(base, "foreign")
     tensors = load_file(path)
     name = next(name for name in tensors if "down_blocks_1" in name).split(".")[0]
     deeper = name.replace("transformer_blocks_0", "transformer_blocks_9")
@@ -128,7 +129,7 @@ def test_damaged_lora(
     request: pytest.FixtureRequest, client: Client, workflow: ApiPrompt, base: Path, change, message: str
 ) -> None:
     client.run(workflow.copy().set("Save LoRA", filename_prefix="whole").only("Save LoRA").prompt)
-    tensors = load_file(next((base / "output" / "loras").glob("whole_*.safetensors")))
+    tensors = load_file(files_named(base, "whole")[0])
     change(tensors, next(iter(tensors)).split(".")[0])
     graph = with_file(workflow, base, f"damaged_{request.node.callspec.id}".replace("/", "_"), tensors)
     with pytest.raises(PromptError, match=rf"(?s)DiffLoRAApply: .*{message}"):
@@ -137,7 +138,7 @@ def test_damaged_lora(
 
 def test_lora_of_another_rank_has_no_latent(client: Client, workflow: ApiPrompt, base: Path) -> None:
     client.run(workflow.copy().set("Save LoRA", filename_prefix="rank").only("Save LoRA").prompt)
-    tensors = load_file(next((base / "output" / "loras").glob("rank_*.safetensors")))
+    tensors = load_file(files_named(base, "rank")[0])
     for key, tensor in tensors.items():
         if key.endswith("lora_down.weight"):
             tensors[key] = tensor[:2].contiguous()
@@ -167,7 +168,7 @@ def test_missing_features(client: Client, workflow: ApiPrompt) -> None:
 def test_a_loss_that_is_not_finite_is_an_error(client: Client, workflow: ApiPrompt, base: Path) -> None:
     """A LoRA of finite values with which the U-Net overflows: training returns no LoRA of NaN."""
     client.run(workflow.copy().set("Save LoRA", filename_prefix="vast").only("Save LoRA").prompt)
-    tensors = load_file(next((base / "output" / "loras").glob("vast_*.safetensors")))
+    tensors = load_file(files_named(base, "vast")[0])
     graph = with_file(workflow, base, "vast", {name: tensor * 1e25 for name, tensor in tensors.items()})
     links = {name: graph.output("Load Checkpoint", slot) for slot, name in enumerate(("model", "clip", "vae"))}
     links |= {"lora": graph.output("File"), "images": graph.output("Your picture 1")}

@@ -15,6 +15,7 @@ from difflora_core.model import DiffLoRA
 from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.paths import DIFFLORA_CHECKPOINT
 from tests.host.core_nodes import add_core, output_of_type
+from tests.host.lora_files import files_named
 from training.comfyui_client import Client, PromptError
 
 State = dict[str, Tensor]
@@ -88,7 +89,7 @@ def same_as_core(client: Client, graph: ApiPrompt, base: Path, name: str) -> Sta
 def generated(client: Client, workflow: ApiPrompt, base: Path) -> State:
     """A generated LoRA, as Save LoRA writes it."""
     client.run(workflow.copy().set("Save LoRA", filename_prefix="formats").only("Save LoRA").prompt)
-    return load_file(next((base / "output" / "loras").glob("formats_*.safetensors")))
+    return load_file(files_named(base, "formats")[0])
 
 
 @pytest.mark.parametrize("algorithm", ["LoRA", "LoHa", "LoKr", "OFT"])
@@ -113,7 +114,7 @@ def test_the_reader_finds_the_weight_changes_of_a_trained_file(client: Client, w
     graph = trained(client, workflow, "LoRA")
     found = same_as_core(client, graph, base, "read")
     client.run(graph.add("File", "SaveLoRA", lora=lora_of(client, graph), prefix="loras/core").only("File").prompt)
-    path = next((base / "output" / "loras").glob("core_*.safetensors"))
+    path = files_named(base, "core")[0]
     with pytest.raises(ValueError, match=r"diff_b changes a bias"):
         read_contents(path, LAYOUT)
     tensors = load_file(path)
@@ -229,7 +230,7 @@ def test_the_way_out_for_other_methods_works(client: Client, workflow: ApiPrompt
     settings = {"filename_prefix": "loras/extracted", "rank": 16, "lora_type": "standard", "bias_diff": False}
     graph.add("Extract", "LoraSave", model_diff=graph.output("Difference"), **settings)
     client.run(graph.only("Extract").prompt)
-    path = next((base / "output" / "loras").glob("extracted_*.safetensors"))
+    path = files_named(base, "extracted")[0]
     names = {module: name for name, module in table(load_file(path)).items()}
     factors = read_contents(path, LAYOUT).factors.items()
     pairs = [((up @ down).flatten(), found[f"change {names[name]}.weight"].flatten()) for name, (down, up) in factors]
@@ -247,7 +248,7 @@ def refined(client: Client, graph: ApiPrompt, base: Path, name: str) -> State:
     graph.add("Refine", "DiffLoRARefine", **links, **settings, gradient_checkpointing=False)
     graph.add("File", "SaveLoRA", lora=graph.output("Refine"), prefix=f"loras/{name}")
     client.run(graph.only("File").prompt)
-    return load_file(next((base / "output" / "loras").glob(f"{name}_*.safetensors")))
+    return load_file(files_named(base, name)[0])
 
 
 def test_what_core_trains_is_refined_in_every_factor(client: Client, workflow: ApiPrompt, base: Path) -> None:
@@ -258,7 +259,7 @@ def test_what_core_trains_is_refined_in_every_factor(client: Client, workflow: A
         .only("File")
         .prompt
     )
-    before = load_file(next((base / "output" / "loras").glob("trained_start_*.safetensors")))
+    before = load_file(files_named(base, "trained_start")[0])
     after = refined(client, graph, base, "trained_refined")
     assert {key: tensor.shape for key, tensor in after.items()} == {key: tensor.shape for key, tensor in before.items()}
     factors = [key for key in before if parse(key).role in ("down", "up")]

@@ -14,6 +14,7 @@ from difflora_core.model import DiffLoRA
 from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.paths import WEIGHTS
 from tests.host.core_nodes import add_core
+from tests.host.lora_files import files_named
 from training.comfyui_client import Client, PromptError
 
 CHECKPOINT = WEIGHTS / "difflora" / "miniature.safetensors"
@@ -44,7 +45,7 @@ def portrait(client: Client, workflow: ApiPrompt) -> Image.Image:
 def saved(client: Client, workflow: ApiPrompt, base: Path) -> Path:
     """The LoRA of the workflow, as a file."""
     client.run(workflow.copy().set("Save LoRA", filename_prefix="portrait").only("Save LoRA").prompt)
-    (path,) = (base / "output" / "loras").glob("portrait_*.safetensors")
+    (path,) = files_named(base, "portrait")
     return path
 
 
@@ -143,7 +144,7 @@ def test_the_lora_depends_on_the_seed(client: Client, workflow: ApiPrompt, base:
     def file(name: str, seed: int) -> bytes:
         graph = workflow.copy().set("Sample LoRA", seed=seed).set("Save LoRA", filename_prefix=name)
         client.run(graph.only("Save LoRA").prompt)
-        (path,) = (base / "output" / "loras").glob(f"{name}_*.safetensors")
+        (path,) = files_named(base, name)
         return path.read_bytes()
 
     assert file("other_seed", 77) != saved.read_bytes()

@@ -9,10 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from difflora_core.lora.file_formats import read_lora
-from difflora_core.model import DiffLoRA
 from miniature.comfyui.api_prompt import ApiPrompt
-from miniature.paths import DIFFLORA_CHECKPOINT
+from tests.host.lora_files import files_named, flat, saved
 from training.comfyui_client import Client, PromptError
 
 
@@ -41,8 +39,8 @@ def with_refine(graph: ApiPrompt, **settings: float) -> ApiPrompt:
 def refine(client: Client, workflow: ApiPrompt, base: Path, name: str, **settings: float) -> torch.Tensor:
     graph = with_refine(workflow, **settings).set("Ours", filename_prefix=name)
     client.run(graph.only("Ours").prompt)
-    (path,) = (base / "output" / "loras").glob(f"{name}_*.safetensors")
-    return read_lora(path, DiffLoRA.load(DIFFLORA_CHECKPOINT).layout)
+    (path,) = files_named(base, name)
+    return flat(path)
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +52,8 @@ def test_zero_learning_rate_changes_nothing(
     client: Client, workflow: ApiPrompt, base: Path, refined: torch.Tensor
 ) -> None:
     still = refine(client, workflow, base, "still", learning_rate=0.0, steps=1)
-    graph = workflow.copy().add("Ours", "DiffLoRASave", lora=workflow.output("Decode LoRA"), format="kohya")
-    client.run(graph.set("Ours", folder="output/loras", filename_prefix="start").only("Ours").prompt)
-    (path,) = (base / "output" / "loras").glob("start_*.safetensors")
-    torch.testing.assert_close(still, read_lora(path, DiffLoRA.load(DIFFLORA_CHECKPOINT).layout))
+    (predicted,) = saved(client, workflow, base, "Decode LoRA", "predicted")
+    torch.testing.assert_close(still, flat(predicted))
     assert (refined - still).abs().mean() > 1e-4
 
 
@@ -122,8 +118,8 @@ def test_same_lora_in_the_states_of_a_gpu_host(
         links = with_refine(graph).set("Refine", model=graph.output("GPU")).set("Ours", filename_prefix=name)
         client.run(links.only("Ours").prompt)
         client.free()  # also of cached results, so that the second time trains again
-        (path,) = (base / "output" / "loras").glob(f"{name}_*.safetensors")
-        torch.testing.assert_close(read_lora(path, DiffLoRA.load(DIFFLORA_CHECKPOINT).layout), refined)
+        (path,) = files_named(base, name)
+        torch.testing.assert_close(flat(path), refined)
 
 
 def test_gradient_checkpointing_gives_the_same_lora(
