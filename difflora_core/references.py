@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .encoders.face_encoder import Choice, EncodedFace, FaceEncoder
+from .encoders.face_encoder import Choice, EncodedFace, FaceEncoder, NoFaceError
 from .encoders.image_encoder import BATCH, ImageEncoder
 from .encoders.similarity import SAME_PERSON, somebody_else
 from .images import ImageSource, not_huge, printable, rgb_array
@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 UnusablePolicy = Literal["raise", "skip"]
 """What to do about an image that can't be read or shows no such face."""
+MAX_COUNTED = 20
+"""Images whose faces an error counts; a folder may hold hundreds."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ def encode_references(
         Embeddings of the images that were used.
 
     Raises:
-        NoFaceError: With the policy `raise`, an image without the chosen face; it is named.
+        NoFaceError: With the policy `raise`, an image without the chosen face; it is named, and of several images it
+            is told how many faces each has.
         ValueError: There is no image, none can be used, or (with the policy `raise`) one can't be read; it is named.
     """
     images = _single_images(images)
@@ -88,6 +91,8 @@ def encode_references(
         for number, source in enumerate(images[start : start + BATCH], start=start + 1):
             outcome = _read(source, number, len(images), face_encoder, (choose, index, aligned), arrays)
             if outcome.error is not None and unusable == "raise":
+                if face_encoder is not None and not aligned and isinstance(outcome.error, NoFaceError):
+                    raise _with_counts(outcome.error, images, face_encoder)
                 raise outcome.error
             if outcome.error is None:
                 found.append(outcome)
@@ -116,6 +121,20 @@ def _single_images(images: Sequence[ImageSource] | Tensor) -> Sequence[ImageSour
         return images
     batches = (source if isinstance(source, Tensor) and source.ndim == 4 else [source] for source in images)
     return [source for batch in batches for source in batch]
+
+
+def _with_counts(error: ValueError, images: Sequence[ImageSource] | Tensor, face_encoder: FaceEncoder) -> NoFaceError:
+    """Add how many faces each image has: one number of a face applies to all of them."""
+    if len(images) == 1:
+        return NoFaceError(str(error))
+    counts = []
+    for number, source in enumerate(images[:MAX_COUNTED], start=1):
+        outcome = _read(source, number, len(images), face_encoder, ("largest", 0, False), [])
+        count = 0 if outcome.face is None else len(outcome.face.boxes)
+        readable = outcome.error is None or isinstance(outcome.error, NoFaceError)
+        counts.append(f"{outcome.name}: {count if readable else 'unreadable'}")
+    more = f", and {len(images) - MAX_COUNTED} more images" if len(images) > MAX_COUNTED else ""
+    return NoFaceError(f"{error} Faces in each image: {', '.join(counts)}{more}.")
 
 
 def _remarks(found: Sequence[ReferenceImage], faces: Tensor | None) -> Iterator[str]:

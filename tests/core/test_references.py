@@ -10,7 +10,7 @@ from PIL import Image
 from difflora_core.encoders.face_encoder import EncodedFace, FaceEncoder, NoFaceError
 from difflora_core.encoders.image_encoder import BATCH
 from difflora_core.images import LONGEST_SIDE, image_list, rgb_array
-from difflora_core.references import encode_references
+from difflora_core.references import MAX_COUNTED, encode_references
 from miniature.paths import WEIGHTS
 from miniature.world.drawing import draw
 from miniature.world.people import person, split_people
@@ -80,6 +80,32 @@ def test_by_default_an_unusable_image_is_an_error_that_names_it(tmp_path):
         encode_references([flat(9), flat(0), flat(9)], Faces(), Images())
     with pytest.raises(ValueError, match=r"gone\.png is not there"):
         encode_references([flat(9), tmp_path / "gone.png"], Faces(), None)
+
+
+class ManyFaces(Faces):
+    """An image has as many faces as its side has times 32 pixels; a black image has none."""
+
+    def find(self, image: np.ndarray, name: str, *options: object) -> EncodedFace:
+        found, faces = super().find(image, name, *options), len(image) // 32
+        if faces <= options[1]:  # type: ignore[operator]
+            raise NoFaceError(f"no number {options[1]} in {name}.")
+        return replace(found, boxes=torch.zeros(faces, 5))
+
+
+def test_a_face_that_an_image_lacks_is_told_with_the_faces_of_all_images(tmp_path):
+    sources = [flat(9, 96), flat(9), flat(0), tmp_path / "gone.png", flat(9, 64)]
+    with pytest.raises(NoFaceError) as error:
+        encode_references(sources, ManyFaces(), None, index=1)
+    assert str(error.value) == (
+        "no number 1 in image 2 of 5. Faces in each image: image 1 of 5: 3, image 2 of 5: 1, image 3 of 5: 0, "
+        f"{tmp_path / 'gone.png'}: unreadable, image 5 of 5: 2."
+    )
+    with pytest.raises(NoFaceError, match=r"^no number 1 in image 1 of 1\.$"):
+        encode_references([flat(9)], ManyFaces(), None, index=1)
+    with pytest.raises(NoFaceError, match=r"^no number 1 in image 1 of 2\.$"):
+        encode_references([flat(9), flat(9)], ManyFaces(), None, index=1, aligned=True)
+    with pytest.raises(NoFaceError, match=rf"image {MAX_COUNTED} of 30: 1, and {30 - MAX_COUNTED} more images\.$"):
+        encode_references([flat(9)] * 30, ManyFaces(), None, index=1)
 
 
 def test_unusable_images_are_skipped_and_reported(tmp_path):

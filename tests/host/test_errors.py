@@ -37,6 +37,11 @@ def test_two_faces_can_be_chosen(client: Client, workflow: ApiPrompt, two_people
         PromptError, match=r"2 faces, no number 2 .*'left to right' there are 0 at x \d+, .*, 1 at x \d+"
     ):
         crop("left to right", 2)
+    graph = workflow.copy().set("Your picture 2", image=two_people).set("Encode Face", index=1)
+    with pytest.raises(
+        PromptError, match=r"1 face, no number 1 in image 1 of 3.*image 1 of 3: 1, image 2 of 3: 2, image 3 of 3: 1\."
+    ):
+        client.run(graph.only("Save LoRA").prompt)
 
 
 @pytest.mark.parametrize(
