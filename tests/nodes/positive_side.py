@@ -6,13 +6,14 @@ One Euler step from noise ends at the guided prediction itself: negative + cfg Â
 """
 
 import asyncio
-import importlib.util
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 companion, checkpoint, lora_file, *rest = sys.argv[3:]
 sys.argv = sys.argv[:3]
+sys.path.insert(0, str(Path(companion).parent))
 
 import torch  # noqa: E402
 from host_process import load_pack, module  # noqa: E402  # it makes ComfyUI importable
@@ -20,18 +21,9 @@ from host_process import load_pack, module  # noqa: E402  # it makes ComfyUI imp
 import comfy.samplers  # isort: skip  # noqa: E402
 import comfy.sd  # isort: skip  # noqa: E402
 import comfy.utils  # isort: skip  # noqa: E402
+from companion.model import register  # isort: skip  # noqa: E402
 
 CFG, SIGMAS = 3.0, torch.tensor([10.0, 0.0])
-
-
-def register_tiny_sdxl() -> None:
-    """Make the miniature's model known."""
-    spec = importlib.util.spec_from_file_location("companion", companion)
-    assert spec is not None
-    assert spec.loader is not None
-    own = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(own)
-    own.register()
 
 
 def load(**options: Any) -> tuple[Any, Any]:
@@ -91,7 +83,7 @@ def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-register_tiny_sdxl()
+register()
 asyncio.run(load_pack().comfy_entrypoint())
 model, clip = load()
 lora = comfy.utils.load_torch_file(lora_file)

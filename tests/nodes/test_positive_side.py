@@ -23,9 +23,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Relative differences, by case."""
     base = tmp_path_factory.mktemp("base")
     save_lora(base / "teacher.safetensors", HeldOutTeachers.load().teachers[0].float(), lora_layout())
-    script, companion = Path(__file__).with_name("positive_side.py"), COMPANION / "model.py"
+    script = Path(__file__).with_name("positive_side.py")
     checkpoint = WEIGHTS / "checkpoints" / "miniature_sdxl.safetensors"
-    command = [sys.executable, script, find_host(), base, companion, checkpoint, base / "teacher.safetensors"]
+    command = [sys.executable, script, find_host(), base, COMPANION, checkpoint, base / "teacher.safetensors"]
     done = subprocess.run(list(map(str, command)), cwd=base, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])

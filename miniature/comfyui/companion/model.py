@@ -8,6 +8,8 @@ import comfy.supported_models
 import comfy.supported_models_base
 from torch import Tensor
 
+from .latent_size import TinySDXL
+
 HEAD_WIDTHS = "miniature.head_widths"
 """Tensor (3,): width of one attention head in U-Net, CLIP-L and CLIP-G, which no shape in the file shows."""
 CLIP_L = "conditioner.embedders.0.transformer.text_model."
@@ -24,7 +26,7 @@ class MiniatureSDXL(comfy.supported_models.SDXL):
         """Build the U-Net with the checkpoint's head width, where SDXL has 64."""
         sizes: dict[str, Any] = self.unet_config
         sizes["num_head_channels"] = int(state_dict[HEAD_WIDTHS][0])
-        return super().get_model(state_dict, prefix, device)
+        return TinySDXL(self, self.model_type(state_dict, prefix), device)
 
     def clip_target(self, state_dict: Mapping[str, Tensor]) -> comfy.supported_models_base.ClipTarget:
         """SDXL's tokenizer, and its two text encoders at the checkpoint's sizes."""
