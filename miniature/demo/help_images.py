@@ -33,7 +33,7 @@ DOCS = ROOT / "web" / "docs"
 PREFIX = "DiffLoRA"
 WHO = 5
 """Number of the person among the held-out people."""
-TEXT_LINES = {"DiffLoRALoad": 100}
+TEXT_LINES = {"DiffLoRALoad": 100, "DiffLoRAFaceSimilarity": 40}
 """Pixels that a node's text needs below its widgets, where that is more than usual."""
 IDENTITY = "person_00001_.safetensors"
 """What Load Identity loads."""
@@ -152,7 +152,7 @@ def _take_image(page: Page, number: int, more: int) -> Image.Image:
         """([number, more, step]) => {
             const node = window.app.graph.getNodeById(number), canvas = window.app.canvas;
             node.pos = [0, -step * number];
-            node.setSize([node.size[0], node.computeSize()[1] + (node.imgs ? 180 : more)]);
+            node.setSize([node.size[0], node.computeSize()[1] + (node.imgs ? 60 : more)]);
             canvas.deselectAll();
             canvas.links_render_mode = LiteGraph.HIDDEN_LINK;
             canvas.ds.scale = 1;

@@ -202,6 +202,34 @@ def test_help_page_shows_its_image(page: Page) -> None:
     assert page.get_by_role("heading", name="If it fails").count() == 1
 
 
+def test_help_pages_are_not_clipped(page: Page, prepared: Client) -> None:
+    """In the panel at its own width, nothing is wider than the page's column."""
+    nodes = {name for name, node in prepared.object_info().items() if node["category"] == "DiffLoRA"}
+    wide = {}
+    for name in nodes:
+        page.evaluate(
+            """name => {
+                const {graph, canvas} = window.app, node = LiteGraph.createNode(name);
+                graph.clear();
+                graph.add(node);
+                canvas.centerOnNode(node);
+                canvas.selectItems([node]);
+                canvas.setDirty(true, true);
+            }""",
+            name,
+        )
+        page.locator("[data-testid=info-button]").first.click()
+        image = page.wait_for_selector(f"img[src$='{name}.png']", timeout=10_000)
+        assert image is not None
+        column, needed = image.evaluate(
+            "image => (column => [column.clientWidth, column.scrollWidth])(image.closest('p').parentElement)"
+        )
+        if needed > column:
+            wide[name] = f"{needed} of {column} pixels"
+    assert nodes
+    assert wide == {}
+
+
 def test_page_in_chinese(browser: Browser, prepared: Client) -> None:
     version = importlib.metadata.version("comfyui-frontend-package")
     if tuple(map(int, version.split(".")[:2])) < (1, 35):

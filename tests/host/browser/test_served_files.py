@@ -58,6 +58,12 @@ def leaves(texts: Node, path: str = "") -> dict[str, str]:
     return found
 
 
+def table_rows(page: str) -> list[list[str]]:
+    """Return the cells of every row of a page's tables, without head and line."""
+    rows = [line[1:-1].split("|") for line in re.findall(r"^\|.*\|$", page, re.MULTILINE)]
+    return [[cell.strip() for cell in row] for row in rows if row[0].strip() not in ("Input", "Output", "---")]
+
+
 def test_every_node_has_a_help_page(host: Host, nodes: dict[str, Node]) -> None:
     """At the address that the browser derives from the name of the pack's folder."""
     assert nodes
@@ -67,7 +73,9 @@ def test_every_node_has_a_help_page(host: Host, nodes: dict[str, Node]) -> None:
         assert answer.status_code == 200, f"{name} has no help page"
         page = answer.content.decode()
         assert page.startswith(f"# {node['display_name']}\n")
-        in_tables = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+        rows = table_rows(page)
+        assert {len(row) for row in rows} == {2}, f"{name}'s tables are too wide for the panel"
+        in_tables = {re.sub("`|</?code>|<wbr>", "", row[0]) for row in rows}
         assert in_tables == {*inputs(node), *node["output_name"]}, f"{name}'s page describes other inputs and outputs"
         assert "## If it fails" in page
         assert f"]({name}.png)" in page
