@@ -3,6 +3,7 @@
 build [STAGE …]      train everything that ships, or the named stages
 serve                ComfyUI with the miniature, in the browser
 workflows            write the example workflows and their images
+stills               write docs/workflows.md and its images, in a browser
 help-images          write the images of the nodes' help pages
 node-docs            write docs/nodes.md
 prepare-dataset      draw the images that training/recipes/miniature/1_dataset.yaml starts from
@@ -17,6 +18,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from difflora_core.command_line import run_command, silence_library_logs
@@ -44,6 +46,7 @@ def main() -> int:
     server.set_defaults(run=run_server)
     for name, run, text in (
         ("workflows", workflows, "write the example workflows and their images, by running them"),
+        ("stills", stills, "take images of every example workflow in a browser, opened and run, for docs/workflows.md"),
         ("help-images", help_images, "take an image of every node in a browser, for the help pages"),
         ("node-docs", node_docs, "write docs/nodes.md from the nodes' schemas"),
         ("prepare-dataset", prepare, "draw images for the LoRA dataset pipeline's example"),
@@ -106,6 +109,16 @@ def workflows(_: argparse.Namespace) -> None:
         make_thumbnails(client, client.object_info())
 
 
+def stills(_: argparse.Namespace) -> None:
+    """Show the example workflows, as a newcomer sees them."""
+    from miniature.demo.serve import example_images
+    from miniature.demo.stills import make_stills
+
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder, running_client(Path(folder)) as client:
+        example_images(Path(folder) / "input")
+        make_stills(client)
+
+
 def help_images(_: argparse.Namespace) -> None:
     """Take the images of the help pages."""
     from miniature.demo.help_images import make_help_images, write_identity
@@ -124,12 +137,12 @@ def node_docs(_: argparse.Namespace) -> None:
 
 
 @contextmanager
-def running_client() -> Iterator[Client]:
-    """A client of a ComfyUI that runs until the block ends."""
+def running_client(base: Path = ROOT / "output" / "host") -> Iterator[Client]:
+    """A client of a ComfyUI with a base directory, which runs until the block ends."""
     from miniature.comfyui.host import Host, prepare_base
     from training.comfyui_client import Client
 
-    with Host(prepare_base(ROOT / "output" / "host")) as host:
+    with Host(prepare_base(base)) as host:
         yield Client(host.url)
 
 

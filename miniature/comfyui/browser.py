@@ -1,12 +1,18 @@
 """ComfyUI's page in a real browser: Debian's chromium, or another Chrome, driven by Playwright."""
 
+import json
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import requests
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from training.comfyui_client import Client
+
+from .workflows import FOLDER
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 """Path of an installed browser, None if there is none."""
@@ -55,3 +61,28 @@ def load_graph(page: Page, workflow: Mapping[str, Any]) -> None:
     page.evaluate("workflow => window.app.loadGraphData(workflow)", dict(workflow))
     count = len(workflow["nodes"])
     page.wait_for_function("count => window.app.graph._nodes.length === count", arg=count, timeout=30_000)
+
+
+def wait_for_template(page: Page, name: str) -> None:
+    """Wait until the page shows an example workflow, which was opened from the Templates or by its address."""
+    count = len(json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))["nodes"])
+    page.wait_for_function("count => window.app.graph._nodes.length === count", arg=count, timeout=30_000)
+    page.wait_for_timeout(1500)
+
+
+def run_shown(page: Page, client: Client, seconds: float = 300.0) -> None:
+    """Run the workflow that the page shows, and wait until it shows the results.
+
+    Raises:
+        PromptError: A node failed.
+        TimeoutError: It did not end within `seconds`.
+    """
+    before = client.history()
+    page.evaluate("window.app.queuePrompt(0)")
+    end = time.monotonic() + seconds
+    while not (new := client.history() - before):
+        if time.monotonic() > end:
+            raise TimeoutError(f"the workflow did not end within {seconds:.0f} s")
+        time.sleep(0.2)
+    client.wait(new.pop())
+    page.wait_for_timeout(2000)

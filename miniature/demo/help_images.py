@@ -5,7 +5,6 @@ python -m miniature help-images
 
 import io
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ from playwright.sync_api import Page
 from difflora_core.denoiser.config import SamplingConfig
 from difflora_core.denoiser.latent_file import save_latents
 from difflora_core.model import DiffLoRA
-from miniature.comfyui.browser import chromium, load_graph, opened, settings
+from miniature.comfyui.browser import chromium, load_graph, opened, run_shown, settings
 from miniature.comfyui.workflow_builder import PROMPT, WorkflowBuilder
 from miniature.comfyui.workflow_graph import Output, WorkflowGraph
 from miniature.paths import DIFFLORA_CHECKPOINT, ROOT
@@ -128,22 +127,10 @@ def make_help_images(client: Client, sampling: SamplingConfig, folder: Path = DO
     settings(client.url, TutorialCompleted=True, Locale="en")
     with chromium() as browser, opened(browser, client.url, device_scale_factor=1.5) as page:
         load_graph(page, workflow)
-        _run(page, client)
+        run_shown(page, client)
         names = {node["id"]: node["type"] for node in workflow["nodes"] if node["type"].startswith(PREFIX)}
         for number, name in reversed(names.items()):  # of two nodes of a kind the first is shown
             _take_image(page, number, TEXT_LINES.get(name, 0)).save(folder / f"{name}.png", optimize=True)
-
-
-def _run(page: Page, client: Client) -> None:
-    before = client.history()
-    page.evaluate("window.app.queuePrompt(0)")
-    end = time.monotonic() + 300
-    while not (new := client.history() - before):
-        if time.monotonic() > end:
-            raise TimeoutError("the nodes did not finish within 300 s")
-        time.sleep(0.2)
-    client.wait(new.pop())
-    page.wait_for_timeout(2000)
 
 
 def _take_image(page: Page, number: int, more: int) -> Image.Image:

@@ -13,7 +13,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page
 
-from miniature.comfyui.browser import CHROMIUM, chromium, opened, settings
+from miniature.comfyui.browser import CHROMIUM, chromium, opened, settings, wait_for_template
 from miniature.comfyui.host import Host
 from miniature.comfyui.workflows import FOLDER, WORKFLOWS
 from miniature.demo.serve import FIRST_PAGE, example_images
@@ -53,15 +53,7 @@ def open_template(page: Page, name: str) -> None:
     page.locator('[aria-label="Templates"], .templates-tab-button').first.click()
     page.locator('[role="dialog"] input').first.fill(name)
     page.locator(f'[data-testid="template-workflow-{name}"]').click()
-    wait_for(page, name)
-
-
-def wait_for(page: Page, name: str) -> None:
-    """Wait until a workflow is shown."""
-    page.wait_for_function(
-        "count => window.app.graph._nodes.length === count", arg=len(_workflow(name)["nodes"]), timeout=30_000
-    )
-    page.wait_for_timeout(1500)
+    wait_for_template(page, name)
 
 
 def _workflow(name: str) -> dict:
@@ -137,7 +129,7 @@ def test_opens_from_templates_and_runs(page: Page, prepared: Client, name: str) 
 
 def test_first_workflow_is_open_at_the_address_of_serve(browser: Browser, prepared: Client) -> None:
     with opened(browser, prepared.url + FIRST_PAGE) as page:
-        wait_for(page, next(iter(WORKFLOWS)))
+        wait_for_template(page, next(iter(WORKFLOWS)))
         assert page.evaluate("window.app.graph._nodes.filter(n => n.title === 'Your picture').length") == 1
 
 
