@@ -83,6 +83,14 @@ def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
+def rounded() -> Any:
+    """Load the base model in float32, each weight rounded to eight bits as in `eight_bit`."""
+    model = load()[0]
+    for key, weight in eight_bit.model.state_dict().items():
+        comfy.utils.copy_to_param(model.model, key, weight.float())
+    return model
+
+
 register()
 asyncio.run(load_pack().comfy_entrypoint())
 model, clip = load()
@@ -113,11 +121,12 @@ with torch.inference_mode():
         "afterwards": difference(guided(model, yes, no, 1.0), guided(load()[0], yes, no, 1.0)),
         "fp8": difference(guided(apply(eight_bit, "positive"), yes, no), expected),
         "fp8 without": difference(guided(eight_bit, yes, no), expected),
-        "bypass": difference(guided(apply(model, "bypass"), yes, no), both := guided(patched, yes, no)),
-        "fp8 bypass": difference(guided(apply(eight_bit, "bypass"), yes, no), both),
-        "fp8 patched": difference(guided(apply(eight_bit, "both"), yes, no), both),
-        "fp8 bypass not applied": difference(guided(eight_bit, yes, no), both),
+        "bypass": difference(guided(apply(model, "bypass"), yes, no), guided(patched, yes, no)),
+        "fp8 bypass": difference(
+            guided(apply(eight_bit, "bypass"), yes, no), once := guided(apply(rounded(), "both"), yes, no)
+        ),
         "weights kept": weights_kept(eight_bit),
+        "fp8 patched": difference(guided(apply(eight_bit, "both"), yes, no), once),
     }
 try:
     up = next(key for key in lora if key.endswith("lora_up.weight"))

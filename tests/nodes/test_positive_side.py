@@ -55,7 +55,9 @@ def test_bypass_is_the_same_without_a_change_of_weights(found: dict[str, Any]) -
 
 
 def test_bypass_of_eight_bit_weights_is_patching_without_its_rounding(found: dict[str, Any]) -> None:
-    assert found["fp8 bypass"] < found["fp8 patched"] < found["fp8 bypass not applied"]
+    """Beside a model in float32 whose weights were rounded once, and patched without rounding."""
+    assert found["fp8 bypass"] < TOLERANCE
+    assert found["fp8 patched"] > 100 * TOLERANCE
 
 
 def test_other_kinds_than_two_factors_are_refused(found: dict[str, Any]) -> None:
