@@ -9,6 +9,7 @@ base_model       the frozen base model, and the diffusion losses that go through
 dreambooth       LoRAs of many people at once
 lora_dataset     from a folder of faces to a store of LoRAs
 pilot            the settings of teachers, found on a few people before all are trained
+trainer_command  a command that trains as a YAML file says
 people           what trainers know of people: embeddings, latents, images
 autoencoder      the LoRA autoencoder in weight space
 denoiser         MIF and DiT in latent space

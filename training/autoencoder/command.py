@@ -4,19 +4,16 @@ python -m training train-lae --config training/recipes/miniature/2_train_lae.yam
 accelerate launch -m training train-lae --config training/recipes/sdxl-4x24gb/2_train_lae.yaml
 """
 
-import argparse
 import datetime
 import json
 from dataclasses import asdict
 from pathlib import Path
 
 from difflora_core.autoencoder.lae_file import save_lae
-from difflora_core.command_line import silence_library_logs
 from training.engine.accelerator import close_trackers, open_accelerator
-from training.engine.folder_lock import run_lock
-from training.engine.settings import read_settings
 from training.people.diffusion_loss_check import DiffusionLossCheck
 from training.store.loras import open_loras, open_stores, people_of
+from training.trainer_command import TrainerCommand
 
 from .lae_dry_run import dry_run
 from .settings import LAESettings
@@ -24,27 +21,6 @@ from .train import train_lae
 
 RUN, RESULT = "run", "lae.safetensors"
 """In the output folder: the run's state, log and TensorBoard files, and the autoencoder."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument(
-        "--config", type=Path, required=True, help="a YAML file, see training/recipes/*/2_train_lae.yaml"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="only print sizes, memory and measured speed")
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Run the command."""
-    silence_library_logs()
-    settings = read_settings(LAESettings, arguments.config)
-    if arguments.dry_run:
-        for part in dry_run(settings):
-            print(part, flush=True)
-    else:
-        with run_lock(settings.output):
-            train_from_store(settings)
 
 
 def train_from_store(settings: LAESettings) -> Path:
@@ -76,3 +52,7 @@ def train_from_store(settings: LAESettings) -> Path:
         save_lae(path, lae, provenance)
         print(f"wrote {path}", flush=True)
     return path
+
+
+COMMAND = TrainerCommand(LAESettings, "training/recipes/*/2_train_lae.yaml", dry_run, train_from_store)
+add_arguments = COMMAND.add_arguments

@@ -4,7 +4,6 @@ python -m training train-difflora --config training/recipes/miniature/4_train_di
 accelerate launch -m training train-difflora --config training/recipes/sdxl-4x24gb/4_train_difflora.yaml
 """
 
-import argparse
 import datetime
 import hashlib
 import json
@@ -14,18 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from difflora_core.autoencoder.model import LAE
-from difflora_core.command_line import silence_library_logs
 from difflora_core.config import DiffLoRAConfig
 from difflora_core.denoiser.config import SamplingConfig
 from training.engine.accelerator import close_trackers, open_accelerator
-from training.engine.folder_lock import run_lock
-from training.engine.settings import read_settings
 from training.people.assembly import assemble
 from training.people.diffusion_loss_check import DiffusionLossCheck
 from training.people.embed import embed_and_open
 from training.people.latents import check_layout, digest, open_lae
 from training.store.loras import LoRAsInMemory, open_stores
 from training.store.shard import Person
+from training.trainer_command import TrainerCommand
 
 from .data import people_of_split
 from .difflora_dry_run import dry_run
@@ -38,27 +35,6 @@ NOT_COMPARED = ("device", "save_every", "log_with", "compile", "shard")
 """Settings of the loop that may differ in a resumed run."""
 ONE_SHOT = SamplingConfig(steps=1, guidance_scale=1.0, scheduler="ddim", samples=1)
 """How a regression is sampled; see `new_denoiser`."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument(
-        "--config", type=Path, required=True, help="a YAML file, see training/recipes/*/4_train_difflora.yaml"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="only print parameters, memory and measured speed")
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Run the command."""
-    silence_library_logs()
-    settings = read_settings(DiffLoRASettings, arguments.config)
-    if arguments.dry_run:
-        for part in dry_run(settings):
-            print(part, flush=True)
-    else:
-        with run_lock(settings.output):
-            train_difflora(settings)
 
 
 def train_difflora(settings: DiffLoRASettings) -> Path:
@@ -119,3 +95,7 @@ def identify(settings: DiffLoRASettings, lae: LAE, people: list[Person]) -> Mapp
         "lae": digest(lae)[:16],
         "people": hashlib.sha256("\n".join(map(str, people)).encode()).hexdigest()[:16],
     }
+
+
+COMMAND = TrainerCommand(DiffLoRASettings, "training/recipes/*/4_train_difflora.yaml", dry_run, train_difflora)
+add_arguments = COMMAND.add_arguments

@@ -4,7 +4,6 @@ python -m training finetune --config FILE               # an LAE from train-lae,
 accelerate launch -m training finetune --config FILE    # on several GPUs
 """
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,20 +14,18 @@ from torch import nn
 from difflora_core.autoencoder.lae_file import load_lae, read_lae_header, save_lae
 from difflora_core.autoencoder.model import network_for
 from difflora_core.checkpoint import read_checkpoint_header
-from difflora_core.command_line import silence_library_logs
 from difflora_core.denoiser.config import SamplingConfig
 from difflora_core.denoiser.model import Denoiser
 from difflora_core.files import open_tensors
 from difflora_core.lora.layout import LoRALayout
 from difflora_core.model import DiffLoRA
 from training.engine.accelerator import close_trackers
-from training.engine.folder_lock import run_lock
 from training.engine.format import format_bytes
-from training.engine.settings import read_settings
 from training.engine.step_cost import StepCost, measure_step
 from training.people.embeddings import EmbeddingCache
 from training.people.latents import is_checkpoint
 from training.store.loras import open_loras, people_of
+from training.trainer_command import TrainerCommand
 
 from .denoiser_objective import DenoiserEndToEndObjective
 from .inputs import RUN, FinetuneInputs
@@ -41,27 +38,6 @@ from .train import finetune_denoiser, finetune_lae
 MIN_IMPROVEMENT = 0.01  # of teacher recovery, see `choose_sampling`
 TRAINING_BYTES = 4 + 4 + 8 + 4
 """For each trained parameter of a process: weights, gradients, AdamW's moments, EMA."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument(
-        "--config", type=Path, required=True, help="a YAML file, see training/recipes/*/*_finetune_*.yaml"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="only print sizes, memory and measured speed")
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Run the command."""
-    silence_library_logs()
-    settings = read_settings(FinetuneSettings, arguments.config)
-    if arguments.dry_run:
-        for part in dry_run(settings):
-            print(part, flush=True)
-    else:
-        with run_lock(settings.output):
-            finetune(settings)
 
 
 def finetune(settings: FinetuneSettings) -> Path:
@@ -224,3 +200,7 @@ def _is_checkpoint(settings: FinetuneSettings) -> bool:
     if not settings.network.is_file():
         raise FileNotFoundError(f"There is no network {settings.network}: train-lae and train-difflora make them.")
     return is_checkpoint(settings.network)
+
+
+COMMAND = TrainerCommand(FinetuneSettings, "training/recipes/*/*_finetune_*.yaml", dry_run, finetune)
+add_arguments = COMMAND.add_arguments

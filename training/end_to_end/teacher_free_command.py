@@ -4,7 +4,6 @@ python -m training train-teacher-free --config FILE
 accelerate launch -m training train-teacher-free --config FILE    # on several GPUs
 """
 
-import argparse
 import datetime
 import json
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ from torch import Tensor
 
 from difflora_core.autoencoder.lae_file import load_lae
 from difflora_core.autoencoder.model import LAE
-from difflora_core.command_line import silence_library_logs
 from difflora_core.config import DiffLoRAConfig
 from difflora_core.denoiser.config import SamplingConfig
 from difflora_core.denoiser.model import Denoiser
@@ -26,8 +24,6 @@ from training.base_model.interface import BaseModel
 from training.base_model.loss_reduction import LossReduction
 from training.dreambooth.train import shared_start
 from training.engine.accelerator import close_trackers, open_accelerator
-from training.engine.folder_lock import run_lock
-from training.engine.settings import read_settings
 from training.engine.step_cost import measure_step
 from training.lora_dataset.config import DatasetConfig, load_config
 from training.lora_dataset.configured_base import configured_layout
@@ -38,6 +34,7 @@ from training.people.conditions import Conditions
 from training.people.dataset_images import DatasetImages, dataset_loss, open_base_model
 from training.people.embed import embed_and_open
 from training.people.network_settings import denoiser_shapes
+from training.trainer_command import TrainerCommand
 
 from .inputs import PEOPLE_PER_BATCH, RUN
 from .recovery_metrics import sampled_recovery
@@ -49,27 +46,6 @@ from .train import train_teacher_free
 
 RESULT = "difflora.safetensors"
 MIN_IMPROVEMENT = 0.01  # of the best loss reduction, see `choose_sampling`
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument(
-        "--config", type=Path, required=True, help="a YAML file, see training/recipes/*/*_train_teacher_free.yaml"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="only print sizes, memory and measured speed")
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Run the command."""
-    silence_library_logs()
-    settings = read_settings(TeacherFreeSettings, arguments.config)
-    if arguments.dry_run:
-        for part in dry_run(settings):
-            print(part, flush=True)
-    else:
-        with run_lock(settings.output):
-            train(settings)
 
 
 @dataclass(frozen=True)
@@ -239,3 +215,7 @@ def dry_run(settings: TeacherFreeSettings) -> Iterator[str]:
     inputs = TeacherFreeInputs.open(settings, trackers=False)
     frozen = {"U-Net": inputs.base.unet}
     yield str(measure_step(inputs.network, inputs.objective(), training.loop, training.people, frozen=frozen))
+
+
+COMMAND = TrainerCommand(TeacherFreeSettings, "training/recipes/*/*_train_teacher_free.yaml", dry_run, train)
+add_arguments = COMMAND.add_arguments

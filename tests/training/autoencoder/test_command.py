@@ -59,7 +59,7 @@ def written(folder: Path, **changed) -> Path:
 
 
 def train(folder: Path, dry_run: bool = False, **changed) -> None:
-    train_lae.run(Namespace(config=written(folder, **changed), dry_run=dry_run))
+    train_lae.COMMAND.run(Namespace(config=written(folder, **changed), dry_run=dry_run))
 
 
 def read_history(folder: Path) -> dict[str, dict[str, float]]:
@@ -137,7 +137,7 @@ def test_a_dry_run_needs_no_store_and_writes_nothing(tmp_path, capsys):
     (tmp_path / "unet.json").write_text(json.dumps(unet), encoding="utf-8")
     config = written(tmp_path, stores=["nowhere"], layout={"unet": "unet.json", "rank": 2})
     before = sorted(tmp_path.rglob("*"))
-    train_lae.run(Namespace(config=config, dry_run=True))
+    train_lae.COMMAND.run(Namespace(config=config, dry_run=True))
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     layout = LoRALayout.from_config(unet, 2)
     parameters = sum(p.numel() for p in new_lae(layout, read_settings(LAESettings, config).lae, 0).parameters())
