@@ -1,4 +1,4 @@
-"""A LoRA beside the layers, in whole workflows on a real ComfyUI; tests/nodes/test_positive_side.py has single steps."""
+"""A LoRA beside the layers, in a whole workflow on a real ComfyUI; single steps: tests/nodes/test_positive_side.py."""
 
 import numpy as np
 
