@@ -1,6 +1,7 @@
 """What the trainers' commands have in common."""
 
 import importlib
+import sys
 from argparse import Namespace
 
 import pytest
@@ -20,10 +21,11 @@ class SilencedError(Exception):
 @pytest.mark.parametrize("name", sorted(COMMANDS.keys() - WITHOUT_MODELS - ON_REQUEST))
 def test_a_command_that_loads_models_silences_libraries_first(monkeypatch, name):
     module = importlib.import_module(COMMANDS[name][0], "training")
+    command = getattr(module, "COMMAND", module)
 
     def silence() -> None:
         raise SilencedError
 
-    monkeypatch.setattr(module, "silence_library_logs", silence)
+    monkeypatch.setattr(sys.modules[command.run.__module__], "silence_library_logs", silence)
     with pytest.raises(SilencedError):
-        module.run(Namespace(folder=None))
+        command.run(Namespace(folder=None))

@@ -123,7 +123,7 @@ def test_opens_from_templates_and_runs(page: Page, prepared: Client, name: str) 
     page.wait_for_timeout(1500)
     page.screenshot(path=SHOTS / f"{name}_run.png")
     assert faults_of_layout(page, name) == []
-    shown = page.evaluate("Object.values(window.app.nodeOutputs).flatMap(o => o.images ?? []).length")
+    shown = page.evaluate("Object.values(window.app.nodeOutputs).flatMap(o => o?.images ?? []).length")
     assert shown >= 1, "the page shows no image"
 
 
