@@ -90,7 +90,7 @@ def _save(folder: Path, name: str, *images: Image.Image) -> Iterator[Path]:
         yield path
 
 
-def small_jpeg(image: Image.Image, most: int = MAX_BYTES) -> bytes:
+def small_jpeg(image: Image.Image, max_bytes: int = MAX_BYTES) -> bytes:
     """Encode an image at the best quality at which it has at most so many bytes.
 
     Raises:
@@ -99,11 +99,11 @@ def small_jpeg(image: Image.Image, most: int = MAX_BYTES) -> bytes:
     for quality in QUALITIES:
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=quality, optimize=True)
-        if buffer.tell() <= most:
+        if buffer.tell() <= max_bytes:
             return buffer.getvalue()
     raise ValueError(
         f"an image of {image.width} × {image.height} pixels has {buffer.tell():,} bytes at quality {QUALITIES[-1]}, "
-        f"expected at most {most:,}: make it smaller"
+        f"expected at most {max_bytes:,}: make it smaller"
     )
 
 

@@ -10,7 +10,7 @@ from miniature.comfyui.workflows import WORKFLOWS
 from miniature.demo.stills import IMAGES, MAX_BYTES, PAGE, small_jpeg
 
 MAX_TOTAL = 1_500_000
-"""Bytes of all images: everyone who clones the repository gets them."""
+"""Bytes of all images, which are part of every clone."""
 
 
 def test_quality_is_lowered_until_an_image_is_small() -> None:
