@@ -72,10 +72,12 @@ def image_encoder(config: BuildConfig) -> None:
 
 
 def judge(config: BuildConfig) -> None:
-    """Train the attribute judge, which measures prompt fidelity."""
+    """Train the judges of attributes and of eyes, which measure generated images."""
+    from miniature.measure.eye_judge import train_eye_judge
     from miniature.measure.judge import train_judge
 
     train_judge(config.build, config.weights)
+    train_eye_judge(config.build, config.weights)
 
 
 def base(config: BuildConfig) -> None:

@@ -66,7 +66,8 @@ def export_diffusers(checkpoint: Path, folder: Path, tokenizer: Path) -> Path:
 
 def diffusers_autoencoder(taesd: Mapping[str, Tensor]) -> AutoencoderTiny:
     """Diffusers' TAESD with this state: images in [-1, 1], latents of unit variance, as the U-Net takes them."""
-    vae = AutoencoderTiny(scaling_factor=1.0)
+    channels = taesd["taesd_decoder.1.weight"].shape[1]
+    vae = AutoencoderTiny(scaling_factor=1.0, latent_channels=channels)
     vae.load_state_dict({_diffusers_name(name): tensor for name, tensor in taesd.items() if name.startswith("taesd_")})
     return vae.eval().requires_grad_(False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,10 +14,12 @@ from difflora_core.lora.layout import LoRALayout
 from miniature.world.scenes import Scene, caption
 from training.base_model.batched_loras import stacked_loras
 
+from .config import LATENT_SHAPE
 from .model import TextCondition, TinySDXL, Tokenizer, noise_scheduler
 from .vae import TinyVAE, to_images
 
 PEOPLE_PER_BATCH = 5
+Side = Literal["both", "positive"]
 
 
 @torch.no_grad()
@@ -28,6 +31,7 @@ def generate_images(
     loras: Tensor,
     scenes: Sequence[Scene],
     seed: int = 0,
+    side: Side = "both",
 ) -> np.ndarray:
     """Generate images of people with their LoRAs.
 
@@ -39,6 +43,7 @@ def generate_images(
         loras: One for each person: (people, numel).
         scenes: What each person's images are to show.
         seed: Of the initial noise, which starts anew for every batch of `PEOPLE_PER_BATCH` people.
+        side: Whether the LoRA acts on both sides of guidance or on the prompt's alone (hybrid guidance).
 
     Returns:
         uint8 (people, scenes, 128, 128, 3).
@@ -50,7 +55,7 @@ def generate_images(
         # Published figures depend on these draws: a generator with the plain seed, not `difflora_core.seeds`
         generator = torch.Generator().manual_seed(seed)
         # Guidance doubles the batch: each person's rows with the text, then each person's rows without it
-        with stacked_loras(base.unet, layout, torch.cat([chunk, chunk])):
+        with stacked_loras(base.unet, layout, torch.cat([chunk, chunk if side == "both" else torch.zeros_like(chunk)])):
             latents = sample_latents(base, condition, empty, generator)
         images = to_images(vae.decode(latents))
         people.append(images.reshape(len(chunk), len(scenes), *images.shape[1:]))
@@ -66,7 +71,7 @@ def sample_latents(
     steps: int = 16,
     guidance: float = 3.0,
 ) -> Tensor:
-    """Sample latents (batch, 4, 16, 16) by DDIM with classifier-free guidance.
+    """Sample latents (batch, 8, 16, 16) by DDIM with classifier-free guidance.
 
     Args:
         base: The base model.
@@ -78,7 +83,7 @@ def sample_latents(
     """
     scheduler = DDIMScheduler.from_config(noise_scheduler().config)
     scheduler.set_timesteps(steps)
-    latents = torch.randn(len(condition.pooled), 4, 16, 16, generator=generator)
+    latents = torch.randn(len(condition.pooled), *LATENT_SHAPE, generator=generator)
     both = TextCondition(torch.cat([condition.context, empty.context]), torch.cat([condition.pooled, empty.pooled]))
     for timestep in scheduler.timesteps:
         times = timestep.expand(2 * len(latents))

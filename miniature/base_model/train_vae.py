@@ -14,10 +14,11 @@ from training.engine.config import TrainConfig
 from training.engine.loop import load_trained, train
 from training.engine.processes import in_processes
 
+from .config import LATENT_CHANNELS
 from .vae import TinyVAE, VAEConfig, reconstruction_loss
 
-CONFIG = VAEConfig(widths=(16, 32, 48, 64), encoder_blocks=(0, 0, 1, 2), decoder_blocks=(1, 1, 2, 3))
-TRAINING = TrainConfig(steps=10000, learning_rate=2.5e-3, warmup=100, ema=0.998)
+CONFIG = VAEConfig((16, 32, 64, 64), (0, 1, 1, 2), (1, 2, 2, 3), LATENT_CHANNELS)
+TRAINING = TrainConfig(steps=8000, learning_rate=2.5e-3, warmup=100, ema=0.998, mixed_precision="bf16")
 CROP, BATCH = 64, 8
 
 

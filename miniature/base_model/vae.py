@@ -31,7 +31,7 @@ class VAEConfig:
     decoder_blocks: tuple[int, int, int, int] = (1, 2, 2, 3)
     """The same of the decoder."""
     latent_channels: int = 4
-    """As in SDXL."""
+    """SDXL has four."""
 
 
 class Block(nn.Module):
@@ -64,7 +64,7 @@ def _blocks(width: int, active: int, total: int) -> list[nn.Module]:
 
 
 class TinyVAE(nn.Module):
-    """Autoencoder: pixels (batch, 3, 128, 128) in [0, 1] ↔ latents (batch, 4, 16, 16) of unit variance.
+    """Autoencoder: pixels (batch, 3, 128, 128) in [0, 1] ↔ latents (batch, channels, 16, 16) of unit variance.
 
     The layers stand at TAESD's positions, so a parameter's name is TAESD's name.
     """
@@ -92,16 +92,16 @@ class TinyVAE(nn.Module):
         self.taesd_decoder = nn.Sequential(*decoder)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """(batch, 3, h, w) in [0, 1] → (batch, 4, h/8, w/8)."""
+        """(batch, 3, h, w) in [0, 1] → (batch, channels, h/8, w/8)."""
         return self.taesd_encoder(pixels)
 
     @torch.no_grad()
     def encode_images(self, images: np.ndarray) -> Tensor:
-        """uint8 (batch, h, w, 3) → latents (batch, 4, h/8, w/8), contiguous, without gradient."""
+        """uint8 (batch, h, w, 3) → latents (batch, channels, h/8, w/8), contiguous, without gradient."""
         return self.encode(to_pixels(images).contiguous(memory_format=torch.channels_last)).contiguous()
 
     def decode(self, latents: Tensor) -> Tensor:
-        """(batch, 4, h/8, w/8) → (batch, 3, h, w), nominally in [0, 1]; not clamped."""
+        """(batch, channels, h/8, w/8) → (batch, 3, h, w), nominally in [0, 1]; not clamped."""
         return self.taesd_decoder(latents)
 
 

@@ -1,6 +1,7 @@
 """Measuring generated images: likeness and prompt fidelity. No network of this package is used in training the model.
 
-- `judge`: a classifier of what the prompt names.
+- `judge`: a classifier of what the prompt names, and of traits.
+- `eye_judge`: color and size of each iris.
 - `metrics`: face similarity and prompt fidelity of images.
 - `lora_evaluation`: both, of images that LoRAs generate.
 """

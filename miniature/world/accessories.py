@@ -2,78 +2,65 @@
 
 from __future__ import annotations
 
-from .geometry import Head, Point, Shape, mix, rgb, surface
-from .scenes import Scene
+from .colors import BLACK, WHITE, mix, rgb
+from .geometry import Head, Point, Shape, surface
+from .gradients import linear_gradient
+from .scenes import BEANIE, Scene
 
-RED_BEANIE = (196, 44, 52)
-STRAW = (232, 200, 122)
+RED_BEANIE = (200, 46, 54)
+STRAW = (234, 202, 124)
+FRAME = "#1c1c22"
 
 
 def glasses(head: Head, shape: Shape) -> str:
     """Round dark frames with faintly tinted lenses."""
-    frame = 'fill="#dff0ff" fill-opacity="0.22" stroke="#1c1c22" stroke-width="2"'
-    radius = shape.eye_rx + 4.0
+    frame = f'fill="#dff0ff" fill-opacity="0.16" stroke="{FRAME}" stroke-width="2"'
+    radius = shape.eye_rx + 3.0
     x = max(shape.eye_x, radius + 1.0)
-    parts = [head.ellipse(surface(s * x, shape.eye_y + 0.5, 3), radius, radius * 0.94, frame) for s in (-1, 1)]
-    line = 'fill="none" stroke="#1c1c22" stroke-width="2" stroke-linecap="round"'
+    parts = [head.ellipse(surface(s * x, shape.eye_y + 0.5, 3), radius, radius * 0.96, frame) for s in (-1, 1)]
+    line = f'fill="none" stroke="{FRAME}" stroke-width="2" stroke-linecap="round"'
     gap = x - radius
-    parts.append(
-        head.path(
-            ["M", surface(-gap, shape.eye_y, 4), "Q", surface(0, shape.eye_y - 3, 6), surface(gap, shape.eye_y, 4)],
-            line,
-        )
-    )
+    bridge: list[str | Point] = ["M", surface(-gap, shape.eye_y, 4), "Q", surface(0, shape.eye_y - 3, 6)]
+    parts.append(head.path([*bridge, surface(gap, shape.eye_y, 4)], line))
     for s in (-1, 1):
-        parts.append(
-            head.path(
-                ["M", surface(s * (x + radius), shape.eye_y, 2), "L", (s * (shape.half_width + 1.5), -2, -4)], line
-            )
-        )
+        temple: list[str | Point] = ["M", surface(s * (x + radius), shape.eye_y, 2), "L"]
+        parts.append(head.path([*temple, (s * (shape.half_width + 1.5), -2, -4)], line))
     return "".join(parts)
 
 
 def hat(head: Head, scene: Scene, shape: Shape) -> str:
     """A red beanie or a straw hat over the hair."""
-    w = shape.half_width + 7.0
-    if scene.hat == "wearing a red beanie":
-        dome: list[str | Point] = [
-            "M",
-            (-w, -21, 2),
-            "C",
-            (-w, -62, 0),
-            (w, -62, 0),
-            (w, -21, 2),
-            "Q",
-            (0, -29, 26),
-            (-w, -21, 2),
-            "Z",
+    if scene.hat == BEANIE:
+        return _beanie(head, shape.half_width + 7.0)
+    return _straw_hat(head, shape.half_width + 7.0) if scene.hat else ""
+
+
+def _beanie(head: Head, w: float) -> str:
+    dome: list[str | Point] = ["M", (-w, -23, 2), "C", (-w, -64, 0), (w, -64, 0), (w, -23, 2)]
+    dome += ["Q", (0, -31, 26), (-w, -23, 2), "Z"]
+    band: list[str | Point] = ["M", (-w, -24, 2), "Q", (0, -33, 27), (w, -24, 2)]
+    dark, bright = mix(RED_BEANIE, BLACK, 0.24), mix(RED_BEANIE, WHITE, 0.16)
+    stops = [(0.0, bright, 1.0), (1.0, mix(RED_BEANIE, BLACK, 0.1), 1.0)]
+    return "".join(
+        [
+            linear_gradient("hat", head.place((0, -56, 0)), head.place((0, -28, 0)), stops),
+            head.path(dome, 'fill="url(#hat)"'),
+            head.path(band, f'fill="none" stroke="{rgb(dark)}" stroke-width="8" stroke-linecap="round"'),
+            head.ellipse((0, -56, 0), 6.0, 5.5, 'fill="#f6f0ee" stroke="#d8c8c6" stroke-width="1"'),
         ]
-        band: list[str | Point] = ["M", (-w, -22, 2), "Q", (0, -31, 27), (w, -22, 2)]
-        dark = rgb(mix(RED_BEANIE, (0, 0, 0), 0.25))
-        return (
-            head.path(dome, f'fill="{rgb(RED_BEANIE)}"')
-            + head.path(band, f'fill="none" stroke="{dark}" stroke-width="8" stroke-linecap="round"')
-            + head.ellipse((0, -57, 0), 5.5, 5.0, 'fill="#f6f0ee"')
-        )
-    if scene.hat == "wearing a straw hat":
-        crown: list[str | Point] = [
-            "M",
-            (-w + 9, -28, 4),
-            "C",
-            (-w + 10, -62, 0),
-            (w - 10, -62, 0),
-            (w - 9, -28, 4),
-            "Z",
+    )
+
+
+def _straw_hat(head: Head, w: float) -> str:
+    crown: list[str | Point] = ["M", (-w + 9, -30, 4), "C", (-w + 10, -64, 0), (w - 10, -64, 0), (w - 9, -30, 4), "Z"]
+    ribbon: list[str | Point] = ["M", (-w + 9, -35, 4), "Q", (0, -38, 20), (w - 9, -35, 4)]
+    shade = mix(STRAW, (80, 50, 0), 0.35)
+    stops = [(0.0, mix(STRAW, WHITE, 0.25), 1.0), (1.0, mix(STRAW, shade, 0.5), 1.0)]
+    return "".join(
+        [
+            linear_gradient("hat", head.place((0, -56, 0)), head.place((0, -30, 0)), stops),
+            head.path(crown, 'fill="url(#hat)"'),
+            head.path(ribbon, 'fill="none" stroke="#7a3424" stroke-width="6"'),
+            head.ellipse((0, -30, 8), w + 11, 7.0, f'fill="{rgb(STRAW)}" stroke="{rgb(shade)}" stroke-width="1.2"'),
         ]
-        ribbon: list[str | Point] = ["M", (-w + 9, -33, 4), "Q", (0, -36, 20), (w - 9, -33, 4)]
-        return (
-            head.path(crown, f'fill="{rgb(STRAW)}"')
-            + head.path(ribbon, 'fill="none" stroke="#7a3424" stroke-width="6"')
-            + head.ellipse(
-                (0, -28, 8),
-                w + 11,
-                7.0,
-                f'fill="{rgb(STRAW)}" stroke="{rgb(mix(STRAW, (80, 50, 0), 0.35))}" stroke-width="1.2"',
-            )
-        )
-    return ""
+    )

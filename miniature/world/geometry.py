@@ -1,4 +1,4 @@
-"""Geometry and colors that all parts of a drawn head share.
+"""Geometry that all parts of a drawn head share.
 
 The head is a shallow relief: every control point has a depth, is turned by yaw and pitch, tilted, scaled and moved, and
 only then written into a path. So a turned head shows parallax, and the landmarks are the drawing's own points.
@@ -7,11 +7,11 @@ Coordinates are pixels of a 128 × 128 image: origin in the middle of the head, 
 
 from __future__ import annotations
 
-import colorsys
 from dataclasses import dataclass
 
 import numpy as np
 
+from .colors import Color, hair_color, skin_color
 from .people import Person
 from .scenes import Scene
 
@@ -22,43 +22,7 @@ HEAD_CENTER = (64.0, 70.0)
 HEAD_SCALE = 1.13
 """The face fills the image: an eye must cover more than one latent, which is 8 × 8 pixels."""
 
-SKIN = ((96, 60, 42), (158, 106, 72), (206, 152, 112), (236, 192, 158), (252, 224, 204))
-EYES = ((84, 48, 22), (138, 96, 40), (70, 128, 66), (62, 122, 190), (140, 158, 172))
-Color = tuple[float, ...]
 Point = tuple[float, float, float]
-
-
-def rgb(color: Color) -> str:
-    """SVG color of three values from 0 to 255."""
-    return "#" + "".join(f"{int(np.clip(round(c), 0, 255)):02x}" for c in color)
-
-
-def mix(a: Color, b: Color, amount: float) -> Color:
-    """Interpolate two colors: a + amount · (b − a), per channel."""
-    return tuple(x + amount * (y - x) for x, y in zip(a, b, strict=True))
-
-
-def palette(colors: tuple[Color, ...], value: float) -> Color:
-    """Piecewise linear color at `value` in [-1, 1]."""
-    position = (value + 1.0) / 2.0 * (len(colors) - 1)
-    low = min(int(position), len(colors) - 2)
-    return mix(colors[low], colors[low + 1], position - low)
-
-
-def hair_color(who: Person) -> Color:
-    """From black to blond, from ash to red."""
-    light, red = (who["hair_lightness"] + 1) / 2, (who["hair_redness"] + 1) / 2
-    hue = (44.0 - 32.0 * red) / 360.0
-    saturation = 0.12 + 0.68 * red * min(1.0, 0.3 + light) + 0.34 * light * (1 - red)
-    r, g, b = colorsys.hls_to_rgb(hue, 0.08 + 0.62 * light**1.1, saturation)
-    return (255 * r, 255 * g, 255 * b)
-
-
-def skin_color(who: Person) -> Color:
-    """From dark to pale, from pinkish to golden."""
-    base = palette(SKIN, who["skin_lightness"])
-    warm = who["skin_warmth"]
-    return (base[0], base[1] + 5.0 * warm, base[2] - 12.0 * warm)
 
 
 class Head:
@@ -103,7 +67,7 @@ class Head:
 
 def surface(x: float, y: float, lift: float = 0.0) -> Point:
     """The point of the face's relief over (x, y); `lift` stands out of it (a nose, a brim)."""
-    depth = 30.0 * np.sqrt(max(0.05, 1.0 - (x / 42.0) ** 2 - (y / 62.0) ** 2))
+    depth = 30.0 * np.sqrt(max(0.05, 1.0 - (x / 34.0) ** 2 - (y / 62.0) ** 2))
     return (x, y, depth + lift)
 
 
@@ -143,9 +107,9 @@ class Shape:
             half_width=half_width,
             jaw=half_width * (0.64 + 0.18 * who["jaw_width"]),
             chin=chin,
-            eye_x=14.0 + 2.2 * who["eye_spacing"] + 0.6 * who["face_width"],
+            eye_x=14.7 + 1.7 * who["eye_spacing"] + 0.6 * who["face_width"],
             eye_y=-3.0,
-            eye_rx=7.4 + 1.6 * who["eye_size"],
+            eye_rx=8.8 + 1.4 * who["eye_size"],
             mouth_y=0.62 * chin - 1.0,
             mouth_half=10.5 + 3.0 * who["mouth_width"],
             nose_y=10.0 + 2.6 * who["nose_length"],

@@ -40,6 +40,13 @@ TRAITS: tuple[str, ...] = (
     "beard",
 )
 
+EYE_COLORS = ("brown", "hazel", "green", "blue", "gray")
+"""Words of the trait `eye_color`, from low to high."""
+
+FRECKLES = ("", "freckles")
+BEARDS = ("", "stubble", "beard")
+"""Words of the traits that are judged in images; "" is none."""
+
 SPLITS: dict[str, range] = {
     "train": range(0, 6000),
     "validation": range(6000, 6100),
@@ -87,6 +94,17 @@ def _word(value: float, words: tuple[str, ...]) -> str:
     return words[min(int((value + 1.0) / 2.0 * len(words)), len(words) - 1)]
 
 
+def eye_word(who: Person) -> str:
+    """The word for the color of the eyes."""
+    return _word(who["eye_color"], EYE_COLORS)
+
+
+def trait_words(who: Person) -> dict[str, str]:
+    """The words for what an image shows of freckles and beard, as far as one sees it."""
+    beard = (who["beard"] - 0.2) / 0.8
+    return {"freckles": FRECKLES[who["freckles"] > 0.0], "beard": BEARDS[(beard > 0.0) + (beard > 0.5)]}
+
+
 def describe(who: Person) -> str:
     """Describe the person's looks in words, for the captions that the image encoder is trained on and nothing else."""
     length = _word(who["hair_length"], ("short", "medium", "long"))
@@ -96,7 +114,7 @@ def describe(who: Person) -> str:
     words = [
         f"{length} {wave} {red} hair",
         f"{_word(who['skin_lightness'], ('very dark', 'dark', 'tanned', 'fair', 'pale'))} skin",
-        f"{_word(who['eye_color'], ('brown', 'hazel', 'green', 'blue', 'grey'))} eyes",
+        f"{eye_word(who)} eyes",
         f"{_word(who['eye_size'], ('small', '', 'large'))} eyes",
         f"{_word(who['face_width'], ('narrow', '', 'wide'))} face",
         f"{_word(who['jaw_width'], ('pointed', '', 'square'))} chin",

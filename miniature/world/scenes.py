@@ -81,7 +81,7 @@ def random_scene(rng: np.random.Generator) -> Scene:
         hat=choose(HATS, 0.6),
         shirt=SHIRTS[int(rng.integers(len(SHIRTS)))],
         background=BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))],
-        yaw=turn * rng.uniform(0.25, 0.4) + rng.normal(0.0, 0.04),
+        yaw=turn * rng.uniform(0.22, 0.34) + rng.normal(0.0, 0.04),
         pitch=rng.normal(0.0, 0.06),
         roll=rng.normal(0.0, 0.05),
         scale=rng.uniform(0.94, 1.06),

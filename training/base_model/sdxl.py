@@ -24,7 +24,6 @@ from .interface import TextEmbeddings
 from .sdxl_folder import NETWORKS, check_folder
 from .sdxl_text import added_token, encode_text, word_vectors
 
-LATENT_CHANNELS = 4
 PIXELS_PER_LATENT = 8
 """Pixels of a side per position of a latent."""
 
@@ -92,7 +91,7 @@ class SDXLBase:
 
     def latent_shape(self, size: int) -> tuple[int, int, int]:
         """Return (channels, height, width) of the latent of a square image of `size` pixels."""
-        return LATENT_CHANNELS, size // PIXELS_PER_LATENT, size // PIXELS_PER_LATENT
+        return int(self.unet.config["in_channels"]), size // PIXELS_PER_LATENT, size // PIXELS_PER_LATENT
 
     def encode_text(self, captions: Sequence[str]) -> TextEmbeddings:
         """Encode captions: context (n, 77, width of both encoders) and pooled (n, width of the second encoder)."""
@@ -108,7 +107,7 @@ class SDXLBase:
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """Encode images (n, 3, h, w) in [0, 1] into latents (n, 4, h/8, w/8) float32, times the scaling factor.
+        """Encode images (n, 3, h, w) in [0, 1] into latents (n, channels, h/8, w/8) float32, times the scaling factor.
 
         Of a variational autoencoder it takes the mean, not a sample: latents are the same in every run.
         """
@@ -119,7 +118,7 @@ class SDXLBase:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Decode scaled latents (n, 4, h, w) into images (n, 3, 8h, 8w) float32 in [0, 1]."""
+        """Decode scaled latents (n, channels, h, w) into images (n, 3, 8h, 8w) float32 in [0, 1]."""
         vae = self.pipeline.vae
         images = vae.decode(latents.to(self.device, torch.float32) / vae.config.scaling_factor).sample
         return (images / 2.0 + 0.5).clamp(0.0, 1.0)
@@ -128,13 +127,13 @@ class SDXLBase:
         """Run the U-Net for a training step on uncropped square images; see `interface.BaseModel.predict`.
 
         Args:
-            noisy: Noisy latents (n, 4, h, w).
+            noisy: Noisy latents (n, channels, h, w).
             timesteps: int64 (n,).
             texts: Of `encode_text`, n captions.
             size: Pixels of a side, from which SDXL's time ids are made.
 
         Returns:
-            The prediction (n, 4, h, w) float32.
+            The prediction (n, channels, h, w) float32.
         """
         time_ids = torch.tensor([[size, size, 0, 0, size, size]], device=self.device, dtype=self.dtype)
         added = {"text_embeds": texts["pooled"].to(self.dtype), "time_ids": time_ids.expand(len(noisy), -1)}

@@ -36,7 +36,8 @@ def check_folder(folder: Path) -> None:
         if not any((folder / name).glob("*.safetensors")):
             raise ValueError(f"{folder / name} holds no safetensors; pickled weights are not read, convert them")
     unet = _read_json(folder / "unet" / "config.json")
-    for field, expected in (("addition_embed_type", "text_time"), ("in_channels", 4)):
+    latents = unet.get("out_channels")  # inpainting and editing models take more than the latent
+    for field, expected in (("addition_embed_type", "text_time"), ("in_channels", latents)):
         if unet.get(field) != expected:
             raise ValueError(f"{folder} is not SDXL base: its U-Net's {field} is {unet.get(field)!r}, not {expected!r}")
 
@@ -48,18 +49,32 @@ def folder_layout(folder: Path, rank: int, feed_forward: bool) -> LoRALayout:
         FileNotFoundError: The folder has no configuration of a U-Net.
         ValueError: It is damaged, or of something else.
     """
+    return _unet_layout(json.dumps(_unet_config(folder)), rank, feed_forward)
+
+
+def folder_latent_channels(folder: Path) -> int:
+    """Return the channels of a latent, from the U-Net's configuration: 4 in SDXL.
+
+    Raises:
+        FileNotFoundError: The folder has no configuration of a U-Net.
+        ValueError: It is damaged, or of something else.
+    """
+    return int(_unet_config(folder)["in_channels"])
+
+
+@lru_cache(maxsize=4)  # building SDXL's modules, without weights, takes a second
+def _unet_layout(config: str, rank: int, feed_forward: bool) -> LoRALayout:
+    return LoRALayout.from_config(json.loads(config), rank, feed_forward)
+
+
+def _unet_config(folder: Path) -> dict[str, Any]:
     path = folder / "unet" / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: `base` has to be SDXL as a diffusers folder")
     config = _read_json(path)
     if "down_block_types" not in config:  # diffusers would take the blocks of another model
         raise ValueError(f"{path} is no configuration of a U-Net: it has no `down_block_types`")
-    return _unet_layout(json.dumps(config), rank, feed_forward)
-
-
-@lru_cache(maxsize=4)  # building SDXL's modules, without weights, takes a second
-def _unet_layout(config: str, rank: int, feed_forward: bool) -> LoRALayout:
-    return LoRALayout.from_config(json.loads(config), rank, feed_forward)
+    return config
 
 
 def folder_fingerprint(folder: Path, networks: Sequence[str] = ("unet",)) -> dict[str, str]:

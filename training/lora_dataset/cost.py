@@ -12,7 +12,8 @@ from torch import Tensor
 from training.base_model.diffusion_loss import DiffusionLoss, predictor
 from training.base_model.interface import BaseModel, TextEmbeddings
 from training.base_model.person_images import PersonImages
-from training.base_model.sdxl import LATENT_CHANNELS, PIXELS_PER_LATENT
+from training.base_model.sdxl import PIXELS_PER_LATENT
+from training.base_model.sdxl_folder import folder_latent_channels
 from training.dreambooth.train import shared_start, train_loras
 from training.engine.format import format_bytes
 
@@ -50,7 +51,7 @@ class Sizes:
             FileNotFoundError: The base model has no configuration of a U-Net.
         """
         side = config.preprocess.size // PIXELS_PER_LATENT
-        return cls(configured_layout(config).numel, LATENT_CHANNELS * side**2)
+        return cls(configured_layout(config).numel, folder_latent_channels(config.base) * side**2)
 
 
 @dataclass(frozen=True)

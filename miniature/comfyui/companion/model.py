@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import comfy.latent_formats
 import comfy.sdxl_clip
 import comfy.supported_models
 import comfy.supported_models_base
@@ -16,6 +17,15 @@ CLIP_L = "conditioner.embedders.0.transformer.text_model."
 CLIP_G = "conditioner.embedders.1.model."
 
 
+class MiniatureLatent(comfy.latent_formats.SDXL):
+    """SDXL's latent with the checkpoint's number of channels; the preview, made for four of them, is left out."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.latent_channels = channels
+        self.latent_rgb_factors = self.latent_rgb_factors_bias = self.taesd_decoder_name = None
+
+
 class MiniatureSDXL(comfy.supported_models.SDXL):
     """SDXL at any size. The required key is in no checkpoint but the miniature's."""
 
@@ -26,6 +36,7 @@ class MiniatureSDXL(comfy.supported_models.SDXL):
         """Build the U-Net with the checkpoint's head width, where SDXL has 64."""
         sizes: dict[str, Any] = self.unet_config
         sizes["num_head_channels"] = int(state_dict[HEAD_WIDTHS][0])
+        self.latent_format = MiniatureLatent(sizes["in_channels"])
         return TinySDXL(self, self.model_type(state_dict, prefix), device)
 
     def clip_target(self, state_dict: Mapping[str, Tensor]) -> comfy.supported_models_base.ClipTarget:
