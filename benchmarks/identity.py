@@ -31,23 +31,14 @@ from benchmarks.regression_baselines import (
     training_faces,
 )
 from benchmarks.sampling_curves import SAMPLING, curves, label
-from difflora_core.denoiser.mif import mean_embedding
 from difflora_core.denoiser.model import Denoiser
-from difflora_core.encoders.face_encoder import FaceEncoder
-from difflora_core.encoders.image_encoder import ImageEncoder
 from difflora_core.model import DiffLoRA
-from miniature.base_model.checkpoint import load_checkpoint
 from miniature.base_model.config import lora_layout
-from miniature.base_model.model import Tokenizer
 from miniature.comfyui.host import find_tokenizer
-from miniature.encoders.faces.face_analysis import ROOT as FACES
-from miniature.measure.lora_evaluation import LoRAEvaluation
-from miniature.paths import BUILD, DIFFLORA_CHECKPOINT, WEIGHTS
-from miniature.personal.held_out_teachers import HeldOutTeachers
+from miniature.paths import BUILD, DIFFLORA_CHECKPOINT
+from miniature.personal.evaluated_people import EvaluatedPeople
 from miniature.personal.teachers import CONFIG as TEACHER_CONFIG
-from miniature.personal.teachers import person_latents, teacher_people, train_teachers
-from miniature.world.drawing import draw_references
-from miniature.world.scenes import DEMO_SCENES, VALIDATION_SCENES
+from miniature.personal.teachers import person_latents, train_teachers
 from training.denoiser.command import ONE_SHOT
 from training.engine.charts import draw_panels
 from training.engine.evaluated_run import load_best_of_run
@@ -56,41 +47,6 @@ from training.people.assembly import assemble
 
 Table = dict[str, Tensor]
 ONE_SAMPLE: dict[str, Any] = {"samples": 1, "latent_scale": 1.0}
-
-
-class EvaluatedPeople:
-    """People with reference images and their embeddings, and what evaluates their LoRAs."""
-
-    def __init__(self, split: str, people: int, seed: int) -> None:
-        """Draw the references and encode them.
-
-        Args:
-            split: "held_out" or "validation".
-            people: How many.
-            seed: Of references, LoRAs and images.
-        """
-        self.split, self.seed, self.indices = split, seed, list(teacher_people(split))[:people]
-        # Published figures depend on these draws
-        references = [draw_references(index, np.random.default_rng([seed, index])) for index in self.indices]
-        face = FaceEncoder.open("miniature", FACES)
-        image = ImageEncoder.open(WEIGHTS / "clip_vision" / "miniature")
-        self.face = torch.cat([mean_embedding(face.encode(own)) for own in references])
-        self.image = torch.cat([mean_embedding(image.encode(own)) for own in references])
-        base, vae = load_checkpoint(WEIGHTS)
-        scenes = DEMO_SCENES if split == "held_out" else VALIDATION_SCENES
-        self.evaluation = LoRAEvaluation(base, vae, Tokenizer(find_tokenizer()), references, scenes, seed)
-
-    def latents(self, model: DiffLoRA, mode: str | None = None, **sampling: object) -> Tensor:
-        """Sample all people's latents, each with an own generator."""
-        condition = model.mif(self.face, self.image, mode)[0]
-        generators = [torch.Generator().manual_seed(self.seed) for _ in self.indices]
-        return model.sample(condition, generator=generators, **sampling)  # type: ignore[arg-type]
-
-    def teachers(self) -> Tensor:
-        """LoRAs that were trained for these people: (people, numel)."""
-        if self.split == "held_out":
-            return HeldOutTeachers.load().teachers[: len(self.indices)].float()
-        return teacher_store().read(self.split)[0][: len(self.indices)]
 
 
 def methods(people: EvaluatedPeople, model: DiffLoRA) -> Table:
@@ -184,7 +140,7 @@ def main() -> None:
     start = time.monotonic()
     found: dict[str, list[dict[str, float]]] = {}
     for seed in arguments.seeds:
-        people = EvaluatedPeople(arguments.split, arguments.people, seed)
+        people = EvaluatedPeople(arguments.split, arguments.people, seed, find_tokenizer())
         loras: Table = {"none": torch.zeros(len(people.indices), lora_layout().numel), "teacher": people.teachers()}
         for name in arguments.table:
             loras |= TABLES[name](people, model)

@@ -1,8 +1,8 @@
 """The eye judge: color and size of one iris, from a crop around one eye; for measuring and for nothing else.
 
-It sees one eye at a time, so that it cannot guess one from the other: whether both eyes of a face agree is measured, not
-assumed. It is trained on drawn images of training people, with blur, noise and color shifts as the attribute judge, and
-with crops as far off as a detector's landmarks are.
+It sees one eye at a time, so that it cannot guess one from the other: whether both eyes of a face agree is measured,
+not assumed. It is trained on drawn images of training people, with blur, noise and color shifts as the attribute judge,
+and with crops as far off as a detector's landmarks are.
 """
 
 from __future__ import annotations

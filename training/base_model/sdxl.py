@@ -91,7 +91,8 @@ class SDXLBase:
 
     def latent_shape(self, size: int) -> tuple[int, int, int]:
         """Return (channels, height, width) of the latent of a square image of `size` pixels."""
-        return int(self.unet.config["in_channels"]), size // PIXELS_PER_LATENT, size // PIXELS_PER_LATENT
+        channels = int(self.pipeline.unet.config.in_channels)
+        return channels, size // PIXELS_PER_LATENT, size // PIXELS_PER_LATENT
 
     def encode_text(self, captions: Sequence[str]) -> TextEmbeddings:
         """Encode captions: context (n, 77, width of both encoders) and pooled (n, width of the second encoder)."""

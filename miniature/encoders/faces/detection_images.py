@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from miniature.world.drawing import BACKGROUND_COLORS, IMAGE_SIZE, draw_empty
-from miniature.world.geometry import SKIN
+from miniature.world.colors import SKIN
+from miniature.world.drawing import IMAGE_SIZE, draw_empty
 from miniature.world.scenes import random_scene
+from miniature.world.surroundings import BACKGROUND_COLORS
 
 from .degradation import degrade
 from .face_images import FaceImages
+from .hard_negatives import put_object
 
 KINDS = {"portrait": 0.4, "pair": 0.2, "crowd": 0.25, "no face": 0.15}
 """Kinds of images and their shares; references and generated images are portraits."""
@@ -50,7 +52,7 @@ class Composer:
         if kind == "portrait":
             zoom = side / IMAGE_SIZE * (1.0 if rng.random() < 0.6 else rng.uniform(0.8, 1.25))
             shift = rng.normal(0.0, 0.04 * side, 2) if zoom != side / IMAGE_SIZE else np.zeros(2)
-            angle = rng.normal(0.0, 0.15) if rng.random() < 0.3 else 0.0
+            angle = rng.normal(0.0, 0.25) if rng.random() < 0.3 else 0.0
             self._paste(image, rng, np.full(2, side / 2) + shift, zoom, angle, black=rng.random() < 0.15)
         elif kind == "pair":
             self._pair(image, rng)
@@ -123,7 +125,7 @@ class Composer:
                 self._paste(image, rng, center, half / IMAGE_SIZE, 0.0)
 
     def _backdrop(self, side: int, rng: np.random.Generator) -> np.ndarray:
-        """A drawn wall, a flat color, or noise; every other time with shapes on it."""
+        """A drawn wall, a flat color, or noise; every other time with shapes or objects on it."""
         chance = rng.random()
         if chance < 0.5:
             pixels = cv2.resize(degrade(self.walls[int(rng.integers(WALLS))], rng), (side, side))
@@ -140,6 +142,8 @@ class Composer:
                 cv2.ellipse(pixels, center, axes, rng.uniform(0, 180), 0, 360, _color(rng), width, cv2.LINE_AA)
             else:
                 cv2.rectangle(pixels, center, (center[0] + axes[0], center[1] + axes[1]), _color(rng), width)
+        for _ in range(int(rng.integers(1, 4)) if rng.random() < 0.4 else 0):
+            put_object(pixels, rng)
         return pixels
 
     def _faceless(self, image: DetectionImage, rng: np.random.Generator) -> None:

@@ -13,7 +13,7 @@ from miniature.world.image_blocks import Block, load_block, training_blocks, wri
 from miniature.world.people import TRAITS, person
 from miniature.world.scenes import random_scene, training_scene
 
-VISIBLE_FROM = {"freckles": 0.0, "beard": 0.2, "cheek_color": -0.6}
+VISIBLE_FROM = {"freckles": 0.0, "beard": 0.2, "cheek_color": -0.4}
 """Traits that look the same below a value (no freckles, no beard), and that value."""
 
 

@@ -20,7 +20,7 @@ from .face_images import open_face_images
 
 PEOPLE = range(0, 2400)
 TRAINING = TrainConfig(
-    steps=2400, learning_rate=2.5e-3, warmup=60, weight_decay=0.001, ema=0.99, save_every=100, seed=21
+    steps=6000, learning_rate=2.5e-3, warmup=60, weight_decay=0.001, ema=0.99, save_every=100, seed=21
 )
 SIDES = {128: (24, 0.5), 256: (8, 0.22), 448: (3, 0.16), 640: (2, 0.12)}
 """Side of the images of a batch: how many in a batch, how often. InsightFace resizes to 128 and to 640, which makes the

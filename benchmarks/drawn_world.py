@@ -1,0 +1,152 @@
+"""How good the miniature's images are: likeness, traits, eyes, sharpness, distance to drawings, by who made them.
+
+    python -m benchmarks.drawn_world [--people 16] [--seeds 1] [--split validation] [--teacher-steps 320]
+
+Every row has the same people, scenes and seeds: drawings of the scenes themselves, those drawings through the
+autoencoder, the base model without a LoRA, teachers and DiffLoRA, both with the LoRA on both sides of guidance and on
+the positive one alone. Held-out people (--split held_out) are for the figures that are published, once.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from difflora_core.model import DiffLoRA
+from miniature.base_model.checkpoint import load_checkpoint
+from miniature.base_model.config import lora_layout
+from miniature.base_model.model import Tokenizer
+from miniature.base_model.sampling import Side, generate_images
+from miniature.base_model.vae import to_images
+from miniature.comfyui.host import find_tokenizer
+from miniature.encoders.clip_vision import encode
+from miniature.measure.metrics import face_similarity, prompt_fidelity, right_traits, sharpness
+from miniature.paths import DIFFLORA_CHECKPOINT, WEIGHTS
+from miniature.personal.evaluated_people import EvaluatedPeople
+from miniature.personal.teachers import CONFIG as TEACHER_CONFIG
+from miniature.personal.teachers import person_latents, train_teachers
+from miniature.world.drawing import draw
+from miniature.world.people import person
+from miniature.world.scenes import DEMO_SCENES, VALIDATION_SCENES, Scene
+from training.evaluation.metrics.distributions.frechet import frechet_distance
+
+EXTRA_SCENES = (
+    Scene(expression="smiling", gaze="looking left", shirt="white shirt", background="green"),
+    Scene(expression="surprised", shirt="black shirt", background="white"),
+    Scene(light="light from the right", shirt="red shirt", background="yellow"),
+    Scene(pose="turned right", yaw=0.28, shirt="blue shirt", background="dark"),
+)
+"""More scenes, so that a person has eight or nine images."""
+COLUMNS = ("likeness", "attributes", "eye color", "freckles", "beard", "eyes agree", "sharpness", "Fréchet")
+
+
+@dataclass(frozen=True)
+class DrawnWorld:
+    """People, scenes and networks of one seed."""
+
+    people: EvaluatedPeople
+    """Who, with reference images."""
+    scenes: Sequence[Scene]
+    """What each is to show."""
+
+    @cached_property
+    def drawings(self) -> np.ndarray:
+        """The scenes as drawn: uint8 (people, scenes, 128, 128, 3)."""
+        return self.draw(self.people.indices)
+
+    @cached_property
+    def other_features(self) -> Tensor:
+        """Features of drawings of training people, as many: real against real and everything else against them."""
+        return features(self.draw(range(len(self.people.indices))))
+
+    def draw(self, indices: Sequence[int]) -> np.ndarray:
+        """Draw people in the scenes."""
+        return np.stack([[draw(person(index), scene).image for scene in self.scenes] for index in indices])
+
+    def measure(self, images: np.ndarray) -> dict[str, float]:
+        """Measure images uint8 (people, scenes, 128, 128, 3)."""
+        flat = images.reshape(-1, *images.shape[2:])
+        owners = [index for index in self.people.indices for _ in self.scenes]
+        pairs = zip(images, self.people.references, strict=True)
+        traits = {name: float(values.mean()) for name, values in right_traits(flat, owners).items()}
+        return {
+            "likeness": float(np.mean([face_similarity(own, references).mean() for own, references in pairs])),
+            "attributes": float(np.mean([prompt_fidelity(own, self.scenes).mean() for own in images])),
+            **traits,
+            "sharpness": sharpness(flat) / sharpness(self.drawings.reshape(flat.shape)),
+            "Fréchet": frechet_distance(features(images), self.other_features),
+        }
+
+
+def features(images: np.ndarray) -> Tensor:
+    """Image embeddings by the conditioning image encoder: (n, width)."""
+    return encode([Image.fromarray(image) for image in images.reshape(-1, *images.shape[-3:])])
+
+
+def rows(world: DrawnWorld, teacher_steps: Sequence[int]) -> dict[str, Callable[[], np.ndarray]]:
+    """How the images of each row are made."""
+    people, seed = world.people, world.people.seed
+    base, vae = load_checkpoint(WEIGHTS)
+    tokenizer, layout = Tokenizer(find_tokenizer()), lora_layout()
+
+    def generate(loras: Tensor, side: Side) -> np.ndarray:
+        return generate_images(base, vae, tokenizer, layout, loras, world.scenes, seed, side)
+
+    def through_autoencoder() -> np.ndarray:
+        return np.stack([to_images(vae.decode(vae.encode_images(own))) for own in world.drawings])
+
+    loras = {"teacher": people.teachers(), "DiffLoRA": people.loras(DiffLoRA.load(DIFFLORA_CHECKPOINT))}
+    if teacher_steps:
+        latents = torch.stack([person_latents(vae, index) for index in people.indices])
+    for steps in teacher_steps:
+        longer = replace(TEACHER_CONFIG, steps=steps)
+        loras[f"teacher, {steps} steps"] = train_teachers(base, tokenizer, latents, longer)[0]
+    made: dict[str, Callable[[], np.ndarray]] = {
+        "drawings": lambda: world.drawings,
+        "drawings through the autoencoder": through_autoencoder,
+        "no LoRA": lambda: generate(torch.zeros(len(people.indices), layout.numel), "both"),
+    }
+    sides: tuple[Side, ...] = ("both", "positive")
+    for name, flat in loras.items():
+        for side in sides:
+            made[f"{name}, {side}"] = lambda flat=flat, side=side: generate(flat, side)  # type: ignore[misc]
+    return made
+
+
+def table(found: dict[str, list[dict[str, float]]]) -> str:
+    """Return the means over seeds as a table in Markdown."""
+    lines = ["| | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for name, seeds in found.items():
+        means = [np.mean([one[column] for one in seeds]) for column in COLUMNS]
+        lines.append(f"| {name} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--split", choices=["held_out", "validation"], default="validation")
+    parser.add_argument("--people", type=int, default=16)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument(
+        "--teacher-steps", type=int, nargs="*", default=[], help="train and measure longer teachers too"
+    )
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    found: dict[str, list[dict[str, float]]] = {}
+    scenes = (*(DEMO_SCENES if arguments.split == "held_out" else VALIDATION_SCENES), *EXTRA_SCENES)
+    for seed in arguments.seeds:
+        world = DrawnWorld(EvaluatedPeople(arguments.split, arguments.people, seed, find_tokenizer()), scenes)
+        for name, make in tqdm(rows(world, arguments.teacher_steps).items(), desc=f"seed {seed}"):
+            found.setdefault(name, []).append(world.measure(make()))
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
