@@ -40,7 +40,7 @@ from training.store.loras import LoRAs, LoRAsInMemory
 # Latent, groups, chunk and codes per chunk and per module. Groups so that a group has well under 1,000 latents, since
 # there are about 1,000 LoRAs to fit them to; codes so that they hold at least as many values as the latent.
 SHAPES: dict[int, dict[str, int]] = {
-    300: {"tokens": 18, "width": 16, "groups": 1, "chunk": 2048, "conv": 56, "token": 56},
+    300: {"tokens": 22, "width": 16, "groups": 1, "chunk": 2048, "conv": 56, "token": 56},
     100: {"tokens": 70, "width": 12, "groups": 2, "chunk": 2048, "conv": 112, "token": 112},
     30: {"tokens": 70, "width": 40, "groups": 5, "chunk": 1024, "conv": 128, "token": 160},
     10: {"tokens": 70, "width": 120, "groups": 14, "chunk": 512, "conv": 128, "token": 320},

@@ -74,7 +74,7 @@ PAPER = DiTConfig(tokens=160, latent_width=128, width=1454, layers=16, heads=23,
 CONFIGURATIONS: dict[str, DiTConfig] = {
     "paper": PAPER,
     "small": DiTConfig(tokens=160, latent_width=128, width=512, layers=8, heads=8, head_width=64, condition_width=512),
-    "miniature": DiTConfig(width=144),
+    "miniature": DiTConfig(tokens=22, width=144),
 }
 """By name. Layers and width of `paper` are the paper's; `small` fits a GPU of 24 GB beside much else."""
 

@@ -139,7 +139,6 @@ def evaluate_person(
     prompts = {
         "no_lora": without_lora(prompt),
         "average_person": average_person(prompt),
-        "nearest_teacher": with_file(prompt, held_out.nearest_file(index)),
         "difflora": prompt,
         "teacher": with_file(prompt, held_out.teacher_file(index)),
     }

@@ -21,7 +21,7 @@ from miniature.measure.attribute_fidelity import COLUMN, AttributeFidelity
 from miniature.measure.judge import FILE as JUDGE
 from miniature.paths import BUILD, DIFFLORA_CHECKPOINT, ROOT, WEIGHTS
 from miniature.world.drawing import draw, draw_references
-from miniature.world.people import person
+from miniature.world.people import person, person_name
 from miniature.world.scenes import random_scene
 from training.engine.folder_lock import folder_lock
 from training.engine.settings import read_settings
@@ -33,6 +33,7 @@ from training.evaluation.settings import EvaluationSettings
 from training.lora_dataset.fingerprints import hash_file
 
 from .held_out_teachers import HeldOutTeachers, write_teachers
+from .ship_held_out import NEAREST
 
 FOLDER = ROOT / "output" / "miniature" / "evaluation"
 SETTINGS = ROOT / "training" / "evaluation" / "configs" / "miniature.yaml"
@@ -43,6 +44,7 @@ REFERENCE_SEED = 1
 
 _TEACHERS, _CONDITIONS, _FACES = BUILD / "teachers", BUILD / "conditions", WEIGHTS / "insightface"
 SCRATCH_METHODS = {
+    "nearest teacher": MethodSettings("lora", BUILD / NEAREST),
     "mean LoRA": MethodSettings("mean_lora", _TEACHERS),
     "ridge regression": MethodSettings(
         "ridge",
@@ -60,13 +62,8 @@ SCRATCH_METHODS = {
 """By name, methods whose files do not ship."""
 
 
-def person_name(index: int) -> str:
-    """Return the folder's name of a person."""
-    return f"person_{index:05d}"
-
-
 def prepare_evaluation(folder: Path, tokenizer: Path, people: Sequence[int] | None = None) -> None:
-    """Write people/, teachers/, nearest/ and base/ of held-out people, as far as they are not there.
+    """Write people/, teachers/ and base/ of held-out people, as far as they are not there.
 
     Args:
         folder: For all of it.
@@ -88,20 +85,17 @@ def prepare_evaluation(folder: Path, tokenizer: Path, people: Sequence[int] | No
                 path = place / part / f"{number:02d}.png"
                 if not path.exists():
                     write_image(path, Image.fromarray(image))
-        _write_loras(held_out, index, folder)
+        _write_teacher(held_out, index, folder)
     if not (folder / "base").exists():
         export_diffusers(WEIGHTS / "checkpoints" / NAME, folder / "base", tokenizer)
 
 
-def _write_loras(held_out: HeldOutTeachers, index: int, folder: Path) -> None:
-    name = f"{person_name(index)}.safetensors"
-    teacher, nearest = folder / "teachers" / name, folder / "nearest" / name
-    if teacher.exists() and nearest.exists():
-        return
-    write_teachers(held_out, [index], folder)
-    for source, place in ((held_out.teacher_file(index), teacher), (held_out.nearest_file(index), nearest)):
-        place.parent.mkdir(exist_ok=True)
-        (folder / source).replace(place)
+def _write_teacher(held_out: HeldOutTeachers, index: int, folder: Path) -> None:
+    teacher = folder / "teachers" / f"{person_name(index)}.safetensors"
+    if not teacher.exists():
+        write_teachers(held_out, [index], folder)
+        teacher.parent.mkdir(exist_ok=True)
+        (folder / held_out.teacher_file(index)).replace(teacher)
 
 
 def built_methods() -> dict[str, MethodSettings]:

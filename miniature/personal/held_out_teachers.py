@@ -17,16 +17,12 @@ FILE = WEIGHTS / "teachers" / "held_out.safetensors"
 
 @dataclass(frozen=True)
 class HeldOutTeachers:
-    """Teachers of held-out people, and of the training person whose face is nearest to each."""
+    """Teachers of held-out people."""
 
     people: tuple[int, ...]
     """Indices of held-out people."""
     teachers: Tensor
     """float16 (people, numel)."""
-    nearest_people: tuple[int, ...]
-    """Training person with the most similar face embedding for each of `people`; may repeat."""
-    nearest: Tensor
-    """float16 (distinct people, numel): teachers of those training people, by rising index."""
     seconds_per_teacher: float
     """Time to train one teacher alone on one thread."""
     date: str
@@ -40,8 +36,6 @@ class HeldOutTeachers:
         return cls(
             tuple(facts["people"]),
             tensors["teachers"],
-            tuple(facts["nearest"]),
-            tensors["nearest"],
             facts["seconds_per_teacher"],
             facts["date"],
         )
@@ -50,17 +44,10 @@ class HeldOutTeachers:
         """Name under which `write_teachers` put the person's teacher into models/loras."""
         return f"teacher_{index}.safetensors"
 
-    def nearest_file(self, index: int) -> str:
-        """Name under which `write_teachers` put the nearest training person's teacher."""
-        return f"nearest_{index}.safetensors"
-
 
 def write_teachers(held_out: HeldOutTeachers, people: Iterable[int], folder: Path) -> None:
     """Write the teachers of some people as LoRA files with kohya's names, which ComfyUI's own loader reads."""
     layout = DiffLoRA.load(DIFFLORA_CHECKPOINT).layout
-    distinct = sorted(set(held_out.nearest_people))
     for index in people:
         row = held_out.people.index(index)
         save_lora(folder / held_out.teacher_file(index), held_out.teachers[row].float(), layout)
-        nearest = held_out.nearest[distinct.index(held_out.nearest_people[row])]
-        save_lora(folder / held_out.nearest_file(index), nearest.float(), layout)

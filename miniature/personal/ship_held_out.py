@@ -10,18 +10,23 @@ import torch
 
 from difflora_core.denoiser.mif import mean_embedding
 from difflora_core.files import replacing, write_tensors
+from difflora_core.lora.file_formats import save_lora
 from miniature.base_model.checkpoint import load_checkpoint
 from miniature.base_model.config import lora_layout
 from miniature.base_model.model import Tokenizer
 from miniature.world.drawing import REFERENCES
+from miniature.world.people import person_name
 from training.store.lora_store import LoRAStore
 
 from .embeddings import embed_people, load_conditions
 from .teachers import CONFIG, person_latents, train_teachers
 
+NEAREST = "nearest_teachers"
+"""Folder of LoRA files in the build folder."""
+
 
 def ship_held_out(build: Path, weights: Path, tokenizer: Path) -> None:
-    """Write the held-out teachers, and for each held-out person the teacher of the most similar training person.
+    """Write the held-out teachers and, as scratch, each one's nearest: the teacher of the most similar training person.
 
     Args:
         build: Scratch folder, with the teachers.
@@ -36,13 +41,13 @@ def ship_held_out(build: Path, weights: Path, tokenizer: Path) -> None:
     others, order = load_conditions(build / "conditions" / "train.safetensors")
     means = [torch.cat([mean_embedding(faces.float()) for faces in conditions.face]) for conditions in (own, others)]
     nearest = [int(order[row]) for row in (means[0] @ means[1].T).argmax(1)]
-    chosen = torch.stack([trained[trained_people.index(index)] for index in sorted(set(nearest))])
+    for index, other in zip(people, nearest, strict=True):
+        lora = trained[trained_people.index(other)].float()
+        save_lora(build / NEAREST / f"{person_name(index)}.safetensors", lora, lora_layout())
     folder = weights / "teachers"
-    tensors = {"teachers": teachers.half().contiguous(), "nearest": chosen.half().contiguous()}
-    write_tensors(folder / "held_out.safetensors", tensors)
+    write_tensors(folder / "held_out.safetensors", {"teachers": teachers.half().contiguous()})
     facts = {
         "people": people,
-        "nearest": nearest,
         "seconds_per_teacher": seconds_per_teacher(weights, tokenizer, people[0]),
         "date": datetime.date.today().isoformat(),
         "settings": asdict(CONFIG),

@@ -89,6 +89,11 @@ def person(index: int) -> Person:
     return Person(index, traits)
 
 
+def person_name(index: int) -> str:
+    """Name of the person's folders and files."""
+    return f"person_{index:05d}"
+
+
 def _word(value: float, words: tuple[str, ...]) -> str:
     """The word of the bin of [-1, 1] that holds `value`; bins are equally wide, "" means unremarkable."""
     return words[min(int((value + 1.0) / 2.0 * len(words)), len(words) - 1)]

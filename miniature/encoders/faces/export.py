@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from difflora_core.files import replacing
 
 from .alignment import CROP
+
+HALF_FROM = 256
+"""Values of a weight from which on it is stored as float16."""
 
 
 def export_recognizer(network: nn.Module, path: Path) -> None:
@@ -43,4 +47,21 @@ def _export(
             dynamic_axes=axes,
             dynamo=False,
         )
-        onnx.checker.check_model(str(partial))
+        model = onnx.load(str(partial))
+        store_as_half(model)
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save(model, str(partial))
+
+
+def store_as_half(model: onnx.ModelProto) -> None:
+    """Keep large weights in float16, each cast back to float32 where it is used: half the file, the same arithmetic."""
+    graph, casts = model.graph, []
+    for tensor in graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.size >= HALF_FROM:
+            name = tensor.name
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+            casts.append(onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)

@@ -33,4 +33,4 @@ def test_a_dry_run_without_an_lae_takes_the_latent_that_the_dit_was_meant_for(wo
     path = configure(world, lae="none.safetensors")
     report = next(dry_run(read_settings(DiffLoRASettings, path)))  # before anything is measured
     assert "not there yet" in report
-    assert "latent       18 × 16 = 288 values" in report
+    assert "latent       22 × 16 = 352 values" in report
