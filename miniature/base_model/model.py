@@ -133,13 +133,13 @@ class TinySDXL(nn.Module):
         """Predict v.
 
         Args:
-            noisy: Noisy latents (batch, 8, 16, 16).
+            noisy: Noisy latents (batch, 16, 16, 16).
             timesteps: Integers (batch,).
             condition: Text conditions of the batch.
             control: A ControlNet's residuals for the skip connections and the middle.
 
         Returns:
-            (batch, 8, 16, 16).
+            (batch, 16, 16, 16).
         """
         time_ids = torch.tensor([base_config.TIME_IDS], dtype=noisy.dtype).expand(len(noisy), -1)
         added = {"text_embeds": condition.pooled, "time_ids": time_ids}
@@ -174,5 +174,5 @@ def expand_vocabulary(compact: TinySDXL, tokens: Tensor) -> TinySDXL:
 
 
 def load_latents(folder: Path) -> dict[str, Tensor]:
-    """All cached latents by block name: float16 (people, images, 8, 16, 16)."""
+    """All cached latents by block name: float16 (people, images, 16, 16, 16)."""
     return {path.stem: load_file(path)["latents"] for path in sorted(folder.glob("*.safetensors"))}

@@ -71,7 +71,7 @@ def sample_latents(
     steps: int = 16,
     guidance: float = 3.0,
 ) -> Tensor:
-    """Sample latents (batch, 8, 16, 16) by DDIM with classifier-free guidance.
+    """Sample latents (batch, 16, 16, 16) by DDIM with classifier-free guidance.
 
     Args:
         base: The base model.

@@ -46,7 +46,7 @@ DROP_CAPTION, DROP_CLAUSE = 0.1, 0.15
 
 
 def encode_block(build: Path, block: Block) -> None:
-    """Write the latents of a block's images, unless they are there: float16 (people, images, 8, 16, 16)."""
+    """Write the latents of a block's images, unless they are there: float16 (people, images, 16, 16, 16)."""
     path = build / "latents" / f"{block.name}.safetensors"
     if path.exists():
         return

@@ -17,8 +17,8 @@ from training.engine.processes import in_processes
 from .config import LATENT_CHANNELS
 from .vae import TinyVAE, VAEConfig, reconstruction_loss
 
-CONFIG = VAEConfig((16, 32, 64, 64), (0, 1, 1, 2), (1, 2, 2, 3), LATENT_CHANNELS)
-TRAINING = TrainConfig(steps=8000, learning_rate=2.5e-3, warmup=100, ema=0.998, mixed_precision="bf16")
+CONFIG = VAEConfig((24, 32, 64, 64), (0, 1, 1, 2), (1, 2, 2, 3), LATENT_CHANNELS)
+TRAINING = TrainConfig(steps=6500, learning_rate=2.5e-3, warmup=100, ema=0.998, mixed_precision="bf16")
 CROP, BATCH = 64, 8
 
 

@@ -143,7 +143,7 @@ def reconstruction_loss(
 ) -> tuple[Tensor, Tensor]:
     """Reconstruction loss, and a small term that pulls each latent channel to zero mean and unit deviation.
 
-    L1 + 4 · L2 + 0.5 · difference of gradients + 0.5 · difference of opponent colors. The decoder gets latents with a
+    L1 + 4 · L2 + difference of gradients + 0.5 · difference of opponent colors. The decoder gets latents with a
     little noise (0.05), as it will from the diffusion model.
 
     Args:
@@ -166,5 +166,5 @@ def reconstruction_loss(
     error = error + 0.5 * (weight[:, 0] * (red_green.abs() + blue_yellow.abs())).mean()
     deviation, mean = torch.std_mean(latents, dim=(0, 2, 3))
     unit = (deviation.clamp_min(1e-3).log().square() + mean.square()).mean()
-    loss = error + 0.5 * (horizontal.mean() + vertical.mean()) + 0.01 * unit
+    loss = error + horizontal.mean() + vertical.mean() + 0.01 * unit
     return loss, difference.square().mean().detach()

@@ -160,7 +160,7 @@ class InstantIDLoss:
         return (found - expected).square().mean(), {}
 
     def predict(self, noisy: Tensor, timesteps: Tensor, captions: list[str], faces: Tensor, pictures: Tensor) -> Tensor:
-        """What the U-Net predicts (batch, 8, 16, 16).
+        """What the U-Net predicts (batch, 16, 16, 16).
 
         Args:
             noisy: Latents of that shape.

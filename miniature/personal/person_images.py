@@ -25,7 +25,7 @@ VALIDATION_IMAGES = 6
 
 
 def as_person_images(index: int, latents: Tensor) -> PersonImages:
-    """A person's images from latents (images, 8, 16, 16) in the scenes of `scenes.training_scene`."""
+    """A person's images from latents (images, 16, 16, 16) in the scenes of `scenes.training_scene`."""
     return PersonImages.complete(f"{index}", latents, CAPTIONS_PER_PERSON * index + torch.arange(len(latents)))
 
 

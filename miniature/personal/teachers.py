@@ -49,7 +49,7 @@ def teacher_people(split: str) -> range:
 
 
 def person_latents(vae: TinyVAE, index: int) -> Tensor:
-    """Latents of the images that a person's teacher is trained on: float32 (16, 8, 16, 16)."""
+    """Latents of the images that a person's teacher is trained on: float32 (16, 16, 16, 16)."""
     return vae.encode_images(np.stack([draw(person(index), scene).image for scene in TEACHER_SCENES]))
 
 
@@ -61,7 +61,7 @@ def train_teachers(
     Args:
         base: The frozen base model.
         tokenizer: Its tokenizer.
-        latents: Of people's images in the first of `TEACHER_SCENES`: (people, images, 8, 16, 16).
+        latents: Of people's images in the first of `TEACHER_SCENES`: (people, images, 16, 16, 16).
         config: Of the training.
 
     Returns:
