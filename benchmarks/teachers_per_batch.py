@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from peft import LoraConfig
 
-from miniature.base_model.config import lora_layout
+from miniature.base_model.config import LATENT_SHAPE, lora_layout
 from miniature.base_model.model import TextCondition, TinySDXL, Tokenizer, noise_scheduler
 from miniature.comfyui.host import find_tokenizer
 from miniature.personal.teachers import CONFIG, train_teachers
@@ -44,7 +44,7 @@ def frozen_base() -> tuple[TinySDXL, Tokenizer]:
 def ours(people: int, steps: int) -> float:
     """Wall seconds of one optimizer step divided by the people in it."""
     base, tokenizer = frozen_base()
-    latents = torch.randn(people, TEACHER_IMAGES, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    latents = torch.randn(people, TEACHER_IMAGES, *LATENT_SHAPE, generator=torch.Generator().manual_seed(0))
     start = time.perf_counter()
     train_teachers(base, tokenizer, latents, replace(CONFIG, steps=steps, images_per_person=IMAGES_PER_STEP))
     return (time.perf_counter() - start) / steps / people
@@ -59,14 +59,14 @@ def with_peft(steps: int) -> float:
     factors = [parameter for parameter in base.unet.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(factors, lr=1e-4)
     scheduler, generator = noise_scheduler(), torch.Generator().manual_seed(0)
-    latents = torch.randn(TEACHER_IMAGES, 4, 16, 16, generator=generator)
+    latents = torch.randn(TEACHER_IMAGES, *LATENT_SHAPE, generator=generator)
     with torch.no_grad():
         text = base.encode(tokenizer([caption(scene) for scene in TEACHER_SCENES]))
     base.unet.train()
     start = time.perf_counter()
     for _ in range(steps):
         picks = torch.randint(0, TEACHER_IMAGES, (IMAGES_PER_STEP,), generator=generator)
-        clean, noise = latents[picks], torch.randn(IMAGES_PER_STEP, 4, 16, 16, generator=generator)
+        clean, noise = latents[picks], torch.randn(IMAGES_PER_STEP, *LATENT_SHAPE, generator=generator)
         timesteps = torch.randint(0, 1000, (IMAGES_PER_STEP,), generator=generator)
         noisy = scheduler.add_noise(clean, noise, timesteps)
         output = base.predict(noisy, timesteps, TextCondition(text.context[picks], text.pooled[picks]))

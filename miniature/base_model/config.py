@@ -8,7 +8,7 @@ from difflora_core.lora.layout import LoRALayout
 
 LATENT_SIZE = 16
 LATENT_CHANNELS = 16
-"""Four times SDXL's: with 4 channels the autoencoder keeps 0.62 of a drawing's sharpness, with 8 0.69 and no freckles."""
+"""Four times SDXL's: with 4 channels the autoencoder keeps 0.62 of drawings' sharpness, with 8 0.69 and no freckles."""
 LATENT_SHAPE = (LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
 IMAGE_SIZE = 128
 TEXT_L_WIDTH, TEXT_G_WIDTH = 32, 64

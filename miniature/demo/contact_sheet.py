@@ -99,7 +99,9 @@ def _draw_panel(sheet: Image.Image, result: PersonResults, corner: tuple[int, in
         _paste(sheet, reference, (x + GAP, top))
         color = ACCENT if row.emphasis else INK
         right, middle = grid_x - 24, top + IMAGE // 2
-        draw.text((right, middle - 14), row.label, color, font(24), anchor="rm")
+        label = textwrap.wrap(row.label, 15)
+        for line, text in enumerate(label):
+            draw.text((right, middle - 14 - 26 * (len(label) - 1 - line)), text, color, font(22), anchor="rm")
         draw.text((right, middle + 16), f"likeness {row.similarity:.2f}", GRAY, font(17), anchor="rm")
         if number == 0:
             draw.text((right, top + 14), result.name, GRAY, font(17), anchor="rm")

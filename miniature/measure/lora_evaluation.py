@@ -12,7 +12,7 @@ from torch import Tensor
 from miniature.base_model.checkpoint import load_checkpoint
 from miniature.base_model.config import lora_layout
 from miniature.base_model.model import TinySDXL, Tokenizer
-from miniature.base_model.sampling import generate_images
+from miniature.base_model.sampling import Side, generate_images
 from miniature.base_model.vae import TinyVAE
 from miniature.world.drawing import draw_references
 from miniature.world.scenes import VALIDATION_SCENES, Scene
@@ -36,11 +36,13 @@ class LoRAEvaluation:
     """What the generated images are to show."""
     seed: int = 0
     """Of their initial noise."""
+    side: Side = "positive"
+    """Of guidance, on which LoRAs act; see `generate_images`."""
 
     def evaluate(self, loras: Tensor) -> dict[str, float]:
         """Mean face similarity and mean prompt fidelity of LoRAs (people, numel)."""
         layout = lora_layout()
-        images = generate_images(self.base, self.vae, self.tokenizer, layout, loras, self.scenes, self.seed)
+        images = generate_images(self.base, self.vae, self.tokenizer, layout, loras, self.scenes, self.seed, self.side)
         pairs = list(zip(images, self.references, strict=True))
         return {
             "similarity": float(np.mean([face_similarity(own, references).mean() for own, references in pairs])),

@@ -42,7 +42,8 @@ def guided(patched: Any, positive: Any, negative: Any, cfg: float = CFG, batch: 
     guider = comfy.samplers.CFGGuider(patched)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
-    noise = torch.randn(batch, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    channels = patched.model.latent_format.latent_channels
+    noise = torch.randn(batch, channels, 16, 16, generator=torch.Generator().manual_seed(0))
     sampler = comfy.samplers.sampler_object("euler")
     return guider.sample(noise, torch.zeros_like(noise), sampler, SIGMAS, disable_pbar=True, seed=0)
 

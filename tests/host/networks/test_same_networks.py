@@ -12,6 +12,7 @@ from torch import Tensor
 
 from difflora_core.lora.file_formats import save_lora
 from difflora_core.model import DiffLoRA
+from miniature.base_model.config import LATENT_SHAPE
 from miniature.base_model.single_file import SingleFile, load_single_file
 from miniature.comfyui.host import find_host
 from miniature.paths import ROOT, WEIGHTS
@@ -91,7 +92,7 @@ def test_same_text_encoders(parts: SingleFile, plain: dict[str, Tensor]) -> None
 
 def test_image_size_and_noise(plain: dict[str, Tensor]) -> None:
     assert plain["image"].shape == (1, 128, 128, 3)
-    assert plain["encoded"].shape == (1, 4, 16, 16)
+    assert plain["encoded"].shape == (1, *LATENT_SHAPE)
     assert plain["sigmas"][-1] > 1000, "zero terminal signal-to-noise ratio: the last noise level drowns everything"
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from miniature.base_model.checkpoint import NAME, load_checkpoint
+from miniature.base_model.config import LATENT_SHAPE
 from miniature.base_model.model import TinySDXL, Tokenizer
 from miniature.base_model.single_file import save_single_file
 from miniature.base_model.train_vae import CONFIG
@@ -26,7 +27,7 @@ def test_checkpoint_computes_what_was_trained(tokenizer, tmp_path):
     state = export_taesd(vae)
     save_single_file(tmp_path / "checkpoints" / NAME, base.unet, base.text_l, base.text_g, state, torch.float32)
     read, read_vae = load_checkpoint(tmp_path)
-    noisy, timesteps = torch.randn(3, 4, 16, 16), torch.tensor([10, 500, 999])
+    noisy, timesteps = torch.randn(3, *LATENT_SHAPE), torch.tensor([10, 500, 999])
     with torch.no_grad():
         expected, found = (model.predict(noisy, timesteps, model.encode(tokenizer(CAPTIONS))) for model in (base, read))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

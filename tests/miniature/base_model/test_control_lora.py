@@ -7,6 +7,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from miniature.base_model import config as base_config
+from miniature.base_model.config import LATENT_SHAPE
 from miniature.base_model.control_lora import RANK, ControlLoRA, export_control
 from miniature.base_model.model import TextCondition
 from miniature.base_model.train_control_lora import NAME
@@ -22,7 +23,7 @@ def control() -> ControlLoRA:
 def residuals(control: ControlLoRA) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     condition = TextCondition(torch.randn(1, 77, 96, generator=generator), torch.randn(1, 64, generator=generator))
-    noisy = torch.randn(1, 4, 16, 16, generator=generator)
+    noisy = torch.randn(1, *LATENT_SHAPE, generator=generator)
     with torch.no_grad():
         down, middle = control(noisy, torch.tensor([500]), condition, torch.ones(1, 3, 128, 128))
     return [*down, middle]

@@ -7,6 +7,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from miniature.base_model.checkpoint import NAME, load_checkpoint
+from miniature.base_model.config import LATENT_SHAPE
 from miniature.base_model.diffusers_folder import export_diffusers
 from miniature.base_model.model import Tokenizer
 from miniature.comfyui.host import find_tokenizer
@@ -44,7 +45,7 @@ def test_text_embeddings(pipeline, shipped):
 @torch.no_grad()
 def test_unet(pipeline, shipped):
     condition = shipped[0].encode(Tokenizer(TOKENIZER)(CAPTIONS))
-    noisy, times = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([30, 999])
+    noisy, times = torch.randn(2, *LATENT_SHAPE, generator=torch.Generator().manual_seed(0)), torch.tensor([30, 999])
     ids = torch.tensor([[128.0, 128, 0, 0, 128, 128]] * 2)
     added = {"text_embeds": condition.pooled, "time_ids": ids}
     output = pipeline.unet(noisy, times, condition.context, added_cond_kwargs=added).sample

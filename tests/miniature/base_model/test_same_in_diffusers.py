@@ -10,6 +10,7 @@ from torch import Tensor
 
 from difflora_core import DiffLoRA, LoRA
 from miniature.base_model.checkpoint import NAME
+from miniature.base_model.config import LATENT_SHAPE
 from miniature.base_model.diffusers_folder import export_diffusers
 from miniature.comfyui.host import find_tokenizer
 from miniature.paths import DIFFLORA_CHECKPOINT, WEIGHTS
@@ -38,12 +39,12 @@ def lora() -> LoRA:
 
 @torch.no_grad()
 def output(pipeline: StableDiffusionXLPipeline) -> Tensor:
-    """The U-Net's answer (2, 4, 16, 16) to inputs that are always the same."""
+    """The U-Net's answer (2, 16, 16, 16) to inputs that are always the same."""
     generator, unet = torch.Generator().manual_seed(1), pipeline.unet
     context = torch.randn(2, 77, unet.config.cross_attention_dim, generator=generator)
     pooled = torch.randn(2, pipeline.text_encoder_2.config.projection_dim, generator=generator)
     added = {"text_embeds": pooled, "time_ids": torch.tensor([[128.0, 128, 0, 0, 128, 128]] * 2)}
-    noisy = torch.randn(2, 4, 16, 16, generator=generator)
+    noisy = torch.randn(2, *LATENT_SHAPE, generator=generator)
     return unet(noisy, torch.tensor([700, 30]), context, added_cond_kwargs=added).sample
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from miniature.base_model.config import LATENT_SHAPE
 from miniature.comfyui.host import find_tokenizer
 from miniature.encoders import instantid
 from miniature.encoders.instantid import (
@@ -70,7 +71,7 @@ def test_at_first_the_keypoints_have_no_effect(build: Path, patched: Any) -> Non
     base = SDXLBase.open(build / "instantid" / "base")
     loss = InstantIDLoss(InstantIDPipeline(base, initial_instantid(base.unet)), images, torch.zeros(BLOCK, 8, 512))
     generator = torch.Generator().manual_seed(0)
-    noisy, faces = torch.randn(1, 4, 16, 16, generator=generator), torch.randn(1, 512, generator=generator)
+    noisy, faces = torch.randn(1, *LATENT_SHAPE, generator=generator), torch.randn(1, 512, generator=generator)
     blank, white = torch.zeros(1, 3, 128, 128), torch.ones(1, 3, 128, 128)
     with torch.no_grad():
         one, two, other = (

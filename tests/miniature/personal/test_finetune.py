@@ -13,7 +13,7 @@ from difflora_core.autoencoder.model import LAE
 from difflora_core.denoiser.config import DiTConfig, MIFConfig
 from difflora_core.denoiser.model import Denoiser
 from miniature.base_model.checkpoint import load_checkpoint
-from miniature.base_model.config import lora_layout
+from miniature.base_model.config import LATENT_SHAPE, lora_layout
 from miniature.comfyui.host import find_tokenizer
 from miniature.paths import WEIGHTS
 from miniature.personal import finetune
@@ -41,7 +41,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     store.add("train", list(range(TEACHERS)), held_out.teachers[-TEACHERS:].float())
     store.add("validation", list(held_out.people[-2:]), held_out.teachers[-2:].float())
     _, vae = load_checkpoint(WEIGHTS)
-    latents = torch.zeros(BLOCK, TEACHER_IMAGES, 4, 16, 16)
+    latents = torch.zeros(BLOCK, TEACHER_IMAGES, *LATENT_SHAPE)
     for row, index in enumerate((*held_out.people[-TEACHERS:], *held_out.people[: PEOPLE - TEACHERS])):
         images = [draw(person(index), training_scene(row, number)).image for number in range(TEACHER_IMAGES)]
         pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255.0

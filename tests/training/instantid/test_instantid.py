@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from difflora_core.files import read_tensors, write_tensors
 from difflora_core.lora.base_model import SDXL
 from miniature.base_model.checkpoint import NAME
+from miniature.base_model.config import LATENT_SHAPE
 from miniature.base_model.diffusers_folder import export_diffusers
 from miniature.comfyui.host import find_tokenizer
 from miniature.paths import WEIGHTS
@@ -114,7 +115,7 @@ def test_identity_net_sees_the_face_in_place_of_the_text(pipeline: InstantIDPipe
     net, generator = pipeline.identity_net, torch.Generator().manual_seed(2)
     stock = ControlNetModel.from_config(net.config)
     stock.load_state_dict(net.state_dict())
-    noisy, text = torch.randn(1, 4, 16, 16, generator=generator), torch.randn(1, 77, 96, generator=generator)
+    noisy, text = torch.randn(1, *LATENT_SHAPE, generator=generator), torch.randn(1, 77, 96, generator=generator)
     picture = torch.from_numpy(keypoint_image(KEYPOINTS, 128)).permute(2, 0, 1)[None] / 255.0
     added = {"text_embeds": torch.randn(1, 64, generator=generator), "time_ids": torch.full((1, 6), 128.0)}
     with torch.no_grad():

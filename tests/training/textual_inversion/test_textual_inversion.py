@@ -10,6 +10,7 @@ import torch
 
 from difflora_core.files import read_tensors
 from difflora_core.images import read_image
+from miniature.base_model.config import LATENT_SHAPE
 from miniature.comfyui.host import find_tokenizer
 from miniature.personal.evaluation import prepare_evaluation
 from tests.training.evaluation.prepared_settings import settings_in
@@ -103,7 +104,7 @@ def test_training_is_that_of_the_whole_table(settings: EvaluationSettings, repor
     """Two steps by hand, as diffusers' example does them: rows of the encoders' tables, their other rows put back."""
     training = replace(TRAINING, vectors=1, steps=2, weight_decay=0.0)
     base = SDXLBase.open(settings.base)
-    latents = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    latents = torch.randn(3, *LATENT_SHAPE, generator=torch.Generator().manual_seed(0))
     found = train_token(base, "ann", latents, 128, "person", training)
     tables = {}
     for name, suffix in (("clip_l", ""), ("clip_g", "_2")):
@@ -142,4 +143,4 @@ def test_what_is_refused(settings: EvaluationSettings) -> None:
         MethodSettings("textual_inversion", subject="a person")
     other = replace(settings, class_word="young person")
     with pytest.raises(ValueError, match="'young person' is 2 tokens"):
-        train_token(SDXLBase.open(other.base), "ann", torch.zeros(1, 4, 16, 16), 128, other.class_word, TRAINING)
+        train_token(SDXLBase.open(other.base), "ann", torch.zeros(1, *LATENT_SHAPE), 128, other.class_word, TRAINING)

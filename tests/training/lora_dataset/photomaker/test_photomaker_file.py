@@ -12,6 +12,7 @@ from torch import Tensor
 
 from difflora_core.lora.layout import LoRALayout
 from miniature.base_model import config as base_config
+from miniature.base_model.config import LATENT_SHAPE
 from miniature.encoders.photomaker import initial_encoder
 from miniature.paths import WEIGHTS
 from training.base_model.batched_loras import stacked_loras
@@ -179,7 +180,7 @@ def test_lora_without_factors_is_refused(unet: Any) -> None:
 
 def test_merged_lora_does_what_a_branch_does(layout: LoRALayout, lora: Tensor, unet: Any) -> None:
     generator = torch.Generator().manual_seed(6)
-    inputs = (torch.randn(1, 4, 16, 16, generator=generator), torch.tensor([500]))
+    inputs = (torch.randn(1, *LATENT_SHAPE, generator=generator), torch.tensor([500]))
     added = {"text_embeds": torch.randn(1, 64, generator=generator), "time_ids": torch.zeros(1, 6)}
     keywords = {"encoder_hidden_states": torch.randn(1, 77, 96, generator=generator), "added_cond_kwargs": added}
     before = unet(*inputs, **keywords).sample

@@ -13,6 +13,7 @@ from difflora_core.lora.file_formats import save_lora
 from difflora_core.lora.layout import LoRALayout
 from miniature.base_model import config as base_config
 from miniature.base_model.checkpoint import load_checkpoint
+from miniature.base_model.config import LATENT_SHAPE
 from miniature.base_model.model import Tokenizer, noise_scheduler
 from miniature.comfyui.host import find_tokenizer
 from miniature.encoders.photomaker import CaptionEncoder
@@ -87,7 +88,7 @@ def plain_loop(
     empty = model.encode(Tokenizer(TOKENIZER)([""]))
     scheduler = DDIMScheduler.from_config(noise_scheduler().config)
     scheduler.set_timesteps(sampling.steps)
-    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(7))
+    latents = torch.randn(1, *LATENT_SHAPE, generator=torch.Generator().manual_seed(7))
     with stacked_loras(model.unet, photomaker_lora[0], photomaker_lora[1][None]):
         for step, timestep in enumerate(scheduler.timesteps):
             text = plain if step < sampling.steps * sampling.style_strength // 100 else fused
