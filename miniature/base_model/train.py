@@ -27,7 +27,7 @@ from .model import TinySDXL, Tokenizer, load_latents, noise_scheduler, used_toke
 from .train_vae import load_vae
 
 CONFIG = TrainConfig(
-    steps=24000,
+    steps=16000,
     learning_rate=1e-3,
     warmup=200,
     weight_decay=0.01,

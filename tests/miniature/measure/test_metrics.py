@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 
 from miniature.measure.judge import ATTRIBUTES
-from miniature.measure.metrics import face_similarity, prompt_fidelity
+from miniature.measure.metrics import face_similarity, prompt_fidelity, right_traits, sharpness
 from miniature.world.drawing import draw
 from miniature.world.people import person, split_people
 from miniature.world.scenes import Scene, reference_scene, training_scene
@@ -50,3 +51,18 @@ def test_an_image_without_a_face_counts_as_zero():
     assert face_similarity([wall], [reference])[0] == 0.0
     with pytest.raises(ValueError, match="none of the 1 reference images"):
         face_similarity([reference], [wall])
+
+
+def test_drawings_have_the_traits_of_their_person_and_not_of_another():
+    people = split_people("validation")[:24]
+    images = np.stack([draw(person(index), Scene()).image for index in people])
+    own, others = right_traits(images, people), right_traits(images, [*people[1:], people[0]])
+    for name in ("eye color", "freckles", "beard"):
+        assert own[name].mean() > max(0.7, others[name].mean() + 0.2), name
+    assert own["eyes agree"].mean() > 0.9
+
+
+def test_a_blurred_image_is_less_sharp():
+    image = draw(person(6000), Scene()).image
+    blurred = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(1)))
+    assert 0 < sharpness(blurred[None]) < 0.5 * sharpness(image[None])
