@@ -8,6 +8,7 @@ ControlNet, with the second LoRA (a blue beanie), and with both. The workflow's 
 
 import argparse
 import json
+from itertools import pairwise
 from statistics import fmean
 
 import numpy as np
@@ -47,7 +48,7 @@ def main() -> None:
     with Host(prepare_base(ROOT / "output" / "host"), arguments=("--cache-lru", "100")) as host:
         client = Client(host.url)
         workflow = ApiPrompt.load(WORKFLOW, client.object_info())
-        for index, other in tqdm(list(zip(people, people[1:], strict=False)), unit="person"):
+        for index, other in tqdm(list(pairwise(people)), unit="person"):
             for name, cosines in likeness(client, workflow, index, other, arguments.seed).items():
                 found[name] += cosines
     means = {name: fmean(cosines) for name, cosines in found.items()}

@@ -19,6 +19,7 @@ from .model import TextCondition, TinySDXL, Tokenizer, noise_scheduler
 from .vae import TinyVAE, to_images
 
 PEOPLE_PER_BATCH = 5
+GUIDANCE = 3.0
 Side = Literal["both", "positive"]
 
 
@@ -32,6 +33,7 @@ def generate_images(
     scenes: Sequence[Scene],
     seed: int = 0,
     side: Side = "both",
+    guidance: float = GUIDANCE,
 ) -> np.ndarray:
     """Generate images of people with their LoRAs.
 
@@ -44,6 +46,7 @@ def generate_images(
         scenes: What each person's images are to show.
         seed: Of the initial noise, which starts anew for every batch of `PEOPLE_PER_BATCH` people.
         side: Whether the LoRA acts on both sides of guidance or on the prompt's alone (hybrid guidance).
+        guidance: Guidance scale.
 
     Returns:
         uint8 (people, scenes, 128, 128, 3).
@@ -56,7 +59,7 @@ def generate_images(
         generator = torch.Generator().manual_seed(seed)
         # Guidance doubles the batch: each person's rows with the text, then each person's rows without it
         with stacked_loras(base.unet, layout, torch.cat([chunk, chunk if side == "both" else torch.zeros_like(chunk)])):
-            latents = sample_latents(base, condition, empty, generator)
+            latents = sample_latents(base, condition, empty, generator, guidance=guidance)
         images = to_images(vae.decode(latents))
         people.append(images.reshape(len(chunk), len(scenes), *images.shape[1:]))
     return np.concatenate(people)
@@ -69,7 +72,7 @@ def sample_latents(
     empty: TextCondition,
     generator: torch.Generator,
     steps: int = 16,
-    guidance: float = 3.0,
+    guidance: float = GUIDANCE,
 ) -> Tensor:
     """Sample latents (batch, 16, 16, 16) by DDIM with classifier-free guidance.
 
