@@ -1,4 +1,4 @@
-"""Likeness against prompt fidelity over guidance and the LoRA's strength, for DiffLoRA and teachers on validation people.
+"""Likeness against prompt fidelity over guidance and strength, for DiffLoRA and teachers, on validation people.
 
     python -m benchmarks.trade_off [--people 16] [--figure benchmarks/trade_off.png]
 
