@@ -18,7 +18,7 @@ from .config import LATENT_CHANNELS
 from .vae import TinyVAE, VAEConfig, reconstruction_loss
 
 CONFIG = VAEConfig((24, 32, 64, 64), (0, 1, 1, 2), (1, 2, 2, 3), LATENT_CHANNELS)
-TRAINING = TrainConfig(steps=12500, learning_rate=1.5e-3, warmup=100, ema=0.998, mixed_precision="bf16")
+TRAINING = TrainConfig(steps=18000, learning_rate=1.5e-3, warmup=100, ema=0.998, mixed_precision="bf16")
 CROP, BATCH = 64, 8
 
 

@@ -6,7 +6,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 from resvg_py import svg_to_bytes
 
 from . import skin
@@ -19,6 +19,8 @@ from .people import Person, person
 from .scenes import Scene, reference_scene
 from .surroundings import backdrop, shoulders
 
+SOFTNESS = 0.5
+"""Standard deviation in pixels, of 128, of the blur over a drawing: a lens is no sharper."""
 REFERENCES = 3
 """Reference images of a person, unless said otherwise."""
 
@@ -109,9 +111,10 @@ def to_svg(who: Person, scene: Scene) -> str:
 
 
 def rasterize(svg: str, size: int) -> np.ndarray:
-    """Anti-aliased pixels of a 128-unit square SVG: uint8 (size, size, 3)."""
+    """Anti-aliased, slightly soft pixels of a 128-unit square SVG: uint8 (size, size, 3)."""
     png = svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(SOFTNESS * size / IMAGE_SIZE)))
 
 
 def _document(body: str) -> str:

@@ -8,8 +8,8 @@ from .gradients import linear_gradient, radial_gradient
 from .people import Person
 from .scenes import Scene
 
-FRECKLES = ((-6, 0.5), (-1.5, -2), (3.5, 0), (-3.5, 4.5), (1.5, 3.5), (7, 3.5))
-"""Places of freckles on a cheek, from its middle."""
+FRECKLES = ((-5.5, 1.5), (0.0, -2.0), (0.0, 4.5), (5.5, 1.5))
+"""Places of freckles on a cheek, from its middle: few and large, since the autoencoder loses dots of two pixels."""
 SHADOW, SUNLIGHT = (44, 12, 24), (255, 240, 206)
 
 
@@ -58,9 +58,9 @@ def _freckles(head: Head, who: Person, shape: Shape) -> str:
     if who["freckles"] <= 0.0:
         return ""
     color, opacity = rgb(mix(shape.skin, (96, 40, 12), 0.62)), 0.4 + 0.6 * who["freckles"]
-    places = [(side * (18 + dx), 10 + dy) for side in (-1, 1) for dx, dy in FRECKLES] + [(-3.0, 3.0), (3.0, 3.0)]
+    places = [(side * (18 + dx), 10 + dy) for side in (-1, 1) for dx, dy in FRECKLES] + [(0.0, 2.0)]
     style = f'fill="{color}" fill-opacity="{opacity:.2f}"'
-    return "".join(head.ellipse(surface(x, y), 1.25, 1.25, style) for x, y in places)
+    return "".join(head.ellipse(surface(x, y), 1.9, 1.9, style) for x, y in places)
 
 
 def light(head: Head, scene: Scene, shape: Shape) -> str:
