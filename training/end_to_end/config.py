@@ -76,7 +76,7 @@ class DenoiserFinetuning:
 
 
 @dataclass(frozen=True)
-class TeacherFreeTraining:
+class JointTraining:
     """Training of MIF, DiT and LAE decoder together, from people's images alone.
 
     Raises:

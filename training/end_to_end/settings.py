@@ -9,7 +9,7 @@ from training.engine.settings import SettingsPath
 from training.people.config import EmbeddingSettings
 from training.people.network_settings import DiTSettings, LayoutSettings, MIFSettings
 
-from .config import DenoiserFinetuning, LAEFinetuning, TeacherFreeTraining
+from .config import DenoiserFinetuning, JointTraining, LAEFinetuning
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class FinetuneSettings:
 
 
 @dataclass(frozen=True)
-class TeacherFreeSettings:
+class JointSettings:
     """Everything that a run of `train-teacher-free` needs.
 
     The dataset's `dreambooth.rank` and `feed_forward` say which LoRAs are predicted, and its `pack.validation` and
@@ -88,7 +88,7 @@ class TeacherFreeSettings:
     """The first so many people of the validation split are evaluated."""
     references: PositiveInt = 3
     """Images of each validation person that are averaged."""
-    training: TeacherFreeTraining = field(default_factory=TeacherFreeTraining)
+    training: JointTraining = field(default_factory=JointTraining)
     """How all are trained."""
 
     def __post_init__(self) -> None:

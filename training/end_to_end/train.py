@@ -1,7 +1,7 @@
 """Train end to end with the frozen base model's diffusion loss: first the autoencoder, later MIF and DiT, or all.
 
 Autoencoder, and MIF and DiT, start from networks that were trained in weight space or latent space, and keep a share of
-that loss, so that latents keep their meaning; teacher-free training starts from nothing. What decides is the frozen
+that loss, so that latents keep their meaning; joint training starts from nothing. What decides is the frozen
 base model, on the people's own images. The paper has no such stage; it is ours.
 """
 
@@ -22,11 +22,11 @@ from training.base_model.teacher_recovery import TeacherRecovery
 from training.engine.evaluated_run import EvaluatedRun, History
 from training.store.loras import LoRAs, in_batches
 
-from .config import DenoiserFinetuning, LAEFinetuning, TeacherFreeTraining
+from .config import DenoiserFinetuning, JointTraining, LAEFinetuning
 from .denoiser_objective import DenoiserEndToEndObjective, FinetuneDataset
+from .joint_objective import JointNetwork, JointObjective
 from .lae_objective import LAEEndToEndObjective
 from .recovery_metrics import reconstruction_recovery, recovery_by_steps
-from .teacher_free_objective import TeacherFreeNetwork, TeacherFreeObjective
 
 
 def finetune_lae(
@@ -114,12 +114,12 @@ def finetune_denoiser(
     return run.history
 
 
-def train_teacher_free(
-    network: TeacherFreeNetwork,
-    objective: TeacherFreeObjective,
+def train_joint(
+    network: JointNetwork,
+    objective: JointObjective,
     references: tuple[Tensor, Tensor],
     evaluation: LossReduction,
-    config: TeacherFreeTraining,
+    config: JointTraining,
     folder: Path,
     name: str,
     accelerator: Accelerator | None = None,
@@ -152,6 +152,6 @@ def train_teacher_free(
     return run.history
 
 
-def _identity(config: LAEFinetuning | DenoiserFinetuning | TeacherFreeTraining) -> dict[str, Any]:
+def _identity(config: LAEFinetuning | DenoiserFinetuning | JointTraining) -> dict[str, Any]:
     """What a run can't be resumed without."""
     return {name: value for name, value in asdict(config).items() if name not in ("loop", "evaluation")}

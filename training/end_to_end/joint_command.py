@@ -37,22 +37,22 @@ from training.people.network_settings import denoiser_shapes
 from training.trainer_command import TrainerCommand
 
 from .inputs import PEOPLE_PER_BATCH, RUN
+from .joint_objective import JointNetwork, JointObjective
+from .joint_start import FITTED_DEVIATION, start_from_conditions
 from .recovery_metrics import sampled_recovery
 from .sampling_choice import choose_sampling
-from .settings import TeacherFreeSettings
-from .teacher_free_objective import TeacherFreeNetwork, TeacherFreeObjective
-from .teacher_free_start import FITTED_DEVIATION, start_from_conditions
-from .train import train_teacher_free
+from .settings import JointSettings
+from .train import train_joint
 
 RESULT = "difflora.safetensors"
 MIN_IMPROVEMENT = 0.01  # of the best loss reduction, see `choose_sampling`
 
 
 @dataclass(frozen=True)
-class TeacherFreeInputs:
+class JointInputs:
     """The opened inputs of a run."""
 
-    settings: TeacherFreeSettings
+    settings: JointSettings
     """What was asked for."""
     accelerator: Accelerator
     """Of the run."""
@@ -60,7 +60,7 @@ class TeacherFreeInputs:
     """The people's images."""
     base: BaseModel
     """Frozen."""
-    network: TeacherFreeNetwork
+    network: JointNetwork
     """Untrained."""
     people: list[str]
     """Who are trained on."""
@@ -72,7 +72,7 @@ class TeacherFreeInputs:
     """Face and image embeddings (people, width) of their references."""
 
     @classmethod
-    def open(cls, settings: TeacherFreeSettings, trackers: bool = True) -> Self:
+    def open(cls, settings: JointSettings, trackers: bool = True) -> Self:
         """Open everything that the settings name; embed the images if that has not been done.
 
         Args:
@@ -111,7 +111,7 @@ class TeacherFreeInputs:
         references = cache.of(validation)[0].first(settings.references)
         return cls(settings, accelerator, dataset, base, network, splits["train"], conditions, validation, references)
 
-    def objective(self) -> TeacherFreeObjective:
+    def objective(self) -> JointObjective:
         """Make the training loss."""
         images = DatasetImages(self.dataset, self.people)
         loss = dataset_loss(
@@ -121,7 +121,7 @@ class TeacherFreeInputs:
             self.settings.images_per_person,
             gradient_checkpointing=self.settings.gradient_checkpointing,
         )
-        return TeacherFreeObjective(self.network, self.conditions, images, loss, self.settings.training)
+        return JointObjective(self.network, self.conditions, images, loss, self.settings.training)
 
     def loss_reduction(self) -> LossReduction:
         """Make the evaluation of validation people."""
@@ -130,7 +130,7 @@ class TeacherFreeInputs:
         return LossReduction(loss, images, PEOPLE_PER_BATCH)
 
 
-def new_lae(settings: TeacherFreeSettings, dataset: DatasetConfig) -> LAE:
+def new_lae(settings: JointSettings, dataset: DatasetConfig) -> LAE:
     """Make the autoencoder to start from: untrained, or that of `network`.
 
     Raises:
@@ -151,22 +151,22 @@ def new_lae(settings: TeacherFreeSettings, dataset: DatasetConfig) -> LAE:
     return lae.requires_grad_(True)
 
 
-def new_network(settings: TeacherFreeSettings, lae: LAE, widths: tuple[int, int]) -> TeacherFreeNetwork:
+def new_network(settings: JointSettings, lae: LAE, widths: tuple[int, int]) -> JointNetwork:
     """Make untrained MIF and DiT for the autoencoder's latents and embeddings of some widths."""
     torch.manual_seed(settings.training.loop.seed)
-    return TeacherFreeNetwork(Denoiser(*denoiser_shapes(settings.dit, settings.mif, lae, widths)), lae)
+    return JointNetwork(Denoiser(*denoiser_shapes(settings.dit, settings.mif, lae, widths)), lae)
 
 
-def train(settings: TeacherFreeSettings) -> Path:
+def train(settings: JointSettings) -> Path:
     """Train as the settings say, or resume; return the checkpoint, which the first process writes.
 
     Raises:
         FileNotFoundError: A file or folder is missing.
         ValueError: The parts don't fit together.
     """
-    inputs = TeacherFreeInputs.open(settings)
+    inputs = JointInputs.open(settings)
     network, evaluation = inputs.network, inputs.loss_reduction()
-    history = train_teacher_free(
+    history = train_joint(
         network,
         inputs.objective(),
         inputs.references,
@@ -193,7 +193,7 @@ def train(settings: TeacherFreeSettings) -> Path:
             "people": len(inputs.people),
             "validation_people": len(inputs.validation),
             "date": datetime.date.today().isoformat(),
-            "teacher_free_training": json.loads(json.dumps(asdict(settings.training))),
+            "joint_training": json.loads(json.dumps(asdict(settings.training))),
             "history": history,
             "sampling": tried,
         }
@@ -205,17 +205,17 @@ def train(settings: TeacherFreeSettings) -> Path:
     return path
 
 
-def dry_run(settings: TeacherFreeSettings) -> Iterator[str]:
+def dry_run(settings: JointSettings) -> Iterator[str]:
     """Describe sizes, then memory and measured speed of a step, with everything that the training needs."""
     training = settings.training
     yield (
         f"a step       {training.people} people, {settings.images_per_person} images of each, in a process\n"
         f"steps        {training.loop.steps:,}"
     )
-    inputs = TeacherFreeInputs.open(settings, trackers=False)
+    inputs = JointInputs.open(settings, trackers=False)
     frozen = {"U-Net": inputs.base.unet}
     yield str(measure_step(inputs.network, inputs.objective(), training.loop, training.people, frozen=frozen))
 
 
-COMMAND = TrainerCommand(TeacherFreeSettings, "training/recipes/*/*_train_teacher_free.yaml", dry_run, train)
+COMMAND = TrainerCommand(JointSettings, "training/recipes/*/*_train_teacher_free.yaml", dry_run, train)
 add_arguments = COMMAND.add_arguments

@@ -1,4 +1,4 @@
-"""The loss of teacher-free training: MIF, DiT and LAE decoder learn together from people's images alone."""
+"""The loss of joint training: MIF, DiT and LAE decoder learn together from people's images alone."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ from training.base_model.lora_diffusion_loss import LoRADiffusionLoss
 from training.base_model.person_images import PersonImages
 from training.people.conditions import Conditions, draw_embeddings, drop_modality
 
-from .config import TeacherFreeTraining
+from .config import JointTraining
 from .rollout import latents_of_sampling
 
 
-class TeacherFreeNetwork(nn.Module):
+class JointNetwork(nn.Module):
     """MIF, DiT and LAE as one module, so that they train as one."""
 
     def __init__(self, denoiser: Denoiser, lae: LAE) -> None:
@@ -51,16 +51,16 @@ class TeacherFreeNetwork(nn.Module):
         return latents, loras, self.lae.encode(loras.detach())
 
 
-class TeacherFreeObjective:
+class JointObjective:
     """The diffusion loss of predicted LoRAs on people's images; no LoRA was trained for anybody."""
 
     def __init__(
         self,
-        network: TeacherFreeNetwork,
+        network: JointNetwork,
         conditions: Conditions,
         images: Sequence[PersonImages],
         diffusion_loss: LoRADiffusionLoss,
-        config: TeacherFreeTraining,
+        config: JointTraining,
     ) -> None:
         """Store what a step needs.
 

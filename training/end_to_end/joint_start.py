@@ -1,4 +1,4 @@
-"""What teacher-free training starts from: people's latents that differ as their embeddings do, and an open decoder.
+"""What joint training starts from: people's latents that differ as their embeddings do, and an open decoder.
 
 With teachers, a DiT starts at the average person's latent, and learns the way to others from their latents. Without
 any, nobody's latent is known. Were all the same, the decoder could learn nothing of people, and the DiT nothing without

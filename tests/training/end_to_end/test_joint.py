@@ -1,4 +1,4 @@
-"""Teacher-free training: MIF, DiT and LAE learn from images alone, into an ordinary checkpoint."""
+"""Joint training: MIF, DiT and LAE learn from images alone, into an ordinary checkpoint."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +25,10 @@ from miniature.world.scenes import TEACHER_SCENES, caption
 from tests.training.tiny_world import LAYOUT, base_model, diffusion_loss, person_images
 from training.base_model.held_out_loss import held_out_losses
 from training.dreambooth.train import shared_start
-from training.end_to_end.config import TeacherFreeTraining
-from training.end_to_end.settings import TeacherFreeSettings
-from training.end_to_end.teacher_free_command import dry_run, train
-from training.end_to_end.teacher_free_objective import TeacherFreeNetwork, TeacherFreeObjective
+from training.end_to_end.config import JointTraining
+from training.end_to_end.joint_command import dry_run, train
+from training.end_to_end.joint_objective import JointNetwork, JointObjective
+from training.end_to_end.settings import JointSettings
 from training.engine.config import TrainConfig
 from training.engine.loop import train as train_loop
 from training.lora_dataset.config import load_config
@@ -50,18 +50,18 @@ def colors() -> Tensor:
 
 
 @pytest.fixture
-def network() -> TeacherFreeNetwork:
+def network() -> JointNetwork:
     torch.manual_seed(0)
     lae = LAE(LAYOUT, SHAPE)
     lae.start_without_loras(shared_start(LAYOUT), 0.1, torch.Generator().manual_seed(0))
-    return TeacherFreeNetwork(Denoiser(DiTConfig(2, 3, 16, 1, 2, 8, condition_width=8), MIFConfig(4, 4, 8)), lae)
+    return JointNetwork(Denoiser(DiTConfig(2, 3, 16, 1, 2, 8, condition_width=8), MIFConfig(4, 4, 8)), lae)
 
 
-def objective_of(network: TeacherFreeNetwork, colors: Tensor, **settings) -> TeacherFreeObjective:
+def objective_of(network: JointNetwork, colors: Tensor, **settings) -> JointObjective:
     face = colors[:, None].repeat(1, 3, 1)
     images = [person_images(f"{i}", color) for i, color in enumerate(colors)]
-    config = TeacherFreeTraining(LOOP, people=6, max_references=3, **settings)
-    return TeacherFreeObjective(network, Conditions(face, face), images, diffusion_loss(base_model()), config)
+    config = JointTraining(LOOP, people=6, max_references=3, **settings)
+    return JointObjective(network, Conditions(face, face), images, diffusion_loss(base_model()), config)
 
 
 def test_people_get_loras_that_fit_their_images(tmp_path, network, colors):
@@ -76,12 +76,12 @@ def test_people_get_loras_that_fit_their_images(tmp_path, network, colors):
         return held_out_losses(objective.diffusion_loss, network.lae.decode(latents), objective.images).mean()
 
     before = evaluate()
-    train_loop(network, objective, LOOP, tmp_path, "teacher_free")
+    train_loop(network, objective, LOOP, tmp_path, "joint")
     assert evaluate() < 0.9 * before
 
 
 def test_the_encoder_finds_the_latents_of_predicted_loras(tmp_path, network, colors):
-    train_loop(network, objective_of(network, colors, encoding_weight=1.0), LOOP, tmp_path, "teacher_free")
+    train_loop(network, objective_of(network, colors, encoding_weight=1.0), LOOP, tmp_path, "joint")
     latents = torch.randn(20, 2, 3, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         found = network.lae.encode(network.lae.decode(latents))
@@ -93,13 +93,11 @@ def test_the_encoders_loss_does_not_move_predictions(network, colors):
     torch.manual_seed(0)
     lae = LAE(LAYOUT, replace(SHAPE, tied=False))
     lae.start_without_loras(shared_start(LAYOUT), 0.1, torch.Generator().manual_seed(0))
-    objectives = [
-        objective_of(TeacherFreeNetwork(network.denoiser, lae), colors, encoding_weight=w) for w in (0.0, 1.0)
-    ]
+    objectives = [objective_of(JointNetwork(network.denoiser, lae), colors, encoding_weight=w) for w in (0.0, 1.0)]
     gradients = []
     for objective in objectives:
         objective.lae.zero_grad()
-        objective(TeacherFreeNetwork(network.denoiser, lae), 0, torch.Generator().manual_seed(0))[0].backward()
+        objective(JointNetwork(network.denoiser, lae), 0, torch.Generator().manual_seed(0))[0].backward()
         gradients.append(objective.lae.network.group_decoder.weight.grad.clone())
     assert torch.equal(*gradients)
 
@@ -112,16 +110,14 @@ def test_batches_have_no_more_people_than_there_are(network, colors):
 def test_every_person_has_images(network, colors):
     objective = objective_of(network, colors)
     with pytest.raises(ValueError, match="images of 11 people and embeddings of 12"):
-        TeacherFreeObjective(
-            network, objective.conditions, objective.images[1:], objective.diffusion_loss, objective.config
-        )
+        JointObjective(network, objective.conditions, objective.images[1:], objective.diffusion_loss, objective.config)
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> TeacherFreeSettings:
+def settings(tmp_path_factory: pytest.TempPathFactory) -> JointSettings:
     """Four people with three images each, on the miniature's base model and encoders."""
     torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("teacher_free")
+    folder = tmp_path_factory.mktemp("joint")
     export_diffusers(WEIGHTS / "checkpoints" / "miniature_sdxl.safetensors", folder / "base", find_tokenizer())
     (folder / "dataset.yaml").write_text(
         f"workspace: work\nbase: base\nfaces: {{pack: miniature, root: {WEIGHTS / 'insightface'}}}\n"
@@ -140,17 +136,17 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> TeacherFreeSettings:
         Manifest(config.stage("filter")).write(Record(f"{index}", facts={"kept": images}))
     run_stage(PREPROCESS, config)
     loop = TrainConfig(steps=2, learning_rate=1e-3, warmup=0, ema=0.0, unused_parameters=True)
-    return TeacherFreeSettings(
+    return JointSettings(
         folder / "out",
         EncoderNames("miniature", "miniature"),
         EmbeddingSettings(dataset=folder / "dataset.yaml", image_encoder=WEIGHTS / "clip_vision" / "miniature"),
         lae=LAEConfig(tokens=2, width=8, chunk=2048, channels=4, tied=True),
         dit=DiTSettings("miniature", layers=1),
-        training=TeacherFreeTraining(loop, people=2),
+        training=JointTraining(loop, people=2),
     )
 
 
-def test_images_become_a_checkpoint(settings: TeacherFreeSettings, capsys: pytest.CaptureFixture) -> None:
+def test_images_become_a_checkpoint(settings: JointSettings, capsys: pytest.CaptureFixture) -> None:
     model = DiffLoRA.load(train(settings))
     assert model.layout == lora_layout()
     assert model.config.encoders == settings.encoders
@@ -162,7 +158,7 @@ def test_images_become_a_checkpoint(settings: TeacherFreeSettings, capsys: pytes
     assert "step 2: loss_reduction" in capsys.readouterr().out
 
 
-def test_a_dry_run_begins_with_arithmetic_and_writes_nothing(settings: TeacherFreeSettings) -> None:
+def test_a_dry_run_begins_with_arithmetic_and_writes_nothing(settings: JointSettings) -> None:
     elsewhere = replace(settings, output=settings.output.with_name("dry"))
     first, measured = dry_run(elsewhere)
     assert "2 people, 1 images of each" in first
@@ -171,7 +167,7 @@ def test_a_dry_run_begins_with_arithmetic_and_writes_nothing(settings: TeacherFr
     assert not elsewhere.output.exists()
 
 
-def test_an_lae_of_few_teachers_can_be_the_start(settings: TeacherFreeSettings, tmp_path: Path) -> None:
+def test_an_lae_of_few_teachers_can_be_the_start(settings: JointSettings, tmp_path: Path) -> None:
     torch.manual_seed(0)
     lae = LAE(lora_layout(), settings.lae)
     lae.fit(0.1 * torch.randn(20, lae.layout.numel))
@@ -180,7 +176,7 @@ def test_an_lae_of_few_teachers_can_be_the_start(settings: TeacherFreeSettings, 
     assert torch.allclose(model.lae.mean, lae.mean)
 
 
-def test_a_split_without_people_is_named(settings: TeacherFreeSettings, tmp_path: Path) -> None:
+def test_a_split_without_people_is_named(settings: JointSettings, tmp_path: Path) -> None:
     dataset = settings.embeddings.dataset
     assert dataset is not None
     other = dataset.with_name("no_validation.yaml")
@@ -190,7 +186,7 @@ def test_a_split_without_people_is_named(settings: TeacherFreeSettings, tmp_path
         train(replace(settings, embeddings=embeddings, output=tmp_path / "out"))
 
 
-def test_settings_that_need_teachers_are_refused(settings: TeacherFreeSettings, tmp_path: Path) -> None:
+def test_settings_that_need_teachers_are_refused(settings: JointSettings, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="baselines are fitted to teachers"):
         replace(settings, lae=LAEConfig(kind="linear"))
     with pytest.raises(ValueError, match="expected `dataset`"):
