@@ -10,7 +10,7 @@ sampling_choice      the recommended sampling
 settings             a YAML file for each command
 inputs               base model, stores, validation people
 command              `finetune`
-joint_start          what an untrained denoiser begins with
 joint_objective      the loss of all networks together
+joint_start          networks that it begins with
 joint_command        `train-teacher-free`
 """

@@ -64,9 +64,9 @@ def finetune_lae(
         lae, objective, config.loop, config.evaluation, folder, name, _identity(config), accelerator
     ) as run:
         if run.is_new:
-            run.record(0, reconstruction_recovery(recovery, lae, validation))
+            run.record(0, {recovery.metric: reconstruction_recovery(recovery, lae, validation)})
         for step in run:
-            run.record(step, reconstruction_recovery(recovery, lae, validation))
+            run.record(step, {recovery.metric: reconstruction_recovery(recovery, lae, validation)})
         run.load_best()
     lae.fit_latents(batch.to(lae.mean.device) for batch in in_batches(loras, title="statistics of the latents"))
     lae.eval().requires_grad_(False)
@@ -123,6 +123,7 @@ def train_joint(
     folder: Path,
     name: str,
     accelerator: Accelerator | None = None,
+    teachers: tuple[TeacherRecovery, Tensor] | None = None,
 ) -> History:
     """Train MIF, DiT and LAE together in place, or resume.
 
@@ -135,18 +136,27 @@ def train_joint(
         folder: Of the run.
         name: Of the run.
         accelerator: Of the run, if the caller has one.
+        teachers: Validation people's teachers (people, numel), and their recovery.
 
     Returns:
-        Loss reduction, or teacher recovery, before, and at every evaluation.
+        Loss reduction, or teacher recovery, before, and at every evaluation; with teachers `reconstruction_recovery`.
     """
+
+    def evaluate() -> dict[str, float]:
+        metrics = recovery_by_steps(evaluation, network.lae, network.denoiser, references)
+        if teachers is not None:
+            recovery, loras = teachers
+            metrics["reconstruction_recovery"] = reconstruction_recovery(recovery, network.lae, loras)
+        return metrics
+
     network.train().requires_grad_(True)
     with EvaluatedRun(
         network, objective, config.loop, config.evaluation, folder, name, _identity(config), accelerator
     ) as run:
         if run.is_new:
-            run.record(0, recovery_by_steps(evaluation, network.lae, network.denoiser, references))
+            run.record(0, evaluate())
         for step in run:
-            run.record(step, recovery_by_steps(evaluation, network.lae, network.denoiser, references))
+            run.record(step, evaluate())
         run.load_best()
     network.eval().requires_grad_(False)
     return run.history

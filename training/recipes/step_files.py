@@ -120,7 +120,8 @@ def joint_files(path: Path) -> StepFiles:
     reads = {"embeddings.dataset": embeddings.dataset, "workspace of embeddings.dataset": dataset.workspace}
     reads["embeddings"] = dataset.embeddings(embeddings.image_encoder)
     reads |= {} if settings.network is None else {"network": settings.network}
-    return StepFiles({}, reads, (settings.output / CHECKPOINT_FILE,))
+    given = _numbered("stores", settings.stores)
+    return StepFiles({}, reads, (settings.output / CHECKPOINT_FILE,), given=given)
 
 
 def evaluation_files(path: Path) -> StepFiles:

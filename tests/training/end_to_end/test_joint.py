@@ -1,4 +1,4 @@
-"""Joint training: MIF, DiT and LAE learn from images alone, into an ordinary checkpoint."""
+"""Joint training: MIF, DiT and LAE learn from images, with teachers beside or without, into an ordinary checkpoint."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from miniature.base_model.config import lora_layout
 from miniature.base_model.diffusers_folder import export_diffusers
 from miniature.comfyui.host import find_tokenizer
 from miniature.paths import WEIGHTS
+from miniature.personal.held_out_teachers import HeldOutTeachers
 from miniature.world.drawing import draw
 from miniature.world.people import person
 from miniature.world.scenes import TEACHER_SCENES, caption
@@ -27,7 +28,7 @@ from training.base_model.held_out_loss import held_out_losses
 from training.dreambooth.train import shared_start
 from training.end_to_end.config import JointTraining
 from training.end_to_end.joint_command import dry_run, train
-from training.end_to_end.joint_objective import JointNetwork, JointObjective
+from training.end_to_end.joint_objective import JointNetwork, JointObjective, TeachersBeside
 from training.end_to_end.settings import JointSettings
 from training.engine.config import TrainConfig
 from training.engine.loop import train as train_loop
@@ -38,8 +39,12 @@ from training.lora_dataset.stages.preprocess import PREPROCESS
 from training.people.conditions import Conditions
 from training.people.config import EmbeddingSettings
 from training.people.network_settings import DiTSettings
+from training.store.lora_store import LoRAStore
+from training.store.loras import LoRAsInMemory
 
 LOOP = TrainConfig(steps=60, learning_rate=1e-2, warmup=2, ema=0.5, unused_parameters=True)
+INDICES = (7000, 7001, 7002, 7005)
+"""People with a shipped teacher, of whom the third is in the split validation."""
 SHAPE = LAEConfig(tokens=2, width=3, chunk=10, channels=4, hidden=8, tied=True)
 PEOPLE = 12
 
@@ -57,11 +62,24 @@ def network() -> JointNetwork:
     return JointNetwork(Denoiser(DiTConfig(2, 3, 16, 1, 2, 8, condition_width=8), MIFConfig(4, 4, 8)), lae)
 
 
-def objective_of(network: JointNetwork, colors: Tensor, **settings) -> JointObjective:
+def objective_of(
+    network: JointNetwork, colors: Tensor, beside: TeachersBeside | None = None, **settings
+) -> JointObjective:
     face = colors[:, None].repeat(1, 3, 1)
     images = [person_images(f"{i}", color) for i, color in enumerate(colors)]
     config = JointTraining(LOOP, people=6, max_references=3, **settings)
-    return JointObjective(network, Conditions(face, face), images, diffusion_loss(base_model()), config)
+    return JointObjective(network, Conditions(face, face), images, diffusion_loss(base_model()), config, beside)
+
+
+def train_teachers(objective: JointObjective) -> TeachersBeside:
+    """A LoRA for each of the first six people."""
+    loras = shared_start(LAYOUT).repeat(6, 1).requires_grad_()
+    optimizer = torch.optim.Adam([loras], lr=0.02)
+    for step in range(60):
+        optimizer.zero_grad()
+        objective.diffusion_loss(loras, objective.images[:6], step).sum().backward()
+        optimizer.step()
+    return TeachersBeside(LoRAsInMemory(loras.detach()), range(6), range(6))
 
 
 def test_people_get_loras_that_fit_their_images(tmp_path, network, colors):
@@ -86,6 +104,58 @@ def test_the_encoder_finds_the_latents_of_predicted_loras(tmp_path, network, col
     with torch.no_grad():
         found = network.lae.encode(network.lae.decode(latents))
     assert (found - latents).square().mean() < 0.3  # of 1
+
+
+@pytest.fixture
+def teachers(network, colors) -> TeachersBeside:
+    return train_teachers(objective_of(network, colors))
+
+
+def test_teachers_beside_are_known_to_the_autoencoder(tmp_path, network, colors, teachers):
+    objective = objective_of(network, colors, teachers, teachers=3)
+    loras, images = teachers.loras.read(range(6)), objective.images[:6]
+
+    @torch.no_grad()
+    def evaluate() -> Tensor:
+        rebuilt = network.lae.decode(network.lae.encode(loras))
+        return held_out_losses(objective.diffusion_loss, rebuilt, images).mean()
+
+    before, own = evaluate(), held_out_losses(objective.diffusion_loss, loras, images).mean()
+    train_loop(network, objective, LOOP, tmp_path, "joint")
+    assert before - evaluate() > 0.8 * (before - own)  # 0.3 without teachers in the steps
+
+
+def test_teachers_take_the_place_of_predicted_loras(network, colors, teachers):
+    counts = []
+
+    def losses(loras, images, step):
+        counts.append((len(loras), [own.name for own in images[4:]]))
+        return objective.diffusion_loss(loras, images, step)
+
+    objective = objective_of(network, colors, teachers, teachers=2)
+    chosen = JointObjective(
+        network,
+        objective.conditions,
+        objective.images,
+        losses,
+        objective.config,
+        replace(teachers, people=range(6, 12)),
+    )
+    _, terms = chosen(network, 0, torch.Generator().manual_seed(0))
+    ((number, taught),) = counts
+    assert number == 6
+    assert {int(name) for name in taught} <= set(range(6, 12))
+    assert len(taught) == 2
+    assert "teacher_diffusion_loss" in terms
+
+
+def test_a_micro_batch_has_teachers_as_asked(network, colors, teachers):
+    with pytest.raises(ValueError, match="teachers is 6 of the 6 LoRAs"):
+        objective_of(network, colors, teachers, teachers=6)
+    with pytest.raises(ValueError, match="4 teachers, found only 3 of the people"):
+        objective_of(network, colors, replace(teachers, rows=range(3), people=range(3)), teachers=4)
+    with pytest.raises(ValueError, match="3 teachers, found only 0"):
+        objective_of(network, colors, teachers=3)
 
 
 def test_the_encoders_loss_does_not_move_predictions(network, colors):
@@ -125,7 +195,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> JointSettings:
         "dreambooth: {dtype: fp32, feed_forward: true}\n"
     )
     config = load_config(folder / "dataset.yaml")
-    for index in range(20, 24):
+    for index in INDICES:
         images = []
         for place, scene in enumerate(TEACHER_SCENES[:3]):
             path = config.workspace / "generate" / f"{index}" / f"{place}.png"
@@ -174,6 +244,34 @@ def test_an_lae_of_few_teachers_can_be_the_start(settings: JointSettings, tmp_pa
     save_lae(tmp_path / "lae.safetensors", lae)
     model = DiffLoRA.load(train(replace(settings, network=tmp_path / "lae.safetensors", output=tmp_path / "out")))
     assert torch.allclose(model.lae.mean, lae.mean)
+
+
+def test_teachers_of_a_store_are_beside(settings: JointSettings, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    shipped = HeldOutTeachers.load()
+    loras = shipped.teachers[[shipped.people.index(index) for index in INDICES]].float()
+    store = LoRAStore(tmp_path / "store", lora_layout())
+    store.add("train", ["7000", "7005", "elsewhere"], loras[[0, 3, 1]])
+    store.add("validation", ["7002"], loras[2:3])
+    training = replace(settings.training, people=3, teachers=2)
+    beside = replace(settings, stores=(store.folder,), training=training, output=tmp_path / "out")
+    model = DiffLoRA.load(train(beside))
+    history = model.config.provenance["history"]
+    assert [set(metrics) >= {"loss_reduction", "reconstruction_recovery"} for metrics in history.values()] == [True] * 2
+    assert model.config.provenance["joint_training"]["teachers"] == 2
+    told = capsys.readouterr().out
+    assert (
+        "2 of the 3 LoRAs in the split train are of the 3 people who are trained on; of validation people there are 1"
+        in told
+    )
+    with pytest.raises(ValueError, match="3 teachers, found only 2"):
+        train(replace(beside, training=replace(training, people=4, teachers=3), output=tmp_path / "more"))
+
+
+def test_stores_and_the_number_of_teachers_go_together(settings: JointSettings, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"training\.teachers is 2, and `stores` names no store"):
+        replace(settings, training=replace(settings.training, people=3, teachers=2))
+    with pytest.raises(ValueError, match=r"stores names teachers, and training\.teachers is 0"):
+        replace(settings, stores=(tmp_path,))
 
 
 def test_a_split_without_people_is_named(settings: JointSettings, tmp_path: Path) -> None:
