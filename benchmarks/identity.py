@@ -99,7 +99,7 @@ def gate(people: EvaluatedPeople, model: DiffLoRA) -> Table:
 
 
 def sampling(people: EvaluatedPeople, model: DiffLoRA) -> Table:
-    """Curves over steps, guidance, samples, latent scale and scheduler, changed one at a time.
+    """Curves over steps, guidance, samples, latent scale, temperature and scheduler, changed one at a time.
 
     Raises:
         ValueError: The people are held out.

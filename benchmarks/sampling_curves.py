@@ -12,6 +12,7 @@ SAMPLING: dict[str, tuple] = {
     "samples": (1, 2, 4, 16),
     "guidance_scale": (1.0, 1.5, 2.0, 3.0),
     "latent_scale": (0.75, 1.0, 1.25, 1.5),
+    "temperature": (0.0, 0.2, 0.4, 0.7, 1.0),
     "scheduler": ("ddim", "dpmpp_2m", "unipc"),
 }
 TITLES = {

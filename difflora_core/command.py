@@ -50,6 +50,9 @@ def add_personalize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance", type=float, help="guidance scale, 1 is none")
     parser.add_argument("--samples", type=int, help="LoRAs that are drawn and averaged")
     parser.add_argument("--latent-scale", type=float, help="distance from the average person, 1 as predicted")
+    parser.add_argument(
+        "--temperature", type=float, help="0 to 2: how much LoRAs of different seeds differ, 0 is the prediction"
+    )
     parser.add_argument("--seed", type=seed, default=0, help="the same seed gives the same LoRA (default 0)")
     parser.add_argument("--device", help="default: cuda where there is one, else cpu")
     parser.add_argument("--dtype", choices=list(DTYPES), default="fp32", help="what the networks compute in")
@@ -81,6 +84,7 @@ def personalize(arguments: argparse.Namespace) -> None:
         "guidance_scale": arguments.guidance,
         "samples": arguments.samples,
         "latent_scale": arguments.latent_scale,
+        "temperature": arguments.temperature,
     }
     with logging_redirect_tqdm(), ExitStack() as bars:  # remarks on references stand above the bars
         images = bars.enter_context(tqdm(total=len(paths), desc="images", unit="image"))

@@ -151,8 +151,7 @@ class DiffLoRA(nn.Module, ModelHubMixin, library_name="difflora", tags=["lora", 
             None if e is None else mean_embedding(e.float()).to(self.device, self.dtype) for e in (face, image)
         )
         condition, weights = self.mif(face, image, mode, image_share)
-        face_weight, image_weight = weights[0].tolist()
-        return MixedCondition(condition, face_weight, image_weight)
+        return MixedCondition(condition, *weights[0].tolist())
 
     def sampling_config(self, **settings: Any) -> SamplingConfig:
         """Return the recommended settings, with those in their place that are given and not None.
@@ -172,6 +171,7 @@ class DiffLoRA(nn.Module, ModelHubMixin, library_name="difflora", tags=["lora", 
         scheduler: str | None = None,
         samples: int | None = None,
         latent_scale: float | None = None,
+        temperature: float | None = None,
         callback: StepCallback | None = None,
     ) -> Tensor:
         """Sample latents; a setting that is None is the checkpoint's, see `SamplingConfig`.
@@ -184,6 +184,7 @@ class DiffLoRA(nn.Module, ModelHubMixin, library_name="difflora", tags=["lora", 
             scheduler: Name of the sampler.
             samples: Latents that are drawn and averaged.
             latent_scale: Distance from the average person.
+            temperature: Size of a random change, by which candidates differ.
             callback: Called with (step, steps) before each step; it may raise to interrupt.
 
         Returns:
@@ -198,10 +199,10 @@ class DiffLoRA(nn.Module, ModelHubMixin, library_name="difflora", tags=["lora", 
             scheduler=scheduler,
             samples=samples,
             latent_scale=latent_scale,
+            temperature=temperature,
         )
-        shape = (self.config.dit.tokens, self.config.dit.latent_width)
-        condition = condition.to(self.device, self.dtype)
-        return sample(self.dit, condition, self.mif.null, shape, config, generator, callback)
+        null, shape = self.mif.null, (self.config.dit.tokens, self.config.dit.latent_width)
+        return sample(self.dit, condition.to(self.device, self.dtype), null, shape, config, generator, callback)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ node-docs            write docs/nodes.md
 prepare-dataset      draw the images that training/recipes/miniature/1_dataset.yaml starts from
 prepare-evaluation   write held-out people and their teachers for training/evaluation/configs/miniature.yaml
 evaluate             compare methods on held-out people, and write a report
+choose-baselines     choose the settings of the trained methods among them, on validation people
 """
 
 from __future__ import annotations
@@ -58,6 +59,10 @@ def main() -> int:
     compare.add_argument("--dry-run", action="store_true", help="only say what there is to do")
     compare.add_argument("--keep", action="store_true", help="keep images that were made with other settings")
     compare.set_defaults(run=run_evaluation)
+    choice = commands.add_parser("choose-baselines", help="choose settings of trained baselines on validation people")
+    choice.add_argument("--people", type=int, default=8, help="the first so many (default: 8)")
+    choice.add_argument("--dry-run", action="store_true", help="only say what there is to do")
+    choice.set_defaults(run=run_choice)
     return run_command(parser)
 
 
@@ -97,6 +102,14 @@ def run_evaluation(arguments: argparse.Namespace) -> None:
 
     silence_library_logs()
     evaluate(BuildConfig().tokenizer, arguments.people, arguments.dry_run, arguments.keep)
+
+
+def run_choice(arguments: argparse.Namespace) -> None:
+    """Choose the settings of baselines."""
+    from miniature.personal.baselines.baseline_choice import choose_baselines
+
+    silence_library_logs()
+    choose_baselines(BuildConfig().tokenizer, arguments.people, arguments.dry_run)
 
 
 def workflows(_: argparse.Namespace) -> None:

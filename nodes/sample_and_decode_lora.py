@@ -40,7 +40,8 @@ class SampleLoRA(io.ComfyNode):
             description="Samples a LoRA for the person by diffusion, with the settings that the checkpoint recommends, "
             "or your own.",
             has_intermediate_output=True,
-            search_aliases=["identity", "portrait", "likeness", "generate LoRA", "InstantID"],
+            advanced=["temperature"],
+            search_aliases=["identity", "portrait", "likeness", "generate LoRA", "InstantID", "variation"],
             inputs=[
                 DiffLoRAModel.Input("model", tooltip="From Load DiffLoRA."),
                 Features.Input("features", tooltip="From Mix Features."),
@@ -94,8 +95,18 @@ class SampleLoRA(io.ComfyNode):
                     options=list(SETTINGS),
                     default="recommended",
                     optional=True,  # workflows that were saved without it have settings of their own
-                    tooltip="recommended: steps, guidance, scheduler, samples and latent scale are the checkpoint's, "
-                    "which the node shows. custom: those of the widgets.",
+                    tooltip="recommended: steps, guidance, scheduler, samples, latent scale and temperature are the "
+                    "checkpoint's, which the node shows. custom: those of the widgets.",
+                ),
+                io.Float.Input(
+                    "temperature",
+                    default=SamplingConfig.temperature,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    optional=True,  # workflows that were saved without it have none
+                    tooltip="With settings custom: how much candidates differ. 0: hardly, 1: as much as people differ "
+                    "from one another.",
                 ),
             ],
             outputs=[Latent.Output("latent", display_name="DIFFLORA_LATENT", tooltip="For Decode LoRA.")],
@@ -115,10 +126,11 @@ class SampleLoRA(io.ComfyNode):
         latent_scale: float,
         candidates: int,
         settings: str = "custom",
+        temperature: float = SamplingConfig.temperature,
     ) -> io.NodeOutput:
         """Sample with a progress bar; Interrupt takes effect before the next step."""
         check_checkpoint(model, features.checkpoint, "features")
-        sampling = SamplingConfig(steps, guidance_scale, scheduler, samples, latent_scale)
+        sampling = SamplingConfig(steps, guidance_scale, scheduler, samples, latent_scale, temperature)
         if settings == "recommended":
             sampling = model.difflora.config.sampling
         progress = comfy.utils.ProgressBar(sampling.steps)

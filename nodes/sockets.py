@@ -136,5 +136,6 @@ def describe_sampling(sampling: SamplingConfig) -> str:
     """Describe settings of the sampling in one line."""
     return (
         f"steps {sampling.steps}, guidance {sampling.guidance_scale:g}, scheduler {sampling.scheduler}, "
-        f"samples {sampling.samples}, latent scale {sampling.latent_scale:g}"
+        f"samples {sampling.samples}, latent scale {sampling.latent_scale:g}, "
+        f"temperature {sampling.temperature:g}"
     )

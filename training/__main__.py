@@ -20,7 +20,7 @@ COMMANDS = {
     "train-difflora": (".denoiser.command", "MIF and DiT on the LAE's latents: one DiffLoRA checkpoint"),
     "finetune": (".end_to_end.command", "LAE, or MIF and DiT, end to end with the base model's diffusion loss"),
     "train-teacher-free": (
-        ".end_to_end.teacher_free_command",
+        ".end_to_end.joint_command",
         "MIF, DiT and LAE together from images alone: one DiffLoRA checkpoint",
     ),
     "evaluate": (".evaluation.command", "methods compared by the same people, prompts and metrics: one report"),

@@ -9,7 +9,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from training.autoencoder.settings import LAESettings
-from training.end_to_end.settings import TeacherFreeSettings
+from training.end_to_end.settings import JointSettings
 from training.engine.settings import read_settings
 from training.lora_dataset.stages.pack_plan import split_of
 from training.recipes.recipe import Recipe
@@ -43,7 +43,7 @@ def number_of_people(recipe: Recipe, least: int) -> int:
         if step.command == "train-lae":
             batch = max(batch, read_settings(LAESettings, step.settings).training.batch)
         elif step.command == "train-teacher-free":
-            batch = max(batch, read_settings(TeacherFreeSettings, step.settings).training.people)
+            batch = max(batch, read_settings(JointSettings, step.settings).training.people)
     splits: list[str] = []
     while splits.count("train") < batch or len(splits) < least or not {"validation", "test"} <= set(splits):
         splits.append(split_of(f"person_{people:05d}", VALIDATION, TEST))

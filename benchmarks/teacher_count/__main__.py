@@ -44,10 +44,10 @@ from training.base_model.person_images import PersonImages
 from training.base_model.teacher_recovery import TeacherRecovery
 from training.dreambooth.train import shared_start
 from training.end_to_end.command import trainable_denoiser
-from training.end_to_end.config import TeacherFreeTraining
-from training.end_to_end.teacher_free_objective import TeacherFreeNetwork, TeacherFreeObjective
-from training.end_to_end.teacher_free_start import FITTED_DEVIATION, start_from_conditions
-from training.end_to_end.train import train_teacher_free
+from training.end_to_end.config import JointTraining
+from training.end_to_end.joint_objective import JointNetwork, JointObjective
+from training.end_to_end.joint_start import FITTED_DEVIATION, start_from_conditions
+from training.end_to_end.train import train_joint
 from training.engine.charts import draw_panels
 from training.engine.config import EvaluationConfig, TrainConfig
 from training.people.conditions import Conditions
@@ -75,7 +75,7 @@ class Run:
     steps: int
     """Of the training."""
     lora_penalty: float
-    """See `TeacherFreeTraining`."""
+    """See `JointTraining`."""
 
     @property
     def name(self) -> str:
@@ -85,9 +85,9 @@ class Run:
         return f"{data}_steps_{self.steps}{penalty}_seed_{self.seed}"
 
     @property
-    def training(self) -> TeacherFreeTraining:
+    def training(self) -> JointTraining:
         """How everything is trained."""
-        return TeacherFreeTraining(
+        return JointTraining(
             TrainConfig(
                 steps=self.steps,
                 learning_rate=1.5e-4,
@@ -137,9 +137,7 @@ class Laboratory:
         face, image = conditions.first(REFERENCES)
         return face[:SAMPLING_PEOPLE], image[:SAMPLING_PEOPLE]
 
-    def objective(
-        self, run: Run, network: TeacherFreeNetwork, conditions: Conditions, people: list[int]
-    ) -> TeacherFreeObjective:
+    def objective(self, run: Run, network: JointNetwork, conditions: Conditions, people: list[int]) -> JointObjective:
         """Make the loss of a run."""
         everybody = training_person_images(self.build)
         images = [everybody[index] for index in people]
@@ -147,7 +145,7 @@ class Laboratory:
             PersonImages.complete(own.name, own.latents[: run.images], own.text_rows[: run.images]) for own in images
         ]
         loss = diffusion_loss(self.base, self.tokenizer, images_per_person=1, seed=run.seed)
-        return TeacherFreeObjective(network, conditions, few, loss, run.training)
+        return JointObjective(network, conditions, few, loss, run.training)
 
     def conditions(self, run: Run) -> tuple[Conditions, list[int]]:
         """Embeddings of a run's people, and who they are."""
@@ -184,12 +182,12 @@ def train(laboratory: Laboratory, run: Run) -> Path:
     torch.manual_seed(run.seed)
     conditions, people = laboratory.conditions(run)
     mif = MIFConfig(conditions.face.shape[-1], conditions.image.shape[-1], DIT_CONFIG.condition_width)
-    network = TeacherFreeNetwork(Denoiser(DIT_CONFIG, mif), laboratory.lae(run))
+    network = JointNetwork(Denoiser(DIT_CONFIG, mif), laboratory.lae(run))
     generator, deviation = torch.Generator().manual_seed(run.seed), FITTED_DEVIATION if run.teachers else 1.0
     start_from_conditions(network.denoiser, *conditions.first(REFERENCES), generator, deviation)
     objective = laboratory.objective(run, network, conditions, people)
     with core_seconds(folder / "core_seconds.json"):
-        history = train_teacher_free(
+        history = train_joint(
             network, objective, laboratory.references, laboratory.recovery, run.training, folder, "run"
         )
     with torch.no_grad():

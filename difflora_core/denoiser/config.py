@@ -1,6 +1,6 @@
 """Configurations of the denoiser: MIF, DiT, and how LoRA latents are sampled."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
 
 from annotated_types import Interval
@@ -83,7 +83,7 @@ CONFIGURATIONS: dict[str, DiTConfig] = {
 class SamplingConfig:
     """Sampling settings; those that a checkpoint recommends were chosen on validation people.
 
-    Guidance turns a prediction, the latent scale changes its length.
+    Guidance turns a prediction, the latent scale changes its length, the temperature varies it.
     """
 
     steps: Annotated[int, Interval(ge=1, le=TIMESTEPS)] = 20
@@ -96,6 +96,14 @@ class SamplingConfig:
     """Latents that are drawn and averaged."""
     latent_scale: Annotated[float, Interval(ge=-100, le=100)] = 1.0
     """Distance from the average person, 1 as predicted; it undoes the shrinkage of a mean prediction."""
+    temperature: Annotated[float, Interval(ge=0, le=2)] = 0.0
+    """Standard deviation of a random change of the latent, in that of the training people; 0 is the prediction."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def name(self) -> str:
+        """All settings in one line, by which a checkpoint lists what each reached; the temperature unless it is 0."""
+        named = {name: value for name, value in asdict(self).items() if name != "temperature" or value}
+        return ", ".join(f"{name} {value}" for name, value in named.items())

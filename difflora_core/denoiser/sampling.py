@@ -1,6 +1,6 @@
 """Sampling LoRA latents with diffusers' schedulers.
 
-The paper samples by diffusion; guidance, the average of several samples and the latent scale are our choice.
+The paper samples by diffusion; guidance, the average of several samples, latent scale and temperature are our choice.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +34,9 @@ def sample(
     latent zero, which is the mean of the training latents. The latents stay in float32 between steps, whatever the
     network computes in.
 
+    Samples of a person hardly differ, and their averages less. The temperature makes candidates differ: at last it adds
+    normal noise, at 1 with the standard deviation of the training latents, which is 1, too. At 0 none is drawn.
+
     Args:
         denoise: The network.
         condition: (people, condition_width).
@@ -56,16 +59,21 @@ def sample(
     generators = [generator] if isinstance(generator, torch.Generator) else list(generator)
     if not generators or len(condition) % len(generators):
         raise ValueError(f"One generator, or one per condition: found {len(generators)} for {len(condition)}.")
-    each = (len(condition) * config.samples // len(generators), *shape)
     exact = torch.promote_types(condition.dtype, torch.float32)
-    noise = torch.cat([torch.randn(each, generator=g, device=g.device) for g in generators])
-    latents = noise.to(condition.device, exact)
+
+    def noise(count: int) -> Tensor:
+        each = (count // len(generators), *shape)
+        drawn = torch.cat([torch.randn(each, generator=g, device=g.device) for g in generators])
+        return drawn.to(condition.device, exact)
+
+    latents = noise(len(condition) * config.samples)
     for step, (state, _) in enumerate(trajectory(denoise, condition, null, latents, config)):
         if callback and step < config.steps:
             callback(step, config.steps)
         latents = state
     mean: Tensor = latents.unflatten(0, (len(condition), config.samples)).mean(1)
-    return config.latent_scale * mean
+    scaled = config.latent_scale * mean
+    return scaled + config.temperature * noise(len(condition)) if config.temperature else scaled
 
 
 @torch.no_grad()
@@ -74,8 +82,8 @@ def trajectory(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Follow the latents through the steps of sampling.
 
-    A step is computed when its result is asked for, so leaving early saves the rest. `config.latent_scale` and the
-    average of samples are left to the caller.
+    A step is computed when its result is asked for, so leaving early saves the rest. The average of samples,
+    `config.latent_scale` and `config.temperature` are left to the caller.
 
     Args:
         denoise: The network.

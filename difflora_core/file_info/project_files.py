@@ -1,7 +1,6 @@
 """Files of this project by their headers."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from ..autoencoder.config import LAEConfig
@@ -49,7 +48,8 @@ def _describe_checkpoint(header: FileHeader) -> list[str]:
         f"face encoder: {show(config.encoders.face)}, embeddings of width {mif.face_width}",
         f"image encoder: {show(config.encoders.image)}, embeddings of width {mif.image_width}",
         f"recommended sampling: {sampling.steps} steps, guidance {sampling.guidance_scale:g}, scheduler "
-        f"{sampling.scheduler}, {sampling.samples} samples, latent scale {sampling.latent_scale:g}",
+        f"{sampling.scheduler}, {sampling.samples} samples, latent scale {sampling.latent_scale:g}, temperature "
+        f"{sampling.temperature:g}",
         "folder in ComfyUI: models/difflora",
     ]
 
@@ -99,8 +99,7 @@ def describe_training(config: DiffLoRAConfig) -> Iterator[str]:
     """Say on whom and when a checkpoint was trained, and what its recommended sampling reached, as far as it knows."""
     yield from _trained(config.provenance)
     tried = config.provenance.get("sampling", config.provenance.get("validation"))
-    key = ", ".join(f"{name} {value}" for name, value in asdict(config.sampling).items())
-    reached = tried.get(key) if isinstance(tried, Mapping) else None
+    reached = tried.get(config.sampling.name) if isinstance(tried, Mapping) else None
     if isinstance(reached, Mapping):
         yield show_line("reached on validation people", reached)
 

@@ -75,17 +75,27 @@ def prepare_evaluation(folder: Path, tokenizer: Path, people: Sequence[int] | No
     """
     held_out = HeldOutTeachers.load()
     for index in progress(held_out.people if people is None else people, "held-out people", "person"):
-        place = folder / "people" / person_name(index)
-        references = draw_references(index, np.random.default_rng([REFERENCE_SEED, index]))
-        # No teacher was trained on these scenes
-        scenes = [random_scene(np.random.default_rng([79, number])) for number in range(OTHER_IMAGES)]
-        others = [draw(person(index), scene).image for scene in scenes]
-        for part, images in ((REFERENCES, references), (OTHERS, others)):
-            for number, image in enumerate(images):
-                path = place / part / f"{number:02d}.png"
-                if not path.exists():
-                    write_image(path, Image.fromarray(image))
+        write_images(folder, index)
         _write_teacher(held_out, index, folder)
+    write_base(folder, tokenizer)
+
+
+def write_images(folder: Path, index: int) -> None:
+    """Write people/NAME/ of a person, references and other images, as far as they are not there."""
+    place = folder / "people" / person_name(index)
+    references = draw_references(index, np.random.default_rng([REFERENCE_SEED, index]))
+    # No teacher was trained on these scenes
+    scenes = [random_scene(np.random.default_rng([79, number])) for number in range(OTHER_IMAGES)]
+    others = [draw(person(index), scene).image for scene in scenes]
+    for part, images in ((REFERENCES, references), (OTHERS, others)):
+        for number, image in enumerate(images):
+            path = place / part / f"{number:02d}.png"
+            if not path.exists():
+                write_image(path, Image.fromarray(image))
+
+
+def write_base(folder: Path, tokenizer: Path) -> None:
+    """Write base/, the miniature's base model, if it is not there."""
     if not (folder / "base").exists():
         export_diffusers(WEIGHTS / "checkpoints" / NAME, folder / "base", tokenizer)
 
@@ -102,12 +112,16 @@ def built_methods() -> dict[str, MethodSettings]:
     """Return the methods whose scratch files are there; the others are printed."""
     built = {}
     for name, method in SCRATCH_METHODS.items():
-        missing = [path for path in (method.path, *method.stores, *method.embeddings) if path and not path.exists()]
-        if missing:
+        if missing := missing_files(method):
             print(f"{name} is left out: there is no {missing[0]}, which `python -m miniature build` makes")
         else:
             built[name] = method
     return built
+
+
+def missing_files(method: MethodSettings) -> list[Path]:
+    """Return which of a method's files and folders are not there."""
+    return [path for path in (method.path, *method.stores, *method.embeddings) if path and not path.exists()]
 
 
 def judge_source() -> MetricSource:

@@ -70,6 +70,7 @@ CASES = [
     ("difflora", "training: {face_dropout: 0.8, image_dropout: 0.4}", "training", "between 0 and 1 together"),
     ("difflora", "sampling: {steps: 0}", "sampling.steps", AT_LEAST_1),
     ("difflora", "sampling: {steps: 1001}", "sampling.steps", "less than or equal to 1000"),
+    ("difflora", "sampling: {temperature: 3}", "sampling.temperature", "less than or equal to 2"),
     ("difflora", "sampling: {latent_scale: 1e37}", "sampling.latent_scale", "less than or equal to 100"),
     ("difflora", "sampling: {guidance_scale: -1}", "sampling.guidance_scale", "greater than or equal to 0"),
     ("finetune", "images_per_person: 0", "images_per_person", AT_LEAST_1),

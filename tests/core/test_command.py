@@ -49,12 +49,11 @@ def personalize(*words: object) -> None:
 
 def test_a_folder_becomes_the_lora_that_the_library_makes(tmp_path, folder, capsys):
     out = tmp_path / "made" / "person.safetensors"
-    personalize(
-        folder, "--out", out, "--steps", 2, "--samples", 2, "--guidance", 1.5, "--latent-scale", 1.1, "--seed", 3
-    )
+    options = ("--steps", 2, "--samples", 2, "--guidance", 1.5, "--latent-scale", 1.1, "--temperature", 0.4)
+    personalize(folder, "--out", out, *options, "--seed", 3)
     model = DiffLoRA.load(DIFFLORA_CHECKPOINT)
     images = [Image.open(folder / name) for name in ("a.png", "b.PNG", "c.png")]
-    settings = {"steps": 2, "samples": 2, "guidance_scale": 1.5, "latent_scale": 1.1}
+    settings = {"steps": 2, "samples": 2, "guidance_scale": 1.5, "latent_scale": 1.1, "temperature": 0.4}
     expected = model.personalize(images, generator=torch.Generator().manual_seed(3), **settings)
     torch.testing.assert_close(read_lora(out, model.layout), expected.flat)
     assert json.loads(read_tensors(out)[1][METADATA_KEY]) == {"references": 3, "seed": 3, **settings}
@@ -91,6 +90,7 @@ def test_impossible_settings_are_refused_before_any_image_is_read(tmp_path, fold
         ("--guidance", -1),
         ("--samples", 0),
         ("--latent-scale", "nan"),
+        ("--temperature", 2.5),
     ):
         with pytest.raises(ValueError, match=f"found {setting[1]}"):
             personalize(folder, "--out", tmp_path / "person.safetensors", *setting)

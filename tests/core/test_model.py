@@ -35,6 +35,20 @@ def test_latent_scale_zero_is_the_average_latent(model):
     assert torch.equal(latents, torch.zeros(1, 3, 2))
 
 
+def test_candidates_of_one_person_differ_with_the_temperature(model):
+    condition = model.mix(torch.randn(4, 6), torch.randn(2, 5)).condition
+
+    def candidates(**sampling):
+        generators = [torch.Generator().manual_seed(seed) for seed in (1, 2, 3, 1)]
+        return model.decode(model.sample(condition.expand(4, -1), generator=generators, **sampling))
+
+    plain, cool, hot = candidates(), candidates(temperature=0.3), candidates(temperature=0.6)
+    assert torch.equal(plain, candidates(temperature=0.0))
+    assert torch.equal(hot[0], hot[3])
+    assert torch.equal(hot, candidates(temperature=0.6))
+    assert plain[:3].std(0).mean() < cool[:3].std(0).mean() < hot[:3].std(0).mean()
+
+
 def test_the_gate_s_weights_are_returned(model):
     mixed = model.mix(torch.randn(3, 6), torch.randn(3, 5))
     assert mixed.face_weight + mixed.image_weight == pytest.approx(1.0)
@@ -52,6 +66,10 @@ def test_networks_that_do_not_fit_one_another_are_refused(layout, config):
 def test_impossible_settings_are_refused_before_any_image_is_read(model):
     with pytest.raises(ValueError, match="found 0"):
         model.personalize(["ann.png"], steps=0)
+    with pytest.raises(
+        ValueError, match="temperature: found 3, expected a finite number of at least 0 and of at most 2"
+    ):
+        model.personalize(["ann.png"], temperature=3)
 
 
 class Encoder:
@@ -79,6 +97,9 @@ def test_personalize_needs_nothing_but_images(monkeypatch, model):
     assert torch.equal(first.flat, second.flat)
     assert seen == 2 * [(0, 3), (1, 3), (2, 3)]
     assert first.made_by == {"references": 1, "seed": 0}
+    varied = model.personalize([image], temperature=0.5)
+    assert not torch.allclose(varied.flat, first.flat, rtol=1e-2)
+    assert varied.made_by == {"references": 1, "seed": 0, "temperature": 0.5}
 
 
 def test_encoders_stay_loaded(monkeypatch, model):

@@ -189,6 +189,8 @@ def test_a_loss_that_is_not_finite_is_an_error(client: Client, workflow: ApiProm
     [
         ("Your strength", {"strength": "nan"}, r"DiffLoRAApply: `strength` is nan; it takes a number from -10"),
         ("Sample LoRA", {"latent_scale": "nan"}, r"DiffLoRASample: `latent_scale` is nan; it takes a number"),
+        ("Sample LoRA", {"temperature": "nan"}, r"DiffLoRASample: `temperature` is nan; it takes a number from 0"),
+        ("Sample LoRA", {"temperature": 2.5}, r"DiffLoRASample: .*bigger than max"),
         ("Sample LoRA", {"guidance_scale": "inf"}, r"DiffLoRASample: .*bigger than max"),
         ("Sample LoRA", {"scheduler": "euler"}, r"DiffLoRASample: .*(choices are |not in )"),
         ("Mix Features", {"mode": "x"}, r"DiffLoRAMixFeatures: .*(choices are gate, slider, face, image|not in )"),
@@ -197,7 +199,7 @@ def test_a_loss_that_is_not_finite_is_an_error(client: Client, workflow: ApiProm
     ids=lambda value: "_".join(value) if isinstance(value, dict) else "",
 )
 def test_impossible_widget_values(
-    client: Client, workflow: ApiPrompt, title: str, values: dict[str, str], message: str
+    client: Client, workflow: ApiPrompt, title: str, values: dict[str, str | float], message: str
 ) -> None:
     """As the API lets them through, which reads numbers from text; newer hosts check choices themselves."""
     with pytest.raises(PromptError, match=message):

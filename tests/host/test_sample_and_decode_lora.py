@@ -46,3 +46,23 @@ def test_recommended_settings_are_the_checkpoints(client: Client, workflow: ApiP
     del other.prompt[other.id("Sample LoRA")]["inputs"]["settings"]
     (own,) = saved(client, other, base, "Decode LoRA", "of_its_own")
     assert not torch.allclose(flat(own), flat(shipped), rtol=1e-2)
+
+
+def test_candidates_differ_with_the_temperature(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    """With custom settings alone; a workflow from before there was a temperature has none."""
+
+    def candidates(name: str, **settings: float | str) -> torch.Tensor:
+        graph = workflow.copy().set("Sample LoRA", seed=40, candidates=3, steps=3, settings="custom")
+        graph.set("Sample LoRA", **settings)
+        if "temperature" not in settings:
+            del graph.prompt[graph.id("Sample LoRA")]["inputs"]["temperature"]
+        return torch.stack([flat(path) for path in saved(client, graph, base, "Decode LoRA", name)])
+
+    before, plain = candidates("before"), candidates("plain", temperature=0.0)
+    assert torch.equal(plain, before)
+    cool, hot = candidates("cool", temperature=0.3), candidates("hot", temperature=0.6)
+    assert 3 * plain.std(0).norm() < cool.std(0).norm() < 0.7 * hot.std(0).norm()
+    (alone,) = candidates("alone_cool", temperature=0.3, seed=42, candidates=1)
+    torch.testing.assert_close(cool[2], alone, rtol=1e-3, atol=1e-5)
+    recommended, same = (candidates(f"own_{t}", temperature=t, settings="recommended") for t in (0.0, 1.5))
+    assert torch.equal(recommended, same)

@@ -3,6 +3,7 @@
 interface: what training needs of a base model, whichever it is
 sdxl_folder: SDXL as a diffusers folder: checks, layout and fingerprint without loading weights
 sdxl_text: its text conditioning, and tokens that are added to its encoders
+positive_side: a LoRA on the positive prompt's side of its pipeline alone
 sdxl: SDXL behind the interface
 batched_loras: LoRAs of many people over one U-Net, in one batch
 person_images: a person's training images and the order in which steps take them

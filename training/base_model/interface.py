@@ -92,3 +92,6 @@ class BaseModel(Protocol):
 
     def loaded_lora_file(self, path: Path) -> AbstractContextManager[None]:
         """While open, the model holds a LoRA file of any program, as its usual loader reads it."""
+
+    def lora_on_positive_side(self) -> AbstractContextManager[None]:
+        """While open, the LoRA that is loaded acts on the positive prompt alone where images are generated."""

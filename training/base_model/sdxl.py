@@ -21,6 +21,7 @@ from difflora_core.lora.tensor_names import parse
 from difflora_core.seeds import generator_for
 
 from .interface import TextEmbeddings
+from .positive_side import positive_side
 from .sdxl_folder import NETWORKS, check_folder
 from .sdxl_text import added_token, encode_text, word_vectors
 
@@ -246,6 +247,10 @@ class SDXLBase:
             yield
         finally:
             self.pipeline.unload_lora_weights()
+
+    def lora_on_positive_side(self) -> AbstractContextManager[None]:
+        """While open, the LoRA that is loaded acts on the positive prompt alone; see `positive_side.positive_side`."""
+        return positive_side(self.pipeline)
 
 
 def _module_count(path: Path) -> int:

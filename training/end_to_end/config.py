@@ -6,7 +6,7 @@ from typing import Annotated
 from annotated_types import Interval
 
 from difflora_core.denoiser.config import TIMESTEPS
-from difflora_core.fields import NonNegativeFloat, PositiveFloat, PositiveInt, Share, check_fields
+from difflora_core.fields import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share, check_fields
 from training.engine.config import EvaluationConfig, TrainConfig
 
 EVALUATION = EvaluationConfig(interval=200, monitor="teacher_recovery")
@@ -76,11 +76,11 @@ class DenoiserFinetuning:
 
 
 @dataclass(frozen=True)
-class TeacherFreeTraining:
-    """Training of MIF, DiT and LAE decoder together, from people's images alone.
+class JointTraining:
+    """Training of MIF, DiT and LAE together, from people's images, and from teachers beside where there are some.
 
     Raises:
-        ValueError: A value is outside its range.
+        ValueError: A value is outside its range, or all LoRAs of a micro-batch are teachers.
     """
 
     loop: TrainConfig = LOOP
@@ -90,7 +90,9 @@ class TeacherFreeTraining:
     )
     """How often validation people are evaluated, and which weights are kept."""
     people: PositiveInt = 16
-    """Per micro-batch."""
+    """Per micro-batch, each with one LoRA."""
+    teachers: NonNegativeInt = 0
+    """So many of these LoRAs are teachers that the LAE has encoded and decoded; the others are predicted."""
     start_deviation: PositiveFloat = 0.04
     """Of the weights that a new decoder makes of unit latents, from the start that all teachers would share."""
     encoding_weight: NonNegativeFloat = 0.02
@@ -110,3 +112,8 @@ class TeacherFreeTraining:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.teachers >= self.people:
+            raise ValueError(
+                f"teachers is {self.teachers} of the {self.people} LoRAs of `people`, expected fewer: the others are "
+                "predicted"
+            )

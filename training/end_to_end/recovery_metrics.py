@@ -17,9 +17,9 @@ EVALUATED_STEPS = (1, 4, 20)
 
 
 @torch.no_grad()
-def reconstruction_recovery(recovery: TeacherRecovery, lae: LAE, teachers: Tensor) -> dict[str, float]:
-    """Evaluate the teachers' reconstructions by an autoencoder; teachers: (people, numel)."""
-    return {"teacher_recovery": recovery(lae.decode(lae.encode(teachers.to(lae.mean.device))))}
+def reconstruction_recovery(recovery: TeacherRecovery, lae: LAE, teachers: Tensor) -> float:
+    """Return the recovery of teachers that an autoencoder has encoded and decoded; teachers: (people, numel)."""
+    return recovery(lae.decode(lae.encode(teachers.to(lae.mean.device))))
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from difflora_core.denoiser.config import SamplingConfig
 
@@ -38,8 +38,7 @@ def choose_sampling(
     def best_of(candidates: Iterable[SamplingConfig]) -> SamplingConfig | None:
         best, highest = None, -math.inf
         for sampling in candidates:
-            name = ", ".join(f"{key} {value}" for key, value in asdict(sampling).items())
-            if name not in tried:
+            if (name := sampling.name) not in tried:
                 tried[name] = evaluate(sampling)
                 print(f"  {name}: " + ", ".join(f"{k} {v:.4f}" for k, v in tried[name].items()), flush=True)
             value = score(tried[name])

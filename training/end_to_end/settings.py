@@ -9,7 +9,7 @@ from training.engine.settings import SettingsPath
 from training.people.config import EmbeddingSettings
 from training.people.network_settings import DiTSettings, LayoutSettings, MIFSettings
 
-from .config import DenoiserFinetuning, LAEFinetuning, TeacherFreeTraining
+from .config import DenoiserFinetuning, JointTraining, LAEFinetuning
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,15 @@ class FinetuneSettings:
 
 
 @dataclass(frozen=True)
-class TeacherFreeSettings:
+class JointSettings:
     """Everything that a run of `train-teacher-free` needs.
 
     The dataset's `dreambooth.rank` and `feed_forward` say which LoRAs are predicted, and its `pack.validation` and
     `test` who is kept from training, as if LoRAs had been trained for all of them.
 
     Raises:
-        ValueError: A value is outside its range, no dataset is named, or the network is a baseline.
+        ValueError: A value is outside its range, no dataset is named, the network is a baseline, or of `stores` and
+            `training.teachers` one is there without the other.
     """
 
     output: SettingsPath
@@ -76,6 +77,11 @@ class TeacherFreeSettings:
     """What the dataset's LoRAs have to be; None is whatever they are. `plan` needs it unless the base model is SDXL."""
     network: SettingsPath | None = None
     """A file of `train-lae` whose autoencoder to start from, in place of `lae`: few teachers, in place of none."""
+    stores: tuple[SettingsPath, ...] = ()
+    """Stores of teachers for `training.teachers`. Those in the splits train and validation are used whose people are in
+    the same split here."""
+    in_memory_gb: NonNegativeFloat = 8.0
+    """Teachers that take no more are read once, more of them batch by batch."""
     dit: DiTSettings = field(default_factory=DiTSettings)
     """Shape of the DiT."""
     mif: MIFSettings = field(default_factory=MIFSettings)
@@ -88,7 +94,7 @@ class TeacherFreeSettings:
     """The first so many people of the validation split are evaluated."""
     references: PositiveInt = 3
     """Images of each validation person that are averaged."""
-    training: TeacherFreeTraining = field(default_factory=TeacherFreeTraining)
+    training: JointTraining = field(default_factory=JointTraining)
     """How all are trained."""
 
     def __post_init__(self) -> None:
@@ -97,3 +103,7 @@ class TeacherFreeSettings:
             raise ValueError("embeddings names a cache, expected `dataset`: the people's images are trained on")
         if self.lae.kind not in ("conv", "token"):
             raise ValueError(f"lae.kind is {self.lae.kind}, expected conv or token: baselines are fitted to teachers")
+        if self.training.teachers and not self.stores:
+            raise ValueError(f"training.teachers is {self.training.teachers}, and `stores` names no store of teachers")
+        if self.stores and not self.training.teachers:
+            raise ValueError("stores names teachers, and training.teachers is 0: expected how many a micro-batch has")

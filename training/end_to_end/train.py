@@ -1,7 +1,7 @@
 """Train end to end with the frozen base model's diffusion loss: first the autoencoder, later MIF and DiT, or all.
 
 Autoencoder, and MIF and DiT, start from networks that were trained in weight space or latent space, and keep a share of
-that loss, so that latents keep their meaning; teacher-free training starts from nothing. What decides is the frozen
+that loss, so that latents keep their meaning; joint training starts from nothing. What decides is the frozen
 base model, on the people's own images. The paper has no such stage; it is ours.
 """
 
@@ -22,11 +22,11 @@ from training.base_model.teacher_recovery import TeacherRecovery
 from training.engine.evaluated_run import EvaluatedRun, History
 from training.store.loras import LoRAs, in_batches
 
-from .config import DenoiserFinetuning, LAEFinetuning, TeacherFreeTraining
+from .config import DenoiserFinetuning, JointTraining, LAEFinetuning
 from .denoiser_objective import DenoiserEndToEndObjective, FinetuneDataset
+from .joint_objective import JointNetwork, JointObjective
 from .lae_objective import LAEEndToEndObjective
 from .recovery_metrics import reconstruction_recovery, recovery_by_steps
-from .teacher_free_objective import TeacherFreeNetwork, TeacherFreeObjective
 
 
 def finetune_lae(
@@ -64,9 +64,9 @@ def finetune_lae(
         lae, objective, config.loop, config.evaluation, folder, name, _identity(config), accelerator
     ) as run:
         if run.is_new:
-            run.record(0, reconstruction_recovery(recovery, lae, validation))
+            run.record(0, {recovery.metric: reconstruction_recovery(recovery, lae, validation)})
         for step in run:
-            run.record(step, reconstruction_recovery(recovery, lae, validation))
+            run.record(step, {recovery.metric: reconstruction_recovery(recovery, lae, validation)})
         run.load_best()
     lae.fit_latents(batch.to(lae.mean.device) for batch in in_batches(loras, title="statistics of the latents"))
     lae.eval().requires_grad_(False)
@@ -114,15 +114,16 @@ def finetune_denoiser(
     return run.history
 
 
-def train_teacher_free(
-    network: TeacherFreeNetwork,
-    objective: TeacherFreeObjective,
+def train_joint(
+    network: JointNetwork,
+    objective: JointObjective,
     references: tuple[Tensor, Tensor],
     evaluation: LossReduction,
-    config: TeacherFreeTraining,
+    config: JointTraining,
     folder: Path,
     name: str,
     accelerator: Accelerator | None = None,
+    teachers: tuple[TeacherRecovery, Tensor] | None = None,
 ) -> History:
     """Train MIF, DiT and LAE together in place, or resume.
 
@@ -135,23 +136,32 @@ def train_teacher_free(
         folder: Of the run.
         name: Of the run.
         accelerator: Of the run, if the caller has one.
+        teachers: Validation people's teachers (people, numel), and their recovery.
 
     Returns:
-        Loss reduction, or teacher recovery, before, and at every evaluation.
+        Loss reduction, or teacher recovery, before, and at every evaluation; with teachers `reconstruction_recovery`.
     """
+
+    def evaluate() -> dict[str, float]:
+        metrics = recovery_by_steps(evaluation, network.lae, network.denoiser, references)
+        if teachers is not None:
+            recovery, loras = teachers
+            metrics["reconstruction_recovery"] = reconstruction_recovery(recovery, network.lae, loras)
+        return metrics
+
     network.train().requires_grad_(True)
     with EvaluatedRun(
         network, objective, config.loop, config.evaluation, folder, name, _identity(config), accelerator
     ) as run:
         if run.is_new:
-            run.record(0, recovery_by_steps(evaluation, network.lae, network.denoiser, references))
+            run.record(0, evaluate())
         for step in run:
-            run.record(step, recovery_by_steps(evaluation, network.lae, network.denoiser, references))
+            run.record(step, evaluate())
         run.load_best()
     network.eval().requires_grad_(False)
     return run.history
 
 
-def _identity(config: LAEFinetuning | DenoiserFinetuning | TeacherFreeTraining) -> dict[str, Any]:
+def _identity(config: LAEFinetuning | DenoiserFinetuning | JointTraining) -> dict[str, Any]:
     """What a run can't be resumed without."""
     return {name: value for name, value in asdict(config).items() if name not in ("loop", "evaluation")}

@@ -147,13 +147,13 @@ class Evaluation:
         )
 
     def _sets(self) -> SetScores:
-        distances = self.settings.metrics.distances
-        if distances is None:
+        metrics = self.settings.metrics
+        if metrics.distances is None:
             return SetScores({})
         images: dict[str, list[Path]] = {plan.name: [] for plan in self.plans}
         for plan, person in self._done():
             images[plan.name] += plan.files(person, self.requests)
-        return score_sets(distances, images, self.settings.output, self.device, self.settings.seed)
+        return score_sets(metrics, images, self.settings.output, self.device, self.settings.seed)
 
     def _report(self, results: Sequence[MetricResult]) -> Path:
         plans, output = self.plans, self.settings.output

@@ -51,19 +51,33 @@ class FaceMetricSettings:
 
 @dataclass(frozen=True)
 class DistanceSettings:
-    """FID and KID, of as many generated images as there are real ones."""
+    """FID and KID, of as many generated images as there are real ones.
 
-    inception: SettingsPath
-    """Torch-fidelity's weights."""
+    Raises:
+        ValueError: No network is named.
+    """
+
     reference: SettingsPath
-    """Folder of real images of other people than the evaluated ones."""
+    """Folder of real images of other people than the evaluated ones; drawings, where people are drawn."""
     name: str
     """Of the reference set, for the report."""
+    inception: SettingsPath | None = None
+    """Torch-fidelity's weights, by whose features FID and KID are defined; None: not measured."""
+    dino: bool = False
+    """The same distances by the features of `metrics.dino`, in columns of their own."""
+
+    def __post_init__(self) -> None:
+        if self.inception is None and not self.dino:
+            raise ValueError("distances names no network: expected `inception`, the weights, or `dino: true`, or both")
 
 
 @dataclass(frozen=True)
 class MetricSettings:
-    """What is measured; a metric that is not named is not measured."""
+    """What is measured; a metric that is not named is not measured.
+
+    Raises:
+        ValueError: Distances are to be measured by a DINO model that is not named.
+    """
 
     faces: FaceMetricSettings | None = None
     """Face Sim, copy-paste and face diversity."""
@@ -77,6 +91,10 @@ class MetricSettings:
     """PickScore v1."""
     distances: DistanceSettings | None = None
     """FID and KID."""
+
+    def __post_init__(self) -> None:
+        if self.distances is not None and self.distances.dino and self.dino is None:
+            raise ValueError("distances.dino is true, but metrics name no DINO model: expected `dino`")
 
 
 @dataclass(frozen=True)
@@ -161,7 +179,8 @@ class EvaluationSettings:
         if metrics.faces is not None:
             found["metrics.faces"] = metrics.faces.root / "models" / metrics.faces.pack
         if metrics.distances is not None:
-            found["metrics.distances.inception"] = metrics.distances.inception
+            if metrics.distances.inception is not None:
+                found["metrics.distances.inception"] = metrics.distances.inception
             found["metrics.distances.reference"] = metrics.distances.reference
         found |= {f"metrics.clip.{number}": model_place(name) for number, name in enumerate(metrics.clip)}
         named = {setting: getattr(metrics, setting) for setting in ("dino", "image_reward", "pick_score")}

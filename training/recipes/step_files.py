@@ -6,7 +6,7 @@ from pathlib import Path
 
 from training.autoencoder.settings import LAESettings
 from training.denoiser.settings import DiffLoRASettings
-from training.end_to_end.settings import FinetuneSettings, TeacherFreeSettings
+from training.end_to_end.settings import FinetuneSettings, JointSettings
 from training.engine.settings import read_section, read_settings
 from training.evaluation.settings import EvaluationSettings
 from training.lora_dataset.config import DatasetConfig, load_config
@@ -110,9 +110,9 @@ def finetune_files(path: Path) -> StepFiles:
     return StepFiles({}, reads, (settings.output / settings.network.name,))
 
 
-def teacher_free_files(path: Path) -> StepFiles:
+def joint_files(path: Path) -> StepFiles:
     """Of `train-teacher-free`."""
-    settings = read_settings(TeacherFreeSettings, path)
+    settings = read_settings(JointSettings, path)
     embeddings = settings.embeddings
     assert embeddings.dataset is not None  # the settings have checked it
     assert embeddings.image_encoder is not None
@@ -120,7 +120,8 @@ def teacher_free_files(path: Path) -> StepFiles:
     reads = {"embeddings.dataset": embeddings.dataset, "workspace of embeddings.dataset": dataset.workspace}
     reads["embeddings"] = dataset.embeddings(embeddings.image_encoder)
     reads |= {} if settings.network is None else {"network": settings.network}
-    return StepFiles({}, reads, (settings.output / CHECKPOINT_FILE,))
+    given = _numbered("stores", settings.stores)
+    return StepFiles({}, reads, (settings.output / CHECKPOINT_FILE,), given=given)
 
 
 def evaluation_files(path: Path) -> StepFiles:
@@ -171,6 +172,6 @@ READERS: Mapping[str, Callable[[Path], StepFiles]] = {
     "finetune": finetune_files,
     "embed": embed_files,
     "train-difflora": difflora_files,
-    "train-teacher-free": teacher_free_files,
+    "train-teacher-free": joint_files,
     "evaluate": evaluation_files,
 }

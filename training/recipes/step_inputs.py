@@ -26,6 +26,8 @@ def inputs_of(step: Step) -> dict[str, str]:
     if step.command == "pilot":
         return own | {"dataset": _hash_for_pilot(files.reads["dataset"])}
     folders = {name: path for name, path in files.reads.items() if not name.startswith("workspace")}
+    if step.command != "evaluate":  # which finds out itself what has changed
+        folders |= files.given
     return own | {name: _hash(path) for name, path in folders.items()}
 
 

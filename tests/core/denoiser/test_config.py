@@ -23,11 +23,20 @@ CONFIG = SamplingConfig(steps=4, guidance_scale=1.0, samples=1)
         {"guidance_scale": float("nan")},
         {"guidance_scale": "2"},
         {"latent_scale": float("inf")},
+        {"temperature": -0.1},
+        {"temperature": 2.1},
+        {"temperature": float("inf")},
     ],
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=f"found '?{next(iter(wrong.values()))}"):
         replace(CONFIG, **wrong)
+
+
+def test_the_name_has_every_setting_and_a_temperature_where_there_is_one():
+    plain = "steps 4, guidance_scale 1.0, scheduler ddim, samples 1, latent_scale 1.0"
+    assert CONFIG.name == plain
+    assert replace(CONFIG, temperature=0.5).name == f"{plain}, temperature 0.5"
 
 
 def test_numpy_numbers_are_numbers():

@@ -1,4 +1,4 @@
-"""Guidance, averaging, latent scale, interruption, and the states of a trajectory."""
+"""Guidance, averaging, latent scale, temperature, interruption, and the states of a trajectory."""
 
 from dataclasses import replace
 
@@ -45,6 +45,33 @@ def test_guidance_below_one_goes_toward_the_average_person(scale, expected):
 
 def test_the_latent_scale_scales_the_distance_from_the_average():
     torch.testing.assert_close(run(replace(CONFIG, latent_scale=1.5)), 1.5 * run(CONFIG))
+
+
+def test_temperature_zero_draws_nothing_and_changes_no_bit():
+    """As before there was one: the samples' noise, their average, the latent scale."""
+
+    def keep(noisy, timesteps, condition):
+        return 0.5 * noisy
+
+    config, generator = SamplingConfig(3, samples=4, latent_scale=1.25, temperature=0.0), torch.Generator()
+    latents = sample(keep, CONDITION, NULL, (3, 2), config, generator.manual_seed(5))
+    state = generator.get_state()
+    noise = torch.randn(8, 3, 2, generator=generator.manual_seed(5))
+    assert torch.equal(generator.get_state(), state)
+    *_, (samples, _) = trajectory(keep, CONDITION, NULL, noise, config)
+    assert torch.equal(latents, 1.25 * samples.unflatten(0, (2, 4)).mean(1))
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
+def test_the_temperature_is_the_spread_of_candidates_around_the_prediction(temperature):
+    config, count = replace(CONFIG, latent_scale=1.25, temperature=temperature), 2000
+    generators = [torch.Generator().manual_seed(seed) for seed in range(count)]
+    latents = sample(denoise, CONDITION[:1].expand(count, -1), NULL, (3, 2), config, generators)
+    prediction = run(replace(CONFIG, latent_scale=1.25))[0]
+    torch.testing.assert_close(latents.std(0), torch.full((3, 2), temperature), rtol=0.1, atol=0)
+    torch.testing.assert_close(latents.mean(0), prediction, rtol=0, atol=0.1 * temperature + 0.01)
+    alone = sample(denoise, CONDITION[:1], NULL, (3, 2), config, torch.Generator().manual_seed(7))
+    assert torch.equal(latents[7], alone[0])
 
 
 def test_samples_are_averaged_per_person():

@@ -29,7 +29,7 @@ def test_a_checkpoint():
         "LAE: conv, latent 18 × 16, compression 292 to 1",
         "DiT: 4 layers, width 144, 5 heads of width 32",
         "face encoder: miniature, embeddings of width 512",
-        "recommended sampling: 1 steps, guidance 1, scheduler ddim, 4 samples, latent scale 1.25",
+        "recommended sampling: 1 steps, guidance 1, scheduler ddim, 4 samples, latent scale 1.25, temperature 0",
         "folder in ComfyUI: models/difflora",
     ):
         assert fact in facts

@@ -1,6 +1,6 @@
 """`finetune` on the miniature's base model: each network in, the same kind of file out."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,7 +127,7 @@ def test_a_checkpoint_becomes_a_checkpoint(settings: FinetuneSettings) -> None:
     assert torch.equal(after.lae.network.basis.half(), model.lae.network.basis.half())
     assert list(after.config.provenance["finetuning"]) == ["0", "2"]
     tried = after.config.provenance["sampling"]
-    assert ", ".join(f"{key} {value}" for key, value in asdict(after.config.sampling).items()) in tried
+    assert after.config.sampling.name in tried
 
 
 def test_people_without_preprocessed_images_are_named(settings: FinetuneSettings, tmp_path: Path) -> None:

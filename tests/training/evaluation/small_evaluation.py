@@ -60,6 +60,11 @@ class ColorBase:
         finally:
             self.brightness = 0.0
 
+    @contextmanager
+    def lora_on_positive_side(self) -> Iterator[None]:
+        self.brightness += 0.1
+        yield
+
 
 class Brightness:
     """Mean brightness, and one value for a person."""

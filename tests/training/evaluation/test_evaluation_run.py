@@ -30,6 +30,24 @@ def test_all_images_are_made_and_reported(small: SmallEvaluation) -> None:
     assert (path.parent / "sheets" / "people.png").is_file()
 
 
+def test_a_lora_on_the_positive_side_is_a_method_of_its_own(small: SmallEvaluation) -> None:
+    methods = {side: MethodSettings("lora", small.folder / "loras", side=side) for side in ("both", "positive")}
+    small.evaluation(methods=methods).run()
+    found = small.report()["metrics"]["brightness"]["columns"]["brightness"]["methods"]
+    assert found["positive"]["value"]["mean"] > found["both"]["value"]["mean"] + 0.05
+    placements = {name: method["placement"] for name, method in small.report()["methods"].items()}
+    assert "LoRA at strength 1; side positive: the LoRA acts on the positive prompt alone" in placements["positive"]
+    assert "side" not in placements["both"]
+    small.base.generated = 0
+    swapped = {"both": methods["both"], "positive": methods["both"]}
+    evaluation = small.evaluation(methods=swapped)
+    assert "are made again: method.side was 'positive', is None" in "\n".join(evaluation.describe())
+    evaluation.run()
+    assert small.base.generated == 3 * 2 * 2
+    images = small.images()
+    assert images["both/ann/01_0.png"] == images["positive/ann/01_0.png"]
+
+
 def test_seeds_and_prompts_differ_and_people_do_not_without_a_lora(small: SmallEvaluation) -> None:
     small.evaluation().run()
     images = small.images()

@@ -80,6 +80,8 @@ def test_prompts_are_the_project_s_own_unless_others_are_named(tmp_path: Path) -
         ("{kind: lora}", "path is missing: for the kind lora it is a folder with PERSON.safetensors"),
         ("{kind: photomaker, path: x}", "face_models is missing"),
         ("{kind: magic}", "found 'magic'"),
+        ("{kind: none, side: positive}", "side is positive, but a method of the kind none is no LoRA"),
+        ("{kind: lora, path: x, side: negative}", "side: .*found 'negative'"),
     ],
 )
 def test_methods_that_are_refused(tmp_path: Path, change: str, message: str) -> None:

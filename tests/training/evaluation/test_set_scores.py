@@ -1,6 +1,7 @@
 """FID and KID in the report, with features that need no network."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from difflora_core.images import ImageSource, rgb_array
 from tests.training.evaluation.small_evaluation import SIZE, SmallEvaluation
+from tests.training.evaluation.small_models import write_dino
 from training.evaluation.metrics.distributions.inception_features import InceptionFeatures
 from training.evaluation.metrics.metric import Description
 from training.evaluation.set_scores import REAL
@@ -32,7 +34,7 @@ def metrics(small: SmallEvaluation, monkeypatch: pytest.MonkeyPatch) -> MetricSe
     monkeypatch.setattr(InceptionFeatures, "open", lambda path, device: MeanColors())
     (small.folder / "inception.pth").write_bytes(b"weights")
     write_real(small, 24)
-    return MetricSettings(distances=DistanceSettings(small.folder / "inception.pth", small.folder / "real", "dark"))
+    return MetricSettings(distances=DistanceSettings(small.folder / "real", "dark", small.folder / "inception.pth"))
 
 
 def write_real(small: SmallEvaluation, count: int) -> None:
@@ -68,6 +70,31 @@ def test_what_can_not_be_compared_is_said(small: SmallEvaluation, metrics: Metri
         path.unlink()
     small.evaluation(metrics=metrics).run()
     assert "has 5 real images, each method 12" in "\n".join(small.report()["not_measured"])
+
+
+def test_dino_is_another_network_of_the_same_distances(small: SmallEvaluation, metrics: MetricSettings) -> None:
+    assert metrics.distances is not None
+    dino = str(write_dino(small.folder / "dino"))
+    both = MetricSettings(dino=dino, distances=replace(metrics.distances, dino=True))
+    path = small.evaluation(metrics=both).run()
+    sets = small.report()["sets"]
+    names = ["FID", "KID × 1000", "FID, DINO ViT-32/16", "KID × 1000, DINO ViT-32/16"]
+    assert [list(found) for found in sets["values"].values()] == [names] * 3
+    assert sets["values"][REAL]["FID, DINO ViT-32/16"] < sets["values"]["own"]["FID, DINO ViT-32/16"]
+    assert [about["model"] for about in sets["descriptions"]] == ["mean colors", f"DINO ViT-32/16, {dino}"]
+    assert f"DINO ViT-32/16, {dino}; class token" in path.with_name("report.md").read_text()
+    alone = replace(both, distances=replace(metrics.distances, inception=None, dino=True))
+    small.evaluation(metrics=alone).run()
+    found = small.report()["sets"]["values"]
+    assert found == {method: {name: own[name] for name in names[2:]} for method, own in sets["values"].items()}
+
+
+def test_a_network_is_named(metrics: MetricSettings) -> None:
+    assert metrics.distances is not None
+    with pytest.raises(ValueError, match="distances names no network"):
+        replace(metrics.distances, inception=None)
+    with pytest.raises(ValueError, match=r"distances\.dino is true, but metrics name no DINO model"):
+        MetricSettings(distances=replace(metrics.distances, dino=True))
 
 
 def test_missing_files_are_named_first(small: SmallEvaluation, metrics: MetricSettings) -> None:

@@ -121,4 +121,4 @@ def test_without_teachers(photographs: Path, tmp_path: Path) -> None:
     assert evaluated(output) == (TEST_PERSON, ["no LoRA", "DiffLoRA"], ["Face Sim", "face diversity"])
     assert not (output / "dataset" / "store").exists()
     model = DiffLoRA.load(output / "difflora" / "difflora.safetensors")
-    assert model.config.provenance["teacher_free_training"]["people"] == 1
+    assert model.config.provenance["joint_training"]["people"] == 1

@@ -8,6 +8,7 @@ import pytest
 
 from training.recipes.recipe import FOLDER, SHIPPED, missing_inputs, named_recipes, read_recipe
 from training.recipes.run import command_of
+from training.recipes.step_inputs import inputs_of
 
 
 @pytest.fixture
@@ -100,6 +101,21 @@ def test_what_an_evaluation_is_given_is_a_result_or_the_user_s_own(copied):
     assert not {line for line in missing if "teacher" in line or "mean LoRA" in line or "DiffLoRA.path" in line}
     replace(copied / "6_evaluate.yaml", "difflora_finetuned/", "difflora_tuned/")
     assert any("DiffLoRA.path" in line for line in missing_inputs(read_recipe(str(copied)).steps))
+
+
+def test_teachers_beside_joint_training_are_the_user_s_own(tmp_path):
+    folder = shutil.copytree(FOLDER / "sdxl-24gb-teacher-free", tmp_path / "mine")
+    replace(folder / "2_train_teacher_free.yaml", "  people: 8 ", "  teachers: 2\n  people: 8 ")
+    replace(folder / "2_train_teacher_free.yaml", "\ndit:", "\nstores: [store]\ndit:")
+    recipe = read_recipe(str(folder))
+    missing = f"{folder / 'store'} (2_train_teacher_free.yaml: stores[0])"
+    assert missing in missing_inputs(recipe.steps)
+    (folder / "store" / "train").mkdir(parents=True)
+    assert missing not in missing_inputs(recipe.steps)
+    step = next(step for step in recipe.steps if step.command == "train-teacher-free")
+    before = inputs_of(step)
+    (folder / "store" / "train" / "anna.safetensors").write_bytes(b"more")
+    assert {name for name, value in inputs_of(step).items() if value != before[name]} == {"stores[0]"}
 
 
 def test_trainers_are_launched_on_all_gpus():

@@ -1,5 +1,6 @@
 """Methods by their settings."""
 
+from ..options.method_settings import MethodSettings
 from ..settings import EvaluationSettings
 from .comfyui_workflow import ComfyUIWorkflow
 from .given_images import GivenImages
@@ -8,6 +9,7 @@ from .learned_token import LearnedTokens
 from .loras.autoencoded_lora import AutoencodedLoRAs
 from .loras.given_loras import LoRAFiles
 from .loras.mean_lora import MeanLoRA
+from .loras.on_positive_side import OnPositiveSide
 from .loras.predicted_lora import PredictedLoRAs
 from .loras.refined_lora import RefinedLoRAs
 from .loras.ridge_lora import RidgeLoRAs
@@ -36,6 +38,15 @@ def open_method(name: str, settings: EvaluationSettings, base: SharedBase) -> Me
         ValueError: It can't be run.
     """
     own = settings.methods[name]
+    method = _open(name, own, settings, base)
+    if own.side == "positive":
+        assert not isinstance(method, GivenImages)  # the settings have checked it
+        return OnPositiveSide(method, base)
+    return method
+
+
+def _open(name: str, own: MethodSettings, settings: EvaluationSettings, base: SharedBase) -> Method | GivenImages:
+    """Make a method, whichever side its LoRA acts on."""
     subject = own.subject or settings.class_word
     loras = settings.output / LORAS / name
     if own.kind == "none":

@@ -41,7 +41,7 @@ class DinoSimilarity:
         self.model, self.origin = model, origin
         crop = int(model.config.image_size)
         self.preprocessing = Preprocessing(round(MARGIN * crop), crop, IMAGENET_MEAN, IMAGENET_STD)
-        self._rows = ContentCache(self._embed)
+        self._rows = ContentCache(self._class_tokens)
 
     @classmethod
     def open(cls, name: str | Path, device: str | torch.device = "cpu") -> Self:
@@ -86,6 +86,14 @@ class DinoSimilarity:
         Raises:
             ValueError: See `rgb_images`.
         """
+        return F.normalize(self.class_tokens(images, what), dim=-1)
+
+    def class_tokens(self, images: Sequence[ImageSource], what: str = "image") -> Tensor:
+        """Compute class tokens as the network gives them: float32 (images, width).
+
+        Raises:
+            ValueError: See `rgb_images`.
+        """
         return torch.stack(self._rows(rgb_images(images, what)))
 
     def score(self, sample: PersonSample) -> Scores:
@@ -97,7 +105,6 @@ class DinoSimilarity:
         return likeness_scores(self.name, self.embed, self.embed(sample.images), sample)
 
     @torch.no_grad()
-    def _embed(self, images: Sequence[np.ndarray]) -> Sequence[Tensor]:
+    def _class_tokens(self, images: Sequence[np.ndarray]) -> Sequence[Tensor]:
         pixels = self.preprocessing(images).to(self.model.device)
-        class_token = self.model(pixel_values=pixels).last_hidden_state[:, 0]
-        return list(F.normalize(require_finite(class_token, "DINO"), dim=-1).cpu())
+        return list(require_finite(self.model(pixel_values=pixels).last_hidden_state[:, 0], "DINO").cpu())

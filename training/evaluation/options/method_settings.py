@@ -36,6 +36,8 @@ USES_PATH: Mapping[Kind, str] = {
     "comfyui": "a workflow in ComfyUI's API format",
 }
 """What `path` is, by kind of method."""
+LORA_KINDS: tuple[Kind, ...] = ("mean_lora", "lora", "ridge", "dreambooth", "difflora")
+"""Methods that are a LoRA in the end."""
 FACE_PACKS: Mapping[Kind, str] = {"photomaker": "buffalo_l", "instantid": "antelopev2"}
 """The packs of methods that need one."""
 METHOD_NAME = re.compile(r"\w[\w .,+()-]{0,58}[\w)]|\w")
@@ -62,6 +64,9 @@ class MethodSettings:
     """Words in place of {person} in the prompts, with the method's trigger; empty: the class word alone."""
     checkpoint: SettingsPath | None = None
     """lora: a DiffLoRA checkpoint through whose autoencoder LoRAs are sent before; None: none."""
+    side: Literal["both", "positive"] = "both"
+    """LoRAs of any kind: the prompts that the LoRA acts on; positive leaves the negative prompt the base model's own
+    (hybrid guidance), as Apply LoRA's `side` does."""
     stores: tuple[SettingsPath, ...] = ()
     """ridge: stores of LoRAs, whose splits train and validation are used."""
     embeddings: tuple[SettingsPath, ...] = ()
@@ -108,6 +113,11 @@ class MethodSettings:
             raise ValueError(f"path is missing: for the kind {self.kind} it is {expected}")
         if not expected and self.path is not None:
             raise ValueError(f"the kind {self.kind} has no path, found {self.path}")
+        if self.side != "both" and self.kind not in LORA_KINDS:
+            raise ValueError(
+                f"side is {self.side}, but a method of the kind {self.kind} is no LoRA; expected both, or one of the "
+                f"kinds {', '.join(LORA_KINDS)}"
+            )
         if self.kind != "difflora" and self.refinement is not None:
             raise ValueError(f"refinement is set, but a method of the kind {self.kind} is not refined")
         if self.kind == "ridge" and not (self.stores and self.embeddings):

@@ -126,12 +126,13 @@ def _metric(result: MetricResult, report: EvaluationReport) -> Iterator[Block]:
 
 
 def _sets(report: EvaluationReport) -> Iterator[Block]:
-    values, about = report.sets.values, report.sets.description
-    if not values or about is None:
+    values = report.sets.values
+    if not values:
         return
     columns = list(next(iter(values.values())))
     yield Heading("FID and KID")
-    yield Paragraph(f"{about.model}; {about.layer}; {about.preprocessing}; {about.source}.")
+    for about in report.sets.descriptions:
+        yield Paragraph(f"{about.model}; {about.layer}; {about.preprocessing}; {about.source}.")
     yield Table(
         ["method", *(f"{column} ↓" for column in columns)],
         [[method, *(f"{found[column]:.4g}" for column in columns)] for method, found in values.items()],

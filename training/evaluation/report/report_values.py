@@ -31,7 +31,7 @@ def report_values(report: EvaluationReport) -> dict[str, Any]:
         "metrics": {result.key: _metric(result) for result in report.metrics},
         "sets": {
             "values": report.sets.values,
-            "description": None if report.sets.description is None else asdict(report.sets.description),
+            "descriptions": [asdict(about) for about in report.sets.descriptions],
         },
         "failures": report.failures,
         "remarks": list(report.remarks),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from difflora_core.command_line import silence_library_logs
 from training.autoencoder.settings import LAESettings
 from training.denoiser.settings import DiffLoRASettings
-from training.end_to_end.settings import FinetuneSettings, TeacherFreeSettings
+from training.end_to_end.settings import FinetuneSettings, JointSettings
 from training.engine.format import format_bytes
 from training.engine.settings import read_section, read_settings
 from training.evaluation.settings import EvaluationSettings
@@ -26,7 +26,7 @@ from .plan_dataset import dataset_rows, embed_row
 from .plan_evaluation import evaluation_row
 from .plan_pilot import pilot_row
 from .plan_row import PlanRow, Situation, situation
-from .plan_trainers import difflora_row, finetune_row, lae_row, teacher_free_row
+from .plan_trainers import difflora_row, finetune_row, joint_row, lae_row
 from .scaling import GIB, RESERVE
 
 PEOPLE, GPU, CPU = 3000, "h100", "cpu"
@@ -151,7 +151,7 @@ def _rows(step: Step, at: Situation) -> list[PlanRow]:
     if step.command == "train-difflora":
         return [difflora_row(read_settings(DiffLoRASettings, step.settings), at)]
     if step.command == "train-teacher-free":
-        return [teacher_free_row(read_settings(TeacherFreeSettings, step.settings), at)]
+        return [joint_row(read_settings(JointSettings, step.settings), at)]
     if step.command == "evaluate":
         return [evaluation_row(read_settings(EvaluationSettings, step.settings), at)]
     return [embed_row(_embedded(read_section(EmbeddingSettings, step.settings, "embeddings")), at)]

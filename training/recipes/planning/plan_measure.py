@@ -11,7 +11,7 @@ from training.autoencoder.lae_dry_run import step_cost as lae_cost
 from training.autoencoder.settings import LAESettings
 from training.denoiser.difflora_dry_run import step_cost as difflora_cost
 from training.denoiser.settings import DiffLoRASettings
-from training.end_to_end.settings import FinetuneSettings, TeacherFreeSettings
+from training.end_to_end.settings import FinetuneSettings, JointSettings
 from training.engine.settings import read_settings
 from training.engine.step_cost import StepCost
 from training.lora_dataset.config import DatasetConfig, load_config
@@ -140,7 +140,7 @@ def _finetuned_rows(recipe: Recipe) -> set[tuple[int, bool]]:
             own = settings.lae if settings.network.name == LAE_FILE else settings.denoiser
             rows.add((own.people * settings.images_per_person, settings.gradient_checkpointing))
         elif step.command == "train-teacher-free":
-            alone = read_settings(TeacherFreeSettings, step.settings)
+            alone = read_settings(JointSettings, step.settings)
             rows.add((alone.training.people * alone.images_per_person, alone.gradient_checkpointing))
     return rows
 

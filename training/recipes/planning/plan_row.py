@@ -7,7 +7,7 @@ from difflora_core.autoencoder.config import LAEConfig
 from difflora_core.denoiser.config import CONFIGURATIONS, MIFConfig
 from training.autoencoder.settings import LAESettings
 from training.denoiser.settings import DiffLoRASettings
-from training.end_to_end.settings import TeacherFreeSettings
+from training.end_to_end.settings import JointSettings
 from training.engine.settings import read_settings
 from training.lora_dataset.config import load_config
 from training.people.network_settings import LayoutSettings, denoiser_shapes
@@ -100,9 +100,7 @@ def situation(recipe: Recipe, people: int, gpus: int, card: Card | None) -> Situ
     """Read from the recipe's settings what all rows depend on."""
     trainers = [read_settings(LAESettings, step.settings) for step in recipe.steps if step.command == "train-lae"]
     alone = [
-        read_settings(TeacherFreeSettings, step.settings)
-        for step in recipe.steps
-        if step.command == "train-teacher-free"
+        read_settings(JointSettings, step.settings) for step in recipe.steps if step.command == "train-teacher-free"
     ]
     lae = trainers[0] if trainers else None
     layout = lae.layout if lae else alone[0].layout if alone else None
@@ -130,8 +128,8 @@ def _lora_size(recipe: Recipe, layout: LayoutSettings | None) -> LoRASize | None
 
 def _denoiser(recipe: Recipe, lae: LAEConfig | None) -> tuple[NetworkSize | None, int]:
     """Count MIF and DiT, and the values of a latent."""
-    kinds: dict[str, type[DiffLoRASettings | TeacherFreeSettings]]
-    kinds = {"train-difflora": DiffLoRASettings, "train-teacher-free": TeacherFreeSettings}
+    kinds: dict[str, type[DiffLoRASettings | JointSettings]]
+    kinds = {"train-difflora": DiffLoRASettings, "train-teacher-free": JointSettings}
     for step in recipe.steps:
         if step.command in kinds:
             settings = read_settings(kinds[step.command], step.settings)

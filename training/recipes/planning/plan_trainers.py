@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from training.autoencoder.settings import LAESettings
 from training.denoiser.settings import DiffLoRASettings
-from training.end_to_end.settings import FinetuneSettings, TeacherFreeSettings
+from training.end_to_end.settings import FinetuneSettings, JointSettings
 from training.engine.config import TrainConfig
 from training.lora_dataset.config import DatasetConfig, load_config
 from training.recipes.step_files import LAE_FILE
@@ -101,7 +101,7 @@ def finetune_row(settings: FinetuneSettings, at: Situation) -> PlanRow:
     return _row(name, disk, memory, step, loop, measured, note, at)
 
 
-def teacher_free_row(settings: TeacherFreeSettings, at: Situation) -> PlanRow:
+def joint_row(settings: JointSettings, at: Situation) -> PlanRow:
     """Return the row of `train-teacher-free`: LAE, MIF and DiT together, and the U-Net."""
     name, training = "train-teacher-free", settings.training
     if at.lae is None or at.denoiser is None:

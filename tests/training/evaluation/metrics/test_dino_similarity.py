@@ -36,6 +36,13 @@ def test_it_is_the_class_token_of_the_hubs_file(folder):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_class_tokens_are_those_before_unit_length(folder):
+    dino = DinoSimilarity.open(folder)
+    tokens = dino.class_tokens(SAMPLE.images)
+    assert not torch.allclose(tokens.norm(dim=-1), torch.ones(3))
+    torch.testing.assert_close(torch.nn.functional.normalize(tokens, dim=-1), dino.embed(SAMPLE.images))
+
+
 def test_scores_are_mean_cosines_of_all_pairs(folder):
     metric = DinoSimilarity.open(folder)
     scores = metric.score(SAMPLE)

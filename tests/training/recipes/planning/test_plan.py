@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from training.end_to_end.settings import TeacherFreeSettings
+from training.end_to_end.settings import JointSettings
 from training.engine.settings import read_settings
 from training.recipes.planning.cards import Card, read_card
 from training.recipes.planning.plan import FITS, add_arguments, describe, make_plan, too_large, total
@@ -166,7 +166,7 @@ def test_without_teachers_by_hand(h100):
     recipe = read_recipe("sdxl-24gb-teacher-free")
     found = rows(recipe, h100)
     assert not {"dreambooth", "pack", "verify", "pilot"} & found.keys()
-    row, settings = found["train-teacher-free"], read_settings(TeacherFreeSettings, recipe.steps[2].settings)
+    row, settings = found["train-teacher-free"], read_settings(JointSettings, recipe.steps[2].settings)
     loop, people = settings.training.loop, settings.training.people
     unet = dreambooth_seconds(dreambooth_figures(h100, 768, True), people, 768)
     assert row.note.startswith(f"{loop.steps:,} steps of {people * loop.accumulate} × ")

@@ -10,4 +10,5 @@ store_fingerprint  what is made from stores of LoRAs depends on them
 mean_lora          the mean of training people's LoRAs
 ridge_regression   a linear map in closed form
 ridge_lora         face embedding → latent by ridge regression
+on_positive_side   any of them, on the positive prompt's side alone
 """

@@ -43,6 +43,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSettings:
         "trained": MethodSettings("dreambooth", training=training, caption="a portrait of a {person}"),
         "LAE": MethodSettings("lora", folder / "teachers", checkpoint=DIFFLORA_CHECKPOINT),
         "one for all": MethodSettings("lora", teacher),
+        "positive side": MethodSettings("difflora", DIFFLORA_CHECKPOINT, mode="face", side="positive"),
     }
     return settings_in(
         folder,
@@ -70,6 +71,7 @@ def test_each_makes_images_of_the_person(settings: EvaluationSettings, report: d
     )
     assert costs["LAE"]["ready_seconds"] is None
     assert "MIF in mode face" in report["methods"]["face only"]["placement"]
+    assert "MIF in mode face; side positive: the LoRA acts" in report["methods"]["positive side"]["placement"]
     assert 'with the caption "a portrait of a person", 4 steps' in report["methods"]["refined"]["placement"]
     assert '"a portrait of a person", rank 4, 40 steps' in report["methods"]["trained"]["placement"]
 
@@ -83,6 +85,9 @@ def test_files_hold_what_the_methods_say(settings: EvaluationSettings, report: d
     references = sorted((settings.people / NAME / "references").iterdir())
     lora = model.personalize(references, generator=torch.Generator().manual_seed(0), mode="face")
     assert torch.equal(read_lora(loras / "face only" / f"{NAME}.safetensors", model.layout), lora.flat)
+    assert torch.equal(read_lora(loras / "positive side" / f"{NAME}.safetensors", model.layout), lora.flat)
+    both, positive = (settings.output / "images" / name / NAME / "01_0.png" for name in ("face only", "positive side"))
+    assert both.read_bytes() != positive.read_bytes()
     refined = read_lora(loras / "refined" / f"{NAME}.safetensors", model.layout)
     assert 0.0 < (refined - lora.flat).norm() < 0.5 * lora.flat.norm()
 

@@ -1,4 +1,4 @@
-"""Train MIF, DiT and LAE together from people's images, without a LoRA of anybody, into one DiffLoRA checkpoint.
+"""Train MIF, DiT and LAE together from people's images, without teachers or beside some, into a DiffLoRA checkpoint.
 
 python -m training train-teacher-free --config FILE
 accelerate launch -m training train-teacher-free --config FILE    # on several GPUs
@@ -15,44 +15,41 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from difflora_core.autoencoder.lae_file import load_lae
-from difflora_core.autoencoder.model import LAE
 from difflora_core.config import DiffLoRAConfig
 from difflora_core.denoiser.config import SamplingConfig
-from difflora_core.denoiser.model import Denoiser
 from training.base_model.interface import BaseModel
 from training.base_model.loss_reduction import LossReduction
-from training.dreambooth.train import shared_start
+from training.base_model.teacher_recovery import TeacherRecovery
 from training.engine.accelerator import close_trackers, open_accelerator
 from training.engine.step_cost import measure_step
 from training.lora_dataset.config import DatasetConfig, load_config
-from training.lora_dataset.configured_base import configured_layout
 from training.lora_dataset.manifest import Manifest
 from training.lora_dataset.stages.pack_plan import split_of
 from training.people.assembly import assemble
 from training.people.conditions import Conditions
 from training.people.dataset_images import DatasetImages, dataset_loss, open_base_model
 from training.people.embed import embed_and_open
-from training.people.network_settings import denoiser_shapes
+from training.store.lora_store import LoRAStore
+from training.store.loras import open_loras, open_stores, people_of
 from training.trainer_command import TrainerCommand
 
 from .inputs import PEOPLE_PER_BATCH, RUN
+from .joint_objective import JointNetwork, JointObjective, TeachersBeside
+from .joint_start import FITTED_DEVIATION, new_lae, new_network, start_from_conditions
 from .recovery_metrics import sampled_recovery
 from .sampling_choice import choose_sampling
-from .settings import TeacherFreeSettings
-from .teacher_free_objective import TeacherFreeNetwork, TeacherFreeObjective
-from .teacher_free_start import FITTED_DEVIATION, start_from_conditions
-from .train import train_teacher_free
+from .settings import JointSettings
+from .train import train_joint
 
 RESULT = "difflora.safetensors"
 MIN_IMPROVEMENT = 0.01  # of the best loss reduction, see `choose_sampling`
 
 
 @dataclass(frozen=True)
-class TeacherFreeInputs:
+class JointInputs:
     """The opened inputs of a run."""
 
-    settings: TeacherFreeSettings
+    settings: JointSettings
     """What was asked for."""
     accelerator: Accelerator
     """Of the run."""
@@ -60,7 +57,7 @@ class TeacherFreeInputs:
     """The people's images."""
     base: BaseModel
     """Frozen."""
-    network: TeacherFreeNetwork
+    network: JointNetwork
     """Untrained."""
     people: list[str]
     """Who are trained on."""
@@ -70,9 +67,13 @@ class TeacherFreeInputs:
     """Who are evaluated."""
     references: tuple[Tensor, Tensor]
     """Face and image embeddings (people, width) of their references."""
+    stores: list[LoRAStore]
+    """Of teachers; may be empty."""
+    taught: list[str]
+    """People of the split validation who have a teacher there."""
 
     @classmethod
-    def open(cls, settings: TeacherFreeSettings, trackers: bool = True) -> Self:
+    def open(cls, settings: JointSettings, trackers: bool = True) -> Self:
         """Open everything that the settings name; embed the images if that has not been done.
 
         Args:
@@ -81,7 +82,7 @@ class TeacherFreeInputs:
 
         Raises:
             FileNotFoundError: A file or folder is missing.
-            ValueError: The parts don't fit together, or a split has nobody.
+            ValueError: The parts don't fit together, or a split has nobody, or no teacher of those who are trained on.
         """
         assert settings.embeddings.dataset is not None
         loop = settings.training.loop
@@ -109,9 +110,24 @@ class TeacherFreeInputs:
         network.to(accelerator.device)
         base = open_base_model(dataset, lae.layout, str(accelerator.device))
         references = cache.of(validation)[0].first(settings.references)
-        return cls(settings, accelerator, dataset, base, network, splits["train"], conditions, validation, references)
+        stores = open_stores(settings.stores, lae.layout) if settings.stores else []
+        known = {str(person) for person in people_of(stores, "validation")}
+        taught = [person for person in splits["validation"] if person in known][: settings.validation_people]
+        return cls(
+            settings,
+            accelerator,
+            dataset,
+            base,
+            network,
+            splits["train"],
+            conditions,
+            validation,
+            references,
+            stores,
+            taught,
+        )
 
-    def objective(self) -> TeacherFreeObjective:
+    def objective(self) -> JointObjective:
         """Make the training loss."""
         images = DatasetImages(self.dataset, self.people)
         loss = dataset_loss(
@@ -121,7 +137,33 @@ class TeacherFreeInputs:
             self.settings.images_per_person,
             gradient_checkpointing=self.settings.gradient_checkpointing,
         )
-        return TeacherFreeObjective(self.network, self.conditions, images, loss, self.settings.training)
+        return JointObjective(self.network, self.conditions, images, loss, self.settings.training, self.teachers())
+
+    def teachers(self) -> TeachersBeside | None:
+        """Open the teachers of those who are trained on; others in the split train of the stores are left out."""
+        if not self.stores:
+            return None
+        stored = [str(person) for person in people_of(self.stores, "train")]
+        positions = {person: position for position, person in enumerate(self.people)}
+        rows = [row for row, person in enumerate(stored) if person in positions]
+        if self.accelerator.is_main_process:
+            print(
+                f"teachers     {len(rows):,} of the {len(stored):,} LoRAs in the split train are of the "
+                f"{len(self.people):,} people who are trained on; of validation people there are {len(self.taught)}",
+                flush=True,
+            )
+        loras = open_loras(self.stores, "train", 1e9 * self.settings.in_memory_gb)
+        return TeachersBeside(loras, rows, [positions[stored[row]] for row in rows])
+
+    def teacher_recovery(self) -> tuple[TeacherRecovery, Tensor] | None:
+        """Make the evaluation of validation people's teachers (people, numel); None if there are none."""
+        if not self.taught:
+            return None
+        stored = [str(person) for person in people_of(self.stores, "validation")]
+        loras = open_loras(self.stores, "validation", 0).read([stored.index(person) for person in self.taught])
+        images = DatasetImages(self.dataset, self.taught, held_out=True)
+        loss = dataset_loss(self.base, self.network.lae.layout, images, self.settings.images_per_person)
+        return TeacherRecovery(loss, images, loras, PEOPLE_PER_BATCH), loras
 
     def loss_reduction(self) -> LossReduction:
         """Make the evaluation of validation people."""
@@ -130,43 +172,16 @@ class TeacherFreeInputs:
         return LossReduction(loss, images, PEOPLE_PER_BATCH)
 
 
-def new_lae(settings: TeacherFreeSettings, dataset: DatasetConfig) -> LAE:
-    """Make the autoencoder to start from: untrained, or that of `network`.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: Its layout is another one than the dataset's.
-    """
-    layout = configured_layout(dataset)
-    if settings.layout and (difference := settings.layout.layout().difference(layout)) is not None:
-        raise ValueError(f"{settings.embeddings.dataset} is for other LoRAs than `layout` names: {difference}")
-    if settings.network is None:
-        lae = LAE(layout, settings.lae)
-        generator = torch.Generator().manual_seed(settings.training.loop.seed)
-        lae.start_without_loras(shared_start(layout), settings.training.start_deviation, generator)
-        return lae
-    lae = load_lae(settings.network)
-    if (difference := layout.difference(lae.layout)) is not None:
-        raise ValueError(f"{settings.network} is not of the LoRAs that the dataset's settings name: {difference}")
-    return lae.requires_grad_(True)
-
-
-def new_network(settings: TeacherFreeSettings, lae: LAE, widths: tuple[int, int]) -> TeacherFreeNetwork:
-    """Make untrained MIF and DiT for the autoencoder's latents and embeddings of some widths."""
-    torch.manual_seed(settings.training.loop.seed)
-    return TeacherFreeNetwork(Denoiser(*denoiser_shapes(settings.dit, settings.mif, lae, widths)), lae)
-
-
-def train(settings: TeacherFreeSettings) -> Path:
+def train(settings: JointSettings) -> Path:
     """Train as the settings say, or resume; return the checkpoint, which the first process writes.
 
     Raises:
         FileNotFoundError: A file or folder is missing.
         ValueError: The parts don't fit together.
     """
-    inputs = TeacherFreeInputs.open(settings)
+    inputs = JointInputs.open(settings)
     network, evaluation = inputs.network, inputs.loss_reduction()
-    history = train_teacher_free(
+    history = train_joint(
         network,
         inputs.objective(),
         inputs.references,
@@ -175,6 +190,7 @@ def train(settings: TeacherFreeSettings) -> Path:
         settings.output / RUN,
         "teacher_free",
         inputs.accelerator,
+        inputs.teacher_recovery(),
     )
     close_trackers(inputs.accelerator)
     path = settings.output / RESULT
@@ -193,7 +209,7 @@ def train(settings: TeacherFreeSettings) -> Path:
             "people": len(inputs.people),
             "validation_people": len(inputs.validation),
             "date": datetime.date.today().isoformat(),
-            "teacher_free_training": json.loads(json.dumps(asdict(settings.training))),
+            "joint_training": json.loads(json.dumps(asdict(settings.training))),
             "history": history,
             "sampling": tried,
         }
@@ -205,17 +221,18 @@ def train(settings: TeacherFreeSettings) -> Path:
     return path
 
 
-def dry_run(settings: TeacherFreeSettings) -> Iterator[str]:
+def dry_run(settings: JointSettings) -> Iterator[str]:
     """Describe sizes, then memory and measured speed of a step, with everything that the training needs."""
     training = settings.training
     yield (
-        f"a step       {training.people} people, {settings.images_per_person} images of each, in a process\n"
+        f"a step       {training.people} people, {settings.images_per_person} images of each, in a process"
+        f"{f'; {training.teachers} of the LoRAs are teachers' if training.teachers else ''}\n"
         f"steps        {training.loop.steps:,}"
     )
-    inputs = TeacherFreeInputs.open(settings, trackers=False)
+    inputs = JointInputs.open(settings, trackers=False)
     frozen = {"U-Net": inputs.base.unet}
     yield str(measure_step(inputs.network, inputs.objective(), training.loop, training.people, frozen=frozen))
 
 
-COMMAND = TrainerCommand(TeacherFreeSettings, "training/recipes/*/*_train_teacher_free.yaml", dry_run, train)
+COMMAND = TrainerCommand(JointSettings, "training/recipes/*/*_train_teacher_free.yaml", dry_run, train)
 add_arguments = COMMAND.add_arguments

@@ -1,4 +1,4 @@
-"""What teacher-free training starts from: people's latents that differ as their embeddings do, and an open decoder.
+"""What joint training starts from: people's latents that differ as their embeddings do, and an open decoder.
 
 With teachers, a DiT starts at the average person's latent, and learns the way to others from their latents. Without
 any, nobody's latent is known. Were all the same, the decoder could learn nothing of people, and the DiT nothing without
@@ -9,11 +9,47 @@ here 0.15). So latents begin as random features of the condition, of unit deviat
 import torch
 from torch import Tensor
 
+from difflora_core.autoencoder.lae_file import load_lae
+from difflora_core.autoencoder.model import LAE
 from difflora_core.denoiser.config import TIMESTEPS
 from difflora_core.denoiser.model import Denoiser
+from training.dreambooth.train import shared_start
+from training.lora_dataset.config import DatasetConfig
+from training.lora_dataset.configured_base import configured_layout
+from training.people.network_settings import denoiser_shapes
+
+from .joint_objective import JointNetwork
+from .settings import JointSettings
 
 FITTED_DEVIATION = 0.3
 """Of the first latents where the LAE comes from teachers: its unit latents decode to whole LoRAs, of nobody."""
+
+
+def new_lae(settings: JointSettings, dataset: DatasetConfig) -> LAE:
+    """Make the autoencoder to start from: untrained, or that of `network`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: Its layout is another one than the dataset's.
+    """
+    layout = configured_layout(dataset)
+    if settings.layout and (difference := settings.layout.layout().difference(layout)) is not None:
+        raise ValueError(f"{settings.embeddings.dataset} is for other LoRAs than `layout` names: {difference}")
+    if settings.network is None:
+        lae = LAE(layout, settings.lae)
+        generator = torch.Generator().manual_seed(settings.training.loop.seed)
+        lae.start_without_loras(shared_start(layout), settings.training.start_deviation, generator)
+        return lae
+    lae = load_lae(settings.network)
+    if (difference := layout.difference(lae.layout)) is not None:
+        raise ValueError(f"{settings.network} is not of the LoRAs that the dataset's settings name: {difference}")
+    return lae.requires_grad_(True)
+
+
+def new_network(settings: JointSettings, lae: LAE, widths: tuple[int, int]) -> JointNetwork:
+    """Make untrained MIF and DiT for the autoencoder's latents and embeddings of some widths."""
+    torch.manual_seed(settings.training.loop.seed)
+    return JointNetwork(Denoiser(*denoiser_shapes(settings.dit, settings.mif, lae, widths)), lae)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Teacher-free training: MIF, DiT and LAE learn from images alone, into an ordinary checkpoint."""
+"""Joint training: MIF, DiT and LAE learn from images, with teachers beside or without, into an ordinary checkpoint."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,16 +19,17 @@ from miniature.base_model.config import lora_layout
 from miniature.base_model.diffusers_folder import export_diffusers
 from miniature.comfyui.host import find_tokenizer
 from miniature.paths import WEIGHTS
+from miniature.personal.held_out_teachers import HeldOutTeachers
 from miniature.world.drawing import draw
 from miniature.world.people import person
 from miniature.world.scenes import TEACHER_SCENES, caption
 from tests.training.tiny_world import LAYOUT, base_model, diffusion_loss, person_images
 from training.base_model.held_out_loss import held_out_losses
 from training.dreambooth.train import shared_start
-from training.end_to_end.config import TeacherFreeTraining
-from training.end_to_end.settings import TeacherFreeSettings
-from training.end_to_end.teacher_free_command import dry_run, train
-from training.end_to_end.teacher_free_objective import TeacherFreeNetwork, TeacherFreeObjective
+from training.end_to_end.config import JointTraining
+from training.end_to_end.joint_command import dry_run, train
+from training.end_to_end.joint_objective import JointNetwork, JointObjective, TeachersBeside
+from training.end_to_end.settings import JointSettings
 from training.engine.config import TrainConfig
 from training.engine.loop import train as train_loop
 from training.lora_dataset.config import load_config
@@ -38,8 +39,12 @@ from training.lora_dataset.stages.preprocess import PREPROCESS
 from training.people.conditions import Conditions
 from training.people.config import EmbeddingSettings
 from training.people.network_settings import DiTSettings
+from training.store.lora_store import LoRAStore
+from training.store.loras import LoRAsInMemory
 
 LOOP = TrainConfig(steps=60, learning_rate=1e-2, warmup=2, ema=0.5, unused_parameters=True)
+INDICES = (7000, 7001, 7002, 7005)
+"""People with a shipped teacher, of whom the third is in the split validation."""
 SHAPE = LAEConfig(tokens=2, width=3, chunk=10, channels=4, hidden=8, tied=True)
 PEOPLE = 12
 
@@ -50,18 +55,31 @@ def colors() -> Tensor:
 
 
 @pytest.fixture
-def network() -> TeacherFreeNetwork:
+def network() -> JointNetwork:
     torch.manual_seed(0)
     lae = LAE(LAYOUT, SHAPE)
     lae.start_without_loras(shared_start(LAYOUT), 0.1, torch.Generator().manual_seed(0))
-    return TeacherFreeNetwork(Denoiser(DiTConfig(2, 3, 16, 1, 2, 8, condition_width=8), MIFConfig(4, 4, 8)), lae)
+    return JointNetwork(Denoiser(DiTConfig(2, 3, 16, 1, 2, 8, condition_width=8), MIFConfig(4, 4, 8)), lae)
 
 
-def objective_of(network: TeacherFreeNetwork, colors: Tensor, **settings) -> TeacherFreeObjective:
+def objective_of(
+    network: JointNetwork, colors: Tensor, beside: TeachersBeside | None = None, **settings
+) -> JointObjective:
     face = colors[:, None].repeat(1, 3, 1)
     images = [person_images(f"{i}", color) for i, color in enumerate(colors)]
-    config = TeacherFreeTraining(LOOP, people=6, max_references=3, **settings)
-    return TeacherFreeObjective(network, Conditions(face, face), images, diffusion_loss(base_model()), config)
+    config = JointTraining(LOOP, people=6, max_references=3, **settings)
+    return JointObjective(network, Conditions(face, face), images, diffusion_loss(base_model()), config, beside)
+
+
+def train_teachers(objective: JointObjective) -> TeachersBeside:
+    """A LoRA for each of the first six people."""
+    loras = shared_start(LAYOUT).repeat(6, 1).requires_grad_()
+    optimizer = torch.optim.Adam([loras], lr=0.02)
+    for step in range(60):
+        optimizer.zero_grad()
+        objective.diffusion_loss(loras, objective.images[:6], step).sum().backward()
+        optimizer.step()
+    return TeachersBeside(LoRAsInMemory(loras.detach()), range(6), range(6))
 
 
 def test_people_get_loras_that_fit_their_images(tmp_path, network, colors):
@@ -76,16 +94,68 @@ def test_people_get_loras_that_fit_their_images(tmp_path, network, colors):
         return held_out_losses(objective.diffusion_loss, network.lae.decode(latents), objective.images).mean()
 
     before = evaluate()
-    train_loop(network, objective, LOOP, tmp_path, "teacher_free")
+    train_loop(network, objective, LOOP, tmp_path, "joint")
     assert evaluate() < 0.9 * before
 
 
 def test_the_encoder_finds_the_latents_of_predicted_loras(tmp_path, network, colors):
-    train_loop(network, objective_of(network, colors, encoding_weight=1.0), LOOP, tmp_path, "teacher_free")
+    train_loop(network, objective_of(network, colors, encoding_weight=1.0), LOOP, tmp_path, "joint")
     latents = torch.randn(20, 2, 3, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         found = network.lae.encode(network.lae.decode(latents))
     assert (found - latents).square().mean() < 0.3  # of 1
+
+
+@pytest.fixture
+def teachers(network, colors) -> TeachersBeside:
+    return train_teachers(objective_of(network, colors))
+
+
+def test_teachers_beside_are_known_to_the_autoencoder(tmp_path, network, colors, teachers):
+    objective = objective_of(network, colors, teachers, teachers=3)
+    loras, images = teachers.loras.read(range(6)), objective.images[:6]
+
+    @torch.no_grad()
+    def evaluate() -> Tensor:
+        rebuilt = network.lae.decode(network.lae.encode(loras))
+        return held_out_losses(objective.diffusion_loss, rebuilt, images).mean()
+
+    before, own = evaluate(), held_out_losses(objective.diffusion_loss, loras, images).mean()
+    train_loop(network, objective, LOOP, tmp_path, "joint")
+    assert before - evaluate() > 0.8 * (before - own)  # 0.3 without teachers in the steps
+
+
+def test_teachers_take_the_place_of_predicted_loras(network, colors, teachers):
+    counts = []
+
+    def losses(loras, images, step):
+        counts.append((len(loras), [own.name for own in images[4:]]))
+        return objective.diffusion_loss(loras, images, step)
+
+    objective = objective_of(network, colors, teachers, teachers=2)
+    chosen = JointObjective(
+        network,
+        objective.conditions,
+        objective.images,
+        losses,
+        objective.config,
+        replace(teachers, people=range(6, 12)),
+    )
+    _, terms = chosen(network, 0, torch.Generator().manual_seed(0))
+    ((number, taught),) = counts
+    assert number == 6
+    assert {int(name) for name in taught} <= set(range(6, 12))
+    assert len(taught) == 2
+    assert "teacher_diffusion_loss" in terms
+
+
+def test_a_micro_batch_has_teachers_as_asked(network, colors, teachers):
+    with pytest.raises(ValueError, match="teachers is 6 of the 6 LoRAs"):
+        objective_of(network, colors, teachers, teachers=6)
+    with pytest.raises(ValueError, match="4 teachers, found only 3 of the people"):
+        objective_of(network, colors, replace(teachers, rows=range(3), people=range(3)), teachers=4)
+    with pytest.raises(ValueError, match="3 teachers, found only 0"):
+        objective_of(network, colors, teachers=3)
 
 
 def test_the_encoders_loss_does_not_move_predictions(network, colors):
@@ -93,13 +163,11 @@ def test_the_encoders_loss_does_not_move_predictions(network, colors):
     torch.manual_seed(0)
     lae = LAE(LAYOUT, replace(SHAPE, tied=False))
     lae.start_without_loras(shared_start(LAYOUT), 0.1, torch.Generator().manual_seed(0))
-    objectives = [
-        objective_of(TeacherFreeNetwork(network.denoiser, lae), colors, encoding_weight=w) for w in (0.0, 1.0)
-    ]
+    objectives = [objective_of(JointNetwork(network.denoiser, lae), colors, encoding_weight=w) for w in (0.0, 1.0)]
     gradients = []
     for objective in objectives:
         objective.lae.zero_grad()
-        objective(TeacherFreeNetwork(network.denoiser, lae), 0, torch.Generator().manual_seed(0))[0].backward()
+        objective(JointNetwork(network.denoiser, lae), 0, torch.Generator().manual_seed(0))[0].backward()
         gradients.append(objective.lae.network.group_decoder.weight.grad.clone())
     assert torch.equal(*gradients)
 
@@ -112,16 +180,14 @@ def test_batches_have_no_more_people_than_there_are(network, colors):
 def test_every_person_has_images(network, colors):
     objective = objective_of(network, colors)
     with pytest.raises(ValueError, match="images of 11 people and embeddings of 12"):
-        TeacherFreeObjective(
-            network, objective.conditions, objective.images[1:], objective.diffusion_loss, objective.config
-        )
+        JointObjective(network, objective.conditions, objective.images[1:], objective.diffusion_loss, objective.config)
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> TeacherFreeSettings:
+def settings(tmp_path_factory: pytest.TempPathFactory) -> JointSettings:
     """Four people with three images each, on the miniature's base model and encoders."""
     torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("teacher_free")
+    folder = tmp_path_factory.mktemp("joint")
     export_diffusers(WEIGHTS / "checkpoints" / "miniature_sdxl.safetensors", folder / "base", find_tokenizer())
     (folder / "dataset.yaml").write_text(
         f"workspace: work\nbase: base\nfaces: {{pack: miniature, root: {WEIGHTS / 'insightface'}}}\n"
@@ -129,7 +195,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> TeacherFreeSettings:
         "dreambooth: {dtype: fp32, feed_forward: true}\n"
     )
     config = load_config(folder / "dataset.yaml")
-    for index in range(20, 24):
+    for index in INDICES:
         images = []
         for place, scene in enumerate(TEACHER_SCENES[:3]):
             path = config.workspace / "generate" / f"{index}" / f"{place}.png"
@@ -140,17 +206,17 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> TeacherFreeSettings:
         Manifest(config.stage("filter")).write(Record(f"{index}", facts={"kept": images}))
     run_stage(PREPROCESS, config)
     loop = TrainConfig(steps=2, learning_rate=1e-3, warmup=0, ema=0.0, unused_parameters=True)
-    return TeacherFreeSettings(
+    return JointSettings(
         folder / "out",
         EncoderNames("miniature", "miniature"),
         EmbeddingSettings(dataset=folder / "dataset.yaml", image_encoder=WEIGHTS / "clip_vision" / "miniature"),
         lae=LAEConfig(tokens=2, width=8, chunk=2048, channels=4, tied=True),
         dit=DiTSettings("miniature", layers=1),
-        training=TeacherFreeTraining(loop, people=2),
+        training=JointTraining(loop, people=2),
     )
 
 
-def test_images_become_a_checkpoint(settings: TeacherFreeSettings, capsys: pytest.CaptureFixture) -> None:
+def test_images_become_a_checkpoint(settings: JointSettings, capsys: pytest.CaptureFixture) -> None:
     model = DiffLoRA.load(train(settings))
     assert model.layout == lora_layout()
     assert model.config.encoders == settings.encoders
@@ -162,7 +228,7 @@ def test_images_become_a_checkpoint(settings: TeacherFreeSettings, capsys: pytes
     assert "step 2: loss_reduction" in capsys.readouterr().out
 
 
-def test_a_dry_run_begins_with_arithmetic_and_writes_nothing(settings: TeacherFreeSettings) -> None:
+def test_a_dry_run_begins_with_arithmetic_and_writes_nothing(settings: JointSettings) -> None:
     elsewhere = replace(settings, output=settings.output.with_name("dry"))
     first, measured = dry_run(elsewhere)
     assert "2 people, 1 images of each" in first
@@ -171,7 +237,7 @@ def test_a_dry_run_begins_with_arithmetic_and_writes_nothing(settings: TeacherFr
     assert not elsewhere.output.exists()
 
 
-def test_an_lae_of_few_teachers_can_be_the_start(settings: TeacherFreeSettings, tmp_path: Path) -> None:
+def test_an_lae_of_few_teachers_can_be_the_start(settings: JointSettings, tmp_path: Path) -> None:
     torch.manual_seed(0)
     lae = LAE(lora_layout(), settings.lae)
     lae.fit(0.1 * torch.randn(20, lae.layout.numel))
@@ -180,7 +246,35 @@ def test_an_lae_of_few_teachers_can_be_the_start(settings: TeacherFreeSettings, 
     assert torch.allclose(model.lae.mean, lae.mean)
 
 
-def test_a_split_without_people_is_named(settings: TeacherFreeSettings, tmp_path: Path) -> None:
+def test_teachers_of_a_store_are_beside(settings: JointSettings, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    shipped = HeldOutTeachers.load()
+    loras = shipped.teachers[[shipped.people.index(index) for index in INDICES]].float()
+    store = LoRAStore(tmp_path / "store", lora_layout())
+    store.add("train", ["7000", "7005", "elsewhere"], loras[[0, 3, 1]])
+    store.add("validation", ["7002"], loras[2:3])
+    training = replace(settings.training, people=3, teachers=2)
+    beside = replace(settings, stores=(store.folder,), training=training, output=tmp_path / "out")
+    model = DiffLoRA.load(train(beside))
+    history = model.config.provenance["history"]
+    assert [set(metrics) >= {"loss_reduction", "reconstruction_recovery"} for metrics in history.values()] == [True] * 2
+    assert model.config.provenance["joint_training"]["teachers"] == 2
+    told = capsys.readouterr().out
+    assert (
+        "2 of the 3 LoRAs in the split train are of the 3 people who are trained on; of validation people there are 1"
+        in told
+    )
+    with pytest.raises(ValueError, match="3 teachers, found only 2"):
+        train(replace(beside, training=replace(training, people=4, teachers=3), output=tmp_path / "more"))
+
+
+def test_stores_and_the_number_of_teachers_go_together(settings: JointSettings, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"training\.teachers is 2, and `stores` names no store"):
+        replace(settings, training=replace(settings.training, people=3, teachers=2))
+    with pytest.raises(ValueError, match=r"stores names teachers, and training\.teachers is 0"):
+        replace(settings, stores=(tmp_path,))
+
+
+def test_a_split_without_people_is_named(settings: JointSettings, tmp_path: Path) -> None:
     dataset = settings.embeddings.dataset
     assert dataset is not None
     other = dataset.with_name("no_validation.yaml")
@@ -190,7 +284,7 @@ def test_a_split_without_people_is_named(settings: TeacherFreeSettings, tmp_path
         train(replace(settings, embeddings=embeddings, output=tmp_path / "out"))
 
 
-def test_settings_that_need_teachers_are_refused(settings: TeacherFreeSettings, tmp_path: Path) -> None:
+def test_settings_that_need_teachers_are_refused(settings: JointSettings, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="baselines are fitted to teachers"):
         replace(settings, lae=LAEConfig(kind="linear"))
     with pytest.raises(ValueError, match="expected `dataset`"):
