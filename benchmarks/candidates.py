@@ -1,0 +1,77 @@
+"""How much candidates of one person differ at a temperature: spread of likeness and of latents, and the best of some.
+
+    python -m benchmarks.candidates [--people 16] [--candidates 4] [--temperatures 0 0.1 0.2 0.4 0.7]
+
+On validation people. `chosen` is the mean likeness of the candidate that is best for a person on the first half of the
+scenes, measured on the other half.
+"""
+
+import argparse
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from difflora_core.model import DiffLoRA
+from miniature.base_model.config import lora_layout
+from miniature.base_model.sampling import generate_images
+from miniature.comfyui.host import find_tokenizer
+from miniature.measure.metrics import face_similarity, prompt_fidelity
+from miniature.paths import DIFFLORA_CHECKPOINT
+from miniature.personal.evaluated_people import EvaluatedPeople
+
+
+def main() -> None:
+    """Measure, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--people", type=int, default=16)
+    parser.add_argument("--candidates", type=int, default=4)
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.0, 0.1, 0.2, 0.4, 0.7])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    model, people = (
+        DiffLoRA.load(DIFFLORA_CHECKPOINT),
+        EvaluatedPeople("validation", arguments.people, 1, find_tokenizer()),
+    )
+    condition = model.mif(people.face, people.image)[0]
+    print("| temperature | likeness | spread | chosen | fidelity | spread of latents |\n|---|---|---|---|---|---|")
+    for temperature in tqdm(arguments.temperatures):
+        latents = torch.stack(
+            [candidate(model, condition, number, temperature) for number in range(arguments.candidates)]
+        )
+        print("| " + " | ".join(f"{value:.3f}" for value in (temperature, *measure(people, model, latents))) + " |")
+
+
+def candidate(model: DiffLoRA, condition: Tensor, seed: int, temperature: float) -> Tensor:
+    """Latents of all people (people, tokens, width) with this seed."""
+    generators = [torch.Generator().manual_seed(seed) for _ in condition]
+    return model.sample(condition, generator=generators, temperature=temperature)
+
+
+def measure(people: EvaluatedPeople, model: DiffLoRA, latents: Tensor) -> tuple[float, ...]:
+    """Measure candidates (candidates, people, tokens, width).
+
+    Returns:
+        Mean likeness; mean standard deviation of a person's candidates; mean likeness of the chosen ones; prompt
+        fidelity; root mean square of the latents' deviation from the person's mean.
+    """
+    used, rows, fidelity = people.evaluation, [], []
+    for own in latents:
+        images = generate_images(
+            used.base, used.vae, used.tokenizer, lora_layout(), model.decode(own), used.scenes, used.seed, used.side
+        )
+        pairs = zip(images, people.references, strict=True)
+        rows.append([face_similarity(made, references) for made, references in pairs])
+        fidelity.append(np.mean([prompt_fidelity(made, used.scenes).mean() for made in images]))
+    likeness = np.array(rows)  # (candidates, people, scenes)
+    half = likeness.shape[2] // 2
+    chosen = likeness[..., :half].mean(2).argmax(0)  # (people,)
+    best = likeness[chosen, np.arange(len(chosen)), half:].mean()
+    deviation = (latents - latents.mean(0)).square().mean().sqrt()
+    spread = likeness.mean(2).std(0).mean()
+    return float(likeness.mean()), float(spread), float(best), float(np.mean(fidelity)), float(deviation)
+
+
+if __name__ == "__main__":
+    main()
