@@ -6,6 +6,7 @@ hardly trains it: more timesteps are drawn at little noise, and errors at the ey
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -55,6 +56,7 @@ def encode_block(build: Path, block: Block) -> None:
     write_tensors(path, {"latents": torch.stack(rows)})
 
 
+@cache
 def loss_weights(index: int, image: int) -> Tensor:
     """Weights (1, 16, 16), mean 1, of the latents of a person's n-th training image: more where the eyes are."""
     landmarks, _ = landmarks_and_box(person(index), training_scene(index, image))
