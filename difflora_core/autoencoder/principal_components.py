@@ -71,8 +71,8 @@ def gram(read: Read, start: int, stop: int, loras: int) -> Tensor:
     """Compute the inner products (loras, loras), in float64, of all pairs of LoRAs over the range start…stop."""
     total: Tensor | None = None
     for begin, end in slices(stop - start, loras):
-        x = read(start + begin, start + end)
-        product = (x @ x.T).double()
+        x = read(start + begin, start + end).double()  # float32 products would hide the rank behind their rounding
+        product = x @ x.T
         total = product if total is None else total + product
     if total is None:
         raise ValueError(f"Principal components need at least one weight, found the range {start} … {stop}.")
@@ -92,7 +92,8 @@ def principal_scores(x: Tensor, count: int) -> Tensor:
 
     Through the Gram matrix in float64: exact, deterministic, and cheap because there are far fewer LoRAs than weights.
     """
-    return scores_of_gram((x @ x.T).double(), count).to(x.dtype)
+    exact = x.double()
+    return scores_of_gram(exact @ exact.T, count).to(x.dtype)
 
 
 def principal_directions(x: Tensor, count: int) -> Tensor:
