@@ -97,14 +97,13 @@ def blend(builder: WorkflowBuilder) -> None:
     encoders = builder.load_encoders()
     graph.group("Encode both")
     features = [builder.encode(image, encoders, who) for who, image in people]
-    graph.group("Mix the features")
-    model = builder.load_difflora()
+    graph.group("Models and mixed features")
+    base, model = builder.load_base_model(), builder.load_difflora()
     mixed = [builder.mix(model, own, who) for (who, _), own in zip(people, features, strict=True)]
     graph.group("Blend two LoRAs")
     latents = [builder.sample_latent(model, own, who) for (who, _), own in zip(people, mixed, strict=True)]
     both = graph.add_yours("DiffLoRABlend", "Your blend", first=latents[0], second=latents[1], amount=0.5)
     lora = builder.decode(model, both[0])
-    base = builder.load_base_model()
     graph.group("Your strength and prompt")
     samples = builder.sample_image(builder.apply(base, lora), builder.prompts(base[1]))
     builder.show_image(samples, base[2], "blend")

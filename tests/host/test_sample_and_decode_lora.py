@@ -59,10 +59,10 @@ def test_candidates_differ_with_the_temperature(client: Client, workflow: ApiPro
         return torch.stack([flat(path) for path in saved(client, graph, base, "Decode LoRA", name)])
 
     before, plain = candidates("before"), candidates("plain", temperature=0.0)
-    assert torch.equal(plain, before)
+    torch.testing.assert_close(plain, before, rtol=1e-3, atol=1e-5)
     cool, hot = candidates("cool", temperature=0.3), candidates("hot", temperature=0.6)
     assert 3 * plain.std(0).norm() < cool.std(0).norm() < 0.7 * hot.std(0).norm()
     (alone,) = candidates("alone_cool", temperature=0.3, seed=42, candidates=1)
     torch.testing.assert_close(cool[2], alone, rtol=1e-3, atol=1e-5)
     recommended, same = (candidates(f"own_{t}", temperature=t, settings="recommended") for t in (0.0, 1.5))
-    assert torch.equal(recommended, same)
+    torch.testing.assert_close(recommended, same, rtol=1e-3, atol=1e-5)

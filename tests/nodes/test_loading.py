@@ -86,7 +86,8 @@ def test_newer_hosts_get_further_fields(loaded: dict[str, Any]) -> None:
         "DiffLoRAPickBest",
     }, "every node that shows text or images and is no output node"
     assert nodes["DiffLoRAApply"]["advanced"] == ["input", "middle", "output", "strict", "side", "bypass"]
-    assert nodes["DiffLoRASample"]["advanced"] == []
+    assert nodes["DiffLoRASample"]["advanced"] == ["temperature"]
+    assert nodes["DiffLoRADecode"]["advanced"] == []
 
 
 def test_every_node_is_found_by_five_further_words(loaded: dict[str, Any]) -> None:

@@ -66,8 +66,8 @@ def test_words_beyond_the_official_length_are_cut_off(folder):
     prompts = ["a " * 32 + end for end in ("hat hat", "hat red", "red red")]
     found = ImageReward.open(folder).score(PersonSample([SAMPLE.images[0]] * 3, prompts, SAMPLE.references))
     first, beyond, within = found["ImageReward"]
-    assert first == beyond
-    assert first != within
+    assert first == pytest.approx(beyond, rel=1e-5)  # rows of a batch may be summed in another order
+    assert first != pytest.approx(within, rel=1e-5)
 
 
 def test_a_safetensors_file_of_the_same_names(folder, tmp_path):
