@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from difflora_core.files import read_tensors, write_tensors
 from miniature.base_model.vae import to_pixels
 from miniature.encoders.batch_norm import recompute_batch_norms
 from miniature.world.colors import EYES, eye_color
@@ -29,6 +28,7 @@ from training.engine.config import TrainConfig
 from training.engine.loop import train
 
 from .judge import soften
+from .judge_files import load_judge_weights, save_judge
 
 CROP = 28
 """Side in pixels of the crop around an eye."""
@@ -142,8 +142,7 @@ def train_eye_judge(build: Path, weights: Path) -> None:
     train(judge, loss, CONFIG, build, "eye_judge")
     generator = torch.Generator().manual_seed(14)
     recompute_batch_norms(judge, (batch(generator)[0] for _ in range(20)))
-    state = {key: value.half() if value.is_floating_point() else value for key, value in judge.state_dict().items()}
-    write_tensors(weights / FILE, {key: value.contiguous() for key, value in state.items()})
+    save_judge(judge, weights / FILE)
 
 
 def load_eye_judge(weights: Path) -> EyeJudge:
@@ -152,11 +151,4 @@ def load_eye_judge(weights: Path) -> EyeJudge:
     Raises:
         FileNotFoundError: There is none in `weights`.
     """
-    path = weights / FILE
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path} is missing: it ships with the repository, or `python -m miniature build judge` makes it"
-        )
-    judge = EyeJudge()
-    judge.load_state_dict(read_tensors(path)[0])
-    return judge.eval().requires_grad_(False)
+    return load_judge_weights(EyeJudge(), weights / FILE)

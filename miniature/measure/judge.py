@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from difflora_core.files import read_tensors, write_tensors
 from miniature.base_model.vae import to_pixels
 from miniature.encoders.batch_norm import recompute_batch_norms
 from miniature.world.image_blocks import TEACHER_PEOPLE, load_block, training_blocks
@@ -35,6 +34,8 @@ from miniature.world.scenes import (
 )
 from training.engine.config import TrainConfig
 from training.engine.loop import train
+
+from .judge_files import load_judge_weights, save_judge
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "expression": EXPRESSIONS,
@@ -123,12 +124,7 @@ def train_judge(build: Path, weights: Path) -> None:
     generator = torch.Generator().manual_seed(12)
     batches = (soften(to_pixels(stack[:, :2].reshape(-1, *stack.shape[2:])), generator) for stack in stacks[:12])
     recompute_batch_norms(judge, batches)
-    write_tensors(weights / FILE, {key: _stored(value) for key, value in judge.state_dict().items()})
-
-
-def _stored(tensor: Tensor) -> Tensor:
-    """Half precision: half the size, and the same 4,800 answers on images of validation people, sharp and soft."""
-    return (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+    save_judge(judge, weights / FILE)
 
 
 def load_judge(weights: Path) -> AttributeJudge:
@@ -137,11 +133,4 @@ def load_judge(weights: Path) -> AttributeJudge:
     Raises:
         FileNotFoundError: There is none in `weights`.
     """
-    path = weights / FILE
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path} is missing: it ships with the repository, or `python -m miniature build judge` makes it"
-        )
-    judge = AttributeJudge()
-    judge.load_state_dict(read_tensors(path)[0])
-    return judge.eval().requires_grad_(False)
+    return load_judge_weights(AttributeJudge(), weights / FILE)

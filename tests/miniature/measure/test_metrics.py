@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageFilter
 
-from miniature.measure.judge import ATTRIBUTES
+from miniature.measure.judge import ATTRIBUTES, soften
 from miniature.measure.metrics import face_similarity, prompt_fidelity, right_traits, sharpness
 from miniature.world.drawing import draw
 from miniature.world.people import person, split_people
@@ -27,6 +28,12 @@ def images(scenes) -> list[np.ndarray]:
 
 def test_the_prompt_of_a_drawing_is_seen(images, scenes):
     assert prompt_fidelity(images, scenes).mean() > 0.97
+
+
+def test_a_soft_image_is_judged_by_its_content(images, scenes):
+    clean = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255.0
+    soft = soften(clean, torch.Generator().manual_seed(1)).permute(0, 2, 3, 1).mul(255).byte().numpy()
+    assert prompt_fidelity(list(soft), scenes).mean() > 0.9
 
 
 def test_a_wrong_word_costs_its_share(images, scenes):
