@@ -41,7 +41,7 @@ CONFIG = TrainConfig(
 BATCH = 16
 LITTLE_NOISE, LITTLE_NOISE_SHARE = 300, 0.3
 """This share of the timesteps is drawn below the first number, the others from all 1,000."""
-EYE_WEIGHT, EYE_WIDTH = 3.0, 7.0
+EYE_WEIGHT, EYE_WIDTH = 6.0, 7.0
 """What an eye's middle weighs in the loss beside 1 everywhere, and the Gaussian's width in pixels."""
 DROP_CAPTION, DROP_CLAUSE = 0.1, 0.15
 """Probabilities of an empty caption, and of leaving out shirt or background."""
