@@ -15,8 +15,17 @@ def saved(client: Client, graph: ApiPrompt, base: Path, lora: str, name: str, **
     """Save the LORA_MODELs of the node titled `lora` and return the files, in order."""
     graph = graph.copy().add("Ours", "DiffLoRASave", lora=graph.output(lora), filename_prefix=name)
     graph.set("Ours", **{"format": "kohya", "folder": "output/loras", **widgets})
+    return new_files(client, graph, base, name)
+
+
+def new_files(client: Client, graph: ApiPrompt, base: Path, name: str) -> list[Path]:
+    """Run the Save LoRA titled "Ours" and return the files that it wrote with the prefix `name`, in order.
+
+    Tests share the host's folder: files that another test has saved under this name aren't returned.
+    """
+    there = set(files_named(base, name))
     client.run(graph.only("Ours").prompt)
-    return files_named(base, name)
+    return [path for path in files_named(base, name) if path not in there]
 
 
 def files_named(base: Path, name: str) -> list[Path]:

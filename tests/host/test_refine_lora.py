@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from miniature.comfyui.api_prompt import ApiPrompt
-from tests.host.lora_files import files_named, flat, saved
+from tests.host.lora_files import flat, new_files, saved
 from training.comfyui_client import Client, PromptError
 
 
@@ -38,8 +38,7 @@ def with_refine(graph: ApiPrompt, **settings: float) -> ApiPrompt:
 
 def refine(client: Client, workflow: ApiPrompt, base: Path, name: str, **settings: float) -> torch.Tensor:
     graph = with_refine(workflow, **settings).set("Ours", filename_prefix=name)
-    client.run(graph.only("Ours").prompt)
-    (path,) = files_named(base, name)
+    (path,) = new_files(client, graph, base, name)
     return flat(path)
 
 
@@ -116,9 +115,8 @@ def test_same_lora_in_the_states_of_a_gpu_host(
     for time_ in ("first", "second"):
         name = f"{kind.replace(' ', '_')}_{time_}"
         links = with_refine(graph).set("Refine", model=graph.output("GPU")).set("Ours", filename_prefix=name)
-        client.run(links.only("Ours").prompt)
+        (path,) = new_files(client, links, base, name)
         client.free()  # also of cached results, so that the second time trains again
-        (path,) = files_named(base, name)
         torch.testing.assert_close(flat(path), refined)
 
 
