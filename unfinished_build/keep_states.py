@@ -13,7 +13,7 @@ from difflora_core.files import read_tensors, write_tensors
 
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "miniature" / "build"
-RUNS = ("vae",)
+RUNS = ("vae", "base_detail")
 
 
 def keep() -> None:
