@@ -13,7 +13,7 @@ from difflora_core.files import read_tensors, write_tensors
 
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "miniature" / "build"
-RUNS = ("vae", "base_detail")
+RUNS = ("vae",)
 
 
 def keep() -> None:
