@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from miniature.base_model.config import lora_layout
 from miniature.base_model.model import TinySDXL, Tokenizer, load_latents, noise_scheduler
+from miniature.base_model.train import loss_weights
 from miniature.base_model.vae import TinyVAE
 from miniature.world.drawing import draw
 from miniature.world.image_blocks import training_blocks
@@ -25,8 +27,13 @@ VALIDATION_IMAGES = 6
 
 
 def as_person_images(index: int, latents: Tensor) -> PersonImages:
-    """A person's images from latents (images, 16, 16, 16) in the scenes of `scenes.training_scene`."""
-    return PersonImages.complete(f"{index}", latents, CAPTIONS_PER_PERSON * index + torch.arange(len(latents)))
+    """A person's images from latents (images, 16, 16, 16) in the scenes of `scenes.training_scene`.
+
+    Errors at the eyes weigh more, as in the base model's own training.
+    """
+    captions = CAPTIONS_PER_PERSON * index + torch.arange(len(latents))
+    weights = torch.cat([loss_weights(index, image) for image in range(len(latents))])
+    return PersonImages.complete(f"{index}", latents, captions, weights)
 
 
 def training_person_images(build: Path) -> dict[int, PersonImages]:
@@ -34,7 +41,7 @@ def training_person_images(build: Path) -> dict[int, PersonImages]:
     latents = load_latents(build / "latents")
     return {
         index: as_person_images(index, latents[block.name][row])
-        for block in training_blocks()
+        for block in tqdm(training_blocks(), "images", unit="block", disable=None)
         if block.name in latents
         for row, index in enumerate(block.people)
     }

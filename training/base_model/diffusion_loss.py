@@ -20,8 +20,8 @@ from .person_images import PersonImages, image_order
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Noisy latents (batch, channels, h, w), timesteps (batch,) and rows of the text table (batch,) → the prediction."""
 
-Batch = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Clean latents, noise, timesteps, rows of the text table."""
+Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Clean latents, what their places weigh in the loss (batch, h, w), noise, timesteps, rows of the text table."""
 
 
 def predictor(base: BaseModel, texts: TextEmbeddings, size: int) -> Predict:
@@ -74,13 +74,14 @@ class DiffusionLoss:
 
     def __call__(self, step: int) -> Tensor:
         """Return each person's mean loss (people,) in a step."""
-        clean, noise, timesteps, text_rows = self._draw_batch(step)
-        noise, timesteps, text_rows = (tensor.to(clean.device) for tensor in (noise, timesteps, text_rows))
+        clean, *others = self._draw_batch(step)
+        weights, noise, timesteps, text_rows = (tensor.to(clean.device) for tensor in others)
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         output = self.predict(noisy, timesteps, text_rows).float()
         prediction_type = self.scheduler.config.prediction_type
         alphas = self.scheduler.alphas_cumprod.to(clean.device)[timesteps]
-        loss = (output - loss_target(prediction_type, clean, noise, alphas)).square().mean(dim=(1, 2, 3))
+        squares = (output - loss_target(prediction_type, clean, noise, alphas)).square()
+        loss = (squares * weights[:, None]).mean(dim=(1, 2, 3))
         if self.min_snr_gamma:
             loss = loss * min_snr_weight(signal_to_noise(alphas), self.min_snr_gamma, prediction_type)
         loss = loss.view(len(self.people), -1, self.images_per_person).mean(2)  # (people, 1), with a prior (people, 2)
@@ -95,12 +96,16 @@ class DiffusionLoss:
             parts.append(self._draw_samples(person, step, generator, name))
             if self.prior is not None:
                 parts.append(self._draw_samples(self.prior, step, generator, name))
-        clean, noise, timesteps, text_rows = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        return clean, noise, timesteps, text_rows
+        clean, weights, noise, timesteps, text_rows = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return clean, weights, noise, timesteps, text_rows
 
     def _draw_samples(self, images: PersonImages, step: int, generator: torch.Generator, name: str | None) -> Batch:
         order = image_order(images.prompt_count, step, self.images_per_person, self.seed, name)
         picks = images.nearest(order)
         timesteps = stratified_timesteps(self.images_per_person, self.scheduler.config.num_train_timesteps, generator)
         noise = torch.randn(self.images_per_person, *images.latents.shape[1:], generator=generator)
-        return images.latents[picks.to(images.latents.device)].float(), noise, timesteps, images.text_rows[picks]
+        clean = images.latents[picks.to(images.latents.device)].float()
+        weights = clean.new_ones(len(picks), *clean.shape[2:])
+        if images.loss_weights is not None:
+            weights = images.loss_weights[picks].to(clean)
+        return clean, weights, noise, timesteps, images.text_rows[picks]

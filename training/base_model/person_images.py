@@ -27,11 +27,13 @@ class PersonImages:
     """Each image's position in the list of prompts, ascending, int64 (images,)."""
     prompt_count: int
     """Length of the list of prompts."""
+    loss_weights: Tensor | None = None
+    """What each place weighs in the loss (images, h, w), mean 1 over an image; None is 1 everywhere."""
 
     @classmethod
-    def complete(cls, name: str, latents: Tensor, text_rows: Tensor) -> Self:
+    def complete(cls, name: str, latents: Tensor, text_rows: Tensor, loss_weights: Tensor | None = None) -> Self:
         """Make the images of a person who lacks none."""
-        return cls(name, latents, text_rows, torch.arange(len(latents)), len(latents))
+        return cls(name, latents, text_rows, torch.arange(len(latents)), len(latents), loss_weights)
 
     def nearest(self, positions: Tensor) -> Tensor:
         """Return the images at these positions (n,): for a missing one the next one, after the last the first."""

@@ -1,5 +1,7 @@
 """The diffusion loss of many people: noise that all share or that is each person's own, weights, a prior."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -20,7 +22,7 @@ def loss(people, prediction_type="epsilon", **options) -> DiffusionLoss:
 
 def drawn(people, **options):
     """Noise and timesteps of a step, by person and sample."""
-    _, noise, timesteps, _ = loss(people, **options)._draw_batch(3)
+    _, _, noise, timesteps, _ = loss(people, **options)._draw_batch(3)
     return noise.unflatten(0, (len(people), -1)), timesteps.unflatten(0, (len(people), -1))
 
 
@@ -50,6 +52,20 @@ def test_the_prior_adds_its_weighted_loss():
     plain, half, whole = (loss([ANN, BEN], prior_weight=weight, prior=prior)(0) for weight in (0.0, 0.5, 1.0))
     assert (whole > plain).all()
     torch.testing.assert_close(half - plain, 0.5 * (whole - plain))
+
+
+def test_places_weigh_what_they_are_given():
+    weights = torch.zeros(len(ANN.latents), *ANN.latents.shape[2:])
+    weights[:, 0] = weights.shape[1]  # mean 1, all of it in the first row
+    plain, ones, first_row = (
+        loss([replace(ANN, loss_weights=given)])(0) for given in (None, torch.ones_like(weights), weights)
+    )
+    assert torch.equal(plain, ones)
+    assert not torch.allclose(plain, first_row)
+    changed = ANN.latents.clone()
+    changed[:, :, 1:] += 1.0  # beside the first row nothing counts, as the tiny base model looks at single places
+    rest = loss([replace(ANN, latents=changed, loss_weights=weights)])(0)
+    torch.testing.assert_close(first_row, rest)
 
 
 def test_a_prior_without_images_is_refused():
