@@ -35,6 +35,19 @@ def make_scheduler(name: str) -> Any:
     )
 
 
+def set_steps(scheduler: Any, steps: int, device: torch.device) -> None:
+    """Let a scheduler of `make_scheduler` take so many steps.
+
+    For 62 numbers, 61 the first, floating-point rounding gives diffusers' trailing spacing one step more, at timestep
+    -1, which no network was trained on. It is left out.
+    """
+    scheduler.set_timesteps(steps, device=device)
+    if len(scheduler.timesteps) > steps:
+        scheduler.timesteps = scheduler.timesteps[:steps]
+        if hasattr(scheduler, "sigmas"):  # one for each timestep, and the last of no noise
+            scheduler.sigmas = torch.cat([scheduler.sigmas[:steps], scheduler.sigmas[-1:]])
+
+
 class NoiseSchedule(nn.Module):
     """Forward process: x_t = √ᾱ_t · x0 + √(1 − ᾱ_t) · ε with the cosine schedule."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .config import SamplingConfig
-from .noise_schedule import make_scheduler
+from .noise_schedule import make_scheduler, set_steps
 from .row_checks import check_rows
 
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -96,7 +96,7 @@ def trajectory(
         Latents and timestep before each step; at last the samples and timestep 0.
     """
     scheduler = make_scheduler(config.scheduler)
-    scheduler.set_timesteps(config.steps, device=condition.device)
+    set_steps(scheduler, config.steps, condition.device)
     guided, latents = config.guidance_scale != 1.0, noise
     conditions = torch.cat([condition, null.expand_as(condition)]) if guided else condition
     for timestep in scheduler.timesteps:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from difflora_core.denoiser.noise_schedule import NoiseSchedule, draw_timesteps, make_scheduler
+from difflora_core.denoiser.config import SCHEDULERS, TIMESTEPS
+from difflora_core.denoiser.noise_schedule import NoiseSchedule, draw_timesteps, make_scheduler, set_steps
 
 
 def test_schedule_goes_from_clean_to_noise():
@@ -34,3 +35,15 @@ def test_a_timestep_bias_draws_more_noise():
 def test_an_unknown_scheduler_is_refused():
     with pytest.raises(ValueError, match="Schedulers are ddim, dpmpp_2m, unipc, found 'euler'"):
         make_scheduler("euler")
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_there_are_as_many_timesteps_as_steps(name):
+    """Diffusers' spacing has one more, at timestep -1, for 61, 103, 457 and 59 other numbers."""
+    scheduler = make_scheduler(name)
+    for steps in (1, 20, 60, 61, 62, 103, 457, 999, TIMESTEPS):
+        set_steps(scheduler, steps, torch.device("cpu"))
+        timesteps = scheduler.timesteps.tolist()
+        assert (len(timesteps), timesteps[0]) == (steps, TIMESTEPS - 1)
+        assert timesteps == sorted(set(timesteps), reverse=True)
+        assert timesteps[-1] >= 0
