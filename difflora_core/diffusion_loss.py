@@ -9,12 +9,17 @@ PredictionType = Literal["epsilon", "v_prediction", "sample"]
 """What a network predicts, in diffusers' words: the noise, the velocity or the clean x0."""
 
 
+BELOW_ONE = 1.0 - 2.0**-24
+"""The largest number below 1 in float32."""
+
+
 def stratified_positions(count: int, generator: torch.Generator) -> Tensor:
     """Draw one position from each of `count` equal parts of [0, 1): float32 (count,), ascending.
 
     Timesteps that are spread over the whole range make the loss of a small batch less noisy than independent draws.
     """
-    return (torch.arange(count) + torch.rand(count, generator=generator)) / count
+    positions = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+    return positions.clamp_max(BELOW_ONE)  # the last one may have been rounded up to 1
 
 
 def stratified_timesteps(count: int, timesteps: int, generator: torch.Generator) -> Tensor:

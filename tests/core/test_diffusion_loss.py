@@ -22,6 +22,13 @@ def test_one_timestep_from_each_part():
     assert torch.equal((positions * 1000).long(), timesteps)
 
 
+def test_no_timestep_is_beyond_the_last():
+    """The last draw of this seed is within 3e-5 of 1: in float32, 1023 and that is 1024."""
+    generator = torch.Generator().manual_seed(66810)
+    assert stratified_positions(1024, generator).max() < 1
+    assert stratified_timesteps(1024, 1000, generator.manual_seed(66810)).max() == 999
+
+
 def test_min_snr_weights_by_hand():
     snr = torch.tensor([0.0, 1.0, 20.0])
     assert min_snr_weight(snr, 5.0, "sample").tolist() == [0.0, 1.0, 5.0]
