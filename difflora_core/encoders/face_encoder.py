@@ -125,7 +125,7 @@ class FaceEncoder:
             )
         except Exception as error:  # onnxruntime's own kinds, and an assertion where there is no detector
             raise ValueError(_describe_pack(folder, error)) from error
-        analysis.prepare(ctx_id=0 if "CUDAExecutionProvider" in providers else -1)
+        analysis.prepare(ctx_id=0)  # with a number below 0 InsightFace takes the CPU, whatever the providers are
         return cls(analysis)
 
     def find(

@@ -92,6 +92,24 @@ def test_faces_are_found_on_the_cpu_where_there_is_no_gpu_runtime(monkeypatch):
     assert providers_for(torch.device("cuda")) == ["CPUExecutionProvider"]
 
 
+def test_no_provider_is_replaced_by_the_cpus(monkeypatch):
+    """InsightFace does so in `prepare` for a device number below 0."""
+    devices = []
+
+    class Analysis:
+        def __init__(self, **_: object) -> None:
+            self.models, self.det_model = {"recognition": object()}, object()
+
+        def prepare(self, ctx_id: int) -> None:
+            devices.append(ctx_id)
+
+    monkeypatch.setattr("insightface.app.FaceAnalysis", Analysis)
+    for provider in ("CUDA", "Dml", "CoreML", "CPU"):
+        FaceEncoder.open("miniature", WEIGHTS / "insightface", [f"{provider}ExecutionProvider"])
+    assert all(device >= 0 for device in devices)
+    assert len(devices) == 4
+
+
 @pytest.mark.parametrize("turns", [1, 2, 3])
 @pytest.mark.parametrize("who", [6001, 6002, 6003])
 def test_a_turned_face_is_turned_back(encoder, who, turns):
