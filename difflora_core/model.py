@@ -84,7 +84,7 @@ class DiffLoRA(nn.Module, ModelHubMixin, library_name="difflora", tags=["lora", 
             statistics = {"lae.mean": (layout.numel,)}
             layers = (config.lae.blocks, config.dit.layers)
             model = load_network(path, file, lambda: cls(layout, config), statistics, layers)
-        model.encoders.models = Path(path).parent.parent
+        model.encoders.look_beside(path)
         if compile:
             model.dit.compile_blocks()
         return cast_weights(model.eval().requires_grad_(False), device, dtype)

@@ -1,5 +1,6 @@
 """A checkpoint's encoders, loaded when they are first needed and kept for the next person."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -18,6 +19,10 @@ class LoadedEncoders:
         """The folder with a folder for each kind of model, as in ComfyUI: insightface, clip_vision."""
         self._face: dict[tuple[str, str], FaceEncoder] = {}
         self._image: dict[tuple[str, str], ImageEncoder] = {}
+
+    def look_beside(self, checkpoint: str | Path) -> None:
+        """Look for encoders beside the folder that holds a checkpoint."""
+        self.models = Path(os.path.abspath(checkpoint)).parent.parent  # a bare file name has no folder to go up from
 
     def face(self, device: torch.device, root: str | Path | None = None) -> FaceEncoder:
         """Return the face encoder.

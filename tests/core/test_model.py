@@ -102,6 +102,14 @@ def test_personalize_needs_nothing_but_images(monkeypatch, model):
     assert varied.made_by == {"references": 1, "seed": 0, "temperature": 0.5}
 
 
+@pytest.mark.parametrize("path", ["model.safetensors", "./model.safetensors", "../difflora/model.safetensors"])
+def test_encoders_are_looked_for_beside_the_checkpoint_s_folder(tmp_path, monkeypatch, model, path):
+    (tmp_path / "difflora").mkdir()
+    model.save(tmp_path / "difflora" / "model.safetensors")
+    monkeypatch.chdir(tmp_path / "difflora")
+    assert DiffLoRA.load(path).encoders.models == tmp_path
+
+
 def test_encoders_stay_loaded(monkeypatch, model):
     opened = []
 
