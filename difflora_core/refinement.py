@@ -29,12 +29,12 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 class LoRAFactors:
     """The factors of a LoRA as float32 parameters."""
 
-    def __init__(self, lora: Mapping[str, Tensor], device: torch.device) -> None:
+    def __init__(self, lora: Mapping[str, Tensor | float], device: torch.device) -> None:
         """Copy the factors to the device.
 
         Args:
             lora: Tensors under kohya names, down (rank, in) and up (out, rank) for each module; those of convolutions
-                may have axes of the kernel.
+                may have axes of the kernel, and alphas may be plain numbers.
             device: Where the factors are trained.
 
         Raises:
@@ -55,12 +55,12 @@ class LoRAFactors:
                     f"{key} makes the change of its module more than up · down ({name.method or name.role}), which "
                     "cannot be trained further: apply the LoRA without refining it"
                 )
-        self._lora = lora
+        self._lora = {key: torch.as_tensor(value) for key, value in lora.items()}
         own = {name + ending for name in self.modules for ending in (DOWN, UP, ALPHA)}
-        self.fixed = {key: tensor for key, tensor in lora.items() if key not in own}
+        self.fixed = {key: tensor for key, tensor in self._lora.items() if key not in own}
         """Tensors that are not trained: changes of biases, modules of other methods."""
         self.parameters = {
-            name + role: torch.nn.Parameter(lora[name + role].detach().clone().to(device, torch.float32))
+            name + role: torch.nn.Parameter(self._lora[name + role].detach().clone().to(device, torch.float32))
             for name in self.modules
             for role in (DOWN, UP)
         }

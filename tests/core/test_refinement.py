@@ -48,6 +48,12 @@ def test_factors_are_float32_copies(lora: dict[str, Tensor]) -> None:
         assert tensor.data_ptr() != lora[name].data_ptr()
 
 
+def test_alphas_may_be_plain_numbers(lora: dict[str, Tensor]) -> None:
+    factors = LoRAFactors(lora | {"second.alpha": 1.0}, CPU)
+    assert torch.equal(factors.delta_weight("second"), LoRAFactors(lora, CPU).delta_weight("second"))
+    assert torch.equal(factors.tensors()["second.alpha"], lora["second.alpha"])
+
+
 @pytest.mark.parametrize(("keys", "named"), [(["unet.to_q.lora_A.weight"], "unet.to_q.lora_A.weight"), ([], "missing")])
 def test_other_names_than_kohyas_are_refused(keys: list[str], named: str) -> None:
     with pytest.raises(ValueError, match=rf"kohya names.*{named}"):
