@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..files import write_tensors
@@ -61,11 +62,18 @@ class LoRA(dict[str, Tensor]):
         write_tensors(path, storable(self.state_dict(format)), self.metadata)
 
 
-def kohya_metadata(lora: Mapping[str, Tensor]) -> dict[str, str]:
-    """Describe tensors under kohya names as kohya's trainer does; without a rank where modules have several."""
+def kohya_metadata(lora: Mapping[str, Tensor | float]) -> dict[str, str]:
+    """Describe tensors under kohya names as kohya's trainer does; without rank or alpha where modules have several."""
     metadata = {"format": "pt", "ss_network_module": "networks.lora"}
-    ranks = {tensor.shape[0] for name, tensor in lora.items() if name.endswith("lora_down.weight")}
-    if len(ranks) == 1:
-        rank = ranks.pop()
-        metadata |= {"ss_network_dim": str(rank), "ss_network_alpha": str(float(rank))}
+    ending = ".lora_down.weight"
+    ranks, alphas = set(), set()
+    for name, factor in lora.items():
+        if name.endswith(ending):
+            rank = len(torch.as_tensor(factor))
+            alpha = lora.get(f"{name.removesuffix(ending)}.alpha", float(rank))  # without one alpha / rank is 1
+            ranks.add(rank)
+            alphas.update(torch.as_tensor(alpha).flatten().tolist())
+    for key, found in (("ss_network_dim", ranks), ("ss_network_alpha", alphas)):
+        if len(found) == 1:
+            metadata[key] = str(found.pop())
     return metadata

@@ -51,6 +51,18 @@ def test_metadata_has_a_rank_only_where_all_modules_share_one():
     assert "ss_network_dim" not in kohya_metadata(state)
 
 
+@pytest.mark.parametrize(
+    ("alphas", "expected"),
+    [({}, "2.0"), ({"a": torch.tensor(1.0), "b": 1.0}, "1.0"), ({"a": 1.0}, None), ({"a": 1.0, "b": 2.0}, None)],
+    ids=["none", "one", "of one module", "several"],
+)
+def test_metadata_has_the_alpha_that_all_modules_share(alphas, expected):
+    state = {f"{name}.lora_down.weight": torch.zeros(2, 3) for name in "ab"}
+    found = kohya_metadata(state | {f"{name}.alpha": alpha for name, alpha in alphas.items()})
+    assert found.get("ss_network_alpha") == expected
+    assert found["ss_network_dim"] == "2"
+
+
 def test_another_length_is_refused(layout):
     with pytest.raises(ValueError, match=r"has \d+ weights"):
         LoRA(torch.zeros(7), layout)
