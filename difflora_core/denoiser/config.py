@@ -13,7 +13,6 @@ SCHEDULERS = ("ddim", "dpmpp_2m", "unipc")
 """Names of the samplers; `noise_schedule.make_scheduler` makes them."""
 
 Mode = Literal["gate", "mean", "face", "image"]
-MODES: tuple[Mode, ...] = ("gate", "mean", "face", "image")
 
 
 @dataclass(frozen=True)

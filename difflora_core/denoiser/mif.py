@@ -67,9 +67,11 @@ class MIF(nn.Module):
             The condition (batch, width), and the weights (batch, 2) of face and image.
 
         Raises:
-            ValueError: An embedding has another width, the share is outside 0 to 1, or the mode's embedding is missing.
+            ValueError: An embedding has another width, the share is outside 0 to 1, the mode's embedding is missing, or
+                the mode needs what was not trained in the configuration's.
         """
         mode = mode or self.config.mode
+        self._check_mode(mode, image_share)
         self._check(face, image, image_share)
         if mode == "face" or image is None:
             if face is None or mode == "image":
@@ -86,6 +88,17 @@ class MIF(nn.Module):
         else:
             weights = _weights(face, 1.0 - image_share, image_share)
         return (weights.unsqueeze(-1) * experts).sum(1), weights
+
+    def _check_mode(self, mode: Mode, image_share: float | None) -> None:
+        """Refuse a mode that needs untrained layers: `mean` trains no gate, `face` and `image` one expert each."""
+        trained = self.config.mode
+        if trained == "gate" or mode == trained or (trained == "mean" and (mode != "gate" or image_share is not None)):
+            return
+        instead = " or an image share of 0.5" if trained == "mean" else ""
+        raise ValueError(
+            f"MIF mode {mode!r} needs layers that this model has not trained, since its mode was {trained!r}: choose "
+            f"mode {trained!r}{instead}."
+        )
 
     def _check(self, face: Tensor | None, image: Tensor | None, image_share: float | None) -> None:
         if image_share is not None and not 0.0 <= image_share <= 1.0:

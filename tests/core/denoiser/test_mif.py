@@ -1,9 +1,11 @@
 """Mixed image features: modes, weights, and the average of several references."""
 
+from typing import get_args
+
 import pytest
 import torch
 
-from difflora_core.denoiser.config import MIFConfig
+from difflora_core.denoiser.config import MIFConfig, Mode
 from difflora_core.denoiser.mif import MIF, mean_embedding
 
 
@@ -27,6 +29,22 @@ def test_modes(mif):
     assert torch.equal(mif(face, image, "image")[0], mif.image(image))
     torch.testing.assert_close(mif(face, image, "mean")[0], 0.5 * (mif.face(face) + mif.image(image)))
     assert mif(face, None, "gate")[1].tolist() == [[1.0, 0.0]] * 2
+
+
+@pytest.mark.parametrize(
+    ("trained", "fitting"),
+    [("gate", {"gate", "mean", "face", "image"}), ("mean", {"mean", "face", "image"}), ("face", {"face"})],
+)
+def test_modes_that_need_untrained_layers_are_refused(trained, fitting):
+    mif, face, image = MIF(MIFConfig(6, 5, 10, mode=trained)), torch.randn(2, 6), torch.randn(2, 5)
+    for mode in get_args(Mode):
+        if mode in fitting:
+            mif(face, image, mode)
+        else:
+            with pytest.raises(ValueError, match=f"mode '{mode}' needs layers .* choose mode '{trained}'"):
+                mif(face, image, mode)
+    if trained == "mean":
+        assert mif(face, image, "gate", 0.5)[1].tolist() == [[0.5, 0.5]] * 2
 
 
 def test_a_share_overrules_the_gate(mif):
