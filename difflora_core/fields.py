@@ -75,7 +75,7 @@ def number_fields(settings: type[Any]) -> dict[str, tuple[type, tuple[Bound, ...
     """Return kind (int or float) and bounds of every field of a dataclass that holds a number or None."""
     found = {}
     for name, hint in get_type_hints(settings, include_extras=True).items():
-        number = next(_numbers(hint), None)
+        number = next(_numbers(_without_none(hint)), None)
         if number is not None:
             found[name] = number
     return found
@@ -89,8 +89,8 @@ def optional_fields(settings: type[Any]) -> set[str]:
 
 @cache
 def choice_fields(settings: type[Any]) -> dict[str, tuple[Any, ...]]:
-    """Return the choices of every field of a dataclass that is a `Literal`."""
-    hints = get_type_hints(settings)
+    """Return the choices of every field of a dataclass that is a `Literal`, or that or None."""
+    hints = {name: _without_none(hint) for name, hint in get_type_hints(settings).items()}
     return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
 
 
@@ -122,18 +122,20 @@ def read_fields(section: type[Any], values: Any, name: str) -> Any:
     return section(**values)
 
 
+def _without_none(hint: Any) -> Any:
+    """Return X of the type hint `X | None`, and any other hint as it is."""
+    options = [option for option in get_args(hint) if option is not type(None)]
+    return options[0] if len(options) == 1 and type(None) in get_args(hint) else hint
+
+
 def _numbers(hint: Any) -> Iterator[tuple[type, tuple[Bound, ...]]]:
-    """Kind and bounds of the number that a type hint allows, also inside `… | None`."""
+    """Kind and bounds of the number that a type hint allows."""
     if get_origin(hint) is Annotated:
         kind, *metadata = get_args(hint)
         if kind in (int, float):
             yield kind, tuple(bound for entry in metadata for bound in _bounds(entry))
     elif hint in (int, float):
         yield hint, ()
-    else:
-        options = [option for option in get_args(hint) if option is not type(None)]
-        if len(options) == 1 and type(None) in get_args(hint):
-            yield from _numbers(options[0])
 
 
 def _bounds(entry: Any) -> Iterator[Bound]:

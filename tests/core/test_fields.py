@@ -35,6 +35,7 @@ class Settings:
     size: Annotated[int, Interval(ge=8), MultipleOf(8)] = 16
     name: str = "any"
     mode: Literal["fast", "exact"] = "fast"
+    order: Literal["up", "down"] | None = None
     sizes: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
@@ -62,6 +63,8 @@ class Settings:
         ({"free": math.inf}, "free: found inf, expected a finite number"),
         ({"size": 20}, "size: found 20, expected an integer of at least 8 and divisible by 8"),
         ({"mode": "slow"}, "mode: found 'slow', expected one of fast, exact"),
+        ({"mode": None}, "mode: found None, expected one of fast, exact"),
+        ({"order": "left"}, "order: found 'left', expected one of up, down"),
         ({"free": -math.inf}, "free: found -inf, expected a finite number"),
     ],
 )
@@ -71,9 +74,17 @@ def test_values_outside_their_range_or_choices_are_refused(changed, message):
 
 
 @pytest.mark.parametrize(
-    "changed", [{"rate": 1}, {"steps": np.int64(3)}, {"blend": np.float32(1)}, {"patience": 2}, {"seed": 2**63 - 1}]
+    "changed",
+    [
+        {"rate": 1},
+        {"steps": np.int64(3)},
+        {"blend": np.float32(1)},
+        {"patience": 2},
+        {"order": "up"},
+        {"seed": 2**63 - 1},
+    ],
 )
-def test_numbers_inside_their_range_are_accepted(changed):
+def test_values_inside_their_range_or_choices_are_accepted(changed):
     replace(Settings(), **changed)
 
 
