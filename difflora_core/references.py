@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from .encoders.face_encoder import Choice, EncodedFace, FaceEncoder, NoFaceError
@@ -80,7 +81,8 @@ def encode_references(
     Raises:
         NoFaceError: With the policy `raise`, an image without the chosen face; it is named, and of several images it
             is told how many faces each has.
-        ValueError: There is no image, none can be used, or (with the policy `raise`) one can't be read; it is named.
+        ValueError: There is no image, none can be used, they are not in a list, or (with the policy `raise`) one can't
+            be read; it is named.
     """
     images = _single_images(images)
     found: list[ReferenceImage] = []
@@ -116,7 +118,10 @@ def encode_references(
 
 
 def _single_images(images: Sequence[ImageSource] | Tensor) -> Sequence[ImageSource] | Tensor:
-    """Take batches within a list apart."""
+    """Take batches within a list apart; one image that is not in a list would be taken for a list of its parts."""
+    if isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) == 3:
+        found = printable(str(images)) if isinstance(images, str | Path) else f"one {type(images).__name__}"
+        raise ValueError(f"reference images are a list, found {found}: pass [image], or a list of a folder's files")
     if isinstance(images, Tensor) or not any(isinstance(source, Tensor) and source.ndim == 4 for source in images):
         return images
     batches = (source if isinstance(source, Tensor) and source.ndim == 4 else [source] for source in images)

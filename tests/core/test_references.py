@@ -1,6 +1,7 @@
 """Reference images to embeddings, in every form and under both policies, with encoders that are stood in for."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,6 +59,22 @@ def test_files_arrays_images_and_tensors_are_one(tmp_path):
     assert found.count == 5
     assert (found.face == 51).all()
     assert found.image.tolist() == [[32, 32]] * 5
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        ("ann.png", "ann.png"),
+        (Path("photos"), "photos"),
+        (Image.fromarray(flat(51)), "one Image"),
+        (flat(51), "one ndarray"),
+        (torch.full((32, 32, 3), 0.2), "one Tensor"),
+    ],
+    ids=["file", "folder", "PIL", "array", "tensor"],
+)
+def test_an_image_that_is_not_in_a_list_is_refused(image, found):
+    with pytest.raises(ValueError, match=rf"reference images are a list, found {found}: pass \[image\]"):
+        encode_references(image, Faces(), None)
 
 
 def test_a_batch_of_tensors_needs_no_image_encoder():
