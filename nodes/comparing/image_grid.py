@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...difflora_core.images import image_batch
 from ..input_checks import takes_lists
 from ..preview_images import labeled_grid
 from ..sockets import CATEGORY, node_schema, to_intermediate
@@ -57,7 +58,7 @@ class ImageGrid(io.ComfyNode):
                 f"found {len(images)} images or batches, but {len(lines)} labels: connect the list of images to "
                 "`images`, and to `labels` one label for each of them"
             )
-        labeled = [(image, line) for batch, line in zip(images, lines, strict=True) for image in batch]
+        labeled = [(image, line) for batch, line in zip(images, lines, strict=True) for image in image_batch(batch)]
         width = min(columns or COLUMNS, len(labeled))
         return io.NodeOutput(
             to_intermediate(labeled_grid(*zip(*labeled, strict=True), columns=width, max_side=MAX_SIDE))
