@@ -108,8 +108,8 @@ class PickBest(io.ComfyNode):
                 f"found {len(loras)} candidates, but images of {len(images)}: connect Decode LoRA to `loras`, and the "
                 "images generated with each of them to `images`"
             )
-        encoder = FaceEncoder(face_analysis)
-        means = torch.tensor([face_similarities(encoder, references, batch).mean for batch in images])
+        found = face_similarities(FaceEncoder(face_analysis), references, images)
+        means = torch.stack([own.mean() for own in found.cosines.split(list(map(len, images)))])
         order = means.argsort(descending=True, stable=True).tolist()
         text = "\n".join(f"candidate {row + 1}: {means[row]:.3f}" for row in order)
         show_text(text, cls.hidden.unique_id)
