@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 
 from ..difflora_core.denoiser.latent_file import load_latents, save_latents
 from .file_names import portable_prefix
-from .sockets import CATEGORY, Latent, LoRALatent, node_schema, show_text
+from .sockets import CATEGORY, Latent, LoRALatent, node_schema, show_text, to_intermediate
 
 FOLDER = "difflora_identities"
 """Of ComfyUI's models folder."""
@@ -100,5 +100,5 @@ class LoadIdentity(io.ComfyNode):
         count = f"{len(found.latents)} latents" if len(found.latents) > 1 else "a latent"
         description = f"{count} of {found.checkpoint}"
         show_text(description, cls.hidden.unique_id)
-        latent = LoRALatent(found.latents, found.checkpoint, found.made_by)
+        latent = LoRALatent(to_intermediate(found.latents), found.checkpoint, found.made_by)
         return io.NodeOutput(latent, ui=ui.PreviewText(description))

@@ -1,0 +1,81 @@
+"""Run by a test in its own process: what nodes return for odd inputs and settings of the host, as JSON.
+
+python node_results.py HOST BASE
+"""
+
+import asyncio
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from host_process import base, load_pack, module  # first: it makes ComfyUI importable
+
+import comfy.model_management  # isort: skip
+
+seen: list[float] = []
+
+
+class Faces:
+    """An image's embedding is its mean color, and the reds of all images that were encoded are noted."""
+
+    def __init__(self, analysis: object) -> None:
+        self.analysis = analysis
+
+    def find(self, image: np.ndarray) -> Any:
+        """Encode an image."""
+        color = torch.from_numpy(image.mean((0, 1)).astype(np.float32))
+        seen.append(float(color[0]))
+        return module("difflora_core.encoders.face_encoder").EncodedFace(color, torch.zeros(1), torch.zeros(1, 5))
+
+
+def run(name: str, **arguments: Any) -> tuple[Any, ...]:
+    """Run a node as the host does and return its outputs."""
+    node = next(node for node in module("nodes").NODES if node.define_schema().node_id == name)
+    node.hidden = SimpleNamespace(unique_id=None)
+    return tuple(node.execute(**arguments).result)
+
+
+def image(red: float, green: float, count: int = 1) -> torch.Tensor:
+    """Return a batch of images of one color."""
+    return torch.tensor([red, green, 0.0]).expand(count, 4, 4, 3)
+
+
+def device_of_loaded_identity() -> str:
+    """Return the device of a loaded latent where the host keeps values between nodes on another one than the CPU."""
+    folder = Path(base) / "models" / "difflora_identities"
+    module("difflora_core.denoiser.latent_file").save_latents(
+        folder / "ann.safetensors", torch.ones(1, 3, 2), "x.safetensors", [{}]
+    )
+    before = comfy.model_management.intermediate_device
+    comfy.model_management.intermediate_device = lambda: torch.device("meta")
+    try:
+        (latent,) = run("DiffLoRALoadIdentity", identity="ann.safetensors")
+    finally:
+        comfy.model_management.intermediate_device = before
+    return str(latent.latents.device)
+
+
+def best_candidate() -> dict[str, Any]:
+    """Rank candidates with one and with two images, the second of them the person's."""
+    module("nodes.comparing.similarity_and_pick_best").FaceEncoder = Faces
+    batches = [image(0.0, 1.0), image(0.8, 0.2, 2), image(0.5, 0.5)]
+    loras = [{"number": torch.tensor(number)} for number in range(3)]
+    lora, images, mean, text = run(
+        "DiffLoRAPickBest", loras=loras, images=batches, references=[image(1.0, 0.0)], face_analysis=[object()]
+    )
+    order = [int(line.split()[1].rstrip(":")) for line in text.splitlines()]
+    return {"best": int(lora["number"]), "images": len(images), "mean": mean, "order": order, "references": seen}
+
+
+asyncio.run(load_pack().comfy_entrypoint())
+gray = [torch.zeros(1, 8, 12, 1)]
+(grid,) = run("DiffLoRAImageGrid", images=gray, labels=["gray"], columns=[0])
+found = {
+    "gray grid": list(grid.shape),
+    "identity": device_of_loaded_identity(),
+    "best": best_candidate(),
+}
+print(json.dumps(found))  # noqa: T201

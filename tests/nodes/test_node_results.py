@@ -1,0 +1,39 @@
+"""Nodes with odd inputs and settings of the host: gray images, another device between nodes, several candidates."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from miniature.comfyui.host import find_host
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    script, base = Path(__file__).with_name("node_results.py"), tmp_path_factory.mktemp("base")
+    command = [sys.executable, str(script), str(find_host()), str(base)]
+    done = subprocess.run(command, cwd=base, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_gray_images_are_shown_in_a_grid(results: dict[str, Any]) -> None:
+    assert results["gray grid"] == [1, 8 + 20, 12, 3]
+
+
+def test_a_loaded_identity_is_where_other_latents_are(results: dict[str, Any]) -> None:
+    """Blend Latents could not mix it with a sampled latent otherwise."""
+    assert results["identity"] == "meta"
+
+
+def test_the_best_candidate_is_the_one_whose_images_are_most_similar(results: dict[str, Any]) -> None:
+    best = results["best"]
+    assert (best["best"], best["images"], best["order"]) == (1, 2, [2, 3, 1])
+    assert best["mean"] == pytest.approx(0.8 / 0.68**0.5, rel=1e-3)
+
+
+def test_references_are_encoded_once_for_all_candidates(results: dict[str, Any]) -> None:
+    assert results["best"]["references"].count(255.0) == 1
