@@ -54,7 +54,8 @@ class ImageEncoder:
                 read_shapes(weights)  # says more, if it is the weights
             problem = " ".join(str(error).split())[:300]
             raise ValueError(f"The CLIP vision model in {folder} can't be loaded: {problem}") from error
-        return cls(model.to(device), processor.image_mean, processor.image_std)
+        # In float32 whatever the file has, as ComfyUI computes; newer transformers would keep float16
+        return cls(model.float().to(device), processor.image_mean, processor.image_std)
 
     @torch.no_grad()
     def encode(self, images: Sequence[np.ndarray]) -> Tensor:
@@ -64,7 +65,7 @@ class ImageEncoder:
             images: uint8 (height, width, 3) RGB each.
 
         Returns:
-            (images, width).
+            (images, width) float32.
         """
         chunks = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
         pixels = (torch.stack([self.preprocess(image) for image in chunk]) for chunk in chunks)

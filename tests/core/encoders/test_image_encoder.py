@@ -1,5 +1,6 @@
 """The image encoder in batches; `tests/host` compares its embeddings with ComfyUI's."""
 
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from difflora_core.encoders.image_encoder import BATCH, ImageEncoder
+from difflora_core.files import read_tensors, write_tensors
 from miniature.paths import WEIGHTS
 
 
@@ -32,6 +34,20 @@ def test_a_thousand_images_are_encoded_in_chunks_and_in_order():
     embeddings = ImageEncoder(tower, (0, 0, 0), (1, 1, 1)).encode(images)
     assert max(tower.rows) == BATCH
     torch.testing.assert_close(embeddings[:, 0], (torch.arange(1000) % 256) / 255.0)
+
+
+def test_weights_in_half_precision_are_computed_with_in_float32(tmp_path):
+    folder = tmp_path / "encoder"
+    shutil.copytree(WEIGHTS / "clip_vision" / "miniature", folder)
+    tensors, metadata = read_tensors(folder / "model.safetensors")
+    write_tensors(folder / "model.safetensors", {name: tensor.half() for name, tensor in tensors.items()}, metadata)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "float16"}))
+    images = [np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)]
+    found = ImageEncoder.open(folder).encode(images)
+    assert found.dtype == torch.float32
+    exact = ImageEncoder.open(WEIGHTS / "clip_vision" / "miniature").encode(images)
+    torch.testing.assert_close(found, exact, rtol=0, atol=0.01)
 
 
 @pytest.mark.parametrize(
