@@ -158,7 +158,12 @@ class LAE(nn.Module):
         def normalized(start: int, stop: int) -> Tensor:
             return (columns(start, stop) - self.mean[start:stop]) / scale[start:stop]
 
-        self.network.initialize_from(lambda start, stop: normalized(start, stop)[::step], len(range(0, count, step)))
+        def thinned(start: int, stop: int) -> Tensor:
+            # All LoRAs are read, so as many columns at a time as fit of all, not of those that are taken
+            parts = list(slices(stop - start, count)) or [(0, 0)]
+            return torch.cat([normalized(start + a, start + b)[::step].contiguous() for a, b in parts], dim=1)
+
+        self.network.initialize_from(thinned, len(range(0, count, step)))
         self._standardize([self.network.encode_columns(normalized, count)])
         self.network.start_variance(self.latent_std)
 

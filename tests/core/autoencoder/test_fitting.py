@@ -58,9 +58,11 @@ def test_columns_give_the_same_autoencoder(layout, loras, config, monkeypatch):
     torch.testing.assert_close(parts.decode(parts.encode(loras)), whole.decode(whole.encode(loras)), rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("taken", [40, 10], ids=["all", "thinned out"])
 @pytest.mark.parametrize("config", [CONV, TOKEN, CONFIGS["linear"]], ids=["conv", "token", "linear"])
-def test_never_more_columns_than_fit(layout, loras, config, monkeypatch):
+def test_never_more_columns_than_fit(layout, loras, config, taken, monkeypatch):
     monkeypatch.setattr(principal, "SLICE", LIMIT)
+    monkeypatch.setattr(principal, "MAX_LORAS_FOR_PCA", taken)
     source = Columns(loras)
     fitted(layout, config, source)
     largest_module = 2 * (6 + 4)  # a token is read as one
