@@ -133,9 +133,10 @@ def image_batch(images: Tensor) -> Tensor:
 
 
 def _rgb_channels(images: Tensor) -> Tensor:
-    if images.ndim != 4 or 0 in images.shape or images.shape[-1] not in (1, 3, 4):
+    if images.ndim != 4 or 0 in images.shape or images.shape[-1] not in (1, 3, 4) or not images.is_floating_point():
         raise ValueError(
-            f"Images are floats (images, height, width, 3) with at least one image, found {tuple(images.shape)}."
+            "Images are floats (images, height, width, 3) with at least one image, found "
+            f"{tuple(images.shape)} of {images.dtype}."
         )
     return images.expand(*images.shape[:3], 3) if images.shape[-1] == 1 else images[..., :3]
 
