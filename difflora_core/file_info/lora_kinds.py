@@ -27,7 +27,7 @@ _SHOWN = (
     "software",
 )
 """Metadata that say what a LoRA is for and who made it, in the order in which they are shown."""
-_METHOD_ENDINGS = "docs/lora_files.md says how a LoRA is made of it"
+_HOW_TO_CONVERT = "docs/lora_files.md says how a LoRA is made of it"
 
 
 def describe_lora(header: FileHeader) -> list[str] | None:
@@ -44,7 +44,7 @@ def describe_lora(header: FileHeader) -> list[str] | None:
         *([f"rank: {_ranks(downs)}", f"scale: {_scale(header, names)}"] if downs else []),
         describe_base_model(downs),
         *_origin(header),
-        *([] if downs and not methods else [_METHOD_ENDINGS]),
+        *([] if downs and not methods else [_HOW_TO_CONVERT]),
         "folder in ComfyUI: models/loras",
     ]
 
