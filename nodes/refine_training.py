@@ -55,8 +55,10 @@ def train_lora(
 
     Raises:
         ValueError: The LoRA has no factors under kohya names, a module of it cannot be trained or has more than
-            factors, the loss became NaN or infinite, or the model has another LoRA beside its layers.
+            factors, the loss became NaN or infinite, or the model has another LoRA beside its layers, or no discrete
+            timesteps.
     """
+    check_timesteps(model)
     if has_branches(model):
         raise ValueError(
             "the model has a LoRA beside its layers, which training would leave out: set `side` of its Apply LoRA to "
@@ -86,6 +88,21 @@ def train_lora(
         finally:
             model.detach()  # the checkpointed blocks go with the clone
         return {name: to_intermediate(tensor) for name, tensor in factors.tensors().items()}, losses
+
+
+def check_timesteps(model: Any) -> None:
+    """Check that a MODEL has discrete timesteps, each with its noise level.
+
+    Raises:
+        ValueError: It has not; the classes of its sampling are named.
+    """
+    sampling = model.get_model_object("model_sampling")
+    if not isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete):
+        found = ", ".join(base.__name__ for base in type(sampling).__bases__)
+        raise ValueError(
+            f"the model has no discrete timesteps as SDXL (its sampling is ComfyUI's {found}); training needs them, "
+            "so apply the LoRA without refining it"
+        )
 
 
 @contextmanager

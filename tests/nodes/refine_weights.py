@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from host_process import load_pack, module  # first: it makes ComfyUI importable
 
+import comfy.model_sampling  # isort: skip
 import comfy.ops  # isort: skip
 
 
@@ -54,6 +55,16 @@ def train(network: Network, trained: Any) -> str:
     return f"{sum(bool(factor.grad.any()) for factor in trained.parameters.values())} gradients"
 
 
+def timesteps_of(*bases: str) -> str:
+    """Return the error about a MODEL with this sampling of ComfyUI's, or nothing."""
+    made = type("ModelSampling", tuple(getattr(comfy.model_sampling, base) for base in bases), {})()
+    try:
+        training.check_timesteps(SimpleNamespace(get_model_object=lambda _: made))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 SHAPES = {"lora_up": (8, 2), "lora_down": (2, 8)}
 asyncio.run(load_pack().comfy_entrypoint())
 training, refinement = module("nodes.refine_training"), module("difflora_core.refinement")
@@ -67,6 +78,8 @@ found = {
     "functions of others": (train(earlier, factors(1, 3)), functions(earlier)),
     "layer of torch": (train(plain, factors(0, 3)), functions(plain)),
     "no gradient": train(plain, unused),
+    "discrete": timesteps_of("ModelSamplingDiscrete", "V_PREDICTION"),
+    "continuous": timesteps_of("ModelSamplingContinuousEDM", "EDM"),
     "gradients of the network": sum(weight.grad is not None for weight in plain.parameters()),
 }
 print(json.dumps(found))  # noqa: T201

@@ -42,3 +42,9 @@ def test_weight_that_the_host_cannot_change_is_an_error(results: dict[str, Any])
 
 def test_factor_without_a_gradient_is_an_error(results: dict[str, Any]) -> None:
     assert "1 of 4 factors of the LoRA received no gradient, first lora_unet_3.lora_up.weight" in results["no gradient"]
+
+
+def test_model_without_discrete_timesteps_is_an_error(results: dict[str, Any]) -> None:
+    """Playground v2.5 and CosXL have SDXL's layers, and any noise level."""
+    assert results["discrete"] == ""
+    assert "its sampling is ComfyUI's ModelSamplingContinuousEDM, EDM" in results["continuous"]
