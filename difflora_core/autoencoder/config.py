@@ -28,7 +28,7 @@ class LAEConfig:
     hidden: PositiveInt = 64
     """conv: channels of the residual convolutions. token: width of the transformers. flat: the most channels."""
     kernel: PositiveInt = 3
-    """conv: kernel of the residual convolutions, odd. flat: how far a kernel is longer than its stride."""
+    """conv: kernel of the residual convolutions, odd. flat: kernels are longer than their stride by one less."""
     blocks: NonNegativeInt = 2
     """conv: residual convolutions, token: layers of a transformer, in the encoder and again in the decoder."""
     groups: PositiveInt = 1
