@@ -5,6 +5,7 @@ by mixture of experts. Widths, the projections and the gate's shape are our choi
 """
 
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -67,8 +68,8 @@ class MIF(nn.Module):
             The condition (batch, width), and the weights (batch, 2) of face and image.
 
         Raises:
-            ValueError: An embedding has another width, the share is outside 0 to 1, the mode's embedding is missing, or
-                the mode needs what was not trained in the configuration's.
+            ValueError: An embedding has another width, the share is outside 0 to 1, there is no such mode, its
+                embedding is missing, or it needs what was not trained in the configuration's.
         """
         mode = mode or self.config.mode
         self._check_mode(mode, image_share)
@@ -90,7 +91,12 @@ class MIF(nn.Module):
         return (weights.unsqueeze(-1) * experts).sum(1), weights
 
     def _check_mode(self, mode: Mode, image_share: float | None) -> None:
-        """Refuse a mode that needs untrained layers: `mean` trains no gate, `face` and `image` one expert each."""
+        """Refuse an unknown mode, or one that needs untrained layers.
+
+        `mean` trains no gate, `face` and `image` one expert each.
+        """
+        if mode not in get_args(Mode):
+            raise ValueError(f"MIF's modes are {', '.join(get_args(Mode))}, found {mode!r}.")
         trained = self.config.mode
         if trained == "gate" or mode == trained or (trained == "mean" and (mode != "gate" or image_share is not None)):
             return

@@ -47,6 +47,11 @@ def test_modes_that_need_untrained_layers_are_refused(trained, fitting):
         assert mif(face, image, "gate", 0.5)[1].tolist() == [[0.5, 0.5]] * 2
 
 
+def test_an_unknown_mode_is_refused(mif):
+    with pytest.raises(ValueError, match="modes are gate, mean, face, image, found 'Face'"):
+        mif(torch.randn(2, 6), torch.randn(2, 5), "Face")
+
+
 def test_a_share_overrules_the_gate(mif):
     face, image = torch.randn(2, 6), torch.randn(2, 5)
     condition, weights = mif(face, image, image_share=0.25)
