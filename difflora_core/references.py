@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -81,9 +81,11 @@ def encode_references(
     Raises:
         NoFaceError: With the policy `raise`, an image without the chosen face; it is named, and of several images it
             is told how many faces each has.
-        ValueError: There is no image, none can be used, they are not in a list, or (with the policy `raise`) one can't
-            be read; it is named.
+        ValueError: There is no image, none can be used, they are not in a list, there is no such policy, or (with the
+            policy `raise`) one can't be read; it is named.
     """
+    if unusable not in get_args(UnusablePolicy):
+        raise ValueError(f"what to do about unusable images is 'raise' or 'skip', found {unusable!r}")
     images = _single_images(images)
     found: list[ReferenceImage] = []
     features: list[Tensor] = []

@@ -125,6 +125,11 @@ def test_a_face_that_an_image_lacks_is_told_with_the_faces_of_all_images(tmp_pat
         encode_references([flat(9)] * 30, ManyFaces(), None, index=1)
 
 
+def test_another_policy_is_refused():
+    with pytest.raises(ValueError, match="'raise' or 'skip', found 'ignore'"):
+        encode_references([flat(9)], Faces(), None, unusable="ignore")
+
+
 def test_unusable_images_are_skipped_and_reported(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     outcomes = []
