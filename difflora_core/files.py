@@ -168,7 +168,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
     Args:
         path: The file.
         tensors: By name.
-        metadata: For the file's header.
+        metadata: For the file's header, which holds text only: other values are written as text.
 
     Raises:
         OSError: The system refuses, with its `errno`: disk full, quota, no permission.
@@ -180,7 +180,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
             raise ValueError(f"{path}: tensor {name} is {tensor.dtype}, which is not written to safetensors files.")
     order = list(DTYPES.values())
     names = sorted(tensors, key=lambda name: (order.index(DTYPES[tensors[name].dtype]), name))
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    header: dict[str, Any] = {"__metadata__": {key: str(text) for key, text in metadata.items()}} if metadata else {}
     end = 0
     for name in names:
         tensor = tensors[name]

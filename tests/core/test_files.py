@@ -21,6 +21,11 @@ def test_tensors_and_metadata_come_back(tmp_path):
     assert read_shapes(tmp_path / "new" / "x.safetensors") == ({"a": (2, 3)}, {"made by": "test"})
 
 
+def test_metadata_that_are_no_text_can_be_read_again(tmp_path):
+    write_tensors(tmp_path / "x.safetensors", {"a": torch.zeros(1)}, {"steps": 3})
+    assert read_tensors(tmp_path / "x.safetensors")[1] == {"steps": "3"}
+
+
 def test_a_file_has_the_bytes_that_safetensors_writes(tmp_path):
     generator = torch.Generator().manual_seed(0)
     tensors = {
