@@ -147,14 +147,13 @@ class PilotReport:
         with replacing(folder / REPORT) as partial:
             partial.write_text(json.dumps(self.values(), indent=1), "utf-8")
         columns = [(["kept out of", "training"], _kept_out_column(run))]
-        columns.append((["without a LoRA", _likeness(self.without)], read_image(run.folder / f"{WITHOUT}.png")))
+        columns.append((["without a LoRA", _likeness(self.without)], _column(run, WITHOUT)))
         marked = None
         for outcome in self.outcomes:
             if outcome.measures:
                 if outcome.setting == self.choice.chosen:
                     marked = len(columns)
-                image = read_image(run.folder / f"{outcome.setting.name}.png")
-                columns.append((_label(outcome.setting, outcome.measures), image))
+                columns.append((_label(outcome.setting, outcome.measures), _column(run, outcome.setting.name)))
         write_sheet(folder / SHEET, self.people, columns, marked)
 
 
@@ -166,6 +165,12 @@ def _label(setting: TeacherSetting, measures: Measures) -> list[str]:
 
 def _likeness(measures: Measures) -> str:
     return f"likeness {measures.likeness:.3f}"
+
+
+def _column(run: SettingRun, name: str) -> Image.Image:
+    """Read a column of the sheet; of many people it is narrower than `read_image` allows."""
+    with Image.open(run.folder / f"{name}.png") as column:
+        return column.convert("RGB")
 
 
 def _kept_out_column(run: SettingRun) -> Image.Image:

@@ -1,12 +1,19 @@
 """What the table of a pilot says, by figures made by hand."""
 
-import pytest
+from dataclasses import replace
+from types import SimpleNamespace
 
+import pytest
+from PIL import Image
+
+from difflora_core.images import write_image
+from tests.training.pilot.tiny_pilot import prepared_dataset
 from training.pilot.choice import choose
 from training.pilot.grid import TeacherSetting
 from training.pilot.pilot_report import PilotReport
 from training.pilot.setting_measures import Measures
-from training.pilot.setting_run import Outcome
+from training.pilot.setting_run import WITHOUT, Outcome
+from training.pilot.settings_sheet import CELL, image_column
 
 
 def report(*figures: tuple[float, float], prompts: float | None = None) -> PilotReport:
@@ -42,3 +49,16 @@ def test_a_choice_by_likeness_alone_is_doubted(losses, doubted):
     text = report((0.4, losses[0]), (0.5, losses[1])).table()
     assert ("no setting lowers the held-out loss" in text) == doubted
     assert "passed over" not in text
+
+
+def test_the_sheet_has_room_for_many_people(tmp_path):
+    """A column of sixteen people is narrower than any photo that is read."""
+    people = [f"person_{number:02d}" for number in range(16)]
+    config = prepared_dataset(tmp_path, dict.fromkeys(people, (0.9, 0.2, 0.1)))
+    found = replace(report((0.4, 0.16)), people=people)
+    column = image_column([Image.new("RGB", (CELL, CELL))] * len(people))
+    for name in (WITHOUT, found.choice.chosen.name):
+        write_image(tmp_path / f"{name}.png", column)
+    found.write(SimpleNamespace(folder=tmp_path, measurer=SimpleNamespace(config=config, people=people)), tmp_path)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.height > column.height

@@ -1,6 +1,7 @@
 """A pilot on the base model of two layers of `tiny_world`: people are colors, and a face's embedding is its color."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,8 @@ class ColorFaces:
         return Face()
 
 
-def prepared_dataset(folder: Path) -> DatasetConfig:
-    """Two people as the stages up to preprocess leave them."""
+def prepared_dataset(folder: Path, colors: Mapping[str, tuple[float, ...]] = COLORS) -> DatasetConfig:
+    """People as the stages up to preprocess leave them."""
     config = DatasetConfig(
         folder / "work",
         folder / "base",
@@ -79,7 +80,7 @@ def prepared_dataset(folder: Path) -> DatasetConfig:
     )
     for caption in CAPTIONS:
         write_tensors(text_path(config, caption), {"context": torch.zeros(1)})
-    for name, color in COLORS.items():
+    for name, color in colors.items():
         images = []
         for number, caption in enumerate(CAPTIONS):
             file = f"generate/{name}/{number}.png"
