@@ -13,6 +13,7 @@ import numpy as np
 
 from difflora_core.files import replacing
 from training.lora_dataset.config import CollectConfig
+from training.lora_dataset.fingerprints import hash_files
 from training.lora_dataset.images.faces import mean_face, read_array, save_array
 from training.lora_dataset.manifest import Record
 
@@ -79,9 +80,9 @@ def record_united(record: Record, duplicates: Sequence[Record], folder: Path, co
     if duplicates:
         facts["merged"] = [other.item for other in duplicates]
     new = replace(record, status="done", reason="", facts=facts)
-    if new != record:
-        _write_images(copies, home, facts["images"])
+    if new != record or any(_differ(source, target) for source, target in copies):
         save_array(home / "face.npy", mean_face(faces))
+        _write_images(copies, home, facts["images"])  # last: what a killed run has not copied still differs
     return new
 
 
@@ -100,6 +101,12 @@ def _write_images(copies: Sequence[tuple[Path, Path]], home: Path, names: Sequen
     for path in home.glob("[0-9]*.*"):
         if f"{path.stem}.png" not in names:
             path.unlink()
+
+
+def _differ(image: Path, target: Path) -> bool:
+    """Whether an image or its caption is another than its copy: the entry has been collected again since."""
+    one, other = ([path, path.with_suffix(".txt")] for path in (image, target))
+    return hash_files(one) != hash_files(other)
 
 
 def _copy(image: Path, target: Path) -> None:

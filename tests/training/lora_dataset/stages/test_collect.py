@@ -185,6 +185,29 @@ def test_another_decision_undoes_the_merge(collected, people, tmp_path):
     assert np.allclose(np.load(config.stage("collect") / "anne" / "face.npy"), unit(own.mean(0)), atol=1e-6)
 
 
+@pytest.fixture
+def two_folders_of_anne(tmp_path) -> DatasetConfig:
+    """`anne` and `zoe`, who are one person, and `bert`."""
+    for name, index, numbers in (("anne", 6001, (0, 1)), ("bert", 6002, (0,)), ("zoe", 6001, (3,))):
+        for number in numbers:
+            save(tmp_path / "in" / name / f"{number}.png", drawn_image(index, number))
+    return settings(tmp_path / "work", tmp_path / "in")
+
+
+def test_a_merged_image_that_changes_is_copied_again(two_folders_of_anne):
+    config = two_folders_of_anne
+    folder, source = config.stage("collect"), Path(config.collect.path) / "zoe"
+    assert run(config)["anne"].facts["images"] == ["000.png", "001.png", "002.png"]
+    before = np.load(folder / "anne" / "face.npy")
+    save(source / "3.png", drawn_image(6001, 4))
+    run(config)
+    assert (folder / "anne" / "002.png").read_bytes() == (folder / "zoe" / "000.png").read_bytes()
+    assert not np.array_equal(np.load(folder / "anne" / "face.npy"), before)
+    (source / "3.txt").write_text("in the sun", encoding="utf-8")
+    run(config)
+    assert (folder / "anne" / "002.txt").read_text(encoding="utf-8") == "in the sun"
+
+
 def test_drop_instead_of_merge_and_max_images(people, tmp_path):
     dropped = run(settings(tmp_path / "a", people, action="drop", max_images=2))
     assert zoe(dropped).reason.endswith("dropped")
