@@ -63,8 +63,7 @@ def compare(stage: Stage, config: DatasetConfig) -> StageWork:
         _compare_item(work, item, records.get(item), fingerprint)
     if stage.lists_all:
         known = set(items)
-        outside = (record for record in records.values() if record.item not in known)
-        work.gone = [record for record in outside if record.status in ("done", "failed")]
+        work.gone = [record for record in records.values() if record.item not in known and record.status != "gone"]
     return work
 
 
@@ -163,9 +162,12 @@ def begin_work(stage: Stage, config: DatasetConfig, keep: bool) -> Mapping[str, 
 
 
 def _mark_gone(stage: Stage, manifest: Manifest, records: Sequence[Record]) -> None:
-    """Take what is no item any more out of the stages that follow; what was made of it is kept."""
+    """Take what is no item any more out of the stages that follow; what was made of it is kept.
+
+    Records of what failed or was dropped are removed: collect would go on merging the images of a dropped duplicate.
+    """
     for record in records:
-        if record.status == "failed":
+        if record.status in ("failed", "dropped"):
             manifest.remove(record.item)
         else:
             manifest.write(replace(record, status="gone", reason="the stage before does not have it any more"))

@@ -1,6 +1,7 @@
 """Collect, on drawn people and the miniature's face models: what is kept, dropped and merged, and why."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -206,6 +207,23 @@ def test_a_merged_image_that_changes_is_copied_again(two_folders_of_anne):
     (source / "3.txt").write_text("in the sun", encoding="utf-8")
     run(config)
     assert (folder / "anne" / "002.txt").read_text(encoding="utf-8") == "in the sun"
+
+
+def test_a_merged_entry_that_left_the_source_is_merged_no_more(two_folders_of_anne):
+    config = two_folders_of_anne
+    run(config)
+    shutil.rmtree(Path(config.collect.path) / "zoe")
+    assert run(config)["anne"].facts["images"] == ["000.png", "001.png"]
+    assert sorted(path.name for path in (config.stage("collect") / "anne").glob("*.png")) == ["000.png", "001.png"]
+
+
+def test_nobody_of_two_merged_entries_outlives_both(two_folders_of_anne):
+    config = two_folders_of_anne
+    run(config)
+    for name in ("anne", "zoe"):
+        shutil.rmtree(Path(config.collect.path) / name)
+    run(config)
+    assert Manifest(config.stage("collect")).done() == ["bert"]
 
 
 def test_drop_instead_of_merge_and_max_images(people, tmp_path):
