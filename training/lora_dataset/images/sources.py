@@ -83,7 +83,7 @@ def _folder(config: CollectConfig) -> Path:
 
 
 def _files(folder: Path) -> tuple[list[Path], list[str]]:
-    """List image files below a folder, and what lies beside them and is no caption, both sorted, no hidden ones."""
+    """List image files below a folder, and names of what lies beside them and is no caption, sorted, no hidden ones."""
     images: list[Path] = []
     others: list[str] = []
     for parent, folders, files in os.walk(folder):
@@ -92,7 +92,8 @@ def _files(folder: Path) -> tuple[list[Path], list[str]]:
         found = [path for path in paths if is_image(path)]
         captions = {path.with_suffix(".txt") for path in found} | {path.with_name(f"{path.name}.txt") for path in found}
         images += found
-        others += [path.relative_to(folder).as_posix() for path in paths if not is_image(path) and path not in captions]
+        beside = [path for path in paths if not is_image(path) and path not in captions]
+        others += [printable(path.relative_to(folder).as_posix()) for path in beside]
     return images, others
 
 

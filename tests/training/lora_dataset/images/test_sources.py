@@ -144,11 +144,14 @@ def test_each_image_a_person(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no file names that are not Unicode")
 def test_a_name_that_is_not_unicode(tmp_path):
-    save(tmp_path / "in" / os.fsdecode(b"caf\xe9") / "a.png", drawn_image(6011, 0))
+    folder = tmp_path / "in" / os.fsdecode(b"caf\xe9")
+    save(folder / "a.png", drawn_image(6011, 0))
+    (folder / os.fsdecode(b"men\xfa.doc")).write_text("not an image")
     (record,) = run(settings(tmp_path / "out", tmp_path / "in")).values()
     assert record.item.startswith("caf-")
     assert record.status == "done", record.reason
     assert record.facts["origin"] == "caf\\udce9"
+    assert record.facts["passed_over"] == ["men\\udcfa.doc"]
 
 
 def test_an_image_whose_caption_cannot_be_read_is_named(tmp_path):
