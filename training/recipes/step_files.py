@@ -66,7 +66,9 @@ def image_files(path: Path) -> StepFiles:
     if config.collect.source != "datasets" or Path(config.collect.path).is_absolute():
         own["collect.path"] = Path(config.collect.path)
     if config.generate.enabled:
-        own["generate.file"] = config.generate.file
+        names = ("file", "prompts", "negative", "lcm_lora")
+        files = {f"generate.{name}": getattr(config.generate, name) for name in names}
+        own |= {setting: file for setting, file in files.items() if file is not None}
     return StepFiles(own, writes=(config.workspace,))
 
 

@@ -84,6 +84,14 @@ def test_what_the_user_has_to_bring_is_listed(copied, monkeypatch, tmp_path):
     assert any("hub/models--openai--clip-vit-base-patch32" in line for line in missing)
 
 
+def test_files_of_the_stage_generate_are_the_user_s_own(copied):
+    given = "  prompts: p.txt\n  negative: n.txt\n  lcm_lora: lcm.safetensors\n"
+    replace(copied / "1_dataset.yaml", "generate:\n", f"generate:\n{given}")
+    missing = missing_inputs(read_recipe(str(copied)).steps)
+    for name, file in (("prompts", "p.txt"), ("negative", "n.txt"), ("lcm_lora", "lcm.safetensors")):
+        assert f"{copied / file} (1_dataset.yaml: generate.{name})" in missing
+
+
 def test_a_dataset_that_keeps_nobody_for_the_evaluation(copied):
     dataset = copied / "1_dataset.yaml"
     dataset.write_text(dataset.read_text("utf-8") + "pack: {test: 0.0}\n", "utf-8")
