@@ -113,11 +113,12 @@ def make_plan(config: DatasetConfig, store: LoRAStore, dropped: Mapping[str, str
         By item, as JSON takes it: split, people, and the file in the store that is replaced, "" for none.
     """
     ready, _ = choose_origins(config, stored_files(store))
+    gone = people_gone(config)  # it reads a record of everybody
     settled = {person for person, lora in dropped.items() if person in ready and ready[person].lora == lora}
     plan = {}
     for split in store.splits():
         for shard in store.shards(split):
-            people, changed = _people_now(config, shard, ready, settled)
+            people, changed = _people_now(store, shard, gone, ready, settled)
             if changed:
                 file = shard.path.relative_to(store.folder).as_posix()
                 entry = {"split": split, "people": [asdict(origin) for origin in people], "replaced": file}
@@ -136,11 +137,11 @@ def stored_files(store: LoRAStore) -> dict[Person, str]:
 
 
 def _people_now(
-    config: DatasetConfig, shard: Shard, ready: Mapping[str, Origin], settled: set[Any]
+    store: LoRAStore, shard: Shard, gone: Mapping[str, set[str]], ready: Mapping[str, Origin], settled: set[Any]
 ) -> tuple[list[Origin], bool]:
     """Who should be in a shard of the store, and whether that is another than now. Adds its people to `settled`."""
-    gone, people, changed = people_gone(config), [], False
-    group = shard.path.relative_to(config.stage("store")).with_suffix("").as_posix()
+    people, changed = [], False
+    group = shard.path.relative_to(store.folder).with_suffix("").as_posix()
     for row, person in enumerate(map(str, shard.people)):
         line = shard.provenance[row] if shard.provenance else {}
         now, source = ready.get(person), line.get("source", "")

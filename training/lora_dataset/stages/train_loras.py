@@ -98,7 +98,7 @@ def group_fingerprint(config: DatasetConfig, item: str, people: Sequence[str]) -
     Raises:
         FileNotFoundError: Latents that the group was trained on are missing.
     """
-    record, present = Manifest(config.stage(DREAMBOOTH.name)).read(item), set(done_before(config, "preprocess"))
+    record, present = Manifest(config.stage(DREAMBOOTH.name)).read(item), _present(config, people)
     known = record.inputs if record and record.status == "done" else {}
     images: dict[str, Any] = {}
     for person in people:
@@ -115,14 +115,20 @@ def group_fingerprint(config: DatasetConfig, item: str, people: Sequence[str]) -
     return {**images, **settings_of(config, *settings), **base}
 
 
+def _present(config: DatasetConfig, people: Sequence[str]) -> list[str]:
+    """Return those whom the stage before has. Only their records are read: of thousands of people this takes long."""
+    records = map(Manifest(config.stage("preprocess")).read, people)
+    return [record.item for record in records if record is not None and record.status == "done"]
+
+
 def _train_group(teacher: "Teacher", item: str, people: Sequence[str]) -> Record:
     """Train one group and write its LoRAs.
 
     Raises:
         ValueError: Nobody's images can be read, or nobody's LoRA is finite.
     """
-    config, present = teacher.config, set(Manifest(teacher.config.stage("preprocess")).done())
-    people = [person for person in people if person in present]
+    config = teacher.config
+    people = _present(config, people)
     inputs = group_fingerprint(config, item, people)
     images, left_out = read_training_images(config, people)
     if not images:

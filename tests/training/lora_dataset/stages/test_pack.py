@@ -23,6 +23,7 @@ from training.lora_dataset.fingerprints import hash_tensor
 from training.lora_dataset.manifest import Manifest, Record
 from training.lora_dataset.stage import OutOfSpaceError
 from training.lora_dataset.stage_run import run_stage
+from training.lora_dataset.stages import pack_plan
 from training.lora_dataset.stages.import_loras import ImportLoRAs
 from training.lora_dataset.stages.pack import PACK
 from training.lora_dataset.stages.pack_plan import split_of
@@ -287,3 +288,13 @@ def test_a_replaced_file_that_cannot_be_read_leaves_the_shard_as_it_is(config):
 def test_a_store_without_anything_to_pack_is_an_error(config):
     with pytest.raises(ValueError, match="run the stage `dreambooth` first"):
         run_stage(PACK, config)
+
+
+def test_who_is_gone_is_not_read_again_for_each_shard(config, monkeypatch):
+    config = replace(config, pack=replace(config.pack, people_per_shard=1))
+    train(config, "ann", "bob", "cat")
+    run_stage(PACK, config)
+    passes, original = [], pack_plan.people_gone
+    monkeypatch.setattr(pack_plan, "people_gone", lambda config: passes.append(1) or original(config))
+    assert pack_plan.make_plan(config, store_of(config), {}) == {}
+    assert len(passes) == 2  # for LoRAs that are ready, and for those in the store

@@ -11,6 +11,7 @@ import torch
 from difflora_core.files import read_tensors, write_tensors
 from training.base_model.sdxl import SDXLBase
 from training.dreambooth.train import shared_start
+from training.lora_dataset import manifest
 from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.manifest import Manifest, Record
 from training.lora_dataset.stage_run import compare, run_stage
@@ -102,3 +103,18 @@ def test_new_people_make_new_groups(preprocessed: DatasetConfig, tmp_path: Path)
     for name in ("a", "c"):
         prepared.write(Record(name))
     assert groups(config) == {"b": ["b", "d"], "e": ["e"], "a": ["a", "c"]}
+
+
+def test_a_group_s_fingerprint_reads_the_records_of_its_own_people(
+    preprocessed: DatasetConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With those of everybody the time of a comparison would grow with the square of the people."""
+    config, read = replace(preprocessed, workspace=tmp_path), []
+    for name in "abcdef":
+        Manifest(config.stage("preprocess")).write(Record(name))
+    fingerprint = DREAMBOOTH.fingerprints(config)
+    original = manifest._read_record
+    monkeypatch.setattr(manifest, "_read_record", lambda path: read.append(path.stem) or original(path))
+    for group in ("a", "c", "e"):
+        fingerprint(group)
+    assert read == list("abcdef")
