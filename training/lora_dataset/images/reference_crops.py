@@ -32,7 +32,7 @@ def choose_references(
     Raises:
         NoFaceError: No image shows a face.
     """
-    found = []
+    found: list[tuple[float, int, Path, Tensor]] = []
     for order, path in enumerate(paths):
         pixels = np.asarray(read_image(path))
         try:
@@ -40,11 +40,14 @@ def choose_references(
         except NoFaceError:
             continue
         similarity = float(F.cosine_similarity(face.embedding, mean.float(), dim=0))
-        image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255.0
-        found.append((-similarity, order, path, crop_face(image, face.boxes[face.chosen, :4].tolist())))
+        image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+        # A copy, and only of those that may be chosen: whole photos, as floats, would take gigabytes
+        crop = crop_face(image, face.boxes[face.chosen, :4].tolist()).clone()
+        found.append((-similarity, order, path, crop))
+        found = sorted(found, key=lambda entry: entry[:2])[: max(1, count)]
     if not found:
         raise NoFaceError(f"none of the {len(paths)} collected images shows a face that the detector finds")
-    return [(path, crop) for _, _, path, crop in sorted(found, key=lambda entry: entry[:2])[: max(1, count)]]
+    return [(path, crop.float() / 255.0) for _, _, path, crop in found]
 
 
 def crop_face(image: Tensor, box: Sequence[float]) -> Tensor:

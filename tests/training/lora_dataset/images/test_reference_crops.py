@@ -1,6 +1,9 @@
 """Reference images: those most typical of a person, cropped around the face."""
 
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from difflora_core.encoders.face_encoder import FaceEncoder, NoFaceError
 from miniature.world.drawing import draw
 from miniature.world.people import person
 from miniature.world.scenes import reference_scene
+from training.lora_dataset.images import reference_crops
 from training.lora_dataset.images.reference_crops import choose_references, crop_face
 
 WHO = 6000  # a validation person
@@ -54,3 +58,29 @@ def test_crop_is_a_square_around_the_face(
     crop = crop_face(torch.stack([y, x, x]), box)
     assert (crop[0, 0, 0], crop[0, -1, -1] + 1) == rows
     assert (crop[1, 0, 0], crop[1, -1, -1] + 1) == columns
+
+
+def test_no_photo_is_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A view of a photo holds all of it, and many large ones take gigabytes."""
+    views: list[weakref.ref] = []
+
+    class Faces:
+        """Stands for `FaceEncoder`: each face is more like the person than the one before."""
+
+        def find(self, pixels: np.ndarray, name: str) -> Any:
+            embedding = torch.tensor([1.0, 1.0 / (1 + len(views))])
+            return SimpleNamespace(embedding=embedding, boxes=torch.tensor([[30.0, 30.0, 50.0, 50.0, 1.0]]), chosen=0)
+
+    def crop(image: torch.Tensor, box: Any) -> torch.Tensor:
+        assert not [view for view in views if view() is not None]
+        made = crop_face(image, box)
+        views.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(reference_crops, "crop_face", crop)
+    paths = [tmp_path / f"{number}.png" for number in range(6)]
+    for path in paths:
+        Image.new("RGB", (400, 300), "gray").save(path)
+    chosen = choose_references(paths, Faces(), torch.tensor([1.0, 0.0]), 2)
+    assert [path.name for path, _ in chosen] == ["5.png", "4.png"]
+    assert torch.equal(chosen[0][1], torch.full((3, 38, 38), 128 / 255))
