@@ -172,7 +172,11 @@ def _stage_size(name: str, config: DatasetConfig, items: int | None, people: int
         images = todo * config.generate.images
         return f"{images} images, {format_bytes(images * config.generate.size**2 * BYTES_PER_PIXEL)}"
     if name == "preprocess":
-        images = todo * (config.generate.images if config.generate.enabled else config.collect.max_images)
+        most = config.generate.images if config.generate.enabled else config.collect.max_images
+        if not most:
+            each = format_bytes(BYTES_PER_LATENT_VALUE * sizes.latent_values)
+            return f"all images of {todo} people, {each} of latents for each"
+        images = todo * most
         latents = format_bytes(images * BYTES_PER_LATENT_VALUE * sizes.latent_values)
         return f"at most {images} images, {latents} of latents"
     if name == "dreambooth":

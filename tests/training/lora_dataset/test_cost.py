@@ -6,7 +6,7 @@ import pytest
 
 from training.base_model.sdxl import SDXLBase
 from training.lora_dataset import cost
-from training.lora_dataset.config import DatasetConfig, GenerateConfig
+from training.lora_dataset.config import CollectConfig, DatasetConfig, GenerateConfig
 from training.lora_dataset.cost import Measurement, Sizes, estimate, measure
 
 SIZES = Sizes(lora_weights=5_000_000, latent_values=40_000)
@@ -87,3 +87,14 @@ def test_the_arithmetic(
     config = DatasetConfig(preprocessed.workspace, preprocessed.base)
     assert cost._stage_size(name, config, items, 10, SIZES) == size
     assert cost._stage_hours(name, config, items, 10, MEASURED) == hours
+
+
+def test_without_a_limit_the_number_of_images_is_not_known(preprocessed: DatasetConfig) -> None:
+    config = DatasetConfig(
+        preprocessed.workspace,
+        preprocessed.base,
+        collect=CollectConfig(max_images=0),
+        generate=GenerateConfig(enabled=False),
+    )
+    size = cost._stage_size("preprocess", config, None, 10, SIZES)
+    assert size == "all images of 10 people, 80 KB of latents for each"
