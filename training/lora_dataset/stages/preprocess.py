@@ -95,8 +95,8 @@ def chosen_images(config: DatasetConfig, person: str) -> tuple[list[Mapping[str,
 
 
 def _choose(kept: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
-    """The first `count` images, all for 0, in the order of their files: the same prompts in the same positions."""
-    return sorted(kept[: count or None], key=lambda image: image["file"])
+    """The first `count` images, all for 0, in the order of their numbers: the same prompts in the same positions."""
+    return sorted(kept[: count or None], key=lambda image: (len(image["file"]), image["file"]))  # 1000 follows 999
 
 
 def _encode(config: DatasetConfig, base: BaseModel, encoder: FaceEncoder | None, files: Sequence[str]) -> Tensor:

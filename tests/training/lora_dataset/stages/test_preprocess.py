@@ -14,7 +14,8 @@ from miniature.world.people import person
 from miniature.world.scenes import TEACHER_SCENES, caption
 from training.base_model.sdxl import SDXLBase
 from training.lora_dataset.config import DatasetConfig, PreprocessConfig
-from training.lora_dataset.stages.preprocess import crop_square, prepared_path, read_prepared, read_texts
+from training.lora_dataset.manifest import Manifest, Record
+from training.lora_dataset.stages.preprocess import chosen_images, crop_square, prepared_path, read_prepared, read_texts
 
 PEOPLE = ("anna", "bert")
 
@@ -65,3 +66,12 @@ def test_a_file_of_something_else_is_named(preprocessed: DatasetConfig, tmp_path
     write_tensors(prepared_path(config, "anna"), *kept)
     with pytest.raises(ValueError, match=rf"anna\.safetensors holds no prepared images: it has no {lacking}\. Delete"):
         read_prepared(config, "anna")
+
+
+def test_images_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    """Positions have to ascend, also beyond a thousand images."""
+    config = DatasetConfig(tmp_path, tmp_path)
+    images = [{"file": f"collect/ann/{number:03d}.png", "caption": ""} for number in (998, 999, 1000, 1001)]
+    Manifest(config.stage("generate")).write(Record("ann", facts={"images": images}))
+    Manifest(config.stage("filter")).write(Record("ann", facts={"kept": [images[i] for i in (3, 0, 2, 1)]}))
+    assert chosen_images(config, "ann")[0] == images
