@@ -46,7 +46,9 @@ class Manifest:
             OSError: The disk is full, or the system refuses for another reason; the file is named.
         """
         with replacing(self._path(record.item)) as partial:
-            partial.write_text(json.dumps(asdict(record), indent=1, ensure_ascii=False), encoding="utf-8")
+            text = json.dumps(asdict(record), indent=1, ensure_ascii=False)
+            # File names that are not Unicode have surrogates, which become JSON's own escapes
+            partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def remove(self, item: str) -> None:
         """Remove the record of an item, if there is one."""

@@ -145,3 +145,9 @@ def test_a_disk_that_is_full_for_a_record_names_it_and_what_was_kept(
     toy = Toy()
     run_stage(toy, config)
     assert toy.did == ["a", "b", "c", "d"]
+
+
+def test_what_names_a_file_that_is_not_unicode_is_read_as_written(tmp_path: Path) -> None:
+    record = Record("a", "failed", "caf\udce9.safetensors: Zoë", {"path": "caf\udce9.safetensors"})
+    Manifest(tmp_path).write(record)
+    assert Manifest(tmp_path).read("a") == record
