@@ -59,6 +59,18 @@ def unit(embeddings: np.ndarray) -> np.ndarray:
     return (embeddings / np.maximum(length, 1e-12)).astype(np.float32)
 
 
+def unit_embedding(face: EncodedFace) -> np.ndarray:
+    """Return a face's unit-length embedding (width,).
+
+    Raises:
+        ValueError: It is zero or not finite, so that no cosine with it means anything.
+    """
+    embedding = unit(face.embedding.numpy())
+    if not np.isclose(float(np.linalg.norm(embedding)), 1.0, atol=1e-3):
+        raise ValueError("the recognizer gave an embedding that is zero or not finite")
+    return embedding
+
+
 def face_side(face: EncodedFace) -> float:
     """Return the shorter side of the chosen face's box in pixels."""
     x1, y1, x2, y2 = face.boxes[face.chosen, :4].tolist()

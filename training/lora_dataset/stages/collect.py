@@ -30,7 +30,7 @@ from training.lora_dataset.images.faces import (
     mean_face,
     open_faces,
     save_array,
-    unit,
+    unit_embedding,
 )
 from training.lora_dataset.images.folder_writing import replacing_folder
 from training.lora_dataset.images.sources import entries
@@ -169,9 +169,7 @@ def _usable_image(
     face = largest_face(encoder, image, source.name)
     if (side := face_side(face)) < config.min_face:
         raise ValueError(f"its face is {side:.0f} pixels wide, at least {config.min_face} are needed")
-    embedding = unit(face.embedding.numpy())
-    if not np.isclose(float(np.linalg.norm(embedding)), 1.0, atol=1e-3):
-        raise ValueError("the recognizer gave an embedding that is zero or not finite")
+    embedding = unit_embedding(face)
     if reason := repetition(embedding, faces, config.same_image):
         raise ValueError(reason)
     return image, embedding

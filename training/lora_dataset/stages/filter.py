@@ -31,7 +31,7 @@ from training.lora_dataset.images.faces import (
     open_faces,
     person_embedding,
     sharpness,
-    unit,
+    unit_embedding,
 )
 from training.lora_dataset.manifest import Manifest, Record
 from training.lora_dataset.stage import Stage, Worker, done_before
@@ -171,11 +171,11 @@ def measure_face(path: Path, person: np.ndarray, encoder: FaceEncoder) -> tuple[
 
     Raises:
         NoFaceError: There is no face.
-        ValueError: The image cannot be read.
+        ValueError: The image cannot be read, or the face's embedding is zero or not finite.
         RuntimeError: The person's embedding is of another face model.
     """
     face = largest_face(encoder, read_image(path), str(path))
-    embedding = unit(face.embedding.numpy())
+    embedding = unit_embedding(face)
     if embedding.shape != person.shape:
         raise RuntimeError(
             f"the person's embedding is {len(person)} wide, this face model's {len(embedding)}: `faces.pack` was "

@@ -17,6 +17,7 @@ from training.lora_dataset.config import CollectConfig, DatasetConfig, FacesConf
 from training.lora_dataset.images.faces import largest_face, open_faces, unit
 from training.lora_dataset.manifest import Manifest, Record
 from training.lora_dataset.stage_run import compare, run_stage
+from training.lora_dataset.stages import filter as filter_stage
 from training.lora_dataset.stages.filter import FILTER, FaceMeasurements, failed_thresholds
 
 FACES = FacesConfig("miniature", WEIGHTS / "insightface")
@@ -189,3 +190,14 @@ def test_other_thresholds_filter_again(filtered, change, differs):
     config, _ = filtered
     assert compare(FILTER, config).stale == {}
     assert dict(compare(FILTER, replace(config, filter=replace(THRESHOLDS, **change))).changes) == {differs: 1}
+
+
+def test_a_face_whose_embedding_is_not_finite_is_no_good_image(tmp_path, monkeypatch):
+    """NaN is below no threshold."""
+    config = generated(tmp_path, {"000.png": GOOD["000.png"]})
+    found = replace(largest_face(open_faces(FACES), GOOD["000.png"], ""), embedding=torch.full((512,), torch.nan))
+    monkeypatch.setattr(filter_stage, "largest_face", lambda *_: found)
+    run_stage(FILTER, replace(config, filter=replace(THRESHOLDS, min_images=1)))
+    record = Manifest(config.stage("filter")).read("anne")
+    assert record.status == "dropped"
+    assert record.facts["dropped"][0]["reason"] == "the recognizer gave an embedding that is zero or not finite"
