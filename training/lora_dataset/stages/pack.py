@@ -39,8 +39,12 @@ class Pack(Stage):
         """Write the plan.
 
         Records of shards that somebody deleted become failed ones: their people are packed again.
+
+        Raises:
+            ValueError: The store was packed with the other setting of `canonical`.
         """
         store, manifest = _open_store(config), Manifest(config.stage(self.name))
+        _check_form(store, _form(config))
         stored = stored_files(store)
         for record in list(manifest.records()):
             if record.status == "done" and not stored.keys() >= set(record.facts["people"]):
@@ -65,14 +69,8 @@ class Pack(Stage):
         return lambda item: {f"LoRA of {entry['person']}": entry["lora"] for entry in plan[item]["people"]}
 
     def worker(self, config: DatasetConfig, device: str) -> Worker:
-        """Open the store and read the plan. `device` is not used.
-
-        Raises:
-            ValueError: The store was packed with the other setting of `canonical`.
-        """
+        """Open the store and read the plan. `device` is not used."""
         store = _open_store(config)
-        form = "canonical" if config.pack.canonical else "raw"
-        _check_form(store, form)
         path = _plan_path(config)
         plan = read_json(path.read_text(encoding="utf-8"), str(path))
         teacher = {
@@ -84,7 +82,7 @@ class Pack(Stage):
         def pack_shard(item: str) -> Record:
             split, replaced = plan[item]["split"], plan[item]["replaced"]
             people = [Origin(**entry) for entry in plan[item]["people"]]
-            shard = _read_shard(config, people, store.layout, {"form": form}, teacher)
+            shard = _read_shard(config, people, store.layout, {"form": _form(config)}, teacher)
             _write_shard(store, split, shard, store.folder / replaced if replaced else None)
             return _shard_record(item, split, shard.names, shard.dropped, shard.failed)
 
@@ -202,6 +200,10 @@ def _similarity(config: DatasetConfig, person: str) -> float:
     found = [image["similarity"] for image in record.facts.get("kept", [])] if record else []
     values = [value for value in found if value is not None]
     return fmean(values) if values else float("nan")
+
+
+def _form(config: DatasetConfig) -> str:
+    return "canonical" if config.pack.canonical else "raw"
 
 
 def _check_form(store: LoRAStore, form: str) -> None:
