@@ -227,3 +227,14 @@ def test_a_plan_of_every_step_is_the_start(recipe):
     planned = TimeLeft.of(recipe, 100, None).planned
     assert list(planned) == [step.name for step in recipe.steps]
     assert all(planned.values())
+
+
+def test_a_base_model_without_figures_is_no_reason_not_to_run(tmp_path):
+    """The miniature on a GPU: the figures of GPUs are SDXL's."""
+    folder = shutil.copytree(FOLDER / "miniature", tmp_path / "a" / "b" / "mine")
+    text = (folder / "recipe.yaml").read_text("utf-8")
+    (folder / "recipe.yaml").write_text(text.replace("gpus: 0", "gpus: 1"), "utf-8")
+    recipe = read_recipe(str(folder))
+    assert TimeLeft.of(recipe, 100, None).describe({}).startswith("left: 7 steps; there are no figures of this base")
+    with pytest.raises(ValueError, match=r"measured with SDXL, the base model of .* is the miniature's"):
+        TimeLeft.of(recipe, 100, "h100")

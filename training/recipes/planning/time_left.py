@@ -9,8 +9,9 @@ from training.lora_dataset.config import load_config
 from training.lora_dataset.manifest import Manifest
 from training.recipes.recipe import Recipe
 
-from .cards import read_card
+from .cards import Card, read_card
 from .plan import CPU, GPU, PEOPLE, make_plan
+from .plan_row import situation
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class TimeLeft:
 
     planned: Mapping[str, float | None]
     """Seconds by step; None where the plan has no figure."""
-    card: str
-    """Whose figures they are."""
+    card: str | None
+    """Whose figures they are; None if there are none of the recipe's base model."""
 
     @classmethod
     def of(cls, recipe: Recipe, people: int | None, card: str | None) -> Self:
@@ -29,20 +30,22 @@ class TimeLeft:
         Args:
             recipe: Which one.
             people: Of the dataset; None is as many as are collected, or before that the plan's default.
-            card: By name or file; None is the plan's default.
+            card: By name or file; None is the plan's default, if its figures are of the recipe's base model.
 
         Raises:
             FileNotFoundError: There is no such card.
             ValueError: The card's file can't be read, or is of another base model.
         """
-        figures = read_card(card or (GPU if recipe.gpus else CPU))
+        figures: Card | None = read_card(card or (GPU if recipe.gpus else CPU))
+        if card is None and figures and figures.sdxl != situation(recipe, 1, recipe.gpus, None).sdxl:
+            figures = None
         plan = make_plan(recipe, people or _collected(recipe) or PEOPLE, recipe.gpus, figures)
         planned: dict[str, float | None] = {}
         for number, step in enumerate(recipe.steps, start=1):
             rows = [row.seconds for row in plan.rows if row.name.split()[0] == str(number)]
             known = [seconds for seconds in rows if seconds is not None]
             planned[step.name] = sum(known) if known else None
-        return cls(planned, figures.title)
+        return cls(planned, figures.title if figures else None)
 
     def describe(self, seconds: Mapping[str, float]) -> str:
         """Say in one line how long the steps that are left will take.
@@ -53,6 +56,10 @@ class TimeLeft:
         left = [planned for name, planned in self.planned.items() if name not in seconds]
         if not left:
             return "nothing is left"
+        if self.card is None:
+            return (
+                f"left: {len(left)} steps; there are no figures of this base model from which to say how long they take"
+            )
         basis, factor = f"by the figures of {self.card}", 1.0
         if done := {name: planned for name, planned in self.planned.items() if seconds.get(name) and planned}:
             factor = sum(seconds[name] for name in done) / sum(done.values())
