@@ -46,7 +46,8 @@ def measure_card(recipe: Recipe, card: Card | None) -> Card:
 
     Args:
         recipe: Whose base model and settings are used.
-        card: Whose figures are kept where nothing is measured (encoders, optimizer, sampling); None has none.
+        card: Whose figures are kept where nothing is measured (encoders, optimizer, sampling), if they are of the
+            recipe's base model; None has none.
 
     Raises:
         FileNotFoundError: The base model, or the configuration of its U-Net, is missing.
@@ -60,12 +61,9 @@ def measure_card(recipe: Recipe, card: Card | None) -> Card:
         )
     title = f"{torch.cuda.get_device_name() if device == 'cuda' else 'this CPU'}, measured just now"
     _say("the rate of matrix products")
-    measured = replace(
-        card or Card(title, sdxl=situation(recipe, 1, recipe.gpus, None).sdxl),
-        title=title,
-        steps=(),
-        matrix_products=matrix_products(device),
-    )
+    sdxl = situation(recipe, 1, recipe.gpus, None).sdxl
+    known = card if card and card.sdxl == sdxl else Card(title, sdxl=sdxl)
+    measured = replace(known, title=title, steps=(), matrix_products=matrix_products(device))
     for step in recipe.steps:
         if step.is_dataset:
             measured = _with_dataset(measured, recipe, load_config(step.settings), device)

@@ -11,7 +11,7 @@ from miniature.base_model.checkpoint import NAME
 from miniature.base_model.diffusers_folder import export_diffusers
 from miniature.comfyui.host import find_tokenizer
 from miniature.paths import WEIGHTS
-from training.recipes.planning.cards import Card
+from training.recipes.planning.cards import Card, read_card
 from training.recipes.planning.plan import make_plan
 from training.recipes.planning.plan_measure import measure_card
 from training.recipes.recipe import FOLDER, read_recipe
@@ -38,7 +38,8 @@ def edit(path: Path, old: str, new: str) -> None:
 def test_what_is_measured_replaces_the_card_s_figures(recipe_folder):
     torch.set_num_threads(1)
     recipe = read_recipe(str(recipe_folder))
-    card = measure_card(recipe, None)
+    card = measure_card(recipe, read_card("h100"))
+    assert (card.sdxl, card.encoders) == (False, None), "figures of another base model were kept"
     assert [(figure.people, figure.size) for figure in card.dreambooth.figures] == [(8, 128)]
     rows = {row.name.split(" ", 1)[1]: row for row in make_plan(recipe, 10, 0, card).rows}
     for step in ("dreambooth", "train-lae", "train-difflora"):
