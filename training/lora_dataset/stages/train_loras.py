@@ -246,4 +246,5 @@ def generate_class_images(config: DatasetConfig, base: BaseModel) -> ClassImages
         config.dreambooth.seed,
         config.preprocess.batch,
     )
-    return ClassImages(base.encode_images(images), caption)
+    latents = [base.encode_images(part) for part in images.split(config.preprocess.batch)]  # in float32: much memory
+    return ClassImages(torch.cat(latents), caption)

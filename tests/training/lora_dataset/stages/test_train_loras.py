@@ -15,6 +15,7 @@ from training.lora_dataset import manifest
 from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.manifest import Manifest, Record
 from training.lora_dataset.stage_run import compare, run_stage
+from training.lora_dataset.stages import train_loras
 from training.lora_dataset.stages.preprocess import read_prepared
 from training.lora_dataset.stages.train_loras import DREAMBOOTH, Teacher, groups, read_training_images
 
@@ -118,3 +119,26 @@ def test_a_group_s_fingerprint_reads_the_records_of_its_own_people(
     for group in ("a", "c", "e"):
         fingerprint(group)
     assert read == list("abcdef")
+
+
+def test_class_images_are_encoded_in_the_batches_of_preprocess(
+    preprocessed: DatasetConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The autoencoder computes in float32: all images at once would not fit a GPU on which preprocess runs."""
+    batches: list[int] = []
+
+    class Base:
+        """Stands for `SDXLBase`."""
+
+        def generate(self, captions: Sequence[str], *_: object) -> torch.Tensor:
+            return torch.arange(len(captions)).float().view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
+
+        def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
+            batches.append(len(pixels))
+            return pixels[:, :1, :1, :1]
+
+    monkeypatch.setattr(train_loras, "ensure_text", lambda *_: None)
+    config = replace(preprocessed, preprocess=replace(preprocessed.preprocess, batch=3))
+    images = train_loras.generate_class_images(config, Base())
+    assert batches == [3, 3, 2]
+    assert images.latents.flatten().tolist() == list(range(8))
