@@ -18,12 +18,11 @@ from tqdm import tqdm
 
 from difflora_core.files import read_tensors, replacing, write_tensors
 from difflora_core.images import write_image
-from training.dreambooth.config import NO_EFFECT
 from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.configured_base import hash_base
 from training.lora_dataset.fingerprints import hash_file, hash_value, settings_of
 from training.lora_dataset.stages.preprocess import prepared_path
-from training.lora_dataset.stages.train_loras import Teacher
+from training.lora_dataset.stages.train_loras import Teacher, training_fingerprint
 
 from .grid import TeacherSetting
 from .pilot_people import kept_out_files
@@ -150,10 +149,8 @@ class SettingRun:
 
 def training_inputs(config: DatasetConfig, people: Sequence[str]) -> dict[str, Any]:
     """Return what the LoRAs of some people depend on, ready for JSON."""
-    names = [f"dreambooth.{entry.name}" for entry in fields(config.dreambooth) if entry.name not in NO_EFFECT]
     images = {person: hash_file(prepared_path(config, person)) for person in people}
-    base = hash_base(config, "unet", "text_encoder", "text_encoder_2")
-    return {"images": images, "base model": base, **settings_of(config, *names, "preprocess.held_out")}
+    return {"images": images, **training_fingerprint(config)}
 
 
 def _read_measures(path: Path, digest: str) -> Measures | None:

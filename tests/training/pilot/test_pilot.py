@@ -13,6 +13,7 @@ from training.pilot import find_settings as whole
 from training.pilot.find_settings import find_settings
 from training.pilot.grid import make_grid
 from training.pilot.pilot_people import prepare_people
+from training.pilot.setting_run import training_inputs
 
 GRID = make_grid(DREAMBOOTH, [1e-4, 3e-2], [4, 12], (False, True), [2])
 
@@ -93,6 +94,16 @@ def test_a_larger_grid_trains_only_what_is_new_and_changed_settings_everything(c
     assert not begun, "how images are generated does not change a training"
     run(replace(config, dreambooth=replace(config.dreambooth, seed=1)), tmp_path / "pilot")
     assert len(begun) == 2 * len(GRID)
+
+
+def test_the_class_word_counts_where_its_images_are_trained_on(config):
+    def inputs(prior_weight, class_word):
+        prior = replace(config.dreambooth, prior_weight=prior_weight)
+        prepared = replace(config.preprocess, class_word=class_word)
+        return training_inputs(replace(config, dreambooth=prior, preprocess=prepared), list(COLORS))
+
+    assert inputs(0.5, "man") != inputs(0.5, "person")
+    assert inputs(0.0, "man") == inputs(0.0, "person")
 
 
 def test_a_training_that_ends_in_nan_fails_alone(config, tmp_path, monkeypatch, capsys):

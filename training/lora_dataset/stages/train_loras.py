@@ -107,12 +107,17 @@ def group_fingerprint(config: DatasetConfig, item: str, people: Sequence[str]) -
             images[key] = hash_file(path) if path.exists() or known.get(key) else None
         elif key in known:
             images[key] = known[key]
+    return {**images, **training_fingerprint(config)}
+
+
+def training_fingerprint(config: DatasetConfig) -> Fingerprint:
+    """Return what LoRAs depend on beside images: the settings of training, and the base model."""
     names = [entry.name for entry in fields(config.dreambooth) if entry.name not in NO_EFFECT]
     settings = [f"dreambooth.{name}" for name in names] + ["preprocess.held_out"]
     if config.dreambooth.prior_weight:
         settings.append("preprocess.class_word")
     base = {"base model": hash_base(config, "unet", "text_encoder", "text_encoder_2")}
-    return {**images, **settings_of(config, *settings), **base}
+    return {**settings_of(config, *settings), **base}
 
 
 def _present(config: DatasetConfig, people: Sequence[str]) -> list[str]:
