@@ -1,7 +1,7 @@
 """A stage on many workers: Ray tasks with retries, the same manifests.
 
 Workers are actors that load their models once. One that dies is replaced, and its item is processed again; an item
-whose record is written is never processed again. On one machine without `--ray` none of this is needed.
+whose record is written is never processed again. With one worker none of this is needed.
 """
 
 import os
@@ -12,6 +12,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from .config import DatasetConfig
 from .manifest import Record
@@ -100,7 +102,7 @@ def run_on_cluster(
     ray = connect(address, workers)
     left, failed = begin_work(stage, config, keep), 0
     if left:
-        pool = WorkerPool(ray, stage, config, min(workers, len(left)))
+        pool = WorkerPool(ray, stage, config, min(_limited(workers, ray, stage), len(left)))
         try:
             failed = collect_records(stage, config, left, pool.records(list(left)))
         finally:
@@ -108,6 +110,20 @@ def run_on_cluster(
     with stopping_when_full():
         stage.finish(config)
     return failed
+
+
+def _limited(workers: int, ray: Any, stage: Stage) -> int:
+    """Return how many workers the cluster has room for; any other would wait without end, and its item with it."""
+    kind = _resource(ray, stage)
+    room = max(1, int(ray.cluster_resources().get(kind, 0)))
+    if workers > room:
+        tqdm.write(f"{stage.name}: {workers} workers are asked for, but the cluster has {room} {kind}s: {room} work")
+    return min(workers, room)
+
+
+def _resource(ray: Any, stage: Stage) -> str:
+    """Return what a worker has one of for itself, as Ray calls it."""
+    return "GPU" if stage.gpu and ray.cluster_resources().get("GPU", 0) > 0 else "CPU"
 
 
 class WorkerPool:
@@ -146,16 +162,13 @@ class WorkerPool:
             self.ray.kill(actor)
 
     def _start_worker(self) -> Any:
-        resources = {"num_gpus": 1} if self.stage.gpu and self._has_gpus() else {"num_cpus": 1}
+        resources = {f"num_{_resource(self.ray, self.stage).lower()}s": 1}
         return self.ray.remote(ClusterWorker).options(**resources, max_restarts=0).remote(self.stage, self.config)
 
     def _replace(self, actor: Any) -> Any:
         self.actors.remove(actor)
         self.actors.append(self._start_worker())
         return self.actors[-1]
-
-    def _has_gpus(self) -> bool:
-        return self.ray.cluster_resources().get("GPU", 0) > 0
 
 
 class ClusterWorker:

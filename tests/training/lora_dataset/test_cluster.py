@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,3 +112,12 @@ def test_a_person_that_kills_every_worker_is_given_up(cluster: None, tmp_path: P
     assert record is not None
     assert record.status == "failed"
     assert f"died {RETRIES + 1} times" in record.reason
+
+
+def test_more_workers_than_the_cluster_has_room_for(cluster: None, tmp_path: Path, capsys: Any) -> None:
+    """The third would wait for a CPU without end, and its person with it."""
+    connect(None, workers=2)
+    config = DatasetConfig(workspace=tmp_path, base=tmp_path)
+    run_on_cluster(Deadly("nobody", deaths=0), config, workers=3)
+    assert Counter(item for item, _ in lines(tmp_path)) == Counter(NAMES)
+    assert "3 workers are asked for, but the cluster has 2 CPUs: 2 work" in capsys.readouterr().out
