@@ -16,13 +16,11 @@ from difflora_core.images import read_image
 from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.images.faces import unit
 from training.lora_dataset.manifest import Manifest
-from training.lora_dataset.stage_registry import load_stage
+from training.lora_dataset.stage_registry import IMAGE_STAGES, load_stage
 from training.lora_dataset.stage_run import run_stage
 from training.lora_dataset.stages.pack_plan import split_of
 from training.lora_dataset.stages.preprocess import chosen_images
 from training.lora_dataset.workspace_lock import workspace_lock
-
-STAGES = ("collect", "generate", "filter", "preprocess")
 
 
 def prepare_people(config: DatasetConfig, folder: Path, count: int, device: str) -> tuple[DatasetConfig, list[str]]:
@@ -55,8 +53,8 @@ def prepare_people(config: DatasetConfig, folder: Path, count: int, device: str)
     people = _run_stages(own, count, device)
     if not people:
         raise ValueError(
-            f"nobody is left to train: the records in {own.workspace} say why the stages {', '.join(STAGES)} dropped "
-            "everybody"
+            f"nobody is left to train: the records in {own.workspace} say why the stages {', '.join(IMAGE_STAGES)} "
+            "dropped everybody"
         )
     return own, people[:count]
 
@@ -72,7 +70,7 @@ def _run_stages(config: DatasetConfig, count: int, device: str) -> list[str]:
     while True:
         limited = replace(config, collect=replace(config.collect, max_people=candidates))
         with workspace_lock(config.workspace):
-            for name in STAGES:
+            for name in IMAGE_STAGES:
                 run_stage(load_stage(name), limited, device)
         people = _prepared(config)
         if len(people) >= count or _collected(config) < candidates:

@@ -17,6 +17,7 @@ from training.engine.settings import read_settings
 from training.lora_dataset.command import add_import_arguments, import_files, report_failures, run_stages
 from training.lora_dataset.config import DatasetConfig, load_config
 from training.lora_dataset.manifest import Manifest
+from training.lora_dataset.stage_registry import IMAGE_STAGES
 from training.lora_dataset.workspace_lock import workspace_lock
 
 from .recipe import Recipe, Step, missing_inputs, read_recipe, teacher_step
@@ -24,8 +25,6 @@ from .step_files import without_images
 from .step_inputs import inputs_of
 from .step_records import note_done
 
-BEFORE = ("collect", "generate", "filter", "preprocess")
-"""Stages that are run for the people's images before the import."""
 MAX_NAMES = 5
 """People that a message lists."""
 
@@ -72,7 +71,7 @@ def import_with_images(arguments: argparse.Namespace, recipe: Recipe, step: Step
         raise FileNotFoundError(f"the recipe needs what is not there: {'; '.join(missing)}")
     start, inputs = time.monotonic(), inputs_of(step)
     with workspace_lock(config.workspace):
-        failed = run_stages(BEFORE, config, arguments)
+        failed = run_stages(IMAGE_STAGES, config, arguments)
         failed |= import_files(arguments, config, people_with_images(arguments.folder, config))
         failed |= run_stages(("verify",), config, arguments)
     report_failures(config, failed)

@@ -3,14 +3,13 @@
 from dataclasses import replace
 
 from training.lora_dataset.config import load_config
+from training.lora_dataset.stage_registry import IMAGE_STAGES
 from training.pilot.settings import PilotSettings
 
 from .network_sizes import lora_size
 from .plan_dataset import STAGES
 from .plan_row import PlanRow, Situation, add, times
 
-PREPARED = ("collect", "generate", "filter", "preprocess")
-"""Stages that the pilot runs for its people."""
 FLOAT16_BYTES = 2
 
 
@@ -25,17 +24,17 @@ def pilot_row(settings: PilotSettings, at: Situation) -> PlanRow:
         dreambooth=replace(config.dreambooth, people=batch, steps=steps),
         verify=replace(config.verify, people=people),
     )
-    rows = {name: STAGES[name](own, few) for name in (*PREPARED, "dreambooth", "verify")}
+    rows = {name: STAGES[name](own, few) for name in (*IMAGE_STAGES, "dreambooth", "verify")}
     trained, verified = rows["dreambooth"], rows["verify"]
     measured = times((len(grid) + 1) / 2, verified.seconds)  # verify generates twice: with a LoRA and without
-    beside = add(measured, *(rows[name].seconds for name in PREPARED))
+    beside = add(measured, *(rows[name].seconds for name in IMAGE_STAGES))
     note = f"{len(grid)} settings: {trained.note.split('; memory')[0]}"
     if trained.seconds is not None:
         note += "; with its images and measures" if beside is not None else "; without its images and measures"
     return PlanRow(
         "pilot",
         (len(grid) + 1) * people * config.verify.images,
-        add(_lora_bytes(settings, at), *(rows[name].disk for name in PREPARED)),
+        add(_lora_bytes(settings, at), *(rows[name].disk for name in IMAGE_STAGES)),
         max((row.memory for row in rows.values() if row.memory is not None), default=None),
         None if trained.seconds is None else trained.seconds + (beside or 0.0),
         note,
