@@ -74,7 +74,13 @@ def import_with_images(arguments: argparse.Namespace, recipe: Recipe, step: Step
         failed = run_stages(IMAGE_STAGES, config, arguments)
         failed |= import_files(arguments, config, people_with_images(arguments.folder, config))
         failed |= run_stages(("verify",), config, arguments)
-    report_failures(config, failed)
+    try:
+        report_failures(config, failed)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"{error}. Until nothing fails the step is not noted as done, and `run` would train LoRAs by DreamBooth: "
+            f"mend files that are refused or take them out of {arguments.folder}, then import again"
+        ) from error
     note_done(recipe, step, inputs, time.monotonic() - start, imported=True)
     print(f"`python -m training run {arguments.recipe}` goes on from here", flush=True)
 

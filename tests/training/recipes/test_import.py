@@ -1,5 +1,6 @@
 """`python -m training import` as docs/training.md shows it: LoRAs that exist already take the first step's place."""
 
+import argparse
 import os
 import shlex
 import shutil
@@ -22,6 +23,7 @@ from miniature.personal.example_dataset import draw_person_folders
 from miniature.world.scenes import TEACHER_SCENES
 from training.lora_dataset.config import CollectConfig, DatasetConfig, load_config
 from training.lora_dataset.manifest import Manifest, Record
+from training.recipes import teachers
 from training.recipes.recipe import FOLDER, dataset_step, read_recipe
 from training.recipes.run import check_unchanged
 from training.recipes.step_inputs import inputs_of
@@ -133,3 +135,18 @@ def test_a_changed_dataset_after_an_import(tmp_path: Path) -> None:
     step.settings.write_text(step.settings.read_text("utf-8").replace("size: 768", "size: 512"), "utf-8")
     with pytest.raises(ValueError, match=r"imported for step 1_dataset .* Run `python -m training import` again"):
         check_unchanged(step, read_records(recipe.output)[step.name])
+
+
+def test_after_a_failure_it_is_said_what_run_would_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    folder = shutil.copytree(FOLDER / "sdxl-24gb", tmp_path / "a" / "b" / "mine")
+    monkeypatch.setattr(teachers, "missing_inputs", lambda steps: [])
+    monkeypatch.setattr(teachers, "run_stages", lambda names, config, arguments: dict.fromkeys(names, 0))
+    monkeypatch.setattr(teachers, "people_with_images", lambda folder, config: frozenset({"anna"}))
+    monkeypatch.setattr(teachers, "import_files", lambda arguments, config, people: {"import": 1, "pack": 0})
+    parser = argparse.ArgumentParser()
+    teachers.add_arguments(parser)
+    arguments = parser.parse_args([str(folder), "--from", "loras"])
+    with pytest.raises(RuntimeError, match=r"\(1 in import\).* `run` would train LoRAs .* take them out of loras"):
+        arguments.run(arguments)
+    assert read_records(read_recipe(str(folder)).output) == {}
