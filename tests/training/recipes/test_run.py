@@ -236,5 +236,5 @@ def test_a_base_model_without_figures_is_no_reason_not_to_run(tmp_path):
     (folder / "recipe.yaml").write_text(text.replace("gpus: 0", "gpus: 1"), "utf-8")
     recipe = read_recipe(str(folder))
     assert TimeLeft.of(recipe, 100, None).describe({}).startswith("left: 7 steps; there are no figures of this base")
-    with pytest.raises(ValueError, match=r"measured with SDXL, the base model of .* is the miniature's"):
+    with pytest.raises(ValueError, match=r"measured with SDXL, the base model of .* is another"):
         TimeLeft.of(recipe, 100, "h100")

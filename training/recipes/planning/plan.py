@@ -129,9 +129,10 @@ def make_plan(recipe: Recipe, people: int, gpus: int, card: Card | None) -> Plan
     """
     at = situation(recipe, people, gpus, card)
     if card is not None and card.sdxl != at.sdxl:
-        measured, found = ("SDXL", "the miniature's") if card.sdxl else ("the miniature", "SDXL")
+        measured, found = ("SDXL", "another") if card.sdxl else ("the miniature", "SDXL")
         raise ValueError(
-            f"the figures of {card.title} were measured with {measured}, the base model of {recipe.title!r} is {found}"
+            f"the figures of {card.title} were measured with {measured}, the base model of {recipe.title!r} is "
+            f"{found}: give a file of its figures with --gpu, or see what `plan --measure` measures here"
         )
     rows = []
     for number, step in enumerate(recipe.steps, start=1):

@@ -1,7 +1,9 @@
 """A row of a plan, and what all rows are computed from."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from difflora_core.autoencoder.config import LAEConfig
 from difflora_core.denoiser.config import CONFIGURATIONS, MIFConfig
@@ -14,7 +16,7 @@ from training.people.network_settings import LayoutSettings, denoiser_shapes
 from training.recipes.recipe import Recipe
 
 from .cards import Card
-from .network_sizes import LoRASize, NetworkSize, denoiser_size, lae_size, lora_size
+from .network_sizes import SDXL_UNET, LoRASize, NetworkSize, denoiser_size, lae_size, lora_size
 from .scaling import SDXL_BYTES
 
 FACE_WIDTH, IMAGE_WIDTH = 512, 768
@@ -104,20 +106,29 @@ def situation(recipe: Recipe, people: int, gpus: int, card: Card | None) -> Situ
     ]
     lae = trainers[0] if trainers else None
     layout = lae.layout if lae else alone[0].layout if alone else None
-    lora = _lora_size(recipe, layout)
+    unet, known = _unet(layout)
+    lora = _lora_size(recipe, layout, unet) if known else None
     latent = lae.lae if lae else alone[0].lae if alone else None
     network = lae_size(latent, lora) if latent and lora else None
     denoiser, values = _denoiser(recipe, latent)
-    return Situation(people, gpus, card, lora, network, denoiser, values, sdxl=layout is None or layout.unet is None)
+    return Situation(people, gpus, card, lora, network, denoiser, values, sdxl=known and _is_sdxl(unet))
 
 
-def _lora_size(recipe: Recipe, layout: LayoutSettings | None) -> LoRASize | None:
-    """Count the values of the dataset's LoRAs; None without the configuration of a U-Net that is not SDXL's."""
-    unet = None
-    if layout and layout.unet:
-        if not layout.unet.is_file():
-            return None
-        unet = json.loads(layout.unet.read_text(encoding="utf-8"))
+def _unet(layout: LayoutSettings | None) -> tuple[Mapping[str, Any] | None, bool]:
+    """Read the U-Net's configuration, None for SDXL's; and whether it could be read."""
+    if layout is None or layout.unet is None:
+        return None, True
+    if not layout.unet.is_file():
+        return None, False
+    return json.loads(layout.unet.read_text(encoding="utf-8")), True
+
+
+def _is_sdxl(unet: Mapping[str, Any] | None) -> bool:
+    return unet is None or all(unet.get(name) == value for name, value in SDXL_UNET.items())
+
+
+def _lora_size(recipe: Recipe, layout: LayoutSettings | None, unet: Mapping[str, Any] | None) -> LoRASize:
+    """Count the values of the dataset's LoRAs."""
     datasets = [load_config(step.settings) for step in recipe.steps if step.is_dataset]
     if datasets:
         return lora_size(datasets[0].dreambooth.rank, datasets[0].dreambooth.feed_forward, unet)

@@ -1,6 +1,7 @@
 """What a recipe will cost: the table's arithmetic, and that it needs nothing but settings files."""
 
 import argparse
+import json
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from training.end_to_end.settings import JointSettings
 from training.engine.settings import read_settings
 from training.recipes.planning.cards import Card, read_card
+from training.recipes.planning.network_sizes import SDXL_UNET
 from training.recipes.planning.plan import FITS, add_arguments, describe, make_plan, too_large, total
 from training.recipes.planning.plan_row import PlanRow
 from training.recipes.planning.scaling import GIB, dreambooth_figures, dreambooth_seconds
@@ -264,3 +266,15 @@ def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text("utf-8")
     assert old in text
     path.write_text(text.replace(old, new), "utf-8")
+
+
+def test_sdxl_s_own_configuration_is_sdxl_s(h100, tmp_path):
+    """A recipe may name it, in place of leaving it out."""
+    folder = shutil.copytree(FOLDER / "sdxl-24gb", tmp_path / "mine")
+    (folder / "unet.json").write_text(json.dumps(SDXL_UNET | {"in_channels": 4}), "utf-8")
+    settings = folder / "2_train_lae.yaml"
+    settings.write_text(settings.read_text("utf-8").replace("layout: {", "layout: {unet: unet.json, "), "utf-8")
+    assert rows(read_recipe(str(folder)), h100) == rows(read_recipe("sdxl-24gb"), h100)
+    (folder / "unet.json").write_text(json.dumps(SDXL_UNET | {"cross_attention_dim": 768}), "utf-8")
+    with pytest.raises(ValueError, match=r"measured with SDXL, the base model of .* is another: give a file"):
+        rows(read_recipe(str(folder)), h100)
