@@ -140,6 +140,10 @@ class PreprocessConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if 0 < self.max_images <= self.held_out:
+            raise ValueError(
+                f"max_images is {self.max_images}, of which held_out keeps {self.held_out}: none is left to train on"
+            )
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,11 @@ class PackConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.validation + self.test > 1:
+            raise ValueError(
+                f"validation and test are shares of all people, found {self.validation:g} and {self.test:g}, more than "
+                "1 together"
+            )
 
 
 @dataclass(frozen=True)
@@ -222,10 +231,16 @@ def load_config(path: str | Path) -> DatasetConfig:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not YAML, a key is unknown, or a value has another type than the field.
+        ValueError: It is not YAML, a key is unknown, a value has another type than the field, or the filter would drop
+            everybody.
     """
     path = Path(path)
     config = read_settings(DatasetConfig, path)
+    if config.generate.enabled and config.generate.images < config.filter.min_images:
+        raise ValueError(
+            f"{path}: generate.images is {config.generate.images}, of which filter.min_images needs "
+            f"{config.filter.min_images}: everybody would be dropped"
+        )
     if not config.collect.path:
         return config
     # The only path that may also be a name, of a data set in the local cache

@@ -41,6 +41,18 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
             "collect.source: Input should be 'images', 'people' or 'datasets', found 'internet'",
         ),
         ("workspace: w\nbase: b\nfilter: 3\n", "filter: Input should be an object, found 3"),
+        (
+            "workspace: w\nbase: b\npack: {validation: 0.5, test: 0.6}\n",
+            "pack: validation and test .* found 0.5 and 0.6, more than 1",
+        ),
+        (
+            "workspace: w\nbase: b\npreprocess: {max_images: 2, held_out: 2}\n",
+            "preprocess: max_images is 2, of which held_out keeps 2: none is left",
+        ),
+        (
+            "workspace: w\nbase: b\ngenerate: {images: 4}\n",
+            "generate.images is 4, of which filter.min_images needs 8: everybody would be dropped",
+        ),
         ("base: b\n", "workspace"),
         ("- a list\n", "expected settings by name"),
         ("a: [1\n", "not valid YAML"),
