@@ -60,13 +60,18 @@ class Client:
         """Queue a prompt and return its id.
 
         Raises:
-            PromptError: The server finds the prompt invalid; the message holds all of its errors.
+            PromptError: The server finds the prompt, or a part of it, invalid; the message holds all of its errors.
         """
         answer = self._session.post(f"{self.url}/prompt", json={"prompt": prompt, "client_id": self.id}, timeout=60)
         if answer.status_code == 400:
-            raise PromptError(_errors(answer.json()))
+            values = answer.json()
+            raise PromptError(_errors(values["error"]["message"], values["node_errors"]))
         answer.raise_for_status()
-        return answer.json()["prompt_id"]
+        values = answer.json()
+        if node_errors := values["node_errors"]:  # the server would run what is left, and show other images
+            self._cancel(values["prompt_id"])
+            raise PromptError(_errors("A part of the prompt failed validation", node_errors))
+        return values["prompt_id"]
 
     def run(self, prompt: Prompt, timeout: float = 300.0) -> Result:
         """Queue a prompt and wait for it.
@@ -117,6 +122,12 @@ class Client:
         body = {} if prompt_id is None else {"prompt_id": prompt_id}
         self._session.post(f"{self.url}/interrupt", json=body, timeout=60).raise_for_status()
 
+    def _cancel(self, prompt_id: str) -> None:
+        """Take a prompt out of the queue, or stop it."""
+        body = {"delete": [prompt_id]}
+        self._session.post(f"{self.url}/queue", json=body, timeout=60).raise_for_status()
+        self.interrupt(prompt_id)
+
     def images(self, result: Result, node: str) -> list[Image.Image]:
         """Fetch the images that a node of a finished prompt saved or previewed."""
         return [self._image(place) for place in result.outputs[node]["images"]]
@@ -149,8 +160,8 @@ def _result(entry: dict[str, Any]) -> Result:
     return Result(entry["outputs"], (end - start) / 1000)
 
 
-def _errors(answer: dict[str, Any]) -> str:
-    lines = [answer["error"]["message"]]
-    for node in answer["node_errors"].values():
+def _errors(message: str, node_errors: dict[str, dict[str, Any]]) -> str:
+    lines = [message]
+    for node in node_errors.values():
         lines += [f"{node['class_type']}: {error['message']}: {error['details']}" for error in node["errors"]]
     return "\n".join(lines)
