@@ -88,7 +88,11 @@ class ComfyUIWorkflow:
         server = self.settings.server
         try:
             yield
-        except (RequestException, TimeoutError) as error:
+        except TimeoutError as error:
+            raise RuntimeError(
+                f"{self.workflow.path} did not end on {server} ({error}): raise `timeout`, or see what the server does"
+            ) from error
+        except RequestException as error:
             problem = " ".join(str(error).split())[:200]
             raise RuntimeError(
                 f"ComfyUI at {server} does not answer ({problem}): start it, or change `server`"
@@ -120,7 +124,8 @@ class ComfyUIWorkflow:
         """Run the workflow.
 
         Raises:
-            RuntimeError: The server does not answer, a node failed, or it is not clear which image is meant.
+            RuntimeError: The server does not answer or takes longer than `timeout`, a node failed, or it is not clear
+                which image is meant.
         """
         with self._answers():
             result = self.client.run(self.workflow.filled(values), self.settings.timeout)

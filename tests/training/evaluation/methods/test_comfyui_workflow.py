@@ -93,7 +93,7 @@ def test_a_missing_pack_is_named_before_anything_is_queued(
     ("error", "message"),
     [
         (requests.ConnectionError("refused"), r"ComfyUI at http://127\.0\.0\.1:1/ does not answer \(refused\)"),
-        (TimeoutError("not done"), "does not answer"),
+        (TimeoutError("not done after 600 s"), r"did not end on .*\(not done after 600 s\): raise `timeout`"),
         (PromptError("Paint: no paint"), r"workflow\.json failed on http.*Paint: no paint"),
     ],
 )
