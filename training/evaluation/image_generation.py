@@ -78,9 +78,10 @@ class MethodPlan:
         return [self.images.path(person.name, request) for request in requests]
 
     def failure(self, person: str) -> str | None:
-        """Say why the method can't do a person; None if it can."""
+        """Say why the method can't do a person; None if it can, or if all images were there before the run."""
         record = self.images.record(person)
-        return record.reason if self.people and record.status != "done" else None
+        tried = person in self.people and self.people[person].missing
+        return record.reason if tried and record.status != "done" else None
 
 
 def plan_methods(

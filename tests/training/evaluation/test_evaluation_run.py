@@ -1,5 +1,6 @@
 """Planning, generation, measuring and the report, with a base model of colors."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ from PIL import Image
 
 from difflora_core.images import read_image
 from tests.training.evaluation.small_evaluation import PEOPLE, SIZE, Brightness, SmallEvaluation
+from training.evaluation.methods.method import ImageRequest, MadeImage
+from training.evaluation.methods.shared_base import ReadyBase
 from training.evaluation.metric_list import MetricSource
 from training.evaluation.options.method_settings import MethodSettings
 from training.evaluation.settings import FaceMetricSettings, MetricSettings
@@ -143,6 +146,23 @@ def test_somebody_whom_a_method_cannot_do_is_left_out_and_named(small: SmallEval
     assert (values["own"]["value"]["n"], values["none"]["value"]["n"]) == (2, 3)
     assert values["own"]["difference"]["n"] == 2
     assert "own, bob:" in (small.folder / "output" / "report.md").read_text()
+
+
+def test_a_failure_of_an_image_that_is_no_longer_wanted_is_forgotten(
+    small: SmallEvaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: ReadyBase, requests: Sequence[ImageRequest]) -> list[MadeImage]:
+        if requests[0].prompt.kind == "view":
+            raise ValueError("no views")
+        return self.base.generate(requests, self.subject)
+
+    monkeypatch.setattr(ReadyBase, "generate", refuse)
+    small.evaluation(batch=1, seeds=(0,)).run()
+    assert small.report()["failures"]["own"] == dict.fromkeys(PEOPLE, "no views")
+    small.write_prompts(clothing=["a {person} in red"])
+    small.evaluation(batch=1, seeds=(0,)).run()
+    assert not small.report()["failures"]
+    assert small.report()["metrics"]["brightness"]["columns"]["brightness"]["methods"]["own"]["value"]["n"] == 3
 
 
 def test_images_of_another_program(small: SmallEvaluation) -> None:
