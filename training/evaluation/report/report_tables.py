@@ -90,14 +90,18 @@ def _summary(report: EvaluationReport) -> Iterator[Block]:
     chosen = summary_columns(report)
     if not chosen:
         return
-    best = {column: _best(result, column) for result, column in chosen}
+    columns = [column for _, column in chosen]
+    # Two models of one architecture name their columns alike
+    titles = [_title(r, c) if columns.count(c) == 1 else f"{_title(r, c)} ({r.key})" for r, c in chosen]
+    best = [_best(result, column) for result, column in chosen]
     rows = []
     for method in report.methods:
-        means = [(column, result.comparisons[column][method].value.mean) for result, column in chosen]
-        rows.append([method, *(f"**{_number(m)}**" if m == best[column] else _number(m) for column, m in means)])
+        means = [result.comparisons[column][method].value.mean for result, column in chosen]
+        cells = (f"**{_number(m)}**" if m == most else _number(m) for m, most in zip(means, best, strict=True))
+        rows.append([method, *cells])
     yield Heading("Summary")
     yield Paragraph("Means over people; the best of a column is bold, whether or not the difference is clear.")
-    yield Table(["method", *(_title(result, column) for result, column in chosen)], rows)
+    yield Table(["method", *titles], rows)
 
 
 def _best(result: MetricResult, column: str) -> float:

@@ -6,6 +6,8 @@ import pytest
 from PIL import Image
 
 from tests.training.evaluation.small_evaluation import Brightness, SmallEvaluation
+from training.evaluation.evaluation_run import Evaluation
+from training.evaluation.metric_list import MetricSource
 from training.evaluation.metrics.metric import PersonSample, Scores
 from training.evaluation.report.report_blocks import Heading, Items, Paragraph, Table, to_markdown
 
@@ -48,6 +50,21 @@ def test_the_page_holds_everything(small: SmallEvaluation, monkeypatch: pytest.M
     assert "1. a {person} in red (clothing)" in markdown
     for sheet in re.findall(r"\]\((sheets/.+?)\)", markdown):
         assert Image.open(path.parent / sheet).width > 300
+
+
+def test_columns_of_one_name_have_a_best_value_each(small: SmallEvaluation) -> None:
+    """As of two CLIP models of one architecture, here of which the second finds the other method better."""
+
+    class Darkness(Brightness):
+        def score(self, sample: PersonSample) -> Scores:
+            return {name: 1.0 - values for name, values in super().score(sample).items()}
+
+    sources = [MetricSource(kind.__name__, kind, dict) for kind in (Brightness, Darkness)]
+    path = Evaluation(small.settings(), "cpu", sources).run()
+    head, _, none, own = path.with_name("report.md").read_text().split("## Summary\n")[1].splitlines()[3:7]
+    assert head == "| method | brightness ↑ (Brightness) | brightness ↑ (Darkness) |"
+    assert ["**" in cell for cell in none.split("|")[2:4]] == [False, True]
+    assert ["**" in cell for cell in own.split("|")[2:4]] == [True, False]
 
 
 def test_without_a_pair_of_columns_there_is_no_scatter(small: SmallEvaluation) -> None:
