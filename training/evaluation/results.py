@@ -81,7 +81,10 @@ def metric_result(
         comparisons[column] = compare(by_person[column], baseline, seed)
         if any(len(values) == len(kinds) for rows in found.values() for values in rows) and len(kinds) > 1:
             by_kind[column] = {
-                method: {kind: _mean([v[of_kind == kind] for v in rows if len(v) == len(kinds)]) for kind in set(kinds)}
+                method: {
+                    kind: _mean([v[of_kind == kind] for v in rows if len(v) == len(kinds)])
+                    for kind in dict.fromkeys(kinds)
+                }
                 for method, rows in found.items()
             }
     return MetricResult(key, columns, description, comparisons, by_person, by_kind)
