@@ -168,7 +168,7 @@ class Evaluation:
             {plan.name: method_cost([plan.images.record(name) for name in plan.people]) for plan in plans},
             {name: found for name, found in failures.items() if found},
             [plan.kept for plan in plans if plan.kept],
-            torch.cuda.get_device_name() if self.device.startswith("cuda") else self.device.upper(),
+            torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else self.device.upper(),
         )
         by_name = {plan.name: plan for plan in plans}
 

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 from PIL import Image
 
 from tests.training.evaluation.small_evaluation import Brightness, SmallEvaluation
@@ -50,6 +51,12 @@ def test_the_page_holds_everything(small: SmallEvaluation, monkeypatch: pytest.M
     assert "1. a {person} in red (clothing)" in markdown
     for sheet in re.findall(r"\]\((sheets/.+?)\)", markdown):
         assert Image.open(path.parent / sheet).width > 300
+
+
+def test_the_device_is_the_one_that_computed(small: SmallEvaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: f"card {device}")
+    path = Evaluation(small.settings(), "cuda:1").run()
+    assert "on card cuda:1;" in path.with_name("report.md").read_text()
 
 
 def test_columns_of_one_name_have_a_best_value_each(small: SmallEvaluation) -> None:
