@@ -16,10 +16,7 @@ from .metrics.distributions.set_distance import SetDistance, disjoint_sets
 from .metrics.metric import Description
 from .metrics.model_files import model_folder
 from .score_files import SCORES
-from .settings import DistanceSettings, MetricSettings
-
-REAL = "real images"
-"""Name of the row in which two sets of real images are compared."""
+from .settings import REAL, DistanceSettings, MetricSettings
 
 
 @dataclass(frozen=True)

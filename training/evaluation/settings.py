@@ -15,6 +15,10 @@ PORTRAITS = Path(__file__).parent / "prompts" / "portraits.yaml"
 """The project's own prompts."""
 
 
+REAL = "real images"
+"""Name of the row of FID and KID in which two sets of real images are compared."""
+
+
 def _model_name(name: str, info: ValidationInfo) -> str:
     folder: Path = info.context  # type: ignore[assignment]  # `read_settings` passes it
     is_path = name.startswith((".", "~")) or Path(name).is_absolute()
@@ -160,6 +164,8 @@ class EvaluationSettings:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds is {list(self.seeds)}, expected one or more different numbers")
         check_method_names(self.methods)
+        if self.metrics.distances is not None and REAL in self.methods:
+            raise ValueError(f"{REAL!r} is a row of FID and KID already: give the method another name")
         if self.compared_with and self.compared_with not in self.methods:
             raise ValueError(f"compared_with is {self.compared_with!r}, but methods are {', '.join(self.methods)}")
 

@@ -14,8 +14,8 @@ from tests.training.evaluation.small_evaluation import SIZE, SmallEvaluation
 from tests.training.evaluation.small_models import write_dino
 from training.evaluation.metrics.distributions.inception_features import InceptionFeatures
 from training.evaluation.metrics.metric import Description
-from training.evaluation.set_scores import REAL
-from training.evaluation.settings import DistanceSettings, MetricSettings
+from training.evaluation.options.method_settings import MethodSettings
+from training.evaluation.settings import REAL, DistanceSettings, MetricSettings
 
 
 class MeanColors:
@@ -95,6 +95,13 @@ def test_a_network_is_named(metrics: MetricSettings) -> None:
         replace(metrics.distances, inception=None)
     with pytest.raises(ValueError, match=r"distances\.dino is true, but metrics name no DINO model"):
         MetricSettings(distances=replace(metrics.distances, dino=True))
+
+
+def test_no_method_has_the_name_of_the_real_images(small: SmallEvaluation, metrics: MetricSettings) -> None:
+    methods = {REAL: MethodSettings("images", small.folder / "photos")}
+    assert small.settings(methods=methods).baseline == REAL
+    with pytest.raises(ValueError, match="'real images' is a row of FID and KID already"):
+        small.settings(methods=methods, metrics=metrics)
 
 
 def test_missing_files_are_named_first(small: SmallEvaluation, metrics: MetricSettings) -> None:
