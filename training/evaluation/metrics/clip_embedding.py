@@ -13,7 +13,7 @@ from difflora_core.images import ImageSource
 
 from .content_cache import ContentCache
 from .model_files import WEIGHTS, load_pretrained, model_folder
-from .pixels import Preprocessing, require_finite, rgb_images
+from .pixels import Preprocessing, require_finite
 
 LETTERS = {384: "S", 768: "B", 1024: "L", 1280: "H"}
 """How a vision transformer of a width is called."""
@@ -71,9 +71,9 @@ class ClipEmbedding:
         """Embed images: unit-length float32 (images, width).
 
         Raises:
-            ValueError: See `rgb_images`.
+            ValueError: See `read_images`.
         """
-        return torch.stack(self._rows(rgb_images(images, what)))
+        return torch.stack(self._rows(images, what))
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:

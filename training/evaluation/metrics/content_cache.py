@@ -5,14 +5,19 @@ A person's real images are compared with every method's, and one face embedding 
 
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from itertools import islice
 from typing import Generic, TypeVar
 
 import numpy as np
 
+from difflora_core.images import ImageSource
+
+from .pixels import read_images
+
 Result = TypeVar("Result")
 
 BATCH = 16
-"""Images that are computed at a time."""
+"""Images that are in memory and computed at a time."""
 
 
 class ContentCache(Generic[Result]):
@@ -28,11 +33,20 @@ class ContentCache(Generic[Result]):
         self.compute = compute
         self.known: dict[bytes, Result] = {}
 
-    def __call__(self, images: Sequence[np.ndarray]) -> list[Result]:
-        """Return each image's result."""
-        keys = [blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).digest() for image in images]
-        new = {key: image for key, image in zip(keys, images, strict=True) if key not in self.known}
-        for start in range(0, len(new), BATCH):
-            batch = list(new.items())[start : start + BATCH]
-            self.known.update(zip([key for key, _ in batch], self.compute([image for _, image in batch]), strict=True))
+    def __call__(self, images: Sequence[ImageSource], what: str = "image") -> list[Result]:
+        """Return the result of each image, which errors call `what`.
+
+        Raises:
+            ValueError: See `read_images`.
+        """
+        arrays, keys = read_images(images, what), []
+        while batch := list(islice(arrays, BATCH)):
+            keys += (own := [_key(image) for image in batch])
+            new = {key: image for key, image in zip(own, batch, strict=True) if key not in self.known}
+            if new:
+                self.known.update(zip(new, self.compute(list(new.values())), strict=True))
         return [self.known[key] for key in keys]
+
+
+def _key(image: np.ndarray) -> bytes:
+    return blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).digest()

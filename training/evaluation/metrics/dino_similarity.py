@@ -22,7 +22,7 @@ from .content_cache import ContentCache
 from .cosines import likeness_columns, likeness_scores
 from .metric import Better, Description, PersonSample, Scores
 from .model_files import WEIGHTS, load_pretrained, model_folder
-from .pixels import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, require_finite, rgb_images
+from .pixels import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, require_finite
 
 MARGIN = 256 / 224
 """Resized side over crop."""
@@ -84,7 +84,7 @@ class DinoSimilarity:
         """Embed images: unit-length float32 (images, width).
 
         Raises:
-            ValueError: See `rgb_images`.
+            ValueError: See `read_images`.
         """
         return F.normalize(self.class_tokens(images, what), dim=-1)
 
@@ -92,9 +92,9 @@ class DinoSimilarity:
         """Compute class tokens as the network gives them: float32 (images, width).
 
         Raises:
-            ValueError: See `rgb_images`.
+            ValueError: See `read_images`.
         """
-        return torch.stack(self._rows(rgb_images(images, what)))
+        return torch.stack(self._rows(images, what))
 
     def score(self, sample: PersonSample) -> Scores:
         """Measure a person's images.

@@ -1,6 +1,6 @@
 """Images as networks take them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,12 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def rgb_images(images: Sequence[ImageSource], what: str = "image") -> list[np.ndarray]:
-    """Return images as uint8 (height, width, 3) RGB.
+    """Return all images at once; see `read_images`."""
+    return list(read_images(images, what))
+
+
+def read_images(images: Sequence[ImageSource], what: str = "image") -> Iterator[np.ndarray]:
+    """Yield images as uint8 (height, width, 3) RGB, one after another: all of a method would fill the memory.
 
     Raises:
         ValueError: There is none, or one can't be used: a damaged file, NaN, a form that is no image, fewer pixels than
@@ -23,7 +28,6 @@ def rgb_images(images: Sequence[ImageSource], what: str = "image") -> list[np.nd
     """
     if len(images) == 0:
         raise ValueError(f"no {what} to measure: at least one is needed")
-    arrays = []
     for number, image in enumerate(images, start=1):
         name = f"{what} {number} of {len(images)}"
         array = rgb_array(image, name)
@@ -33,8 +37,7 @@ def rgb_images(images: Sequence[ImageSource], what: str = "image") -> list[np.nd
                 f"{name} has {width} × {height} pixels, expected {MIN_SIDE} or more a side and a longer side of at "
                 f"most {MAX_ASPECT_RATIO:g} times the shorter one"
             )
-        arrays.append(array)
-    return arrays
+        yield array
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """Images that occur again."""
 
 import numpy as np
+import pytest
 
 from tests.training.evaluation.small_models import noise
+from training.evaluation.metrics import pixels
 from training.evaluation.metrics.content_cache import BATCH, ContentCache
 
 
@@ -19,6 +21,21 @@ def test_each_content_is_computed_once():
     assert cache([images[0], *images]) == [expected[0], *expected]
     assert cache([image.copy() for image in reversed(images)]) == expected[::-1]
     assert len(computed) == len(images)
+
+
+def test_images_are_read_batch_by_batch(monkeypatch: pytest.MonkeyPatch):
+    """The images of all people by one method don't fit the memory: 3,000 of 1024 pixels take 9 GB."""
+    read = []
+    monkeypatch.setattr(pixels, "rgb_array", lambda image, name: read.append(name) or image)
+    counts = []
+
+    def count(images):
+        counts.append(len(read))
+        return [0] * len(images)
+
+    ContentCache(count)(noise(2 * BATCH + 1))
+    assert counts == [BATCH, 2 * BATCH, 2 * BATCH + 1]
+    assert read[-1] == f"image {2 * BATCH + 1} of {2 * BATCH + 1}"
 
 
 def test_equal_bytes_of_another_shape_are_another_image():

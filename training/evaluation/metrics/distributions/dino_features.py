@@ -49,6 +49,6 @@ class DinoFeatures:
         """Compute features (images, width), float32.
 
         Raises:
-            ValueError: See `rgb_images`.
+            ValueError: See `read_images`.
         """
         return self.dino.class_tokens(images, what)

@@ -13,7 +13,7 @@ from difflora_core.images import ImageSource
 from ..content_cache import ContentCache
 from ..metric import Description
 from ..model_files import read_state_dict
-from ..pixels import require_finite, rgb_images
+from ..pixels import require_finite
 from .inception import WIDTH, Inception
 
 SIDE = 299
@@ -60,9 +60,9 @@ class InceptionFeatures:
         """Compute features (images, 2048), float32.
 
         Raises:
-            ValueError: See `rgb_images`.
+            ValueError: See `read_images`.
         """
-        return torch.stack(self._rows(rgb_images(images, what)))
+        return torch.stack(self._rows(images, what))
 
     @torch.no_grad()
     def _features(self, images: Sequence[np.ndarray]) -> Sequence[Tensor]:

@@ -16,7 +16,6 @@ from difflora_core.images import ImageSource
 
 from ..content_cache import ContentCache
 from ..metric import Description
-from ..pixels import rgb_images
 
 PADDED = 1.5
 """Side of the padded image over the image's, as in MultiID-Bench (arXiv 2510.14975): a face that fills an image, or is
@@ -94,9 +93,9 @@ class FaceSearch:
         """Find the largest face of each image.
 
         Raises:
-            ValueError: See `rgb_images`.
+            ValueError: See `read_images`.
         """
-        faces = self._faces(rgb_images(images, what))
+        faces = self._faces(images, what)
         width = next((len(embedding) for embedding, _ in faces if embedding is not None), 1)
         rows = [torch.zeros(width) if embedding is None else embedding for embedding, _ in faces]
         found = torch.tensor([embedding is not None for embedding, _ in faces])
