@@ -42,7 +42,7 @@ def metric_sources(settings: MetricSettings, device: str) -> list[MetricSource]:
     Raises:
         ValueError: Two models of one metric have the same name.
     """
-    sources = _face_sources(settings.faces) if settings.faces is not None else []
+    sources = _face_sources(settings.faces, device) if settings.faces is not None else []
     sources += [_source("CLIP", name, ClipSimilarity.open, device) for name in settings.clip]
     if settings.dino is not None:
         sources.append(_source("DINO", settings.dino, DinoSimilarity.open, device))
@@ -70,10 +70,10 @@ def _source(
     )
 
 
-def _face_sources(settings: FaceMetricSettings) -> list[MetricSource]:
+def _face_sources(settings: FaceMetricSettings, device: str) -> list[MetricSource]:
     @cache
     def search() -> FaceSearch:
-        return FaceSearch.open(settings.pack, settings.root, settings.conditioning)
+        return FaceSearch.open(settings.pack, settings.root, settings.conditioning, device)
 
     def inputs() -> Fingerprint:
         folder = settings.root / "models" / settings.pack

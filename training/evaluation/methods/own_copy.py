@@ -4,7 +4,9 @@ from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import Generic, TypeVar
 
-from difflora_core.encoders.face_encoder import FaceEncoder
+import torch
+
+from difflora_core.encoders.face_encoder import FaceEncoder, providers_for
 
 from ..options.method_settings import MethodSettings
 from .shared_base import SharedBase
@@ -44,8 +46,8 @@ class OnOwnCopy(ABC, Generic[Pipeline]):
 
     @cached_property
     def faces(self) -> FaceEncoder:
-        """The face encoder of the settings' pack."""
-        return FaceEncoder.open(self.settings.pack, self.face_models)
+        """The face encoder of the settings' pack, on the base model's device as DiffLoRA's is."""
+        return FaceEncoder.open(self.settings.pack, self.face_models, providers_for(torch.device(self.base.device)))
 
     def release(self) -> None:
         """Free the copy of the base model, and the face models."""

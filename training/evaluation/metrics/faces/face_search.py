@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from difflora_core.encoders.face_encoder import FaceEncoder, NoFaceError
+from difflora_core.encoders.face_encoder import FaceEncoder, NoFaceError, providers_for
 from difflora_core.images import ImageSource
 
 from ..content_cache import ContentCache
@@ -53,7 +53,7 @@ class FaceSearch:
         pack: str,
         root: str | Path,
         conditioning: Collection[str] = (),
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        device: str | torch.device = "cpu",
     ) -> Self:
         """Load a pack from root/models/pack, for instance AuraFace-v1, whose license permits any use.
 
@@ -61,13 +61,13 @@ class FaceSearch:
             pack: Name of the pack.
             root: InsightFace's folder.
             conditioning: Packs whose embeddings a measured method sees; those in `root` are compared by content.
-            providers: Onnxruntime's.
+            device: Where it computes; on a GPU only if onnxruntime was installed with CUDA.
 
         Raises:
             FileNotFoundError: The pack is not there.
             ValueError: It is damaged, or has the recognizer of one of `conditioning`.
         """
-        encoder = FaceEncoder.open(pack, root, providers)
+        encoder = FaceEncoder.open(pack, root, providers_for(torch.device(device)))
         recognizer = Path(encoder.analysis.models["recognition"].model_file)
         for other in conditioning:
             files = (Path(root) / "models" / other).glob("*.onnx")
