@@ -34,7 +34,7 @@ def read_people(settings: EvaluationSettings) -> list[EvaluatedPerson]:
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: There is nobody, or somebody has no reference.
+        ValueError: There is nobody, or somebody has no reference, or a folder of other images alone.
     """
     folder = settings.people
     assert folder is not None  # the settings name a folder, or a dataset
@@ -48,6 +48,8 @@ def read_people(settings: EvaluationSettings) -> list[EvaluatedPerson]:
 
 def _read_person(folder: Path, count: int) -> EvaluatedPerson:
     sorted_out = (folder / REFERENCES).is_dir()
+    if not sorted_out and (folder / OTHERS).is_dir():  # whose images would be passed over
+        raise ValueError(f"{folder} has a folder {OTHERS}, but no folder {REFERENCES}: expected both, or neither")
     references = _images(folder / REFERENCES) if sorted_out else _images(folder)
     if not references:
         where = folder / REFERENCES if sorted_out else folder

@@ -139,6 +139,10 @@ def test_people(tmp_path: Path) -> None:
     assert [path.name for path in seen_references(ann, 1)] == ["a.png"]
     with pytest.raises(ValueError, match="ann has 2 reference images, the method needs 3"):
         seen_references(ann, 3)
+    (tmp_path / "people" / "bob" / "others").mkdir()
+    with pytest.raises(ValueError, match="bob has a folder others, but no folder references"):
+        read_people(read(tmp_path))
+    (tmp_path / "people" / "bob" / "others").rmdir()
     (tmp_path / "people" / "cy").mkdir()
     with pytest.raises(ValueError, match="cy holds no image"):
         read_people(read(tmp_path))
