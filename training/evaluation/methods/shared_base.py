@@ -23,12 +23,7 @@ class SharedBase:
     """The base model with the settings' sampler."""
 
     def __init__(self, settings: EvaluationSettings, device: str) -> None:
-        """Check that the folder is a base model; it is loaded later.
-
-        Raises:
-            FileNotFoundError: There is no such folder.
-            ValueError: It is another model.
-        """
+        """Name the folder, which need not be there where no method uses it; see `fingerprint`."""
         self.settings, self.device = settings, device
 
     @cached_property

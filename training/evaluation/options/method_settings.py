@@ -72,7 +72,7 @@ class MethodSettings:
     embeddings: tuple[SettingsPath, ...] = ()
     """ridge: folders and files of the embeddings of these people's images."""
     training: DreamBoothConfig = field(default_factory=DreamBoothConfig)
-    """dreambooth: how a LoRA is trained on each person's references."""
+    """dreambooth: how a LoRA is trained on each person's references; the base model's dtype is the evaluation's."""
     caption: str = "a photo of a {person}"
     """dreambooth, and difflora with a refinement: of the training images."""
     refinement: RefinementSettings | None = None
