@@ -192,7 +192,7 @@ def main() -> None:
             found.setdefault(name, []).append(people.evaluation.evaluate(flat))
     if arguments.figure:
         draw_panels(arguments.figure, curves(found))
-    print(json.dumps(summary(found, arguments.split, arguments.people), indent=1))
+    print(json.dumps(summary(found, arguments.split, len(people.indices)), indent=1))
     print(f"{asdict(model.config.sampling)}; {time.monotonic() - start:.0f} s")
 
 
