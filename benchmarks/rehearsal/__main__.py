@@ -108,23 +108,29 @@ class Rehearsal:
         self.task("module", "difflora personalize", *words)
 
     def task(self, *words: str) -> None:
-        """Do a task, in a process of its own unless told otherwise, and keep what it took.
+        """Do a task, in a process of its own unless told otherwise, and keep what it took, also if it fails.
 
         Raises:
             RuntimeError: It failed.
         """
         report = self.folder / "report.jsonl"
         report.unlink(missing_ok=True)
+        try:
+            self._do(report, words)
+        finally:
+            if report.exists():
+                self.rows += [Row(**json.loads(line)) for line in report.read_text("utf-8").splitlines()]
+
+    def _do(self, report: Path, words: Sequence[str]) -> None:
         if self.one_process:
             TASKS[words[0]](Report(report), *words[1:])
-        else:
-            command = [sys.executable, "-m", "benchmarks.rehearsal.child", str(report), *words]
-            environment = {"CUDA_VISIBLE_DEVICES": "0"} | os.environ  # one GPU: the memory of workers is not seen
-            code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
-            if code:
-                task = " ".join(command[1:])
-                raise RuntimeError(f"a task of the rehearsal failed with exit code {code}, see above: {task}")
-        self.rows += [Row(**json.loads(line)) for line in report.read_text("utf-8").splitlines()]
+            return
+        command = [sys.executable, "-m", "benchmarks.rehearsal.child", str(report), *words]
+        environment = {"CUDA_VISIBLE_DEVICES": "0"} | os.environ  # one GPU: the memory of workers is not seen
+        code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+        if code:
+            task = " ".join(command[1:])
+            raise RuntimeError(f"a task of the rehearsal failed with exit code {code}, see above: {task}")
 
 
 def describe(rows: Sequence[Row], title: str) -> str:

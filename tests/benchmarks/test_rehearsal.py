@@ -24,6 +24,8 @@ from transformers import (
     ViTModel,
 )
 
+from benchmarks.rehearsal.__main__ import Rehearsal
+from benchmarks.rehearsal.child import TASKS, Report
 from benchmarks.rehearsal.cut_settings import TEST, VALIDATION, change_settings, number_of_people
 from benchmarks.rehearsal.inputs import SIZES, write_single_file
 from difflora_core.files import read_shapes
@@ -68,6 +70,20 @@ def test_from_random_weights_to_an_image_in_comfyui(tmp_path: Path) -> None:
     assert not found["failures"]
     assert list(found["methods"]) == ["no LoRA", "mean LoRA", "teacher", "DiffLoRA"]
     assert list(found["metrics"]) == ["Face Sim", "face diversity", "CLIP clip-vit-base-patch32", "DINO dino-vits16"]
+
+
+def test_what_a_failing_task_took_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(report: Report) -> None:
+        with report.row("first stage"):
+            pass
+        with report.row("second stage"):
+            raise RuntimeError("no")
+
+    monkeypatch.setitem(TASKS, "fail", fail)
+    rehearsal = Rehearsal(tmp_path, "miniature", one_process=True)
+    with pytest.raises(RuntimeError, match="no"):
+        rehearsal.task("fail")
+    assert [row.name for row in rehearsal.rows] == ["first stage", "second stage"]
 
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name.startswith("sdxl")])
