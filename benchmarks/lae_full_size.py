@@ -8,7 +8,6 @@ memory for the configured batch is extrapolated from the activations of two batc
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.peak_memory import peak_gib
 from training.autoencoder.lae_dry_run import RandomLoRAs, batch_bytes
 from training.autoencoder.settings import LAESettings
 from training.autoencoder.train import new_lae
@@ -51,8 +51,7 @@ def measure_network(name: str, batch: int, threads: int) -> None:
         f"extrapolated to its batch of {configured}: {format_bytes(total)}; "
         f"{format_bytes(each)} of activations for each LoRA"
     )
-    if sys.platform != "win32":
-        print(f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB\n")
+    print(f"peak memory of this process {peak_gib():.2f} GiB\n")
 
 
 def main() -> None:
@@ -62,6 +61,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
+    if unknown := [name for name in arguments.names if name not in FILES]:
+        parser.error(f"there is no network {unknown[0]!r}, expected any of {', '.join(FILES)}")
     if len(arguments.names) == 1:
         measure_network(arguments.names[0], arguments.batch, arguments.threads)
         return

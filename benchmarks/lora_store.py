@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.peak_memory import peak_gib
 from difflora_core.lora.layout import LoRALayout
 from training.store.lora_store import LoRAStore
 from training.store.random_batches import random_batches
@@ -126,25 +127,15 @@ def speed(store: LoRAStore, batch: int) -> None:
             print(f"{state}  {name:20s} {size / median:6.2f} GB/s  ratio {plain / median:.2f}", flush=True)
 
 
-def peak() -> float:
-    """Peak resident memory of this process in MB, pages of mapped files included."""
-    status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss would begin with the parent's peak
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
 def peak_memory(folder: Path, batch: int) -> str:
     """Peak memory in MB before and after random batches, for a child process to print."""
     torch.zeros(batch, LoRAStore.open(folder).layout.numel)  # a batch is counted as memory before
-    before = peak()
+    before = peak_gib()
     with RowReader(LoRAStore.open(folder), "train") as reader:
         batches = random_batches(reader, batch, torch.Generator().manual_seed(0), reuse=True)
         for _ in islice(batches, BATCHES):
             pass
-    return f"{before:.1f} {peak():.1f}"
+    return f"{1024 * before:.1f} {1024 * peak_gib():.1f}"
 
 
 def memory(folder: Path, layout: LoRALayout, sizes: list[int], batch: int) -> None:

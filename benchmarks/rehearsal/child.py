@@ -5,7 +5,6 @@ python -m benchmarks.rehearsal.child REPORT inputs|dataset|module|diffusers|comf
 
 import argparse
 import json
-import resource
 import runpy
 import shutil
 import sys
@@ -17,12 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.peak_memory import GIB, peak_gib
 from difflora_core.command_line import silence_library_logs
 
 if TYPE_CHECKING:
     import numpy as np
 
-GIB = 2**30
 PROMPT = "a portrait of a person"
 
 
@@ -49,15 +48,14 @@ class Report:
     @contextmanager
     def row(self, name: str) -> Iterator[None]:
         """Measure what is done while it is open, whatever ends it."""
-        if "torch" in sys.modules and _has_gpu():
+        if _has_gpu():
             sys.modules["torch"].cuda.reset_peak_memory_stats()
         start = time.perf_counter()
         try:
             yield
         finally:
             peak = sys.modules["torch"].cuda.max_memory_allocated() / GIB if _has_gpu() else None
-            host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / GIB
-            self.add(Row(name, time.perf_counter() - start, peak, host))
+            self.add(Row(name, time.perf_counter() - start, peak, peak_gib()))
 
     def add(self, row: Row) -> None:
         """Append a row."""
@@ -177,7 +175,7 @@ def run_comfyui(report: Report, size_name: str, single_file: str, lora: str, siz
         client = Client(host.url)
         for name, strength in (("without the LoRA, first use", 0.0), ("with the LoRA", 1.0)):
             result = client.run(prompt(int(size), int(steps), strength), timeout=1200.0)
-            report.add(Row(f"ComfyUI {name}", result.seconds, reserved_by(host.url), peak_of(host.pid)))
+            report.add(Row(f"ComfyUI {name}", result.seconds, reserved_by(host.url), peak_gib(host.pid)))
     # Of the latents: an image's 8 bits might hide the LoRA's effect on a model with random weights
     latents = [load_file(path)["latent_tensor"].numpy() for path in sorted((base / "output").glob("*.latent"))]
     check_different("ComfyUI", *latents)
@@ -231,15 +229,6 @@ def check_different(program: str, without: "np.ndarray", with_lora: "np.ndarray"
         raise RuntimeError(f"{program}: an image holds NaN or infinite values")
     if (without == with_lora).all():
         raise RuntimeError(f"{program}: the LoRA changes nothing")
-
-
-def peak_of(pid: int) -> float:
-    """Peak memory of another process in GiB; NaN where the system has no /proc."""
-    path = Path(f"/proc/{pid}/status")
-    if not path.is_file():
-        return float("nan")
-    (line,) = (line for line in path.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024 / GIB
 
 
 def reserved_by(url: str) -> float | None:
