@@ -25,9 +25,13 @@ def test_each_content_is_computed_once():
 
 def test_images_are_read_batch_by_batch(monkeypatch: pytest.MonkeyPatch):
     """The images of all people by one method don't fit the memory: 3,000 of 1024 pixels take 9 GB."""
-    read = []
-    monkeypatch.setattr(pixels, "rgb_array", lambda image, name: read.append(name) or image)
-    counts = []
+    read, counts = [], []
+
+    def rgb_array(image, name):
+        read.append(name)
+        return image
+
+    monkeypatch.setattr(pixels, "rgb_array", rgb_array)
 
     def count(images):
         counts.append(len(read))
