@@ -28,7 +28,7 @@ from difflora_core.lora.layout import LoRALayout
 from difflora_core.network_files import READING_ERRORS
 
 from .shard import Person, Shard, provenance_metadata, read_people, read_shard
-from .shard_file import read_measured
+from .shard_file import file_version, read_measured
 
 LOCK_SECONDS = 600.0
 """How long a writer waits for another one: a shard of 64 LoRAs of SDXL is 1.3 GB."""
@@ -195,8 +195,7 @@ class LoRAStore:
             ValueError: A file is damaged, or is not a shard.
         """
         for path in self.paths(split):
-            status = path.stat()
-            version = status.st_mtime_ns, status.st_size, status.st_ino
+            version = file_version(path.stat())
             known = self._known_shards.get(path)
             if known is None or known[0] != version:
                 known = self._known_shards[path] = (version, read_shard(path))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .lora_store import LoRAStore
 from .shard import Person, read_shard
-from .shard_file import read_header
+from .shard_file import file_version, read_header
 
 BYTES_PER_WEIGHT = 4
 """LoRAs are stored in float32."""
@@ -29,8 +29,8 @@ BYTES_PER_WEIGHT = 4
 class RowReader:
     """Rows of one split by number, 0 … len − 1, in the order of `LoRAStore.read`.
 
-    It holds two numbers and a path per shard; people who are added later are seen by a new reader. Close it, or use it
-    in a `with` statement.
+    It holds a few numbers and a path per shard; people who are added later are seen by a new reader. Close it, or use
+    it in a `with` statement.
     """
 
     def __init__(
@@ -56,8 +56,10 @@ class RowReader:
         if not self.paths:
             raise FileNotFoundError(f"{store.folder} holds no LoRAs of split {split!r}: train or import some first.")
         self._begins: list[int] = []  # where the LoRAs of a shard begin, in bytes
+        self._versions: list[tuple[int, int, int]] = []
         counts = []
         for path in self.paths:
+            self._versions.append(file_version(path.stat()))
             header, begin = read_header(path)
             loras = header.get("loras", {"dtype": "none", "shape": []})
             if loras["dtype"] != "F32" or loras["shape"][1:] != [self.numel]:
@@ -82,7 +84,7 @@ class RowReader:
 
         Raises:
             IndexError: There is no such row.
-            ValueError: `out` has another shape, or a file has become shorter.
+            ValueError: `out` has another shape, or a file has been changed since its header was read.
         """
         if out is None:
             out = torch.empty(len(rows), self.width)
@@ -142,8 +144,19 @@ class RowReader:
         else:
             if len(self._files) >= self.open_files:
                 self._files.popitem(last=False)[1].close()
-            self._files[shard] = FileIO(self.paths[shard])
+            self._files[shard] = self._open(shard)
         return self._files[shard], self._begins[shard] + BYTES_PER_WEIGHT * (within * self.numel + self.start)
+
+    def _open(self, shard: int) -> FileIO:
+        """Open a shard, whose LoRAs may begin elsewhere if it was written again since its header was read."""
+        file = FileIO(self.paths[shard])
+        if file_version(os.fstat(file.fileno())) != self._versions[shard]:
+            file.close()
+            raise ValueError(
+                f"{self.paths[shard]} was changed while the store was read: wait until nothing writes to the store, "
+                "then run the same command again."
+            )
+        return file
 
 
 def _fill(file: FileIO, view: memoryview) -> None:

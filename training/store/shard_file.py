@@ -61,6 +61,11 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
     return header, begin
 
 
+def file_version(status: os.stat_result) -> tuple[int, int, int]:
+    """Return what differs between a file and one that replaces it."""
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
