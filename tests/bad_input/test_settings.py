@@ -9,18 +9,20 @@ import pytest
 from difflora_core.fields import number_fields
 from training.autoencoder.settings import LAESettings
 from training.denoiser.settings import DiffLoRASettings
-from training.end_to_end.settings import FinetuneSettings
+from training.end_to_end.settings import FinetuneSettings, JointSettings
 from training.engine.settings import read_settings
 from training.lora_dataset.config import DatasetConfig
 
 LAE = "stores: [store]\noutput: out\n"
 DIFFLORA = "stores: [store]\nlae: lae\noutput: out\nencoders: {face: f, image: i}\nembeddings: {cache: [c]}\n"
 FINETUNE = "network: a/net\nstores: [store]\ndataset: d.yaml\noutput: out\n"
+JOINT = "output: out\nencoders: {face: f, image: i}\nembeddings: {dataset: d.yaml, image_encoder: c}\n"
 DATASET = "workspace: work\nbase: base\n"
 KINDS = {
     "lae": (LAESettings, LAE),
     "difflora": (DiffLoRASettings, DIFFLORA),
     "finetune": (FinetuneSettings, FINETUNE),
+    "joint": (JointSettings, JOINT),
     "dataset": (DatasetConfig, DATASET),
 }
 
@@ -132,6 +134,16 @@ CASES = [
     # What belongs together
     ("lae", "training: {evaluation: {monitor: teacher_recovery}}", "", "needs the section `diffusion_loss_check`"),
     ("difflora", "training: {evaluation: {monitor: teacher_recovery}}", "", "needs the section `diffusion_loss_check`"),
+    (
+        "lae",
+        "training: {evaluation: {monitor: loss_reduction}}",
+        "",
+        "not measured here: expected r2 or delta_w_cosine",
+    ),
+    ("difflora", "training: {evaluation: {monitor: loss_reduction}}", "", "not measured here: expected r2 or"),
+    ("finetune", "lae: {evaluation: {interval: 50}}", "", "r2, which is not measured here: expected teacher_recovery"),
+    ("finetune", "denoiser: {evaluation: {interval: 50}}", "", "r2, which is not measured here"),
+    ("joint", "training: {evaluation: {interval: 50}}", "", "r2, which is not measured here: expected loss_reduction"),
     ("lae", "diffusion_loss_check: {dataset: d.yaml, every: 0}", "diffusion_loss_check.every", AT_LEAST_1),
     ("lae", "diffusion_loss_check: {}", "diffusion_loss_check.dataset", "is missing"),
     # YAML

@@ -16,7 +16,7 @@ class LAESettings:
     """Everything that a run needs.
 
     Raises:
-        ValueError: The monitored metric needs a section that is not there.
+        ValueError: The monitored metric is not measured, or needs a section that is not there.
     """
 
     stores: tuple[SettingsPath, ...]
@@ -36,5 +36,6 @@ class LAESettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        self.training.evaluation.check_monitor("r2", "delta_w_cosine", "teacher_recovery")
         if self.training.evaluation.monitor == "teacher_recovery" and self.diffusion_loss_check is None:
             raise ValueError("evaluation.monitor is teacher_recovery, which needs the section `diffusion_loss_check`")

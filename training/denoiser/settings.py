@@ -23,7 +23,7 @@ class DiffLoRASettings:
     """Everything that a run needs.
 
     Raises:
-        ValueError: The monitored metric needs a section that is not there.
+        ValueError: The monitored metric is not measured, or needs a section that is not there.
     """
 
     stores: tuple[SettingsPath, ...]
@@ -48,6 +48,7 @@ class DiffLoRASettings:
     """What the checkpoint recommends until it is chosen on validation people; a regression has settings of its own."""
 
     def __post_init__(self) -> None:
+        self.training.evaluation.check_monitor("r2", "delta_w_cosine", "teacher_recovery")
         if self.training.evaluation.monitor == "teacher_recovery" and self.diffusion_loss_check is None:
             raise ValueError("evaluation.monitor is teacher_recovery, which needs the section `diffusion_loss_check`")
 

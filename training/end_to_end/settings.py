@@ -17,7 +17,8 @@ class FinetuneSettings:
     """Everything that a run needs.
 
     Raises:
-        ValueError: A value is outside its range, or the output would overwrite the network.
+        ValueError: A value is outside its range, the monitored metric is not measured, or the output would overwrite
+            the network.
     """
 
     network: SettingsPath
@@ -48,6 +49,8 @@ class FinetuneSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        for own in (self.lae, self.denoiser):
+            own.evaluation.check_monitor("teacher_recovery")
         if self.network.parent == self.output:
             raise ValueError(f"{self.output} holds the network itself: choose another output folder, nothing is lost")
 
@@ -60,8 +63,8 @@ class JointSettings:
     `test` who is kept from training, as if LoRAs had been trained for all of them.
 
     Raises:
-        ValueError: A value is outside its range, no dataset is named, the network is a baseline, or of `stores` and
-            `training.teachers` one is there without the other.
+        ValueError: A value is outside its range, the monitored metric is not measured, no dataset is named, the network
+            is a baseline, or of `stores` and `training.teachers` one is there without the other.
     """
 
     output: SettingsPath
@@ -99,6 +102,7 @@ class JointSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        self.training.evaluation.check_monitor("loss_reduction")
         if self.embeddings.dataset is None:
             raise ValueError("embeddings names a cache, expected `dataset`: the people's images are trained on")
         if self.lae.kind not in ("conv", "token"):

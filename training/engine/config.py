@@ -74,6 +74,17 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         check_fields(self)
 
+    def check_monitor(self, *measured: str) -> None:
+        """Check that a trainer measures the monitored metric; else it would keep no weights but those of the start.
+
+        Raises:
+            ValueError: It measures others.
+        """
+        if self.monitor not in measured:
+            raise ValueError(
+                f"evaluation.monitor is {self.monitor}, which is not measured here: expected {' or '.join(measured)}"
+            )
+
 
 def linear_warmup(step: int, warmup: int) -> float:
     """Return a step's share of the peak rate, counted from 0: 1 / warmup in step 0, 1 from step `warmup` − 1 on."""
