@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from difflora_core.autoencoder.config import LAEConfig
 from difflora_core.autoencoder.model import LAE
 from difflora_core.lora.layout import LoRALayout
-from training.engine.evaluated_run import EvaluatedRun, History
+from training.engine.evaluated_run import EvaluatedRun, History, compared_settings
 from training.people.diffusion_loss_check import DiffusionLossCheck
 from training.store.loras import LoRAs, ShownReads, in_batches
 
@@ -58,7 +58,7 @@ def train_lae(
     check_people(len(loras), len(validation))
     lae = new_lae(layout, config, training.loop.seed)
     objective = LAEObjective(lae, loras, training)
-    settings = {"lae": asdict(config), "layout": layout.to_dict()}
+    settings = {"lae": asdict(config), "layout": layout.to_dict(), "training": compared_settings(training)}
     with EvaluatedRun(lae, objective, training.loop, training.evaluation, folder, "lae", settings, accelerator) as run:
         if run.is_new:
             with ShownReads(loras, "statistics of the LoRAs") as shown:

@@ -16,6 +16,7 @@ from difflora_core.autoencoder.model import LAE
 from difflora_core.config import DiffLoRAConfig
 from difflora_core.denoiser.config import SamplingConfig
 from training.engine.accelerator import close_trackers, open_accelerator
+from training.engine.evaluated_run import compared_settings
 from training.people.assembly import assemble
 from training.people.diffusion_loss_check import DiffusionLossCheck
 from training.people.embed import embed_and_open
@@ -31,8 +32,6 @@ from .train import loop_config, train_denoiser
 
 RUN, RESULT = "run", "difflora.safetensors"
 """In the output folder: the run's state, and the checkpoint."""
-NOT_COMPARED = ("device", "save_every", "log_with", "compile", "shard")
-"""Settings of the loop that may differ in a resumed run."""
 ONE_SHOT = SamplingConfig(steps=1, guidance_scale=1.0, scheduler="ddim", samples=1)
 """How a regression is sampled; see `new_denoiser`."""
 
@@ -85,13 +84,10 @@ def train_difflora(settings: DiffLoRASettings) -> Path:
 
 def identify(settings: DiffLoRASettings, lae: LAE, people: list[Person]) -> Mapping[str, Any]:
     """Return what a run can't be resumed without: another network, loss, LAE or other people make another run."""
-    training = asdict(settings.training)
-    loop = {name: value for name, value in training.pop("loop").items() if name not in NOT_COMPARED}
-    training["evaluation"].pop("patience")
     return {
         "dit": asdict(settings.dit),
         "mif": asdict(settings.mif),
-        "training": training | {"loop": loop},
+        "training": compared_settings(settings.training),
         "lae": digest(lae)[:16],
         "people": hashlib.sha256("\n".join(map(str, people)).encode()).hexdigest()[:16],
     }

@@ -6,9 +6,7 @@ base model, on the people's own images. The paper has no such stage; it is ours.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor
@@ -19,7 +17,7 @@ from training.base_model.lora_diffusion_loss import LoRADiffusionLoss
 from training.base_model.loss_reduction import LossReduction
 from training.base_model.person_images import PersonImages
 from training.base_model.teacher_recovery import TeacherRecovery
-from training.engine.evaluated_run import EvaluatedRun, History
+from training.engine.evaluated_run import EvaluatedRun, History, compared_settings
 from training.store.loras import LoRAs, in_batches
 
 from .config import DenoiserFinetuning, JointTraining, LAEFinetuning
@@ -61,7 +59,7 @@ def finetune_lae(
     lae.train().requires_grad_(True)
     objective = LAEEndToEndObjective(lae, loras, images, diffusion_loss, config)
     with EvaluatedRun(
-        lae, objective, config.loop, config.evaluation, folder, name, _identity(config), accelerator
+        lae, objective, config.loop, config.evaluation, folder, name, compared_settings(config), accelerator
     ) as run:
         if run.is_new:
             run.record(0, {recovery.metric: reconstruction_recovery(recovery, lae, validation)})
@@ -104,7 +102,7 @@ def finetune_denoiser(
     """
     objective = DenoiserEndToEndObjective(denoiser, lae, dataset, diffusion_loss, config)
     with EvaluatedRun(
-        denoiser, objective, config.loop, config.evaluation, folder, name, _identity(config), accelerator
+        denoiser, objective, config.loop, config.evaluation, folder, name, compared_settings(config), accelerator
     ) as run:
         if run.is_new:
             run.record(0, recovery_by_steps(recovery, lae, denoiser, validation))
@@ -151,7 +149,7 @@ def train_joint(
 
     network.train().requires_grad_(True)
     with EvaluatedRun(
-        network, objective, config.loop, config.evaluation, folder, name, _identity(config), accelerator
+        network, objective, config.loop, config.evaluation, folder, name, compared_settings(config), accelerator
     ) as run:
         if run.is_new:
             run.record(0, evaluate())
@@ -160,8 +158,3 @@ def train_joint(
         run.load_best()
     network.eval().requires_grad_(False)
     return run.history
-
-
-def _identity(config: LAEFinetuning | DenoiserFinetuning | JointTraining) -> dict[str, Any]:
-    """What a run can't be resumed without."""
-    return {name: value for name, value in asdict(config).items() if name not in ("loop", "evaluation")}

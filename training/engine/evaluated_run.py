@@ -11,6 +11,7 @@ with EvaluatedRun(module, loss_function, config, evaluation, folder, "lae", sett
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,6 +31,8 @@ from .state import check_same_tensors
 
 History = dict[int, dict[str, float]]
 """Step → metrics of the evaluation after it; step 0 is the start."""
+MAY_CHANGE = ("device", "save_every", "log_with", "compile", "shard", "unused_parameters")
+"""Settings of the loop that a resumed run may change."""
 
 
 class EvaluatedRun:
@@ -171,6 +174,19 @@ def load_best_of_run(module: nn.Module, folder: Path, name: str) -> History:
     check_same_tensors(path, best, module.state_dict())
     module.load_state_dict(best)
     return {int(step): metrics for step, metrics in history.items()}
+
+
+def compared_settings(training: Any) -> dict[str, Any]:
+    """Return what a resumed run may not change, for `EvaluatedRun`.
+
+    Args:
+        training: A trainer's dataclass, with its `loop` (`TrainConfig`) and `evaluation` (`EvaluationConfig`).
+    """
+    values = asdict(training)
+    for name in MAY_CHANGE:
+        del values["loop"][name]
+    del values["evaluation"]["patience"]
+    return values
 
 
 def _check_settings(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -209,6 +209,15 @@ def test_a_run_of_another_network_is_not_resumed(tmp_path):
         train(tmp_path, lae={"channels": 5})
 
 
+def test_a_run_with_other_training_settings_is_not_resumed(tmp_path):
+    train(tmp_path)
+    with pytest.raises(ValueError, match=r"belongs to a run with training.batch 8, the configuration says 6"):
+        train(tmp_path, training={"batch": 6})
+    with pytest.raises(ValueError, match=r"belongs to a run with training.evaluation.interval 6, the config.* says 4"):
+        train(tmp_path, training={"evaluation": {"interval": 4}})
+    train(tmp_path, training={"evaluation": {"interval": 6, "patience": 3}})
+
+
 def broken(folder: Path, number: float) -> None:
     """A person's LoRA as another program may have written it."""
     written(folder)

@@ -130,6 +130,13 @@ def test_a_checkpoint_becomes_a_checkpoint(settings: FinetuneSettings) -> None:
     assert after.config.sampling.name in tried
 
 
+def test_a_run_with_another_loop_is_not_resumed(settings: FinetuneSettings) -> None:
+    finetune(settings)
+    changed = replace(settings.lae, loop=replace(LOOP, learning_rate=0.5))
+    with pytest.raises(ValueError, match=r"a run with loop.learning_rate 0.001, the configuration says 0.5"):
+        finetune(replace(settings, lae=changed))
+
+
 def test_people_without_preprocessed_images_are_named(settings: FinetuneSettings, tmp_path: Path) -> None:
     store = LoRAStore(tmp_path / "store", lora_layout())
     held_out = HeldOutTeachers.load()
