@@ -26,7 +26,7 @@ def open_accelerator(config: TrainConfig, folder: Path | None = None, name: str 
         name: Of the run.
 
     Raises:
-        ValueError: The launcher asks for FSDP.
+        ValueError: The launcher asks for FSDP, or a tracker is unknown or not installed.
     """
     # Accelerate keeps one state per process and refuses a second run with another precision or device
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -48,6 +48,11 @@ def open_accelerator(config: TrainConfig, folder: Path | None = None, name: str 
         raise ValueError(
             "the launcher asks for FSDP, but here the configuration says how processes share: launch without "
             "--use_fsdp, and set `shard: true` in `loop`."
+        )
+    # Accelerate leaves out what is not installed without a word
+    if missing := sorted(set(trackers) - {"all", *map(str, accelerator.log_with)}):
+        raise ValueError(
+            f"log_with names {', '.join(missing)}, which is not installed: install it, or take it out of `log_with`"
         )
     if trackers:
         accelerator.init_trackers(name)

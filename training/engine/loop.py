@@ -117,7 +117,7 @@ class TrainingLoop:
                     if (step + 1) % LOG_EVERY == 0:
                         self._log(progress, step + 1, loss, metrics)
                     if (step + 1) % config.save_every == 0 or step + 1 == end:
-                        self._check_finite(loss, step + 1)
+                        self._check_finite(accelerator.reduce(loss, "mean"), step + 1)  # of all processes
                         self.state.save(self.path, step + 1, accelerator.is_main_process)
             unwrap(accelerator, prepared)
         self.state.load_ema(self.full_module)

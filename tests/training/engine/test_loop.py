@@ -184,6 +184,13 @@ def test_trackers_get_what_the_log_has(tmp_path):
         assert [(line["step"], line[name]) for line in lines] == tracked
 
 
+def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: ["tensorboard"])
+    config = replace(two_process_run.CONFIG, log_with=("tensorboard", "wandb"))
+    with pytest.raises(ValueError, match="log_with names wandb, which is not installed"):
+        train(two_process_run.network(), _line, config, tmp_path, "net")
+
+
 def _line(module, step, generator):
     return two_process_run.loss(module, two_process_run.batch(generator))
 
@@ -237,6 +244,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_state(tmp_path):
 
     with pytest.raises(DivergedError, match="the loss of net is nan at step 8"):
         train(two_process_run.network(), broken, two_process_run.CONFIG, tmp_path, "net")
+    assert (tmp_path / "net.safetensors").read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_in_another_process_keeps_the_state(tmp_path, monkeypatch):
+    train(two_process_run.network(), _line, two_process_run.CONFIG, tmp_path, "net", until=4)
+    before = (tmp_path / "net.safetensors").read_bytes()
+    accelerator = engine_accelerator.open_accelerator(two_process_run.CONFIG)
+    monkeypatch.setattr(accelerator, "reduce", lambda loss, _: loss * float("nan"))  # the mean of all processes
+    with pytest.raises(DivergedError, match="the loss of net is nan at step 8"):
+        train(two_process_run.network(), _line, two_process_run.CONFIG, tmp_path, "net", accelerator=accelerator)
     assert (tmp_path / "net.safetensors").read_bytes() == before
 
 
