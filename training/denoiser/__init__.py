@@ -5,7 +5,6 @@ latent_space_objective   the loss
 prediction_metrics       metrics on validation people
 train                    the training
 settings                 one YAML file
-embed                    `embed`: embeddings of the dataset's images
 data                     latents and embeddings of a run
 difflora_dry_run         what a step costs
 command                  `train-difflora`

@@ -53,6 +53,8 @@ class FinetuneInputs:
     """Their teachers (people, numel)."""
     recovery: TeacherRecovery
     """Evaluates LoRAs of the validation people."""
+    seed: int
+    """Of the training."""
 
     @classmethod
     def open(cls, settings: FinetuneSettings, loop: TrainConfig, layout: LoRALayout, trackers: bool = True) -> Self:
@@ -66,17 +68,23 @@ class FinetuneInputs:
 
         Raises:
             FileNotFoundError: A file or folder is missing.
-            ValueError: The parts don't fit together.
+            ValueError: The parts don't fit together, or the stores lack a split.
         """
         accelerator = open_accelerator(loop, settings.output / RUN if trackers else None, "finetune")
         dataset, stores = load_config(settings.dataset), open_stores(settings.stores, layout)
+        for split in ("train", "validation"):
+            if not people_of(stores, split):
+                raise ValueError(
+                    f"{', '.join(str(store.folder) for store in stores)} holds no LoRAs of the split {split!r}: expected "
+                    "teachers to train on and others to validate with (pack.validation of the dataset)"
+                )
         base = open_base_model(dataset, layout, str(accelerator.device))
         validation = people_of(stores, "validation")[: settings.validation_people]
         loras = open_loras(stores, "validation", 0).read(range(len(validation)))
         held_out = DatasetImages(dataset, validation, held_out=True)
         loss = dataset_loss(base, layout, held_out, settings.images_per_person)
         recovery = TeacherRecovery(loss, held_out, loras, PEOPLE_PER_BATCH)
-        return cls(settings, layout, accelerator, dataset, stores, base, validation, loras, recovery)
+        return cls(settings, layout, accelerator, dataset, stores, base, validation, loras, recovery, loop.seed)
 
     @property
     def device(self) -> torch.device:
@@ -93,7 +101,8 @@ class FinetuneInputs:
             self.layout,
             images,
             settings.images_per_person,
-            gradient_checkpointing=settings.gradient_checkpointing,
+            self.seed,
+            settings.gradient_checkpointing,
         )
 
     def finetune_dataset(self, cache: EmbeddingCache, lae: LAE) -> tuple[FinetuneDataset, LoRADiffusionLoss]:

@@ -135,7 +135,8 @@ class JointInputs:
             self.network.lae.layout,
             images,
             self.settings.images_per_person,
-            gradient_checkpointing=self.settings.gradient_checkpointing,
+            self.settings.training.loop.seed,
+            self.settings.gradient_checkpointing,
         )
         return JointObjective(self.network, self.conditions, images, loss, self.settings.training, self.teachers())
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from difflora_core.autoencoder.lae_file import load_lae
 from difflora_core.autoencoder.model import LAE
 from difflora_core.denoiser.config import TIMESTEPS
+from difflora_core.denoiser.dit import DiT
 from difflora_core.denoiser.model import Denoiser
 from training.dreambooth.train import shared_start
 from training.lora_dataset.config import DatasetConfig
@@ -23,6 +24,8 @@ from .settings import JointSettings
 
 FITTED_DEVIATION = 0.3
 """Of the first latents where the LAE comes from teachers: its unit latents decode to whole LoRAs, of nobody."""
+PEOPLE_PER_BATCH = 64
+"""People whose first latents are predicted at a time."""
 
 
 def new_lae(settings: JointSettings, dataset: DatasetConfig) -> LAE:
@@ -77,7 +80,20 @@ def start_from_conditions(
         layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) / layer.in_features**0.5)
     mixed = dit.mix(timesteps, condition)
     dit.modulation_out.bias.copy_(-dit.modulation_out.weight @ mixed.mean(0))
-    found = float(dit(noise, timesteps, condition).var(0).mean().sqrt())
+    found = float(_first_latents(dit, noise, timesteps, condition).var(0).mean().sqrt())
     for parameter in (dit.modulation_out.weight, dit.modulation_out.bias):
         parameter.mul_(deviation / found)
-    dit.out.bias.copy_(-dit(noise, timesteps, condition).mean((0, 1)))
+    dit.out.bias.copy_(-_first_latents(dit, noise, timesteps, condition).mean((0, 1)))
+
+
+def _first_latents(dit: DiT, noise: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
+    """Predict latents without the blocks, which are the identity in an untrained DiT.
+
+    Thousands of people through blocks of the paper's size would be 10¹⁵ operations on the host, and tens of GB.
+    """
+    blocks, dit.blocks = dit.blocks, torch.nn.ModuleList()
+    try:
+        batches = zip(*(rows.split(PEOPLE_PER_BATCH) for rows in (noise, timesteps, condition)), strict=True)
+        return torch.cat([dit(*batch) for batch in batches])
+    finally:
+        dit.blocks = blocks

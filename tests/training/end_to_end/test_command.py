@@ -23,6 +23,7 @@ from miniature.world.people import person
 from miniature.world.scenes import TEACHER_SCENES, caption
 from training.end_to_end.command import dry_run, finetune
 from training.end_to_end.config import DenoiserFinetuning, LAEFinetuning
+from training.end_to_end.inputs import FinetuneInputs
 from training.end_to_end.settings import FinetuneSettings
 from training.engine.config import TrainConfig
 from training.engine.settings import read_settings
@@ -32,6 +33,7 @@ from training.lora_dataset.stage_run import run_stage
 from training.lora_dataset.stages.preprocess import PREPROCESS
 from training.people.embeddings import ImageEmbeddings, write_embeddings
 from training.store.lora_store import LoRAStore
+from training.store.loras import people_of
 
 RECIPES = Path(__file__).parents[3] / "training" / "recipes"
 LOOP = TrainConfig(steps=2, learning_rate=1e-3, warmup=0, ema=0.0, unused_parameters=True)
@@ -144,6 +146,24 @@ def test_people_without_preprocessed_images_are_named(settings: FinetuneSettings
     store.add("validation", list(held_out.people[2:3]), held_out.teachers[2:3].float())
     with pytest.raises(ValueError, match=r"1 of 1 people have no preprocessed images .* nobody"):
         finetune(replace(settings, stores=(store.folder,), output=tmp_path / "out"))
+
+
+@pytest.mark.parametrize("missing", ["train", "validation"])
+def test_a_split_without_teachers_is_named(settings: FinetuneSettings, tmp_path: Path, missing: str) -> None:
+    store, held_out = LoRAStore(tmp_path / "store", lora_layout()), HeldOutTeachers.load()
+    store.add(
+        {"train": "validation", "validation": "train"}[missing], held_out.people[:2], held_out.teachers[:2].float()
+    )
+    with pytest.raises(ValueError, match=f"holds no LoRAs of the split '{missing}': expected teachers"):
+        finetune(replace(settings, stores=(store.folder,), output=tmp_path / "out"))
+
+
+def test_the_seed_is_that_of_the_diffusion_loss_too(settings: FinetuneSettings) -> None:
+    loop = replace(LOOP, seed=7)
+    inputs = FinetuneInputs.open(settings, loop, lora_layout(), trackers=False)
+    _, loss = inputs.images(people_of(inputs.stores, "train"))
+    assert loss.seed == 7
+    assert inputs.recovery.loss.seed == 0, "evaluations of all runs have the same noise"
 
 
 def test_the_network_is_not_written_over(settings: FinetuneSettings) -> None:

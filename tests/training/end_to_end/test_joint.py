@@ -27,8 +27,9 @@ from tests.training.tiny_world import LAYOUT, base_model, diffusion_loss, person
 from training.base_model.held_out_loss import held_out_losses
 from training.dreambooth.train import shared_start
 from training.end_to_end.config import JointTraining
-from training.end_to_end.joint_command import dry_run, train
+from training.end_to_end.joint_command import JointInputs, dry_run, train
 from training.end_to_end.joint_objective import JointNetwork, JointObjective, TeachersBeside
+from training.end_to_end.joint_start import start_from_conditions
 from training.end_to_end.settings import JointSettings
 from training.engine.config import TrainConfig
 from training.engine.loop import train as train_loop
@@ -172,6 +173,25 @@ def test_the_encoders_loss_does_not_move_predictions(network, colors):
     assert torch.equal(*gradients)
 
 
+def test_the_start_is_found_without_the_blocks(network, colors):
+    """They are the identity, and of the paper's size they would take thousands of people an hour."""
+    denoiser, blocks = network.denoiser, list(network.denoiser.dit.blocks)
+
+    def refuse(*_):
+        raise AssertionError("a block was run")
+
+    handles = [block.register_forward_pre_hook(refuse) for block in blocks]
+    start_from_conditions(denoiser, colors, colors, torch.Generator().manual_seed(1), 0.5)
+    for handle in handles:
+        handle.remove()
+    assert list(denoiser.dit.blocks) == blocks
+    noise = torch.randn(PEOPLE, 2, 3, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        latents = denoiser(noise, torch.full((PEOPLE,), 999), colors, colors, torch.zeros(PEOPLE, dtype=torch.bool))
+    assert latents.var(0).mean().sqrt() == pytest.approx(0.5, rel=1e-4)
+    assert latents.mean((0, 1)) == pytest.approx(torch.zeros(3), abs=1e-5)
+
+
 def test_batches_have_no_more_people_than_there_are(network, colors):
     with pytest.raises(ValueError, match="6 people, found only 5"):
         objective_of(network, colors[:5])
@@ -226,6 +246,11 @@ def test_images_become_a_checkpoint(settings: JointSettings, capsys: pytest.Capt
     models = {"face_root": WEIGHTS / "insightface", "image_encoder": WEIGHTS / "clip_vision" / "miniature"}
     assert model.personalize([image], **models).flat.isfinite().all()
     assert "step 2: loss_reduction" in capsys.readouterr().out
+
+
+def test_the_seed_is_that_of_the_diffusion_loss_too(settings: JointSettings) -> None:
+    training = replace(settings.training, loop=replace(settings.training.loop, seed=7))
+    assert JointInputs.open(replace(settings, training=training), trackers=False).objective().diffusion_loss.seed == 7
 
 
 def test_a_dry_run_begins_with_arithmetic_and_writes_nothing(settings: JointSettings) -> None:
