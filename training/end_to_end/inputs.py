@@ -75,8 +75,8 @@ class FinetuneInputs:
         for split in ("train", "validation"):
             if not people_of(stores, split):
                 raise ValueError(
-                    f"{', '.join(str(store.folder) for store in stores)} holds no LoRAs of the split {split!r}: expected "
-                    "teachers to train on and others to validate with (pack.validation of the dataset)"
+                    f"{', '.join(str(store.folder) for store in stores)} holds no LoRAs of the split {split!r}: "
+                    "expected teachers to train on and others to validate with (pack.validation of the dataset)"
                 )
         base = open_base_model(dataset, layout, str(accelerator.device))
         validation = people_of(stores, "validation")[: settings.validation_people]

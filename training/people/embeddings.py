@@ -25,7 +25,7 @@ from training.store.shard import Person
 
 from .conditions import Conditions
 
-HOW = "run `python -m training embed` with this configuration"
+HOW = "run `python -m training embed` with the settings file of train-difflora or train-teacher-free"
 MAX_IMAGES_PER_PERSON = 64  # embeddings are padded to the most, so that one person with thousands would fill the memory
 MAX_NAMES_IN_ERROR = 5
 
@@ -107,14 +107,14 @@ class EmbeddingCache:
                 "`mif`, or embed the images with the encoder that it is meant for."
             )
 
-    def of(self, people: Sequence[Person], allow_missing: bool = False) -> tuple[Conditions, list[int]]:
+    def of(self, people: Sequence[Person], allow_missing: bool | None = None) -> tuple[Conditions, list[int]]:
         """Return the embeddings of people, padded to the most images, and which rows of `people` they belong to.
 
         Of a person with more than 64 images 64 are taken, evenly spread.
 
         Args:
             people: Whose embeddings.
-            allow_missing: Leave out people who have none, in place of an error.
+            allow_missing: Leave out people who have none, in place of an error; None where no setting offers it.
 
         Raises:
             ValueError: Some have none, unless `allow_missing`; or none of them has any.
@@ -126,7 +126,11 @@ class EmbeddingCache:
             raise ValueError(
                 f"{len(missing)} of {len(people)} people have no embeddings in {self.where}: {named}. "
                 + HOW.capitalize()
-                + (", or set embeddings.allow_missing to leave them out." if rows else ".")
+                + (
+                    ", or set embeddings.allow_missing to leave them out."
+                    if rows and allow_missing is not None
+                    else "."
+                )
             )
         own = [self.people[str(people[row])] for row in rows]
         face, image = (

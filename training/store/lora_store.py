@@ -155,8 +155,10 @@ class LoRAStore:
         measured: Mapping[str, Tensor],
     ) -> None:
         self.layout.check(loras)
-        if len(people) != len(loras) or any(len(tensor) != len(people) for tensor in measured.values()):
-            raise ValueError(f"A shard has one row per person: found {len(people)} people and {len(loras)} LoRAs.")
+        for name, tensor in {"loras": loras, **measured}.items():
+            if len(tensor) != len(people):
+                found = f"{len(people)} people and {len(tensor)} rows of {name}"
+                raise ValueError(f"A shard has one row per person: found {found}.")
         if len(provenance) not in (0, len(people)):
             raise ValueError(f"{len(people)} people have {len(people)} provenances or none, found {len(provenance)}.")
         # In float32, as they are stored: float64 has numbers that are infinite there

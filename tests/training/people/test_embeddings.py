@@ -84,6 +84,14 @@ def test_people_without_embeddings_can_be_left_out(folder):
     assert len(conditions.face) == 1
 
 
+def test_only_who_can_set_it_is_told_to_leave_people_out(folder):
+    cache = EmbeddingCache.open(folder)
+    with pytest.raises(ValueError, match=r"or set embeddings\.allow_missing to leave them out\.$"):
+        cache.of(["dan", "ann"], allow_missing=False)
+    with pytest.raises(ValueError, match=r"settings file of train-difflora or train-teacher-free\.$"):
+        cache.of(["dan", "ann"])
+
+
 def test_nobody_at_all_is_refused_even_then(folder):
     with pytest.raises(ValueError, match="1 of 1 people have no embeddings"):
         EmbeddingCache.open(folder).of(["dan"], allow_missing=True)

@@ -56,6 +56,14 @@ def test_another_layout_is_refused(store):
         LoRAStore(store.folder, other)
 
 
+@pytest.mark.parametrize(
+    ("loras", "loss", "message"), [(3, 2, "2 people and 3 rows of loras"), (2, 3, "2 people and 3 rows of loss")]
+)
+def test_a_shard_has_a_row_for_each_person(store, loras, loss, message):
+    with pytest.raises(ValueError, match=message):
+        store.add("train", [31, 32], LORAS[:loras], loss=torch.zeros(loss))
+
+
 def test_weights_that_are_not_finite_are_refused_with_the_person(store):
     with pytest.raises(ValueError, match="person 31 holds NaN"):
         store.add("train", [30, 31], torch.stack([LORAS[0], LORAS[1] * float("nan")]))
