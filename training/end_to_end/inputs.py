@@ -74,9 +74,10 @@ class FinetuneInputs:
         dataset, stores = load_config(settings.dataset), open_stores(settings.stores, layout)
         for split in ("train", "validation"):
             if not people_of(stores, split):
+                folders = ", ".join(str(store.folder) for store in stores)
                 raise ValueError(
-                    f"{', '.join(str(store.folder) for store in stores)} holds no LoRAs of the split {split!r}: "
-                    "expected teachers to train on and others to validate with (pack.validation of the dataset)"
+                    f"{folders} holds no LoRAs of the split {split!r}: expected teachers to train on and others to "
+                    "validate with (pack.validation of the dataset)"
                 )
         base = open_base_model(dataset, layout, str(accelerator.device))
         validation = people_of(stores, "validation")[: settings.validation_people]

@@ -29,7 +29,6 @@ from training.dreambooth.train import shared_start
 from training.end_to_end.config import JointTraining
 from training.end_to_end.joint_command import JointInputs, dry_run, train
 from training.end_to_end.joint_objective import JointNetwork, JointObjective, TeachersBeside
-from training.end_to_end.joint_start import start_from_conditions
 from training.end_to_end.settings import JointSettings
 from training.engine.config import TrainConfig
 from training.engine.loop import train as train_loop
@@ -171,25 +170,6 @@ def test_the_encoders_loss_does_not_move_predictions(network, colors):
         objective(JointNetwork(network.denoiser, lae), 0, torch.Generator().manual_seed(0))[0].backward()
         gradients.append(objective.lae.network.group_decoder.weight.grad.clone())
     assert torch.equal(*gradients)
-
-
-def test_the_start_is_found_without_the_blocks(network, colors):
-    """They are the identity, and of the paper's size they would take thousands of people an hour."""
-    denoiser, blocks = network.denoiser, list(network.denoiser.dit.blocks)
-
-    def refuse(*_):
-        raise AssertionError("a block was run")
-
-    handles = [block.register_forward_pre_hook(refuse) for block in blocks]
-    start_from_conditions(denoiser, colors, colors, torch.Generator().manual_seed(1), 0.5)
-    for handle in handles:
-        handle.remove()
-    assert list(denoiser.dit.blocks) == blocks
-    noise = torch.randn(PEOPLE, 2, 3, generator=torch.Generator().manual_seed(2))
-    with torch.no_grad():
-        latents = denoiser(noise, torch.full((PEOPLE,), 999), colors, colors, torch.zeros(PEOPLE, dtype=torch.bool))
-    assert latents.var(0).mean().sqrt() == pytest.approx(0.5, rel=1e-4)
-    assert latents.mean((0, 1)) == pytest.approx(torch.zeros(3), abs=1e-5)
 
 
 def test_batches_have_no_more_people_than_there_are(network, colors):

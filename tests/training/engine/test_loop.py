@@ -16,6 +16,7 @@ from types import ModuleType
 import pytest
 import torch
 import torch._dynamo.utils
+from accelerate.utils import LoggerType
 
 from difflora_core.files import read_tensors
 from difflora_core.seeds import generator_for
@@ -185,7 +186,7 @@ def test_trackers_get_what_the_log_has(tmp_path):
 
 
 def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: ["tensorboard"])
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: [LoggerType.TENSORBOARD])
     config = replace(two_process_run.CONFIG, log_with=("tensorboard", "wandb"))
     with pytest.raises(ValueError, match="log_with names wandb, which is not installed"):
         train(two_process_run.network(), _line, config, tmp_path, "net")
