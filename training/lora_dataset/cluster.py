@@ -113,12 +113,14 @@ def run_on_cluster(
 
 
 def _limited(workers: int, ray: Any, stage: Stage) -> int:
-    """Return how many workers the cluster has room for; any other would wait without end, and its item with it."""
+    """Return how many workers the cluster can hold; any other would wait without end, and its item with it."""
     kind = _resource(ray, stage)
-    room = max(1, int(ray.cluster_resources().get(kind, 0)))
-    if workers > room:
-        tqdm.write(f"{stage.name}: {workers} workers are asked for, but the cluster has {room} {kind}s: {room} work")
-    return min(workers, room)
+    capacity = max(1, int(ray.cluster_resources().get(kind, 0)))
+    if workers > capacity:
+        tqdm.write(
+            f"{stage.name}: {workers} workers are asked for, but the cluster has {capacity} {kind}s: {capacity} work"
+        )
+    return min(workers, capacity)
 
 
 def _resource(ray: Any, stage: Stage) -> str:

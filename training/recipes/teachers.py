@@ -79,7 +79,7 @@ def import_with_images(arguments: argparse.Namespace, recipe: Recipe, step: Step
     except RuntimeError as error:
         raise RuntimeError(
             f"{error}. Until nothing fails the step is not noted as done, and `run` would train LoRAs by DreamBooth: "
-            f"mend files that are refused or take them out of {arguments.folder}, then import again"
+            f"replace files that are refused or take them out of {arguments.folder}, then import again"
         ) from error
     note_done(recipe, step, inputs, time.monotonic() - start, imported=True)
     print(f"`python -m training run {arguments.recipe}` goes on from here", flush=True)

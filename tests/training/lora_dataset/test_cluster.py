@@ -114,7 +114,7 @@ def test_a_person_that_kills_every_worker_is_given_up(cluster: None, tmp_path: P
     assert f"died {RETRIES + 1} times" in record.reason
 
 
-def test_more_workers_than_the_cluster_has_room_for(cluster: None, tmp_path: Path, capsys: Any) -> None:
+def test_more_workers_than_the_cluster_can_hold(cluster: None, tmp_path: Path, capsys: Any) -> None:
     """The third would wait for a CPU without end, and its person with it."""
     connect(None, workers=2)
     config = DatasetConfig(workspace=tmp_path, base=tmp_path)
