@@ -76,25 +76,3 @@ class PersonMetric(Protocol):
         Raises:
             ValueError: An image can't be used; it is named.
         """
-
-
-class ImageSetMetric(Protocol):
-    """Measures all images of a method at once."""
-
-    @property
-    def columns(self) -> Mapping[str, Better]:
-        """Name its columns, in the order of the table."""
-
-    @property
-    def description(self) -> Description:
-        """Say what it is."""
-
-    def score(self, images: Sequence[ImageSource]) -> Mapping[str, float]:
-        """Measure images.
-
-        Returns:
-            Every one of `columns`.
-
-        Raises:
-            ValueError: An image can't be used, or they are not as many as the metric needs.
-        """
