@@ -59,14 +59,7 @@ class ApplyLoRA(io.ComfyNode):
                     default=True,
                     tooltip="On: an error if the model lacks a module of the LoRA. Off: the other modules are patched.",
                 ),
-                io.Combo.Input(
-                    "side",
-                    options=list(SIDES),
-                    default="both",
-                    optional=True,  # workflows that were saved without it stay valid
-                    tooltip="The prompts that the LoRA acts on. positive: more likeness at the same cfg (hybrid "
-                    "guidance), for more time in each step. Without guidance (cfg 1) both are the same.",
-                ),
+                side_input(),
                 io.Boolean.Input(
                     "bypass",
                     default=False,
@@ -99,16 +92,34 @@ class ApplyLoRA(io.ComfyNode):
         strengths = {key: strength * factors[block_group(key)] for key in patches}
         done = {module_of(key) for key, own in strengths.items() if own}
         description = f"{len(done)}/{modules} modules patched"
-        if side == "positive":
-            apply_to_positive_side(patched, patches, strengths)
-            description += ", positive side"
-        elif bypass:
+        if bypass and side == "both":
             apply_as_branches(patched, patches, strengths)
             description = f"{len(done)}/{modules} modules, weights unchanged"
         else:
-            add_patches(patched, patches, strengths)
+            apply_to_side(patched, patches, strengths, side)
+            description += ", positive side" if side == "positive" else ""
         show_text(description, cls.hidden.unique_id)
         return io.NodeOutput(patched, ui=ui.PreviewText(description))
+
+
+def side_input() -> Any:
+    """Define the input that chooses a side; workflows that were saved without it stay valid."""
+    return io.Combo.Input(
+        "side",
+        options=list(SIDES),
+        default="both",
+        optional=True,
+        tooltip="The prompts that the LoRA acts on. positive: more likeness at the same cfg (hybrid "
+        "guidance), for more time in each step. Without guidance (cfg 1) both are the same.",
+    )
+
+
+def apply_to_side(model: Any, patches: Mapping[Any, Any], strengths: Mapping[Any, float], side: str) -> None:
+    """Apply a LoRA to a cloned MODEL: to its weights, or on the positive prompt's side alone."""
+    if side == "positive":
+        apply_to_positive_side(model, patches, strengths)
+    else:
+        add_patches(model, patches, strengths)
 
 
 def add_patches(model: Any, patches: Mapping[Any, Any], strengths: Mapping[Any, float]) -> None:

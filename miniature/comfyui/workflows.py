@@ -13,7 +13,7 @@ from difflora_core.denoiser.config import SamplingConfig
 from miniature.paths import ROOT
 
 from .personalize_subgraph import person_lora, personalize
-from .workflow_builder import OTHER_PROMPT, SIDE, WITHOUT_HAT, WorkflowBuilder
+from .workflow_builder import OTHER_PROMPT, SIDE, SIDE_OF_GUIDANCE, WITHOUT_HAT, WorkflowBuilder
 from .workflow_graph import Output, WorkflowGraph
 
 FOLDER = ROOT / "workflows"
@@ -76,9 +76,8 @@ def compare(strengths: str, text: str, name: str) -> Callable[[WorkflowBuilder],
         lora = encode_pictures(builder, text)
         graph.group("Your strengths and prompt")
         base = builder.load_base_model()
-        models, labels = graph.add_yours(
-            "DiffLoRAApplyStrengths", "Your strengths", model=base[0], lora=lora, strengths=strengths
-        )
+        inputs = {"model": base[0], "lora": lora, "strengths": strengths, "side": SIDE_OF_GUIDANCE}
+        models, labels = graph.add_yours("DiffLoRAApplyStrengths", "Your strengths", **inputs)
         samples = builder.sample_image(models, builder.prompts(base[1]))
         builder.show_grid(samples, base[2], labels, name)
 

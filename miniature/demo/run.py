@@ -104,16 +104,18 @@ def average_person(prompt: ApiPrompt) -> ApiPrompt:
 
 
 def with_file(prompt: ApiPrompt, name: str) -> ApiPrompt:
-    """The workflow with a LoRA file, applied by ComfyUI's own loader."""
-    prompt = prompt.copy()
+    """The workflow with a LoRA file, by ComfyUI's own hooks on the positive prompt's side alone, as with DiffLoRA."""
+    prompt = without_lora(prompt)
+    prompt.add("LoRA file", "CreateHookLoraModelOnly", lora_name=name, strength_model=1.0)
     prompt.add(
-        "LoRA file",
-        "LoraLoaderModelOnly",
-        model=prompt.output("Load Checkpoint"),
-        lora_name=name,
-        strength_model=1.0,
+        "With the file",
+        "ConditioningSetProperties",
+        cond_NEW=prompt.output("Your prompt"),
+        hooks=prompt.output("LoRA file"),
+        strength=1.0,
+        set_cond_area="default",
     )
-    return prompt.set("KSampler", model=prompt.output("LoRA file"))
+    return prompt.set("KSampler", positive=prompt.output("With the file"))
 
 
 def evaluate_person(

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..apply_lora import add_patches
+from ..apply_lora import apply_to_side, side_input
 from ..patching.lora_patches import fitting_patches
 from ..sockets import CATEGORY, node_schema, show_text
 
@@ -29,6 +29,7 @@ class ApplyStrengths(io.ComfyNode):
             "Image Grid with Labels, the images are shown side by side.",
             search_aliases=["compare", "XY plot", "strength grid", "with and without LoRA", "LoRA weight"],
             has_intermediate_output=True,
+            advanced=["side"],
             inputs=[
                 io.Model.Input("model", tooltip="The base model that the LoRA was made for."),
                 io.LoraModel.Input("lora", tooltip="From Decode LoRA, or any LORA_MODEL."),
@@ -37,6 +38,7 @@ class ApplyStrengths(io.ComfyNode):
                     default=EXAMPLE,
                     tooltip="Numbers with commas between them. 0 is without the LoRA, 1 is the LoRA unchanged.",
                 ),
+                side_input(),
             ],
             outputs=[
                 io.Model.Output(
@@ -62,16 +64,16 @@ class ApplyStrengths(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(cls, model: Any, lora: Mapping[str, Tensor], strengths: str) -> io.NodeOutput:
+    def execute(cls, model: Any, lora: Mapping[str, Tensor], strengths: str, side: str = "both") -> io.NodeOutput:
         """Patch clones: the incoming model is another node's cached output."""
         values = parse_strengths(strengths)
         patches, modules = fitting_patches(model, lora, True)
         models = []
         for strength in values:
             models.append(model.clone())
-            add_patches(models[-1], patches, dict.fromkeys(patches, strength))
+            apply_to_side(models[-1], patches, dict.fromkeys(patches, strength), side)
         labels = [f"strength {strength:g}" if strength else "without LoRA" for strength in values]
-        description = f"{modules} modules patched: {', '.join(labels)}"
+        description = f"{modules} modules patched{', positive side' if side == 'positive' else ''}: {', '.join(labels)}"
         show_text(description, cls.hidden.unique_id)
         return io.NodeOutput(models, labels, ui=ui.PreviewText(description))
 

@@ -57,8 +57,11 @@ def client(host: Host) -> Client:
 
 @pytest.fixture(scope="session")
 def workflow(client: Client) -> ApiPrompt:
-    """The example workflow with images of a held-out person; tests copy it and never change it."""
-    graph = ApiPrompt.load(WORKFLOW, client.object_info())
+    """The example workflow with images of a held-out person; tests copy it and never change it.
+
+    Its LoRA is in the weights, for both sides of guidance, as core's own loader applies one.
+    """
+    graph = ApiPrompt.load(WORKFLOW, client.object_info()).set("Your strength", side="both")
     rng = np.random.default_rng(PERSON)
     for number in (1, 2, 3):
         image = Image.fromarray(draw(person(PERSON), reference_scene(rng)).image)

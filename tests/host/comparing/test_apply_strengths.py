@@ -10,11 +10,11 @@ from training.comfyui_client import Client, PromptError
 STRENGTHS = [0.0, 0.5, 1.0]
 
 
-def with_strengths(workflow: ApiPrompt, strengths: str, **grid: object) -> ApiPrompt:
+def with_strengths(workflow: ApiPrompt, strengths: str, side: str = "both", **grid: object) -> ApiPrompt:
     """The workflow with several strengths in place of Apply LoRA, and a grid of the images."""
     graph = workflow.copy()
     links = {"model": graph.output("Load Checkpoint"), "lora": graph.output("Decode LoRA")}
-    graph.add("Several", "DiffLoRAApplyStrengths", strengths=strengths, **links)
+    graph.add("Several", "DiffLoRAApplyStrengths", strengths=strengths, side=side, **links)
     graph.set("KSampler", model=graph.output("Several"))
     inputs = {"images": graph.output("VAE Decode"), "labels": graph.output("Several", 1), "columns": 0} | grid
     graph.add("Grid", "DiffLoRAImageGrid", **inputs)
@@ -39,6 +39,15 @@ def test_every_image_is_that_of_apply_lora(
         (expected,) = client.images(client.run(graph.prompt), graph.id("Save Image"))
         assert ImageChops.difference(image, expected).getbbox() is None
     assert text.endswith("modules patched: without LoRA, strength 0.5, strength 1")
+
+
+def test_the_positive_side_is_that_of_apply_lora(client: Client, workflow: ApiPrompt) -> None:
+    graph = with_strengths(workflow, "0.5", side="positive").only("Save Image")
+    (image,) = client.images(result := client.run(graph.prompt), graph.id("Save Image"))
+    assert result.outputs[graph.id("Several")]["text"][0].endswith("modules patched, positive side: strength 0.5")
+    graph = workflow.copy().set("Your strength", strength=0.5, side="positive").only("Save Image")
+    (expected,) = client.images(client.run(graph.prompt), graph.id("Save Image"))
+    assert ImageChops.difference(image, expected).getbbox() is None
 
 
 def test_grid_holds_the_images_and_readable_labels(compared: tuple[list[Image.Image], Image.Image, str]) -> None:
