@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from difflora_core.lora.layout import LoRALayout
@@ -74,17 +74,20 @@ def sample_latents(
     steps: int = 16,
     guidance: float = GUIDANCE,
 ) -> Tensor:
-    """Sample latents (batch, 16, 16, 16) by DDIM with classifier-free guidance.
+    """Sample latents (batch, 16, 16, 16) by stochastic DPM-Solver++ (2M) with classifier-free guidance.
+
+    Noise that is drawn anew in every step lets later steps correct earlier ones: on 5 validation people × 8 scenes the
+    two eyes of a face agreed in 0.58 to 0.65 of the images by deterministic solvers, in 0.68 to 0.80 by stochastic ones.
 
     Args:
         base: The base model.
         condition: Text conditions of the batch.
         empty: Conditions of the empty prompt, as many.
-        generator: Draws the initial noise.
-        steps: Of DDIM.
+        generator: Draws the initial noise, and that of each step.
+        steps: Of the solver.
         guidance: Guidance scale; 1 is none.
     """
-    scheduler = DDIMScheduler.from_config(noise_scheduler().config)
+    scheduler = DPMSolverMultistepScheduler.from_config(noise_scheduler().config, algorithm_type="sde-dpmsolver++")
     scheduler.set_timesteps(steps)
     latents = torch.randn(len(condition.pooled), *LATENT_SHAPE, generator=generator)
     both = TextCondition(torch.cat([condition.context, empty.context]), torch.cat([condition.pooled, empty.pooled]))
@@ -92,5 +95,5 @@ def sample_latents(
         times = timestep.expand(2 * len(latents))
         with_text, without = base.predict(torch.cat([latents, latents]), times, both).chunk(2)
         v = without + guidance * (with_text - without)
-        latents = scheduler.step(v, timestep, latents).prev_sample
+        latents = scheduler.step(v, timestep, latents, generator).prev_sample
     return latents

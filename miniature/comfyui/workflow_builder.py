@@ -163,9 +163,9 @@ class WorkflowBuilder:
             negative=prompts[1],
             latent_image=empty[0],
             seed=1,
-            steps=12,
+            steps=16,
             cfg=3.0,
-            sampler_name="dpmpp_2m",
+            sampler_name="dpmpp_2m_sde",
             scheduler="sgm_uniform",
         )[0]
 
