@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from kornia.filters import canny
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -25,7 +26,7 @@ BLOCKS = 10
 """Image blocks that are trained on."""
 THRESHOLDS = ((0.1, 0.2), (0.2, 0.4))
 """Low and high threshold of ComfyUI's node Canny; people take turns between finer and coarser lines."""
-TRAINING = TrainConfig(steps=4000, learning_rate=2e-3, warmup=100, ema=0.998, save_every=250, seed=6)
+TRAINING = TrainConfig(steps=2500, learning_rate=2e-3, warmup=100, ema=0.998, save_every=250, seed=6)
 BATCH = 8
 DROP_CAPTION = 0.3
 """Probability of an empty caption: higher than for the base model, so that the edges are used."""
@@ -60,6 +61,7 @@ def _work(rank: int, processes: int, build: Path, weights: Path, tokenizer_folde
         edge_block(build, block)
     torch.distributed.barrier()
     base, _ = load_checkpoint(weights)
+    base.unet.set_attn_processor(AttnProcessor())  # torch's own attention is slow backwards on a CPU
     torch.manual_seed(6)
     control = ControlLoRA(base.unet)
     loss = ControlLoss(build, base, Tokenizer(tokenizer_folder))
@@ -95,6 +97,8 @@ class ControlLoss:
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         with torch.no_grad():
             condition = self.base.encode(self.tokenizer(texts))
-        predicted = self.base.predict(noisy, timesteps, condition, control(noisy, timesteps, condition, hint))
+        with torch.autocast(noisy.device.type, torch.bfloat16):
+            residuals = control(noisy, timesteps, condition, hint)
+            predicted = self.base.predict(noisy, timesteps, condition, residuals).float()
         target = self.scheduler.get_velocity(clean, noise, timesteps)
         return (predicted - target).square().mean(), {}
