@@ -100,7 +100,7 @@ def outfit(config: BuildConfig) -> None:
     """Train the second LoRA: a blue beanie for any person."""
     from miniature.base_model.outfit_lora import train_outfit
 
-    train_outfit(config.weights, config.tokenizer)
+    train_outfit(config.build, config.weights, config.tokenizer)
 
 
 def photomaker(config: BuildConfig) -> None:

@@ -4,11 +4,13 @@ It shows a blue beanie, where the base model knows only red ones, and is trained
 holds the beanie and no face.
 """
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from difflora_core.diffusion_loss import stratified_timesteps
@@ -52,11 +54,16 @@ def blue_beanie(index: int, scene: Scene) -> np.ndarray:
     return np.where(hat[..., None], red[..., ::-1], red)
 
 
-def train_outfit(weights: Path, tokenizer: Path) -> None:
-    """Train the beanie's LoRA and write weights/loras/miniature_blue_beanie.safetensors, unless it is there."""
-    path = weights / "loras" / NAME
-    if path.exists():
-        return
+def train_outfit(build: Path, weights: Path, tokenizer: Path) -> None:
+    """Train the beanie's LoRA to the build folder, unless it is there, and write it to weights/loras."""
+    path = build / NAME
+    if not path.exists():
+        _train(path, weights, tokenizer)
+    (weights / "loras").mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, weights / "loras" / NAME)
+
+
+def _train(path: Path, weights: Path, tokenizer: Path) -> None:
     base, vae = load_checkpoint(weights)
     people = split_people("train")[:PEOPLE]
     pixels = to_pixels(np.stack([blue_beanie(index, training_scene(index, 0)) for index in people]))
@@ -65,6 +72,7 @@ def train_outfit(weights: Path, tokenizer: Path) -> None:
         latents = torch.cat([vae.encode(part) for part in pixels.split(32)])
         condition = base.encode(Tokenizer(tokenizer)(captions))
     scheduler = noise_scheduler()
+    base.unet.set_attn_processor(AttnProcessor())  # torch's own attention is slow backwards on a CPU
     layout = lora_layout(RANK)
 
     def loss(step: int) -> Tensor:
