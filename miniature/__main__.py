@@ -152,9 +152,10 @@ def node_docs(_: argparse.Namespace) -> None:
 @contextmanager
 def running_client(base: Path = ROOT / "output" / "host") -> Iterator[Client]:
     """A client of a ComfyUI with a base directory, which runs until the block ends."""
-    from miniature.comfyui.host import Host, prepare_base
+    from miniature.comfyui.host import Host, interrupt_on_signals, prepare_base
     from training.comfyui_client import Client
 
+    interrupt_on_signals()
     with Host(prepare_base(base)) as host:
         yield Client(host.url)
 

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from miniature.paths import ROOT, WEIGHTS
 
@@ -36,6 +37,10 @@ CPU_ONLY = ("--cpu", "--fp32-unet", "--fp32-vae", "--fp32-text-enc")
 """Those of `SETTINGS` that a host on a GPU does without."""
 LINKED_FOLDERS = ("checkpoints", "clip_vision", "controlnet", "difflora", "insightface", "loras")
 """Folders of miniature/weights that the host reads in place."""
+
+
+ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Besides Ctrl-C; Windows has no SIGHUP."""
 
 
 class HostError(RuntimeError):
@@ -109,6 +114,16 @@ def _install(folder: Path, place: Path) -> None:
     except OSError:
         skipped = shutil.ignore_patterns(".git", ".nox", "output", "weights", "build", "tests", "__pycache__")
         shutil.copytree(folder, place, ignore=skipped)
+
+
+def interrupt_on_signals() -> None:
+    """End this process as with Ctrl-C when it is told to end, so that a `Host` that it runs ends with it."""
+
+    def interrupt(_: int, __: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for number in ENDING_SIGNALS:
+        signal.signal(number, interrupt)
 
 
 @dataclass

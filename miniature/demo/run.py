@@ -22,7 +22,7 @@ from PIL import Image
 
 from difflora_core.model import DiffLoRA
 from miniature.comfyui.api_prompt import ApiPrompt
-from miniature.comfyui.host import Host, prepare_base
+from miniature.comfyui.host import Host, interrupt_on_signals, prepare_base
 from miniature.measure.metrics import face_similarity, prompt_fidelity
 from miniature.paths import DIFFLORA_CHECKPOINT, ROOT
 from miniature.personal.held_out_teachers import HeldOutTeachers, write_teachers
@@ -234,4 +234,5 @@ def main() -> None:
     parser.add_argument("--people", type=int, help="the first held-out people, at most 25 (default: six that differ)")
     parser.add_argument("--seed", type=int, default=1, help="of LoRAs and images (default 1)")
     arguments = parser.parse_args()
+    interrupt_on_signals()
     run(arguments.people, arguments.seed)

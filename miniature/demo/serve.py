@@ -3,16 +3,14 @@
 Example images of held-out people are put into the input folder, so that every workflow in the Templates runs as it is.
 """
 
-import signal
 import threading
 import webbrowser
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 from PIL import Image
 
-from miniature.comfyui.host import PACK_NAME, Host, prepare_base
+from miniature.comfyui.host import PACK_NAME, Host, interrupt_on_signals, prepare_base
 from miniature.comfyui.workflows import OTHER_PERSON, POSE, REFERENCES, WORKFLOWS
 from miniature.paths import ROOT
 from miniature.world.drawing import IMAGE_SIZE, draw
@@ -23,8 +21,6 @@ FIRST_PAGE = f"/?template={next(iter(WORKFLOWS))}&source={PACK_NAME}"
 """The page with the first workflow open."""
 REFERENCE_SIZE = 512
 """Side in pixels of the example references; the pose is as large as the generated image, as its edges are."""
-ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""Besides Ctrl-C; Windows has no SIGHUP."""
 
 
 def example_images(folder: Path) -> list[Path]:
@@ -46,8 +42,7 @@ def serve(open_browser: bool = True) -> None:
     """Run until Ctrl-C, or until the process is told to end; ComfyUI ends with it."""
     base = prepare_base(ROOT / "output" / "host")
     example_images(base / "input")
-    for number in ENDING_SIGNALS:
-        signal.signal(number, _end)
+    interrupt_on_signals()
     try:
         with Host(base) as host:
             address = host.url + FIRST_PAGE
@@ -57,8 +52,3 @@ def serve(open_browser: bool = True) -> None:
             threading.Event().wait()
     except KeyboardInterrupt:
         return
-
-
-def _end(_: int, __: FrameType | None) -> None:
-    """End as with Ctrl-C."""
-    raise KeyboardInterrupt

@@ -1,6 +1,6 @@
 """Likeness against prompt fidelity over guidance and strength, for DiffLoRA and teachers, on validation people.
 
-    python -m benchmarks.trade_off [--people 16] [--figure benchmarks/trade_off.png]
+    python -m benchmarks.images.trade_off [--people 16] [--figure benchmarks/images/trade_off.png]
 
 With hybrid guidance (side `positive`) the LoRA acts on the prompt's side of guidance alone.
 """
@@ -33,7 +33,7 @@ def main() -> None:
     """Measure, print a table, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--people", type=int, default=16)
-    parser.add_argument("--figure", type=Path, default=Path("benchmarks/trade_off.png"))
+    parser.add_argument("--figure", type=Path, default=Path("benchmarks/images/trade_off.png"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     people, layout = EvaluatedPeople("validation", arguments.people, 1, find_tokenizer()), lora_layout()

@@ -1,6 +1,6 @@
 """How much likeness a personal LoRA keeps beside a ControlNet and a second LoRA, in a real ComfyUI.
 
-    python -m benchmarks.composition [--people 8] [--split validation] [--seed 1]
+    python -m benchmarks.images.composition [--people 8] [--split validation] [--seed 1]
 
 Runs workflow 7 for each person with the pose of another drawn person, four times: with DiffLoRA's LoRA alone, with the
 ControlNet, with the second LoRA (a blue beanie), and with both. The workflow's own strengths are used.

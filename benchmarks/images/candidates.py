@@ -1,6 +1,6 @@
 """How much candidates of one person differ at a temperature: spread of likeness and of latents, and the best of some.
 
-    python -m benchmarks.candidates [--people 16] [--candidates 4] [--temperatures 0 0.1 0.2 0.4 0.7]
+    python -m benchmarks.images.candidates [--people 16] [--candidates 4] [--temperatures 0 0.1 0.2 0.4 0.7]
 
 On validation people. `chosen` is the mean likeness of the candidate that is best for a person on the first half of the
 scenes, measured on the other half.

@@ -1,6 +1,6 @@
 """How good the miniature's images are: likeness, traits, eyes, sharpness, distance to drawings, by who made them.
 
-    python -m benchmarks.drawn_world [--people 16] [--seeds 1] [--split validation] [--teacher-steps 320]
+    python -m benchmarks.images.drawn_world [--people 16] [--seeds 1] [--split validation] [--teacher-steps 320]
 
 Every row has the same people, scenes and seeds: drawings of the scenes themselves, those drawings through the
 autoencoder, the base model without a LoRA, teachers and DiffLoRA, both with the LoRA on both sides of guidance and on
