@@ -89,6 +89,21 @@ def thumbnail(references: Sequence[Image.Image], generated: Sequence[Image.Image
     return sheet
 
 
+def overview(results: Sequence[PersonResults]) -> Image.Image:
+    """A line for each person: one reference, framed, and the images with the LoRA that the sheet emphasizes."""
+    lines = [
+        [result.references[0], *(image for row in result.rows if row.emphasis for image in row.images)]
+        for result in results
+    ]
+    step = IMAGE + GAP
+    picture = Image.new("RGB", (2 * GAP + len(lines[0]) * step, GAP + len(lines) * step), PAPER)
+    for row, line in enumerate(lines):
+        for column, image in enumerate(line):
+            place = (GAP + column * step + (GAP if column else 0), GAP + row * step)
+            _paste(picture, image, place, None if column else ACCENT)
+    return picture
+
+
 def _draw_panel(sheet: Image.Image, result: PersonResults, corner: tuple[int, int], size: tuple[int, int]) -> None:
     draw = ImageDraw.Draw(sheet)
     x, y = corner

@@ -3,7 +3,8 @@
     python -m miniature.demo [--people 6] [--seed 1]        (or: python -m nox -s demo)
 
 Runs workflows/2-Portrait-from-several-pictures.json through the server's HTTP interface and writes
-output/demo/sheet.png, output/demo/report.json and the LoRA files, output/demo/loras/.
+output/demo/sheet.png, output/demo/overview.png (the README's picture), output/demo/report.json and the LoRA files,
+output/demo/loras/.
 """
 
 import argparse
@@ -31,13 +32,15 @@ from miniature.world.people import person
 from miniature.world.scenes import DEMO_SCENES, Scene, caption
 from training.comfyui_client import Client, Result
 
-from .contact_sheet import ImageRow, PersonResults, contact_sheet
+from .contact_sheet import ImageRow, PersonResults, contact_sheet, overview
 
 WORKFLOW = ROOT / "workflows" / "2-Portrait-from-several-pictures.json"
 OUTPUT = ROOT / "output" / "demo"
 LEAD = (7022, 7011, 7001, 7014, 7019, 7008)
 """Held-out people on the sheet unless a number is asked for: they differ at a glance. Chosen by their drawings alone,
 before anything was generated."""
+OVERVIEW = 4
+"""People in the picture of the README."""
 SHOWN = {"no_lora": "no LoRA", "difflora": "DiffLoRA", "teacher": "LoRA trained for this person ({seconds:.1f} s)"}
 """Kinds of LoRA that are on the sheet, and their labels."""
 
@@ -218,6 +221,7 @@ def run(people: int | None, seed: int) -> None:
     contact_sheet("DiffLoRA", lines, [_short_caption(scene) for scene in DEMO_SCENES], results).save(
         OUTPUT / "sheet.png"
     )
+    overview(results[:OVERVIEW]).save(OUTPUT / "overview.png")
     print(json.dumps(summary, indent=2))
     print(f"{time.monotonic() - start:.0f} s; see {OUTPUT / 'sheet.png'}")
 

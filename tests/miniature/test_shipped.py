@@ -54,12 +54,12 @@ def test_lora_shows_the_person(images):
         name: np.mean([face_similarity(list(row), references(i)) for i, row in zip(PEOPLE, rows, strict=True)])
         for name, rows in images.items()
     }
-    assert similarity["difflora"] > similarity["none"] + 0.2
+    assert similarity["difflora"] > similarity["none"] + 0.5
 
 
 def test_lora_leaves_the_prompt_alone(images):
     fidelity = {name: np.mean([prompt_fidelity(list(row), SCENES) for row in rows]) for name, rows in images.items()}
-    assert fidelity["difflora"] > 0.8
+    assert fidelity["difflora"] > 0.9
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
