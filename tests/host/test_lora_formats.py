@@ -12,6 +12,7 @@ from difflora_core.lora.file_contents import read_contents
 from difflora_core.lora.file_formats import read_lora
 from difflora_core.lora.tensor_names import parse
 from difflora_core.model import DiffLoRA
+from miniature.base_model.config import LATENT_SHAPE
 from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.paths import DIFFLORA_CHECKPOINT
 from tests.host.core_nodes import add_core, output_of_type
@@ -276,7 +277,7 @@ def test_factors_of_convolutions_are_refined_and_changes_of_biases_applied_meanw
     client: Client, workflow: ApiPrompt, base: Path, generated: State
 ) -> None:
     tensors = {key: tensor[..., None, None] if tensor.ndim == 2 else tensor for key, tensor in generated.items()}
-    biased = tensors | {"lora_unet_conv_out.diff_b": torch.ones(4)}
+    biased = tensors | {"lora_unet_conv_out.diff_b": torch.ones(LATENT_SHAPE[0])}
     results = {
         name: refined(client, from_file(workflow, base, name, lora), base, name)
         for name, lora in (("convolutions", tensors), ("biased", biased))

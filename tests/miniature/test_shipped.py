@@ -28,7 +28,7 @@ def test_teachers_are_of_the_people_they_should_be_of():
     held_out = HeldOutTeachers.load()
     assert set(held_out.people) <= set(split_people("held_out"))
     assert len(held_out.people) == 25
-    assert DiffLoRA.load(DIFFLORA_CHECKPOINT).config.provenance["teachers"] >= 1000
+    assert DiffLoRA.load(DIFFLORA_CHECKPOINT).config.provenance["people"] >= 1000
 
 
 def references(index: int) -> list[np.ndarray]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from miniature.base_model.config import lora_layout
 from miniature.comfyui.host import find_tokenizer
 from miniature.measure.attribute_fidelity import scene_of
 from miniature.personal import evaluation
@@ -48,7 +49,7 @@ def test_methods_are_compared_on_held_out_people(settings: EvaluationSettings) -
     assert min(faces["teacher"]["people"]) > 0.3
     fidelity = values["metrics"]["prompt fidelity"]["columns"]["prompt fidelity"]["methods"]
     assert fidelity["DiffLoRA"]["value"]["mean"] > 0.7
-    assert values["methods"]["DiffLoRA"]["cost"]["parameters"] == 84_224
+    assert values["methods"]["DiffLoRA"]["cost"]["parameters"] == lora_layout().numel
     assert "DiffLoRA" in path.read_text()
     again = Evaluation(settings, "cpu", [judge_source()])
     assert "DiffLoRA: 0 of 4 images are to be made" in list(again.describe())

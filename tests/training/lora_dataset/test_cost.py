@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from miniature.base_model.config import lora_layout
 from training.base_model.sdxl import SDXLBase
 from training.lora_dataset import cost
 from training.lora_dataset.config import CollectConfig, DatasetConfig, GenerateConfig
@@ -17,7 +18,7 @@ def test_sizes_are_counted_without_loading_the_base_model(
     preprocessed: DatasetConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cost, "open_configured_base", None)
-    assert Sizes.of(preprocessed) == Sizes(lora_weights=84_224, latent_values=4 * 16 * 16)
+    assert Sizes.of(preprocessed) == Sizes(lora_weights=lora_layout().numel, latent_values=16 * 16 * 16)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -23,7 +23,7 @@ from training.lora_dataset.stages.filter import FILTER, FaceMeasurements, failed
 FACES = FacesConfig("miniature", WEIGHTS / "insightface")
 
 
-THRESHOLDS = FilterConfig(40, 130.0, 0.6, 50.0, 40.0, 0.998, 3)
+THRESHOLDS = FilterConfig(40, 100.0, 0.6, 50.0, 40.0, 0.998, 3)
 
 
 def drawn_image(index: int, number: int) -> Image.Image:
