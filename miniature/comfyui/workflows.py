@@ -133,8 +133,8 @@ def save_and_load(builder: WorkflowBuilder) -> None:
 
 
 OF_TWO = (1.2, 1.0)
-"""Strengths of the person's LoRA and of the second one beside it: the hat's LoRA takes likeness, and below full strength
-hair comes through the hat. Chosen on images of validation people."""
+"""Strengths of the person's LoRA and of the second one beside it: the hat's LoRA takes likeness, and below full
+strength hair comes through the hat. Chosen on images of validation people."""
 
 
 def controlnet(builder: WorkflowBuilder) -> None:
