@@ -46,7 +46,7 @@ def _work(_rank: int, _processes: int, build: Path) -> None:
         for _ in range(BATCH):
             block, person, image = torch.randint(0, 2**30, (3,), generator=generator).tolist()
             stack = stacks[block % len(stacks)]
-            # Two dice: most crops are around the face, few in the corners, which are only wall
+            # Two random numbers: most crops are around the face, few in the corners, which are only wall
             top, left = (4 * torch.randint(0, 9, (2, 2), generator=generator).sum(0)).tolist()
             crop = np.array(
                 stack[person % stack.shape[0], image % stack.shape[1], top : top + CROP, left : left + CROP]
