@@ -58,10 +58,12 @@ def main() -> int:
     compare.add_argument("--people", type=int, help="the first so many (default: all)")
     compare.add_argument("--dry-run", action="store_true", help="only say what there is to do")
     compare.add_argument("--keep", action="store_true", help="keep images that were made with other settings")
+    compare.add_argument("--workers", type=int, default=default.processes, help="processes that make images")
     compare.set_defaults(run=run_evaluation)
     choice = commands.add_parser("choose-baselines", help="choose settings of trained baselines on validation people")
     choice.add_argument("--people", type=int, default=8, help="the first so many (default: 8)")
     choice.add_argument("--dry-run", action="store_true", help="only say what there is to do")
+    choice.add_argument("--workers", type=int, default=default.processes, help="processes that make images")
     choice.set_defaults(run=run_choice)
     return run_command(parser)
 
@@ -101,7 +103,7 @@ def run_evaluation(arguments: argparse.Namespace) -> None:
     from miniature.personal.evaluation import evaluate
 
     silence_library_logs()
-    evaluate(BuildConfig().tokenizer, arguments.people, arguments.dry_run, arguments.keep)
+    evaluate(BuildConfig().tokenizer, arguments.people, arguments.dry_run, arguments.keep, arguments.workers)
 
 
 def run_choice(arguments: argparse.Namespace) -> None:
@@ -109,7 +111,7 @@ def run_choice(arguments: argparse.Namespace) -> None:
     from miniature.personal.baselines.baseline_choice import choose_baselines
 
     silence_library_logs()
-    choose_baselines(BuildConfig().tokenizer, arguments.people, arguments.dry_run)
+    choose_baselines(BuildConfig().tokenizer, arguments.people, arguments.dry_run, arguments.workers)
 
 
 def workflows(_: argparse.Namespace) -> None:

@@ -26,6 +26,7 @@ from miniature.world.scenes import random_scene
 from training.engine.folder_lock import folder_lock
 from training.engine.settings import read_settings
 from training.evaluation.evaluation_run import Evaluation
+from training.evaluation.generation.image_workers import worker_devices
 from training.evaluation.metric_list import MetricSource
 from training.evaluation.options.method_settings import MethodSettings
 from training.evaluation.people_folders import OTHERS, REFERENCES
@@ -129,7 +130,9 @@ def judge_source() -> MetricSource:
     return MetricSource(COLUMN, AttributeFidelity, lambda: {"model": hash_file(WEIGHTS / JUDGE)})
 
 
-def evaluate(tokenizer: Path, people: int | None = None, dry_run: bool = False, keep: bool = False) -> None:
+def evaluate(
+    tokenizer: Path, people: int | None = None, dry_run: bool = False, keep: bool = False, workers: int = 1
+) -> None:
     """Evaluate held-out people by configs/miniature.yaml; the path of the report is printed.
 
     Args:
@@ -137,10 +140,12 @@ def evaluate(tokenizer: Path, people: int | None = None, dry_run: bool = False, 
         people: How many; None: all.
         dry_run: Only say what there is to do.
         keep: Keep images that were made with other settings.
+        workers: Processes that make images.
     """
+    devices = worker_devices("cpu", workers)
     prepare_evaluation(FOLDER, tokenizer)
     shipped = read_settings(EvaluationSettings, SETTINGS)
     settings = replace(shipped, max_people=people, methods={**shipped.methods, **built_methods()})
     with folder_lock(settings.output):
         evaluation = Evaluation(settings, "cpu", [judge_source()], keep)
-        print(*(evaluation.describe() if dry_run else [evaluation.run()]), sep="\n")
+        print(*(evaluation.describe() if dry_run else [evaluation.run(devices)]), sep="\n")

@@ -6,8 +6,7 @@ people_folders     who: references, and images that no method sees
 dataset            who in its place: people of a recipe's dataset, and their teachers
 prompt_list        prompts by kind
 methods            what makes images: LoRAs, DiffLoRA, PhotoMaker, other programs
-image_records      images on disk, tied to what they were made from
-image_generation   what is missing is made
+generation         images that are missing are made, and tied to what they were made from
 metrics            what is measured of generated images, a module for each metric
 metric_list        metrics by their settings
 json_files         JSON files that say what they were made from

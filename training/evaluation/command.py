@@ -2,6 +2,7 @@
 
 python -m training evaluate --config FILE
 python -m training evaluate --config FILE --method OTHER=FOLDER --method PULID=comfy:WORKFLOW.json
+python -m training evaluate --config FILE --workers 4
 python -m training evaluate --config FILE --dry-run
 """
 
@@ -14,6 +15,7 @@ from training.engine.folder_lock import folder_lock
 from training.engine.settings import read_settings
 
 from .evaluation_run import Evaluation
+from .generation.image_workers import worker_devices
 from .options.method_settings import given_method
 from .settings import EvaluationSettings
 
@@ -29,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a further method: images in FOLDER/PERSON/NUMBER_SEED.png, or comfy:WORKFLOW.json for a running ComfyUI",
     )
     parser.add_argument("--device", help="default: cuda where there is one, else cpu")
+    parser.add_argument("--workers", type=int, help="processes that make images; default: one for each GPU, else one")
     parser.add_argument("--dry-run", action="store_true", help="only say how many images and which models are missing")
     parser.add_argument("--keep", action="store_true", help="keep images that were made with other settings")
     parser.set_defaults(run=run)
@@ -51,7 +54,8 @@ def run(arguments: argparse.Namespace) -> None:
             print(line)
         return
     with folder_lock(settings.output, ", or choose another output folder"):
-        print(Evaluation(settings, device, keep=arguments.keep).run())
+        workers = worker_devices(arguments.device, arguments.workers)
+        print(Evaluation(settings, device, keep=arguments.keep).run(workers))
 
 
 def with_methods(settings: EvaluationSettings, texts: list[str]) -> EvaluationSettings:

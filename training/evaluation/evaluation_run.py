@@ -3,21 +3,18 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from difflora_core.files import replacing
 
-from .dataset.dataset_people import dataset_people
-from .dataset.teacher_files import with_teacher_files
-from .image_generation import MethodPlan, generate_missing, plan_methods
+from .generation.image_generation import ImageGeneration, describe_device
+from .generation.image_workers import WorkerDevice, generate_on
+from .generation.method_plans import MethodPlan
 from .json_files import write_json
 from .methods.given_images import GivenImages
 from .methods.method import ImageRequest
-from .methods.shared_base import SharedBase
 from .metric_list import MetricSource, metric_sources, missing_models
-from .people_folders import EvaluatedPerson, read_people
-from .prompt_list import read_prompt_list
+from .people_folders import EvaluatedPerson
 from .report.contact_sheets import write_sheets
 from .report.evaluation_report import EvaluationReport
 from .report.report_blocks import to_markdown
@@ -53,14 +50,15 @@ class Evaluation:
             FileNotFoundError: People, prompts, or something that a method needs is not there.
             ValueError: Something of it can't be used.
         """
-        self.settings, self.device = settings, device
-        self.people = read_people(settings) if settings.dataset is None else dataset_people(settings)
-        self.prompts = read_prompt_list(settings.prompts)
-        self.requests = [ImageRequest(prompt, seed) for seed in settings.seeds for prompt in self.prompts]
+        self.settings, self.device, self.keep = settings, device, keep
+        self.generation = ImageGeneration(settings, device, keep)
+        self.people, self.prompts, self.requests = (
+            self.generation.people,
+            self.generation.prompts,
+            self.generation.requests,
+        )
+        self.plans = self.generation.plans
         self.metrics = [*metric_sources(settings.metrics, device), *further_metrics]
-        self.base = SharedBase(settings, device)
-        given = with_teacher_files(settings, self.people)
-        self.plans = plan_methods(given, self.people, self.requests, self.base, keep)
 
     def describe(self) -> Iterator[str]:
         """Say what there is to do, a line each."""
@@ -78,8 +76,11 @@ class Evaluation:
         yield f"{len(self.metrics)} metrics: {', '.join(source.key for source in self.metrics) or 'none'}"
         yield from self._missing()
 
-    def run(self) -> Path:
+    def run(self, workers: Sequence[WorkerDevice] = ()) -> Path:
         """Generate what is missing, measure what is new, write the report; return its path.
+
+        Args:
+            workers: A process for each makes images; none: this process does.
 
         Raises:
             FileNotFoundError: A metric's model is missing; nothing was generated.
@@ -92,8 +93,10 @@ class Evaluation:
             plan.check()
             for remark in filter(None, (plan.remade, plan.kept)):
                 print(remark)
-        generate_missing(self.plans, self.people, self.settings.batch)
-        self.base.release()
+        if workers:
+            generate_on(workers, self.generation, self.keep)
+        else:
+            self.generation.run()
         results = self._measure()
         return self._report(results)
 
@@ -168,7 +171,7 @@ class Evaluation:
             {plan.name: method_cost([plan.images.record(name) for name in plan.people]) for plan in plans},
             {name: found for name, found in failures.items() if found},
             [plan.kept for plan in plans if plan.kept],
-            torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else self.device.upper(),
+            self._device(),
         )
         by_name = {plan.name: plan for plan in plans}
 
@@ -182,3 +185,8 @@ class Evaluation:
             partial.write_text(to_markdown(blocks), encoding="utf-8")
         write_page(self.settings.report, blocks, scatter(report))
         return self.settings.report
+
+    def _device(self) -> str:
+        """Say what images were made on; their records know it."""
+        found = [plan.images.record(person).facts.get("device") for plan in self.plans for person in plan.people]
+        return ", and ".join(dict.fromkeys(filter(None, found))) or describe_device(self.device, 1)

@@ -9,7 +9,7 @@ import numpy as np
 
 from training.lora_dataset.manifest import Record
 
-from .image_records import made_images
+from .generation.image_records import made_images
 from .metrics.metric import Better, Description, Scores
 from .statistics import Comparison, compare, person_mean
 

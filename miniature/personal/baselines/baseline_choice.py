@@ -18,6 +18,7 @@ from miniature.world.scenes import CLASS_WORD, VALIDATION_SCENES, caption
 from training.engine.folder_lock import folder_lock
 from training.engine.settings import read_settings
 from training.evaluation.evaluation_run import Evaluation
+from training.evaluation.generation.image_workers import WorkerDevice, worker_devices
 from training.evaluation.options.method_settings import MethodSettings
 from training.evaluation.prompt_list import PERSON
 from training.evaluation.settings import EvaluationSettings
@@ -87,18 +88,20 @@ def settings_of(folder: Path, people: int, points: Sequence[Point]) -> Evaluatio
     )
 
 
-def choose_baselines(tokenizer: Path, people: int, dry_run: bool = False) -> None:
+def choose_baselines(tokenizer: Path, people: int, dry_run: bool = False, workers: int = 1) -> None:
     """Choose the settings of all baselines; where the table is, and what was chosen, is printed.
 
     Args:
         tokenizer: Folder with SDXL's vocab.json and merges.txt.
         people: How many validation people.
         dry_run: Only say what there is to do.
+        workers: Processes that make images.
 
     Raises:
         ValueError: There are not so many.
         RuntimeError: A method failed.
     """
+    devices = worker_devices("cpu", workers)
     found = grids(BASELINES)
     prepare_validation(FOLDER, tokenizer, people)
     settings = settings_of(FOLDER, people, [point for points in found.values() for point in points])
@@ -106,20 +109,23 @@ def choose_baselines(tokenizer: Path, people: int, dry_run: bool = False) -> Non
         if dry_run:
             print(*Evaluation(settings, "cpu", [judge_source()]).describe(), sep="\n")
         else:
-            print(*choose(settings, found), sep="\n")
+            print(*choose(settings, found, devices), sep="\n")
 
 
-def choose(settings: EvaluationSettings, grid: Mapping[Baseline, Sequence[Point]]) -> list[str]:
+def choose(
+    settings: EvaluationSettings, grid: Mapping[Baseline, Sequence[Point]], devices: Sequence[WorkerDevice] = ()
+) -> list[str]:
     """Make what images are missing, measure them, choose, and write the table; return lines that say what was chosen.
 
     Args:
         settings: See `settings_of`.
         grid: Points of each baseline, all of them methods of the settings.
+        devices: A process for each makes images; none: this process does.
 
     Raises:
         RuntimeError: A method failed.
     """
-    report = Evaluation(settings, "cpu", [judge_source()]).run().with_name("report.json")
+    report = Evaluation(settings, "cpu", [judge_source()]).run(devices).with_name("report.json")
     values = read_json(report.read_text("utf-8"), str(report))
     methods, choices = evaluation_methods(), []
     for baseline, points in grid.items():

@@ -1,7 +1,6 @@
 """What an evaluation will cost."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from training.evaluation.options.method_settings import MethodSettings
 from training.evaluation.prompt_list import read_prompt_list
@@ -22,19 +21,18 @@ NOT_COUNTED = {"textual_inversion": "the training of", "instantid": "the network
 
 
 def evaluation_row(settings: EvaluationSettings, at: Situation) -> PlanRow:
-    """Return the row of `evaluate`, which runs on one GPU."""
-    alone = replace(at, gpus=min(1, at.gpus))
+    """Return the row of `evaluate`, whose images all GPUs make."""
     own = {name: method for name, method in settings.methods.items() if method.kind not in MADE_ELSEWHERE}
-    memory = _bytes(settings, own.values(), alone)
+    memory = _bytes(settings, own.values(), at)
     people = evaluated_people(settings, at)
     if people is None:
         return PlanRow("evaluate", memory=memory, note="how many people there are is not known: set max_people")
     requests = len(read_prompt_list(settings.prompts)) * len(settings.seeds)
     pictures = sum(requests * (1 if method.kind in SAME_FOR_ALL else people) for method in own.values())
     guided = settings.guidance_scale > 1
-    seconds, note = generation_seconds(alone, pictures, settings.size, settings.steps, guided)
+    seconds, note = generation_seconds(at, pictures, settings.size, settings.steps, guided)
     trained = [method for method in own.values() if method.kind == "dreambooth"]
-    seconds = add(seconds, *(_training_seconds(method, settings.size, people, alone) for method in trained))
+    seconds = add(seconds, *(_training_seconds(method, settings.size, people, at) for method in trained))
     missing = ["LoRAs beside the weights", "metrics"]
     missing += [f"{NOT_COUNTED[method.kind]} {name}" for name, method in own.items() if method.kind in NOT_COUNTED]
     missing += [f"the refinement of {name}" for name, method in own.items() if method.refinement is not None]
@@ -59,11 +57,11 @@ def evaluated_people(settings: EvaluationSettings, at: Situation) -> int | None:
 
 
 def _training_seconds(method: MethodSettings, size: int, people: int, at: Situation) -> float | None:
-    """Seconds of LoRAs that are trained one after another."""
+    """Seconds of LoRAs that each process trains one after another."""
     training = method.training
     figures = dreambooth_figures(at.card, size, training.gradient_checkpointing)
     step = dreambooth_seconds(figures, training.images_per_person, size)
-    return None if step is None else people * training.steps * step
+    return None if step is None else people * training.steps * step / at.processes
 
 
 def _bytes(settings: EvaluationSettings, methods: Iterable[MethodSettings], at: Situation) -> float | None:

@@ -1,19 +1,17 @@
-"""Images of people × prompts × seeds by all methods: planned first, then made where they are missing."""
+"""What each method has to make, found out before a model is loaded."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
+from ..methods.comfyui_workflow import ComfyUIWorkflow
+from ..methods.given_images import GivenImages
+from ..methods.method import ImageRequest, Method
+from ..methods.method_list import open_method
+from ..methods.shared_base import SharedBase
+from ..people_folders import EvaluatedPerson
+from ..settings import EvaluationSettings
 from .image_records import MethodImages, PersonPlan
-from .methods.comfyui_workflow import ComfyUIWorkflow
-from .methods.given_images import GivenImages
-from .methods.method import ImageRequest, Method
-from .methods.method_list import open_method
-from .methods.shared_base import SharedBase
-from .people_folders import EvaluatedPerson
-from .settings import EvaluationSettings
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,10 @@ class MethodPlan:
     def missing(self) -> int:
         """How many images are to be made."""
         return sum(len(plan.missing) for plan in self.people.values())
+
+    def missing_of(self, person: EvaluatedPerson) -> int:
+        """Return how many images of a person are to be made."""
+        return len(self.people[person.name].missing) if person.name in self.people else 0
 
     @property
     def placement(self) -> str:
@@ -119,38 +121,3 @@ def _plan_method(
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"method {name}: {error}") from error
     return MethodPlan(name, method, images, plans)
-
-
-def generate_missing(plans: Sequence[MethodPlan], people: Sequence[EvaluatedPerson], batch: int) -> None:
-    """Make the images that are missing, with a progress bar; somebody whom a method can't do is noted and left out.
-
-    Raises:
-        RuntimeError: A method failed for another reason than the person: a server that does not answer, memory.
-    """
-    with tqdm(total=sum(plan.missing for plan in plans), unit="image", desc="images", disable=None) as progress:
-        for plan in plans:
-            for person in people:
-                if person.name in plan.people and plan.people[person.name].missing:
-                    progress.set_postfix_str(f"{plan.name}, {person.name}")
-                    for made in _generate_person(plan, person, batch):
-                        progress.update(made)
-            if not isinstance(plan.method, GivenImages):
-                plan.method.release()
-
-
-def _generate_person(plan: MethodPlan, person: EvaluatedPerson, batch: int) -> Iterator[int]:
-    """Make a person's missing images; yields how many were made, batch by batch."""
-    assert not isinstance(plan.method, GivenImages)  # of which nothing is missing
-    own, images = plan.people[person.name], plan.images
-    record = images.begin(person.name, own)
-    try:
-        with plan.method.prepare(person) as ready:
-            record = images.prepared(record, ready.facts)
-            for start in range(0, len(own.missing), batch):
-                requests = own.missing[start : start + batch]
-                for request, made in zip(requests, ready.generate(requests), strict=True):
-                    record = images.add(record, request, made)
-                yield len(requests)
-    except ValueError as error:
-        tqdm.write(f"{plan.name} can't do {person.name}: {error}")
-        images.fail(record, str(error))

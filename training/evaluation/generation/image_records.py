@@ -15,7 +15,7 @@ from difflora_core.images import write_image
 from training.lora_dataset.fingerprints import Fingerprint, differences
 from training.lora_dataset.manifest import Manifest, Record
 
-from .methods.method import ImageRequest, MadeImage
+from ..methods.method import ImageRequest, MadeImage
 
 IMAGES, RECORDS = "images", "records"
 
@@ -89,9 +89,9 @@ class MethodImages:
             return Record(person, facts={"images": {}}, inputs=plan.inputs)
         return replace(record, status="done", reason="")
 
-    def prepared(self, record: Record, facts: Mapping[str, Any]) -> Record:
-        """Note what the preparation took, and write the record."""
-        return self._write(replace(record, facts={**record.facts, "preparation": dict(facts)}))
+    def prepared(self, record: Record, facts: Mapping[str, Any], device: str) -> Record:
+        """Note what the preparation took, and on what device, and write the record."""
+        return self._write(replace(record, facts={**record.facts, "preparation": dict(facts), "device": device}))
 
     def add(self, record: Record, request: ImageRequest, made: MadeImage) -> Record:
         """Write an image, then the record with it."""
