@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from difflora_core.autoencoder.model import LAE
 from difflora_core.denoiser.model import Denoiser
@@ -18,6 +18,7 @@ from training.base_model.loss_reduction import LossReduction
 from training.base_model.person_images import PersonImages
 from training.base_model.teacher_recovery import TeacherRecovery
 from training.engine.evaluated_run import EvaluatedRun, History, compared_settings
+from training.lora_dataset.fingerprints import hash_tensor, hash_value
 from training.store.loras import LoRAs, in_batches
 
 from .config import DenoiserFinetuning, JointTraining, LAEFinetuning
@@ -55,12 +56,14 @@ def finetune_lae(
 
     Returns:
         Teacher recovery before, and at every evaluation.
+
+    Raises:
+        ValueError: The folder holds a run with other settings, or from another network.
     """
     lae.train().requires_grad_(True)
     objective = LAEEndToEndObjective(lae, loras, images, diffusion_loss, config)
-    with EvaluatedRun(
-        lae, objective, config.loop, config.evaluation, folder, name, compared_settings(config), accelerator
-    ) as run:
+    settings = compared_settings(config) | {"starting network": hash_weights(lae)}
+    with EvaluatedRun(lae, objective, config.loop, config.evaluation, folder, name, settings, accelerator) as run:
         if run.is_new:
             run.record(0, {recovery.metric: reconstruction_recovery(recovery, lae, validation)})
         for step in run:
@@ -99,11 +102,14 @@ def finetune_denoiser(
 
     Returns:
         Teacher recovery before, and at every evaluation.
+
+    Raises:
+        ValueError: The folder holds a run with other settings, or from other networks.
     """
     objective = DenoiserEndToEndObjective(denoiser, lae, dataset, diffusion_loss, config)
-    with EvaluatedRun(
-        denoiser, objective, config.loop, config.evaluation, folder, name, compared_settings(config), accelerator
-    ) as run:
+    start = {"starting network": hash_weights(denoiser), "starting network's LAE": hash_weights(lae)}
+    settings = compared_settings(config) | start
+    with EvaluatedRun(denoiser, objective, config.loop, config.evaluation, folder, name, settings, accelerator) as run:
         if run.is_new:
             run.record(0, recovery_by_steps(recovery, lae, denoiser, validation))
         for step in run:
@@ -158,3 +164,8 @@ def train_joint(
         run.load_best()
     network.eval().requires_grad_(False)
     return run.history
+
+
+def hash_weights(network: nn.Module) -> str:
+    """Hash all weights and buffers of a network, for telling whether it is the same."""
+    return hash_value({name: hash_tensor(value) for name, value in network.state_dict().items()})

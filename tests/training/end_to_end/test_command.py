@@ -139,6 +139,16 @@ def test_a_run_with_another_loop_is_not_resumed(settings: FinetuneSettings) -> N
         finetune(replace(settings, lae=changed))
 
 
+def test_a_run_from_another_network_is_not_resumed(settings: FinetuneSettings, tmp_path: Path) -> None:
+    output, lae = tmp_path / "finetuned", load_lae(settings.network)
+    finetune(replace(settings, output=output))
+    with torch.no_grad():
+        lae.network.basis.add_(0.01)
+    save_lae(tmp_path / settings.network.name, lae)
+    with pytest.raises(ValueError, match=r"belongs to a run with starting network '\w+', the configuration says '\w+'"):
+        finetune(replace(settings, network=tmp_path / settings.network.name, output=output))
+
+
 def test_people_without_preprocessed_images_are_named(settings: FinetuneSettings, tmp_path: Path) -> None:
     store = LoRAStore(tmp_path / "store", lora_layout())
     held_out = HeldOutTeachers.load()
