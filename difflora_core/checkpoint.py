@@ -1,5 +1,6 @@
 """Checkpoint files: one safetensors file with all weights, and everything else as JSON in its header."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from .config import DiffLoRAConfig
-from .files import write_tensors
+from .files import open_tensors, write_tensors
 from .lora.layout import LoRALayout
 from .lora.lora import METADATA_KEY
 from .network_files import exact_state, read_header, read_part
@@ -46,6 +47,27 @@ def read_checkpoint_header(
         )
     header = read_header(path, metadata[HEADER], "checkpoint", FORMAT)
     return read_part(path, lambda: (LoRALayout.from_dict(header["layout"]), DiffLoRAConfig.from_dict(header["config"])))
+
+
+def autoencoder_fingerprint(path: str | Path) -> str:
+    """Return 16 digits that tell a checkpoint's autoencoder from others, by which latents are decoded otherwise.
+
+    Of each of its tensors the first row is read, of vectors the whole: training changes all of them. A copy in another
+    dtype counts as another one.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no checkpoint, or damaged.
+    """
+    digest = hashlib.sha256()
+    with open_tensors(path) as file:
+        read_checkpoint_header(path, file.metadata() or {}, file.keys())
+        for name in sorted(name for name in file.keys() if name.startswith("lae.")):  # noqa: SIM118 # no mapping
+            rows = file.get_slice(name)
+            values = rows[:1] if len(rows.get_shape()) > 1 else rows[:]
+            digest.update(f"{name} {rows.get_dtype()} {rows.get_shape()}".encode())
+            digest.update(values.float().contiguous().numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def write_checkpoint(

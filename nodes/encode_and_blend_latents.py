@@ -37,7 +37,7 @@ class EncodeLoRA(io.ComfyNode):
         difflora = model.on_device()
         latents = to_intermediate(difflora.encode(read_lora(lora, difflora.layout)[None]))
         made_by = dict(getattr(lora, "made_by", {})) | {"encoded": True}
-        return io.NodeOutput(LoRALatent(latents, model.name, (made_by,)))
+        return io.NodeOutput(LoRALatent(latents, model.name, (made_by,), model.autoencoder))
 
 
 class BlendLatents(io.ComfyNode):
@@ -97,7 +97,7 @@ class BlendLatents(io.ComfyNode):
         """Blend latents of one checkpoint."""
         people = [latent for latent in (first, second, third, fourth) if latent is not None]
         for other in people[1:]:
-            if other.checkpoint != first.checkpoint:
+            if not other.is_compatible_with(first.checkpoint, first.autoencoder):
                 raise ValueError(
                     f"the latents were made with {first.checkpoint} and {other.checkpoint}: only latents of the same "
                     "checkpoint can be blended"
@@ -112,4 +112,4 @@ class BlendLatents(io.ComfyNode):
             }
             for row in range(len(blended))
         )
-        return io.NodeOutput(LoRALatent(blended, first.checkpoint, made_by))
+        return io.NodeOutput(LoRALatent(blended, first.checkpoint, made_by, first.autoencoder))

@@ -151,7 +151,7 @@ class SampleLoRA(io.ComfyNode):
         made_by = tuple({"seed": seed, **used, "references": features.references} for seed in seeds)
         description = f"{settings}: {describe_sampling(sampling)}"
         show_text(description, cls.hidden.unique_id)
-        latent = LoRALatent(to_intermediate(latents), model.name, made_by)
+        latent = LoRALatent(to_intermediate(latents), model.name, made_by, model.autoencoder)
         return io.NodeOutput(latent, ui=ui.PreviewText(description))
 
 
@@ -184,7 +184,7 @@ class DecodeLoRA(io.ComfyNode):
     @classmethod
     def execute(cls, model: LoadedDiffLoRA, latent: LoRALatent) -> io.NodeOutput:
         """Decode every candidate; the results are ComfyUI's own LORA_MODEL, dicts of tensors."""
-        check_checkpoint(model, latent.checkpoint, "latent")
+        check_latent(model, latent)
         flat = to_intermediate(model.on_device().decode(latent.latents))
         layout = model.difflora.layout
         loras = [
@@ -192,6 +192,22 @@ class DecodeLoRA(io.ComfyNode):
             for row, made in zip(flat, latent.made_by, strict=True)
         ]
         return io.NodeOutput(loras)
+
+
+def check_latent(model: LoadedDiffLoRA, latent: LoRALatent) -> None:
+    """Check that a latent was made with the same autoencoder, by which alone it can be decoded.
+
+    Raises:
+        ValueError: It was not; what to do is said.
+    """
+    if latent.is_compatible_with(model.name, model.autoencoder):
+        return
+    if latent.checkpoint == model.name:
+        raise ValueError(
+            f"the input `latent` was made with another version of {model.name}, whose autoencoder has been trained "
+            "again since then: make the person's latent again from the reference images, or put the former file back"
+        )
+    check_checkpoint(model, latent.checkpoint, "latent")
 
 
 def check_checkpoint(model: LoadedDiffLoRA, made_with: str, what: str) -> None:

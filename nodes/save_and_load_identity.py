@@ -58,7 +58,7 @@ class SaveIdentity(io.ComfyNode):
         os.makedirs(directory, exist_ok=True)
         while (path := Path(directory) / f"{name}_{counter:05}_{ENDING}").exists():
             counter += 1
-        save_latents(path, latent.latents, latent.checkpoint, latent.made_by)
+        save_latents(path, latent.latents, latent.checkpoint, latent.made_by, latent.autoencoder)
         description = f"saved {path.relative_to(root).as_posix()} in models/{FOLDER}"
         show_text(description, cls.hidden.unique_id)
         return io.NodeOutput(ui=ui.PreviewText(description))
@@ -100,5 +100,5 @@ class LoadIdentity(io.ComfyNode):
         count = f"{len(found.latents)} latents" if len(found.latents) > 1 else "a latent"
         description = f"{count} of {found.checkpoint}"
         show_text(description, cls.hidden.unique_id)
-        latent = LoRALatent(to_intermediate(found.latents), found.checkpoint, found.made_by)
+        latent = LoRALatent(to_intermediate(found.latents), found.checkpoint, found.made_by, found.autoencoder)
         return io.NodeOutput(latent, ui=ui.PreviewText(description))

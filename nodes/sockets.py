@@ -38,9 +38,11 @@ class LoadedDiffLoRA:
     """Their handle in ComfyUI's memory management."""
     name: str
     """File name of the checkpoint."""
+    autoencoder: str
+    """`autoencoder_fingerprint` of the checkpoint."""
 
     @classmethod
-    def wrap(cls, difflora: DiffLoRA, name: str) -> "LoadedDiffLoRA":
+    def wrap(cls, difflora: DiffLoRA, name: str, autoencoder: str) -> "LoadedDiffLoRA":
         """Register the networks with ComfyUI's memory management, which loads and offloads them."""
         patcher = comfy.model_patcher.ModelPatcher(
             # ComfyUI sets an attribute `device`, a read-only property of DiffLoRA: hence a plain module around it.
@@ -48,7 +50,7 @@ class LoadedDiffLoRA:
             load_device=comfy.model_management.get_torch_device(),
             offload_device=comfy.model_management.unet_offload_device(),
         )
-        return cls(difflora, patcher, name)
+        return cls(difflora, patcher, name, autoencoder)
 
     def on_device(self) -> DiffLoRA:
         """Load the networks onto the device and return them."""
@@ -91,6 +93,14 @@ class LoRALatent:
     """File name of the DiffLoRA checkpoint; they mean something else to another one."""
     made_by: tuple[Mapping[str, Any], ...]
     """How each candidate was made, for the LoRA's metadata."""
+    autoencoder: str
+    """`autoencoder_fingerprint` of the checkpoint; empty if it is not known."""
+
+    def is_compatible_with(self, checkpoint: str, autoencoder: str) -> bool:
+        """Tell whether the latents mean the same to a checkpoint: by its autoencoder, else by its file name."""
+        if self.autoencoder and autoencoder:
+            return self.autoencoder == autoencoder
+        return self.checkpoint == checkpoint
 
 
 def node_schema(*, advanced: Sequence[str] = (), **described: Any) -> io.Schema:

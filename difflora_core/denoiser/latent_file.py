@@ -33,9 +33,25 @@ class SavedLatents:
     """File name of the checkpoint that made them."""
     made_by: tuple[Mapping[str, Any], ...]
     """How each candidate was made."""
+    autoencoder: str
+    """`autoencoder_fingerprint` of the checkpoint; empty in files that don't have it."""
 
 
-def save_latents(path: str | Path, latents: Tensor, checkpoint: str, made_by: Sequence[Mapping[str, Any]]) -> None:
+@dataclass(frozen=True)
+class LatentHeader:
+    """What a file says of its latents."""
+
+    checkpoint: str
+    """File name of the checkpoint that made them."""
+    made_by: tuple[Mapping[str, Any], ...]
+    """How each candidate was made."""
+    autoencoder: str
+    """As of `SavedLatents`."""
+
+
+def save_latents(
+    path: str | Path, latents: Tensor, checkpoint: str, made_by: Sequence[Mapping[str, Any]], autoencoder: str = ""
+) -> None:
     """Write a file, whole or not at all.
 
     Args:
@@ -43,6 +59,7 @@ def save_latents(path: str | Path, latents: Tensor, checkpoint: str, made_by: Se
         latents: (candidates, tokens, width).
         checkpoint: File name of the checkpoint that made them.
         made_by: How each candidate was made, ready for JSON.
+        autoencoder: `autoencoder_fingerprint` of the checkpoint; empty: not known.
 
     Raises:
         ValueError: The latents have another shape or hold NaN, or a candidate's record is missing.
@@ -51,6 +68,8 @@ def save_latents(path: str | Path, latents: Tensor, checkpoint: str, made_by: Se
     if len(made_by) != len(latents):
         raise ValueError(f"Found {len(latents)} latents and records of {len(made_by)}: they must agree.")
     header = {"format": FORMAT, "checkpoint": checkpoint, "made_by": [dict(made) for made in made_by]}
+    if autoencoder:
+        header["autoencoder"] = autoencoder
     tensors = {TENSOR: latents.detach().to("cpu", torch.float32).contiguous()}
     write_tensors(path, tensors, {HEADER: json.dumps(header), "format": "pt"})
 
@@ -63,18 +82,16 @@ def load_latents(path: str | Path) -> SavedLatents:
         ValueError: It is something else, is damaged, holds NaN or was written by a newer version.
     """
     with open_tensors(path) as file:
-        checkpoint, made_by = read_latent_header(path, file.metadata() or {}, shapes_of(file))
+        header = read_latent_header(path, file.metadata() or {}, shapes_of(file))
         latents = file.get_tensor(TENSOR)
     if latents.dtype != torch.float32:
         raise ValueError(f"{path} is damaged: its latents are {latents.dtype}, expected torch.float32.")
     check_rows(f"The latents of {path}", latents, ("candidates", "tokens", "width"))
-    return SavedLatents(latents, checkpoint, made_by)
+    return SavedLatents(latents, header.checkpoint, header.made_by, header.autoencoder)
 
 
-def read_latent_header(
-    path: str | Path, metadata: Mapping[str, str], shapes: Shapes
-) -> tuple[str, tuple[Mapping[str, Any], ...]]:
-    """Read the checkpoint's file name, and how each candidate was made.
+def read_latent_header(path: str | Path, metadata: Mapping[str, str], shapes: Shapes) -> LatentHeader:
+    """Read what a file says of its latents.
 
     Raises:
         ValueError: The file is something else, is damaged or was written by a newer version.
@@ -84,12 +101,12 @@ def read_latent_header(
             f"{path} holds no latent of a person: it has no {HEADER!r} header. Save Identity writes such files."
         )
     header = read_header(path, metadata[HEADER], "latent", FORMAT, ("checkpoint", "made_by"))
-    checkpoint, made_by = header["checkpoint"], header["made_by"]
-    if not isinstance(checkpoint, str) or not isinstance(made_by, list):
+    checkpoint, made_by, autoencoder = header["checkpoint"], header["made_by"], header.get("autoencoder", "")
+    if not isinstance(checkpoint, str) or not isinstance(made_by, list) or not isinstance(autoencoder, str):
         raise ValueError(f"{path} is damaged: its header lacks the checkpoint or how the latents were made.")
     shape = shapes[TENSOR]
     if len(shape) != 3:
         raise ValueError(f"The latents of {path} are (candidates, tokens, width), found {shape}: it is damaged.")
     if len(made_by) != shape[0] or not all(isinstance(made, dict) for made in made_by):
         raise ValueError(f"{path} is damaged: it has {shape[0]} latents and records of {len(made_by)}.")
-    return checkpoint, tuple(made_by)
+    return LatentHeader(checkpoint, tuple(made_by), autoencoder)

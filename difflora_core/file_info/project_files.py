@@ -60,13 +60,13 @@ def _describe_lae(header: FileHeader) -> list[str]:
 
 
 def _describe_identity(header: FileHeader) -> list[str]:
-    checkpoint, made_by = read_latent_header(header.path, header.metadata, header.shapes)
+    own = read_latent_header(header.path, header.metadata, header.shapes)
     shape = " × ".join(map(str, header.shapes[TENSOR][1:]))
     return [
         "identity: latents of a person, from Save Identity",
-        f"latents: {len(made_by)} of {shape}",
-        f"checkpoint that decodes them: {show(checkpoint)}",
-        *(show_line("made by", made) for made in made_by[:1] if made),
+        f"latents: {len(own.made_by)} of {shape}",
+        f"checkpoint that decodes them: {show(own.checkpoint)}",
+        *(show_line("made by", made) for made in own.made_by[:1] if made),
         "folder in ComfyUI: models/difflora_identities",
     ]
 

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from playwright.sync_api import Page
 
+from difflora_core.checkpoint import autoencoder_fingerprint
 from difflora_core.denoiser.config import SamplingConfig
 from difflora_core.denoiser.latent_file import save_latents
 from difflora_core.model import DiffLoRA
@@ -113,7 +114,8 @@ def write_identity(base: Path) -> None:
     model = DiffLoRA.load(DIFFLORA_CHECKPOINT)
     path = base / "models" / "difflora_identities" / IDENTITY
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_latents(path, torch.zeros(1, *model.lae.latent_mean.shape), DIFFLORA_CHECKPOINT.name, [{}])
+    average = torch.zeros(1, *model.lae.latent_mean.shape)
+    save_latents(path, average, DIFFLORA_CHECKPOINT.name, [{}], autoencoder_fingerprint(DIFFLORA_CHECKPOINT))
 
 
 def make_help_images(client: Client, sampling: SamplingConfig, folder: Path = DOCS) -> None:

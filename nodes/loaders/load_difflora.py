@@ -3,6 +3,7 @@
 import torch
 from comfy_api.latest import io, ui
 
+from ...difflora_core.checkpoint import autoencoder_fingerprint
 from ...difflora_core.file_info.project_files import describe_training
 from ...difflora_core.model import DiffLoRA
 from ..sockets import CATEGORY, DiffLoRAModel, LoadedDiffLoRA, describe_sampling, node_schema, show_text
@@ -66,10 +67,12 @@ class LoadDiffLoRA(io.ComfyNode):
     @classmethod
     def execute(cls, checkpoint: str, precision: str) -> io.NodeOutput:
         """Load the file and register the networks with ComfyUI's memory management."""
-        difflora = DiffLoRA.load(checkpoint_path(checkpoint), dtype=DTYPES[precision])
+        path = checkpoint_path(checkpoint)
+        difflora = DiffLoRA.load(path, dtype=DTYPES[precision])
         description = describe(difflora)
         show_text(description, cls.hidden.unique_id)
-        return io.NodeOutput(LoadedDiffLoRA.wrap(difflora, checkpoint), ui=ui.PreviewText(description))
+        loaded = LoadedDiffLoRA.wrap(difflora, checkpoint, autoencoder_fingerprint(path))
+        return io.NodeOutput(loaded, ui=ui.PreviewText(description))
 
 
 def describe(difflora: DiffLoRA) -> str:

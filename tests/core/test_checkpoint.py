@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from difflora_core.checkpoint import HEADER
+from difflora_core.checkpoint import HEADER, autoencoder_fingerprint
 from difflora_core.files import read_tensors, write_tensors
 from difflora_core.lora.file_formats import save_lora
 from difflora_core.lora.lora import LoRA
@@ -24,6 +24,20 @@ def test_file_round_trip(tmp_path, model):
     assert loaded.layout == model.layout
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+def test_a_fingerprint_tells_autoencoders_apart(tmp_path, model):
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    before = autoencoder_fingerprint(path)
+    with torch.no_grad():
+        next(model.dit.parameters()).add_(1.0)
+    model.save(path)
+    assert autoencoder_fingerprint(path) == before, "a latent means the same to another DiT"
+    with torch.no_grad():
+        next(model.lae.network.parameters()).add_(1.0)
+    model.save(path)
+    assert autoencoder_fingerprint(path) != before
 
 
 def test_half_precision_keeps_the_statistics_exact(tmp_path, model):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from difflora_core.denoiser.latent_file import load_latents
+from difflora_core.denoiser.latent_file import load_latents, save_latents
 from difflora_core.model import DiffLoRA
 from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.paths import DIFFLORA_CHECKPOINT
@@ -68,11 +68,37 @@ def test_a_saved_identity_is_the_lora_again(client: Client, workflow: ApiPrompt,
     assert found.made_by[0]["seed"] == 11
 
 
-def test_an_identity_of_another_checkpoint_is_an_error(client: Client, workflow: ApiPrompt, base: Path) -> None:
-    path = save_identity(client, workflow, base, "elsewhere")
-    text = path.read_bytes().replace(b"miniature.safetensors", b"different.safetensors")
-    path.with_name("different.safetensors").write_bytes(text)
-    graph = workflow.copy().add("Load", "DiffLoRALoadIdentity", identity="different.safetensors")
-    graph.set("Decode LoRA", latent=graph.output("Load"))
-    with pytest.raises(PromptError, match=r"(?s)DiffLoRADecode: .*was made with different.safetensors"):
-        client.run(graph.only("Save LoRA").prompt)
+def change_identity(
+    client: Client, workflow: ApiPrompt, base: Path, name: str, checkpoint: str, autoencoder: str | None
+) -> ApiPrompt:
+    """Save an identity, change what its file says of the checkpoint, and decode it."""
+    path = save_identity(client, workflow, base, name)
+    own = load_latents(path)
+    save_latents(path, own.latents, checkpoint, own.made_by, own.autoencoder if autoencoder is None else autoencoder)
+    graph = workflow.copy().add("Load", "DiffLoRALoadIdentity", identity=path.name)
+    return graph.set("Decode LoRA", latent=graph.output("Load")).only("Save LoRA")
+
+
+@pytest.mark.parametrize(
+    ("name", "checkpoint", "autoencoder", "message"),
+    [
+        (
+            "other",
+            "other.safetensors",
+            "0123456789abcdef",
+            "was made with other.safetensors, but is used with miniature",
+        ),
+        ("unknown", "other.safetensors", "", "was made with other.safetensors, but is used with miniature"),
+        ("again", "miniature.safetensors", "0123456789abcdef", "another version of miniature.safetensors"),
+    ],
+)
+def test_an_identity_of_another_autoencoder_is_an_error(
+    client: Client, workflow: ApiPrompt, base: Path, name: str, checkpoint: str, autoencoder: str, message: str
+) -> None:
+    graph = change_identity(client, workflow, base, f"elsewhere_{name}", checkpoint, autoencoder)
+    with pytest.raises(PromptError, match=rf"(?s)DiffLoRADecode: .*{message}"):
+        client.run(graph.prompt)
+
+
+def test_an_identity_of_a_renamed_checkpoint_is_decoded(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    client.run(change_identity(client, workflow, base, "renamed", "renamed.safetensors", None).prompt)

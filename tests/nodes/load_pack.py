@@ -25,7 +25,7 @@ def memory() -> dict[str, bool]:
     """Check that ComfyUI's memory management knows the networks, unloads them, and loads them again unchanged."""
     sockets, core = (module(name) for name in ("nodes.sockets", "difflora_core.model"))
     management = sys.modules["comfy.model_management"]
-    loaded = sockets.LoadedDiffLoRA.wrap(core.DiffLoRA.load(CHECKPOINT), "miniature.safetensors")
+    loaded = sockets.LoadedDiffLoRA.wrap(core.DiffLoRA.load(CHECKPOINT), "miniature.safetensors", "0" * 16)
     dit = loaded.difflora.config.dit
     latent = torch.ones(1, dit.tokens, dit.latent_width)
 

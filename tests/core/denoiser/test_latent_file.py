@@ -19,10 +19,11 @@ def path(tmp_path: Path) -> Path:
 
 def test_latents_come_back(path: Path) -> None:
     latents = torch.randn(2, 18, 16)
-    save_latents(path, latents.half(), "miniature.safetensors", [MADE, {"seed": 4}])
+    save_latents(path, latents.half(), "miniature.safetensors", [MADE, {"seed": 4}], "abc")
     found = load_latents(path)
     assert torch.equal(found.latents, latents.half().float())
     assert (found.checkpoint, found.made_by) == ("miniature.safetensors", (MADE, {"seed": 4}))
+    assert found.autoencoder == "abc"
     assert path.stat().st_size < 5000
 
 
@@ -51,6 +52,7 @@ def header(**changes: object) -> dict[str, str]:
         ({TENSOR: torch.zeros(1, 2, 3), "more": torch.zeros(1)}, header(), "holds no latent of a person"),
         ({TENSOR: torch.zeros(1, 2, 3)}, header(format=9), "update DiffLoRA"),
         ({TENSOR: torch.zeros(1, 2, 3)}, header(checkpoint=None), "is damaged"),
+        ({TENSOR: torch.zeros(1, 2, 3)}, header(autoencoder=3), "is damaged"),
         ({TENSOR: torch.zeros(1, 2, 3)}, header(made_by=[3]), "is damaged"),
         ({TENSOR: torch.zeros(1, 2, 3)}, header(made_by=[]), "records of 0"),
         ({TENSOR: torch.zeros(1, 2, 3, dtype=torch.int32)}, header(), "is damaged"),
