@@ -13,7 +13,7 @@ from torch import Tensor
 from training.base_model.interface import DTYPES, BaseModel
 from training.base_model.sdxl import SDXLBase
 from training.base_model.sdxl_folder import NETWORKS, check_folder, folder_fingerprint
-from training.lora_dataset.fingerprints import Fingerprint, hash_value
+from training.lora_dataset.fingerprints import Fingerprint, hash_files, hash_value
 
 from ..settings import EvaluationSettings
 from .method import ImageRequest, MadeImage, Preparation
@@ -55,6 +55,7 @@ class SharedBase:
         names = ("size", "sampler", "steps", "guidance_scale", "negative", "dtype")
         return {
             "base model": hash_value([found[network] for network in NETWORKS]),
+            "base model's scheduler": hash_files([self.settings.base / "scheduler" / "scheduler_config.json"]),
             **{f"settings.{name}": getattr(self.settings, name) for name in names},
         }
 
