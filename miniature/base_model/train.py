@@ -30,6 +30,7 @@ from training.engine.processes import in_processes
 from .config import IMAGE_SIZE, LATENT_SIZE
 from .model import TinySDXL, Tokenizer, load_latents, noise_scheduler, used_tokens
 from .train_vae import load_vae
+from .vae import TinyVAE
 
 CONFIG = TrainConfig(
     steps=14000,
@@ -64,12 +65,18 @@ DROP_CAPTION, DROP_CLAUSE = 0.1, 0.15
 """Probabilities of an empty caption, and of leaving out shirt or background."""
 
 
-def encode_block(build: Path, block: Block) -> None:
-    """Write the latents of a block's images, unless they are there: float16 (people, images, 16, 16, 16)."""
+def encode_block(build: Path, block: Block, vae: TinyVAE | None = None) -> None:
+    """Write the latents of a block's images, unless they are there: float16 (people, images, 16, 16, 16).
+
+    Args:
+        build: The scratch folder.
+        block: With its images drawn.
+        vae: The autoencoder; None: the scratch folder's.
+    """
     path = build / "latents" / f"{block.name}.safetensors"
     if path.exists():
         return
-    vae = load_vae(build)
+    vae = vae or load_vae(build)
     rows = [vae.encode_images(person).half() for person in load_block(build / "images", block)]
     write_tensors(path, {"latents": torch.stack(rows)})
 

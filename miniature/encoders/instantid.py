@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from difflora_core.diffusion_loss import loss_target
 from difflora_core.files import read_tensors, write_tensors
-from miniature.base_model.checkpoint import NAME
+from miniature.base_model.checkpoint import NAME, load_checkpoint
 from miniature.base_model.config import IMAGE_SIZE, TIME_IDS
 from miniature.base_model.diffusers_folder import export_diffusers
 from miniature.base_model.vae import to_pixels
@@ -34,6 +34,7 @@ from training.instantid.keypoint_image import keypoint_image
 from .faces.alignment import aligned_crop, alignment
 from .faces.face_analysis import load_face_analysis
 from .faces.face_images import FaceImages, open_face_images
+from .training_latents import LOWEST, TrainingLatents
 
 WIDTH, QUERIES, FACE_WIDTH = 64, 4, 512
 """Of the Resampler, its tokens, the face embedding."""
@@ -46,9 +47,7 @@ CACHED = 8
 DROPPED = 0.1
 """Share of samples without a face, and of samples without a caption, both of which guidance needs."""
 BATCH = 8
-LOWEST = 200
-"""Timestep below which hardly any noise is left."""
-CONFIG = TrainConfig(steps=1200, learning_rate=2e-3, warmup=30, ema=0.99, save_every=100, seed=7)
+CONFIG = TrainConfig(steps=6000, learning_rate=2e-3, warmup=30, ema=0.99, save_every=100, seed=7)
 
 
 class TrainableParts(nn.Module):
@@ -134,30 +133,33 @@ def reference_faces(images: FaceImages, path: Path) -> Tensor:
 class InstantIDLoss:
     """The diffusion loss of a random batch, through U-Net and IdentityNet."""
 
-    def __init__(self, pipeline: InstantIDPipeline, images: FaceImages, faces: Tensor) -> None:
-        self.pipeline, self.images, self.faces = pipeline, images, faces
+    def __init__(
+        self, pipeline: InstantIDPipeline, images: FaceImages, faces: Tensor, latents: TrainingLatents
+    ) -> None:
+        self.pipeline, self.images, self.faces, self.latents = pipeline, images, faces, latents
         self.scheduler = pipeline.base.scheduler()
 
     def __call__(self, module: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """The parts are trained where the pipeline has them."""
-        pixels, pictures, faces, captions = [], [], [], []
+        picks, pictures, faces, captions = [], [], [], []
         rows = torch.randint(0, len(self.images.people), (BATCH,), generator=generator).tolist()
         for row, (no_face, no_caption) in zip(rows, torch.rand(BATCH, 2, generator=generator).tolist(), strict=True):
             target = int(torch.randint(0, self.images.per_person, (), generator=generator))
             others = [k for k in torch.randperm(CACHED, generator=generator).tolist() if k != target]
-            pixels.append(self.images.image(row, target))
+            picks.append((int(self.images.people[row]), target))
             pictures.append(keypoint_image(self.images.landmarks[row, target], IMAGE_SIZE))
             faces.append(self.faces[row, others[0]] * (no_face >= DROPPED))
-            text = caption(training_scene(int(self.images.people[row]), target))
+            text = caption(training_scene(*picks[-1]))
             captions.append("" if no_caption < DROPPED else text)
-        clean = self.pipeline.base.encode_images(to_pixels(np.stack(pixels)))
+        clean, weights = self.latents.of(picks)
         noise = torch.randn(clean.shape, generator=generator)
         timesteps = torch.randint(LOWEST, 1000, (BATCH,), generator=generator)
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
-        found = self.predict(noisy, timesteps, captions, torch.stack(faces), to_pixels(np.stack(pictures)))
+        with torch.autocast(noisy.device.type, torch.bfloat16):
+            found = self.predict(noisy, timesteps, captions, torch.stack(faces), to_pixels(np.stack(pictures))).float()
         alphas = self.scheduler.alphas_cumprod[timesteps]
         expected = loss_target(self.scheduler.config.prediction_type, clean, noise, alphas)
-        return (found - expected).square().mean(), {}
+        return ((found - expected).square() * weights).mean(), {}
 
     def predict(self, noisy: Tensor, timesteps: Tensor, captions: list[str], faces: Tensor, pictures: Tensor) -> Tensor:
         """What the U-Net predicts (batch, 16, 16, 16).
@@ -197,7 +199,8 @@ def train_instantid(weights: Path, build: Path, tokenizer: Path, processes: int)
     images = open_face_images(build, range(PEOPLE))
     base = SDXLBase.open(export_diffusers(weights / "checkpoints" / NAME, folder.with_name("base"), tokenizer))
     pipeline = InstantIDPipeline(base, initial_instantid(base.unet))
-    loss = InstantIDLoss(pipeline, images, reference_faces(images, folder.with_name("faces.safetensors")))
+    faces = reference_faces(images, folder.with_name("faces.safetensors"))
+    loss = InstantIDLoss(pipeline, images, faces, TrainingLatents(build, PEOPLE, load_checkpoint(weights)[1]))
     train(TrainableParts(pipeline), loss, CONFIG, folder.parent, "instantid")
     write_instantid(folder, trained_instantid(pipeline))
     return folder

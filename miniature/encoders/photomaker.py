@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -32,6 +33,7 @@ from training.lora_dataset.photomaker.identity_encoder import IdEncoder, encoder
 from training.lora_dataset.photomaker.photomaker_file import official_lora_names, write_photomaker
 
 from .clip_vision import preprocess
+from .training_latents import LOWEST, TrainingLatents
 
 RANK = 4
 MAX_REFERENCES = 4
@@ -43,8 +45,8 @@ LORA_RATE = 8.0
 """Learning rate of the LoRA as a multiple of the other parameters'."""
 WORD_SCALE = 0.21
 """Standard deviation of the class word's embedding in the base model."""
-TOWER = TrainConfig(steps=400, learning_rate=1.0e-3, warmup=30, ema=0.99, save_every=100, seed=5)
-CONFIG = TrainConfig(steps=800, learning_rate=1.5e-3, warmup=30, ema=0.99, save_every=100, seed=6)
+TOWER = TrainConfig(steps=3000, learning_rate=1.0e-3, warmup=30, ema=0.99, save_every=100, seed=5)
+CONFIG = TrainConfig(steps=4000, learning_rate=1.5e-3, warmup=30, ema=0.99, save_every=100, seed=6)
 
 
 class Tower(nn.Module):
@@ -137,7 +139,9 @@ def train_photomaker(weights: Path, build: Path, tokenizer: Path) -> Path:
         return path
     torch.set_num_threads(1)  # with small matrices more threads are slower
     base, vae = load_checkpoint(weights)
+    base.unet.set_attn_processor(AttnProcessor())  # torch's own attention is slow backwards on a CPU
     images, texts, scheduler = TrainingImages(build), CaptionEncoder(base, tokenizer), noise_scheduler()
+    latents = TrainingLatents(build, TEACHER_PEOPLE, vae)
     encoder, layout = initial_encoder(weights), LoRALayout.from_network(base.unet, RANK)
     train_tower(Tower(encoder), images, path.parent)
     pooled = pooled_features(encoder, images, path.with_name("pooled.safetensors"))
@@ -149,18 +153,20 @@ def train_photomaker(weights: Path, build: Path, tokenizer: Path) -> Path:
         for index in torch.randint(0, TEACHER_PEOPLE, (BATCH,), generator=generator).tolist():
             target = int(torch.randint(0, len(images[index]), (), generator=generator))
             others = [k for k in torch.randperm(CACHED, generator=generator).tolist() if k != target]
-            targets.append(images[index][target])
+            targets.append((index, target))
             references.append(pooled[index, others[:n]])
             captions.append(caption(training_scene(index, target)))
-        clean = vae.encode_images(np.stack(targets))
+        clean, weights = latents.of(targets)
         condition, positions = texts(captions, n)
         condition.context = encoder.fuse(condition.context, positions, encoder.project(torch.stack(references)))
         noise = torch.randn(clean.shape, generator=generator)
-        timesteps = torch.randint(200, 1000, (BATCH,), generator=generator)  # below 200 hardly any noise is left
+        timesteps = torch.randint(LOWEST, 1000, (BATCH,), generator=generator)
         velocity = scheduler.get_velocity(clean, noise, timesteps)
         noisy = scheduler.add_noise(clean, noise, timesteps)
-        with stacked_loras(base.unet, layout, LORA_RATE * model.lora[None]):
-            return (base.predict(noisy, timesteps, condition) - velocity).square().mean(), {}
+        lora = stacked_loras(base.unet, layout, LORA_RATE * model.lora[None])
+        with lora, torch.autocast(noisy.device.type, torch.bfloat16):
+            predicted = base.predict(noisy, timesteps, condition).float()
+        return ((predicted - velocity).square() * weights).mean(), {}
 
     parts = TrainableParts(encoder, layout)
     train(parts, loss, CONFIG, path.parent, "photomaker")

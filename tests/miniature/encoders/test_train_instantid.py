@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from difflora_core.files import write_tensors
 from miniature.base_model.config import LATENT_SHAPE
 from miniature.comfyui.host import find_tokenizer
 from miniature.encoders import instantid
@@ -18,11 +19,12 @@ from miniature.encoders.instantid import (
     reference_faces,
     train_instantid,
 )
+from miniature.encoders.training_latents import TrainingLatents
 from miniature.paths import WEIGHTS
 from miniature.world.drawing import draw
-from miniature.world.image_blocks import BLOCK
+from miniature.world.image_blocks import BLOCK, training_blocks
 from miniature.world.people import person
-from miniature.world.scenes import training_scene
+from miniature.world.scenes import TEACHER_IMAGES, training_scene
 from training.base_model.sdxl import SDXLBase
 from training.engine.loop import train
 from training.instantid.instantid_files import InstantID, read_instantid
@@ -41,6 +43,9 @@ def patched() -> Any:
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory, patched: Any) -> Path:
     folder = tmp_path_factory.mktemp("build")
+    # Encoding 800 images takes a minute; what is tested here does not depend on what they show
+    latents = torch.randn(BLOCK, TEACHER_IMAGES, *LATENT_SHAPE, generator=torch.Generator().manual_seed(0))
+    write_tensors(folder / "latents" / f"{training_blocks()[0].name}.safetensors", {"latents": latents.half()})
     train_instantid(WEIGHTS, folder, find_tokenizer(), 1)
     return folder
 
@@ -69,7 +74,8 @@ def test_names_of_the_resampler_go_both_ways(build: Path) -> None:
 def test_at_first_the_keypoints_have_no_effect(build: Path, patched: Any) -> None:
     images = instantid.open_face_images(build, range(BLOCK))
     base = SDXLBase.open(build / "instantid" / "base")
-    loss = InstantIDLoss(InstantIDPipeline(base, initial_instantid(base.unet)), images, torch.zeros(BLOCK, 8, 512))
+    pipeline, latents = InstantIDPipeline(base, initial_instantid(base.unet)), TrainingLatents(build, BLOCK, None)
+    loss = InstantIDLoss(pipeline, images, torch.zeros(BLOCK, 8, 512), latents)
     generator = torch.Generator().manual_seed(0)
     noisy, faces = torch.randn(1, *LATENT_SHAPE, generator=generator), torch.randn(1, 512, generator=generator)
     blank, white = torch.zeros(1, 3, 128, 128), torch.ones(1, 3, 128, 128)
@@ -94,7 +100,8 @@ def test_faces_are_those_of_the_images(build: Path) -> None:
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(build: Path, tmp_path: Path, patched: Any) -> None:
-    (tmp_path / "images").symlink_to(build / "images")
+    for name in ("images", "latents"):
+        (tmp_path / name).symlink_to(build / name)
     with pytest.MonkeyPatch.context() as patch:
 
         def interrupted(*arguments: Any) -> None:
