@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -83,3 +84,14 @@ def test_module_names_are_unique(package: str) -> None:
     names = Counter(path.stem for path in FILES if name(path).startswith(f"{package}/"))
     assert names, f"{package}/ has no module"
     assert not {module for module, count in names.items() if count > 1} - CUSTOMARY_NAMES
+
+
+PACKAGE_FILES = [path for path in FILES if path.name == "__init__.py" and not name(path).startswith("tests/")]
+
+
+@pytest.mark.parametrize("path", PACKAGE_FILES, ids=name)
+def test_packages_list_their_modules(path: Path) -> None:
+    """The docstring of a package names every module and package in it; a command's `__main__` needs no mention."""
+    modules = {file.relative_to(path.parent).parts[0].removesuffix(".py") for file in path.parent.rglob("*.py")}
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    assert not modules - set(re.findall(r"\w+", text)) - {"__init__", "__main__"}

@@ -1,1 +1,4 @@
-"""How many teachers does it take? See `__main__`."""
+"""How many teachers does it take? See `__main__`.
+
+curves    the table and the figure
+"""

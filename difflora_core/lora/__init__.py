@@ -11,4 +11,5 @@
 - `lora`: a LoRA that this project made, with its layout and origin
 - `canonical_form`: other factors of the same ΔW, another rank
 - `delta_weights`: inner products and losses of ΔW
+- `low_rank_branch`: a LoRA beside its layer, without ΔW
 """

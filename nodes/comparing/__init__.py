@@ -1,1 +1,6 @@
-"""Nodes that compare: LoRAs by the likeness of their images, one LoRA at several strengths, images side by side."""
+"""Nodes that compare.
+
+- `similarity_and_pick_best`: Face Similarity, Pick Best Candidate
+- `apply_strengths`: Apply LoRA at Several Strengths
+- `image_grid`: Image Grid with Labels
+"""

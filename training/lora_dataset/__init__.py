@@ -14,6 +14,7 @@ cost: what a run will take
 manifest: what a stage has done
 item_names: item names that are safe as file names
 fingerprints: what a result depends on
+prompt_files: prompts of generated images
 stage: what a stage is, and how one item is processed
 stage_run: running a stage: what it still has to do, a record for every item
 workspace_lock: one workspace, one writer

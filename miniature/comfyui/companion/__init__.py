@@ -2,6 +2,9 @@
 
 For tests and the demo only; real SDXL does not need it. It adds no node and one model configuration, which matches only
 checkpoints with the miniature's own key.
+
+- `model`: that configuration.
+- `latent_size`: a warning where a latent is not of the miniature's size.
 """
 
 from comfy_api.latest import ComfyExtension, io
