@@ -1,9 +1,9 @@
 """Stage `photomaker`: the identity encoder of the LoRA dataset pipeline, small, and its LoRA of rank 4.
 
-Two runs on images of training people. First the vision tower, initialized with the shipped CLIP vision model, is
-trained to tell people apart, since CLIP's training leaves out what captions don't say. Then projections, fuse module
-and LoRA are trained with the frozen base model's diffusion loss: references of a person go in, another image of that
-person is denoised.
+Two runs. First the vision tower, initialized with the shipped CLIP vision model, is trained to tell people apart, since
+CLIP's training leaves out what captions don't say. Then projections, fuse module and LoRA are trained with the frozen
+base model's diffusion loss: references of a person go in, another image of that person is denoised. The second run's
+people are not among the first one's: of those the tower knows more than of anybody else, and the rest would rely on it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ from difflora_core.lora.layout import LoRALayout
 from miniature.base_model.checkpoint import load_checkpoint
 from miniature.base_model.config import TEXT_G_WIDTH, TEXT_L_WIDTH
 from miniature.base_model.model import TextCondition, TinySDXL, Tokenizer, noise_scheduler
-from miniature.world.image_blocks import BLOCK, TEACHER_PEOPLE, Block, draw_blocks, load_block, training_blocks
+from miniature.world.image_blocks import (
+    BASE_PEOPLE,
+    BLOCK,
+    TEACHER_PEOPLE,
+    Block,
+    draw_blocks,
+    load_block,
+    training_blocks,
+)
 from miniature.world.people import TRAITS, person
 from miniature.world.scenes import CLASS_WORD, caption, training_scene
 from training.base_model.batched_loras import stacked_loras
@@ -39,13 +47,17 @@ RANK = 4
 MAX_REFERENCES = 4
 BATCH = 16
 TOWER_BATCH = 32
+OTHERS = range(TEACHER_PEOPLE, BASE_PEOPLE)
+"""Whom the tower learns from."""
 CACHED = 8
 """A person's first images, which serve as references; all serve as targets."""
 LORA_RATE = 8.0
 """Learning rate of the LoRA as a multiple of the other parameters'."""
 WORD_SCALE = 0.21
 """Standard deviation of the class word's embedding in the base model."""
-TOWER = TrainConfig(steps=3000, learning_rate=1.0e-3, warmup=30, ema=0.99, save_every=100, seed=5)
+SHIFT, BRIGHTNESS = 6, 0.1
+"""Largest random shift, in pixels, and change of brightness of the tower's images: it has few people to learn from."""
+TOWER = TrainConfig(steps=4000, learning_rate=1.0e-3, warmup=30, ema=0.99, save_every=100, seed=5)
 CONFIG = TrainConfig(steps=4000, learning_rate=1.5e-3, warmup=30, ema=0.99, save_every=100, seed=6)
 
 
@@ -120,16 +132,18 @@ class CaptionEncoder:
 
 
 class TrainingImages:
-    """Images of the training people with many images each, indices 0 … 1199; drawn where they are missing."""
+    """Images of training people, drawn where they are missing."""
 
-    def __init__(self, build: Path) -> None:
-        blocks: list[Block] = [block for block in training_blocks() if block.people[-1] < TEACHER_PEOPLE]
+    def __init__(self, build: Path, people: range) -> None:
+        """Open whole blocks of people."""
+        self.people = people
+        blocks: list[Block] = [block for block in training_blocks() if block.people[0] in people]
         draw_blocks(build / "images", blocks, processes=2)
         self.stacks = [load_block(build / "images", block) for block in blocks]
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        """One person's images: uint8 (16, 128, 128, 3)."""
-        return self.stacks[index // BLOCK][index % BLOCK]
+    def __getitem__(self, row: int) -> np.ndarray:
+        """Images of the n-th of the people: uint8 (16 or 6, 128, 128, 3)."""
+        return self.stacks[row // BLOCK][row % BLOCK]
 
 
 def train_photomaker(weights: Path, build: Path, tokenizer: Path) -> Path:
@@ -140,10 +154,11 @@ def train_photomaker(weights: Path, build: Path, tokenizer: Path) -> Path:
     torch.set_num_threads(1)  # with small matrices more threads are slower
     base, vae = load_checkpoint(weights)
     base.unet.set_attn_processor(AttnProcessor())  # torch's own attention is slow backwards on a CPU
-    images, texts, scheduler = TrainingImages(build), CaptionEncoder(base, tokenizer), noise_scheduler()
+    texts, scheduler = CaptionEncoder(base, tokenizer), noise_scheduler()
+    images, others = (TrainingImages(build, people) for people in (range(TEACHER_PEOPLE), OTHERS))
     latents = TrainingLatents(build, TEACHER_PEOPLE, vae)
     encoder, layout = initial_encoder(weights), LoRALayout.from_network(base.unet, RANK)
-    train_tower(Tower(encoder), images, path.parent)
+    train_tower(Tower(encoder), others, path.parent)
     pooled = pooled_features(encoder, images, path.with_name("pooled.safetensors"))
 
     def loss(model: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -176,15 +191,28 @@ def train_photomaker(weights: Path, build: Path, tokenizer: Path) -> Path:
 
 def train_tower(tower: Tower, images: TrainingImages, folder: Path) -> None:
     """Train the tower in place to predict the traits of training people (resumable)."""
-    traits = torch.tensor(np.stack([person(index).traits for index in range(TEACHER_PEOPLE)])).float()
+    traits = torch.tensor(np.stack([person(index).traits for index in images.people])).float()
 
     def loss(model: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        people = torch.randint(0, TEACHER_PEOPLE, (TOWER_BATCH,), generator=generator)
-        chosen = torch.randint(0, CACHED, (TOWER_BATCH,), generator=generator).tolist()
-        batch = np.stack([images[index][k] for index, k in zip(people.tolist(), chosen, strict=True)])
-        return (model(preprocess(batch)) - traits[people]).square().mean(), {}
+        people = torch.randint(0, len(images.people), (TOWER_BATCH,), generator=generator)
+        chosen = torch.randint(0, len(images[0]), (TOWER_BATCH,), generator=generator).tolist()
+        batch = np.stack([images[row][k] for row, k in zip(people.tolist(), chosen, strict=True)])
+        pixels = varied(preprocess(batch), generator)
+        return (model(pixels) - traits[people]).square().mean(), {}
 
     train(tower, loss, TOWER, folder, "tower")
+
+
+def varied(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Shift images (images, 3, height, width) at random, edges repeated, and change their brightness."""
+    padded = nn.functional.pad(pixels, (SHIFT,) * 4, mode="replicate")
+    height, width = pixels.shape[-2:]
+    places = torch.randint(0, 2 * SHIFT + 1, (len(pixels), 2), generator=generator).tolist()
+    shifted = [
+        image[:, top : top + height, left : left + width] for image, (top, left) in zip(padded, places, strict=True)
+    ]
+    factors = 1 + BRIGHTNESS * (2 * torch.rand(len(pixels), 1, 1, 1, generator=generator) - 1)
+    return torch.stack(shifted) * factors
 
 
 @torch.no_grad()

@@ -71,8 +71,8 @@ BASELINES = (
     Baseline(
         "DreamBooth, same references",
         (
-            Axis("training.steps", "steps", (20, 40, 80, 160)),
-            Axis("training.learning_rate", "rate", (0.0015, 0.003, 0.006, 0.012)),
+            Axis("training.steps", "steps", (40, 80, 160, 320)),
+            Axis("training.learning_rate", "rate", (0.00075, 0.0015, 0.003, 0.006, 0.012)),
         ),
     ),
     Baseline(
