@@ -218,6 +218,6 @@ def check_checkpoint(model: LoadedDiffLoRA, made_with: str, what: str) -> None:
     """
     if made_with != model.name:
         raise ValueError(
-            f"the input `{what}` was made with {made_with}, but is used with {model.name}: connect both nodes to the "
-            "same Load DiffLoRA"
+            f"the input `{what}` was made with {made_with}, but is used with {model.name}: choose {made_with} in "
+            "Load DiffLoRA, and connect both nodes to it"
         )

@@ -70,6 +70,27 @@ def best_candidate() -> dict[str, Any]:
     return {"best": int(lora["number"]), "images": len(images), "mean": mean, "order": order, "references": seen}
 
 
+def blended() -> dict[str, str]:
+    """Return the autoencoder of blends of latents, or the error, by the versions of the checkpoint that made them."""
+    made = {}
+    for versions in ("ab", "aa", " a", " ab", "a ", "  "):
+        latents = [
+            module("nodes.sockets").LoRALatent(torch.ones(1, 3, 2), "x.safetensors", ({},), version.strip())
+            for version in versions
+        ]
+        try:
+            (latent,) = run(
+                "DiffLoRABlend",
+                **dict(zip(("first", "second", "third"), latents, strict=False)),
+                amount=0.5,
+                latent_scale=1.0,
+            )
+            made[versions] = latent.autoencoder
+        except ValueError as error:
+            made[versions] = str(error)
+    return made
+
+
 asyncio.run(load_pack().comfy_entrypoint())
 gray = [torch.zeros(1, 8, 12, 1)]
 (grid,) = run("DiffLoRAImageGrid", images=gray, labels=["gray"], columns=[0])
@@ -77,5 +98,6 @@ found = {
     "gray grid": list(grid.shape),
     "identity": device_of_loaded_identity(),
     "best": best_candidate(),
+    "blended": blended(),
 }
 print(json.dumps(found))  # noqa: T201

@@ -37,3 +37,11 @@ def test_the_best_candidate_is_the_one_whose_images_are_most_similar(results: di
 
 def test_references_are_encoded_once_for_all_candidates(results: dict[str, Any]) -> None:
     assert results["best"]["references"].count(255.0) == 1
+
+
+def test_latents_of_two_versions_of_a_checkpoint_are_not_blended(results: dict[str, Any]) -> None:
+    """Nor if the first of them is of a file that does not say which version made it."""
+    blended = results["blended"]
+    assert (blended["aa"], blended["a "], blended[" a"], blended["  "]) == ("a", "a", "a", "")
+    for versions in ("ab", " ab"):
+        assert blended[versions].startswith("the latents were made with two versions of x.safetensors")
