@@ -36,7 +36,7 @@ class EncodeLoRA(io.ComfyNode):
         """Encode; a LoRA with other modules, shapes or rank is an error that names the first difference."""
         difflora = model.on_device()
         latents = to_intermediate(difflora.encode(read_lora(lora, difflora.layout)[None]))
-        made_by = dict(getattr(lora, "made_by", {})) | {"encoded": True}
+        made_by = {"encoded": dict(getattr(lora, "made_by", {}))}
         return io.NodeOutput(LoRALatent(latents, model.name, (made_by,), model.autoencoder))
 
 

@@ -188,7 +188,7 @@ class DecodeLoRA(io.ComfyNode):
         flat = to_intermediate(model.on_device().decode(latent.latents))
         layout = model.difflora.layout
         loras = [
-            LoRA(row, layout, {"checkpoint": model.name, **made})
+            LoRA(row, layout, {**made, "checkpoint": model.name})
             for row, made in zip(flat, latent.made_by, strict=True)
         ]
         return io.NodeOutput(loras)

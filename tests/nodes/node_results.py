@@ -70,6 +70,22 @@ def best_candidate() -> dict[str, Any]:
     return {"best": int(lora["number"]), "images": len(images), "mean": mean, "order": order, "references": seen}
 
 
+def made_by_of_encoded() -> dict[str, Any]:
+    """Return what made a LoRA of one checkpoint that another one has encoded and decoded."""
+    layout_module, lora_module = (module(f"difflora_core.lora.{name}") for name in ("layout", "lora"))
+    layout = layout_module.LoRALayout((layout_module.LoRAModule("mid_block.attentions.0.to_q", 2, 2),), 1)
+    networks = SimpleNamespace(
+        layout=layout,
+        encode=lambda flat: torch.zeros(len(flat), 3, 2),
+        decode=lambda latents: torch.zeros(len(latents), layout.numel),
+    )
+    model = SimpleNamespace(name="new", autoencoder="b", difflora=networks, on_device=lambda: networks)
+    lora = lora_module.LoRA(torch.zeros(layout.numel), layout, {"checkpoint": "old", "seed": 3})
+    (latent,) = run("DiffLoRAEncode", model=model, lora=lora)
+    ((decoded,),) = run("DiffLoRADecode", model=model, latent=latent)
+    return dict(decoded.made_by)
+
+
 def blended() -> dict[str, str]:
     """Return the autoencoder of blends of latents, or the error, by the versions of the checkpoint that made them."""
     made = {}
@@ -99,5 +115,6 @@ found = {
     "identity": device_of_loaded_identity(),
     "best": best_candidate(),
     "blended": blended(),
+    "encoded": made_by_of_encoded(),
 }
 print(json.dumps(found))  # noqa: T201

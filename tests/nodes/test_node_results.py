@@ -45,3 +45,8 @@ def test_latents_of_two_versions_of_a_checkpoint_are_not_blended(results: dict[s
     assert (blended["aa"], blended["a "], blended[" a"], blended["  "]) == ("a", "a", "a", "")
     for versions in ("ab", " ab"):
         assert blended[versions].startswith("the latents were made with two versions of x.safetensors")
+
+
+def test_a_lora_names_the_checkpoint_that_decoded_it(results: dict[str, Any]) -> None:
+    """The one that made it first is in the record of what was encoded."""
+    assert results["encoded"] == {"encoded": {"checkpoint": "old", "seed": 3}, "checkpoint": "new"}
