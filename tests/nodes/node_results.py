@@ -86,6 +86,25 @@ def made_by_of_encoded() -> dict[str, Any]:
     return dict(decoded.made_by)
 
 
+def error_without_clip_vision() -> str:
+    """Return the error of Load CLIP Vision where there is no model."""
+    try:
+        run("DiffLoRALoadCLIPVision", clip_name="no CLIP vision model found")
+    except FileNotFoundError as error:
+        return str(error)
+    return "no error"
+
+
+def clip_vision_choices() -> list[str]:
+    """Return the choices of Load CLIP Vision where a model and its configuration are in no folder of their own."""
+    folder = Path(base) / "models" / "clip_vision"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("model.safetensors", "config.json"):
+        (folder / name).touch()
+    loader = module("nodes.loaders.load_clip_vision")
+    return [*loader.folders(), *loader.files()]
+
+
 def blended() -> dict[str, str]:
     """Return the autoencoder of blends of latents, or the error, by the versions of the checkpoint that made them."""
     made = {}
@@ -116,5 +135,7 @@ found = {
     "best": best_candidate(),
     "blended": blended(),
     "encoded": made_by_of_encoded(),
+    "no clip vision": error_without_clip_vision(),
+    "clip vision choices": clip_vision_choices(),
 }
 print(json.dumps(found))  # noqa: T201

@@ -50,3 +50,11 @@ def test_latents_of_two_versions_of_a_checkpoint_are_not_blended(results: dict[s
 def test_a_lora_names_the_checkpoint_that_decoded_it(results: dict[str, Any]) -> None:
     """The one that made it first is in the record of what was encoded."""
     assert results["encoded"] == {"encoded": {"checkpoint": "old", "seed": 3}, "checkpoint": "new"}
+
+
+def test_it_is_said_that_there_is_no_image_encoder(results: dict[str, Any]) -> None:
+    assert results["no clip vision"].startswith("there is no CLIP vision model in models/clip_vision: put")
+
+
+def test_an_image_encoder_without_a_folder_is_one_choice(results: dict[str, Any]) -> None:
+    assert results["clip vision choices"] == ["model.safetensors"]
