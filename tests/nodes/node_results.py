@@ -14,6 +14,7 @@ import torch
 from host_process import base, load_pack, module  # first: it makes ComfyUI importable
 
 import comfy.model_management  # isort: skip
+import folder_paths  # isort: skip
 
 seen: list[float] = []
 
@@ -86,6 +87,18 @@ def made_by_of_encoded() -> dict[str, Any]:
     return dict(decoded.made_by)
 
 
+def pack_in_two_places() -> bool:
+    """Return whether a model pack that is in two folders is that of the first."""
+    folders = [Path(base) / "models" / "insightface", Path(base) / "elsewhere"]
+    for folder in folders:
+        (folder / "models" / "twice").mkdir(parents=True)
+        (folder / "models" / "twice" / "detector.onnx").touch()
+    folder_paths.add_model_folder_path("insightface", str(folders[1]))
+    first = folder_paths.get_folder_paths("insightface")[0]
+    found = module("nodes.loaders.load_face_analysis").packs()["twice"]
+    return bool(found == Path(first) / "models" / "twice")
+
+
 def error_without_clip_vision() -> str:
     """Return the error of Load CLIP Vision where there is no model."""
     try:
@@ -135,6 +148,7 @@ found = {
     "best": best_candidate(),
     "blended": blended(),
     "encoded": made_by_of_encoded(),
+    "first pack": pack_in_two_places(),
     "no clip vision": error_without_clip_vision(),
     "clip vision choices": clip_vision_choices(),
 }

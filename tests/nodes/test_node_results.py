@@ -52,6 +52,10 @@ def test_a_lora_names_the_checkpoint_that_decoded_it(results: dict[str, Any]) ->
     assert results["encoded"] == {"encoded": {"checkpoint": "old", "seed": 3}, "checkpoint": "new"}
 
 
+def test_a_model_pack_in_two_folders_is_that_of_the_first(results: dict[str, Any]) -> None:
+    assert results["first pack"]
+
+
 def test_it_is_said_that_there_is_no_image_encoder(results: dict[str, Any]) -> None:
     assert results["no clip vision"].startswith("there is no CLIP vision model in models/clip_vision: put")
 
