@@ -62,3 +62,9 @@ def test_it_is_said_that_there_is_no_image_encoder(results: dict[str, Any]) -> N
 
 def test_an_image_encoder_without_a_folder_is_one_choice(results: dict[str, Any]) -> None:
     assert results["clip vision choices"] == ["model.safetensors"]
+
+
+def test_tensors_of_every_dtype_have_a_fingerprint(results: dict[str, Any]) -> None:
+    whole, half = results["fingerprints"]
+    assert len(whole) == len(half) == 16
+    assert whole != half
