@@ -23,7 +23,7 @@ def impossible(widget: Any) -> Iterator[Any]:
     if isinstance(widget, io.Combo.Input):
         yield from ("no such choice", "", None)
     else:
-        yield from (math.nan, math.inf, -math.inf, widget.min - 1, widget.max + 1, "1", None)
+        yield from (math.nan, math.inf, -math.inf, widget.min - 1, widget.max + 1, 10**400, "1", None)
     if isinstance(widget, io.Int.Input):
         yield widget.min + 0.5
 
