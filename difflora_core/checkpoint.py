@@ -50,7 +50,7 @@ def read_checkpoint_header(
 
 
 def autoencoder_fingerprint(path: str | Path) -> str:
-    """Return 16 digits that tell a checkpoint's autoencoder from others, by which latents are decoded otherwise.
+    """Return 16 digits that tell a checkpoint's autoencoder from others, to which its latents mean something else.
 
     Of each of its tensors the first row is read, of vectors the whole: training changes all of them. A copy in another
     dtype counts as another one.

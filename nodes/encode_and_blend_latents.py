@@ -1,6 +1,6 @@
 """Encode LoRA and Blend Latents: from a LoRA to its latent, and arithmetic with latents."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from comfy_api.latest import io
 from torch import Tensor
@@ -36,7 +36,7 @@ class EncodeLoRA(io.ComfyNode):
         """Encode; a LoRA with other modules, shapes or rank is an error that names the first difference."""
         difflora = model.on_device()
         latents = to_intermediate(difflora.encode(read_lora(lora, difflora.layout)[None]))
-        made_by = dict(getattr(lora, "made_by", {})) | {"encoded": True}
+        made_by = {"encoded": dict(getattr(lora, "made_by", {}))}
         return io.NodeOutput(LoRALatent(latents, model.name, (made_by,), model.autoencoder))
 
 
@@ -96,12 +96,7 @@ class BlendLatents(io.ComfyNode):
     ) -> io.NodeOutput:
         """Blend latents of one checkpoint."""
         people = [latent for latent in (first, second, third, fourth) if latent is not None]
-        for other in people[1:]:
-            if not other.is_compatible_with(first.checkpoint, first.autoencoder):
-                raise ValueError(
-                    f"the latents were made with {first.checkpoint} and {other.checkpoint}: only latents of the same "
-                    "checkpoint can be blended"
-                )
+        known = check_same_autoencoder(people)
         blended = blend([latent.latents for latent in people], amount, latent_scale)
         settings = {"amount": amount} if len(people) == 2 else {}
         made_by = tuple(
@@ -112,4 +107,26 @@ class BlendLatents(io.ComfyNode):
             }
             for row in range(len(blended))
         )
-        return io.NodeOutput(LoRALatent(blended, first.checkpoint, made_by, first.autoencoder))
+        return io.NodeOutput(LoRALatent(blended, known.checkpoint, made_by, known.autoencoder))
+
+
+def check_same_autoencoder(people: Sequence[LoRALatent]) -> LoRALatent:
+    """Check that latents can be blended, and return one whose autoencoder is known, if there is one.
+
+    Raises:
+        ValueError: They are of two autoencoders; both checkpoints are named.
+    """
+    known = next((latent for latent in people if latent.autoencoder), people[0])
+    for other in people:
+        if other.is_compatible_with(known.checkpoint, known.autoencoder):
+            continue
+        if other.checkpoint == known.checkpoint:
+            raise ValueError(
+                f"the latents were made with two versions of {known.checkpoint}, between which its autoencoder was "
+                "trained again: make the older latent again from the reference images"
+            )
+        raise ValueError(
+            f"the latents were made with {known.checkpoint} and {other.checkpoint}: only latents of the same "
+            "checkpoint can be blended"
+        )
+    return known

@@ -4,7 +4,6 @@ The host checks ranges when a workflow is queued, but lets NaN pass, does not ch
 nothing of values that come over a link.
 """
 
-import math
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -95,7 +94,7 @@ def _check_choice(declared: io.Combo.Input, value: Any) -> None:
 
 def _check_number(declared: io.Int.Input | io.Float.Input, value: Any) -> None:
     whole = isinstance(declared, io.Int.Input)
-    is_number = isinstance(value, int | float) and math.isfinite(value) and not (whole and value % 1)
-    if not is_number or not declared.min <= value <= declared.max:
+    is_number = isinstance(value, int | float) and not (whole and value % 1)
+    if not is_number or not declared.min <= value <= declared.max:  # NaN is in no range
         kind = "a whole number" if whole else "a number"
         raise ValueError(f"`{declared.id}` is {value!r}; it takes {kind} from {declared.min} to {declared.max}")

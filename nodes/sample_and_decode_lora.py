@@ -188,7 +188,7 @@ class DecodeLoRA(io.ComfyNode):
         flat = to_intermediate(model.on_device().decode(latent.latents))
         layout = model.difflora.layout
         loras = [
-            LoRA(row, layout, {"checkpoint": model.name, **made})
+            LoRA(row, layout, {**made, "checkpoint": model.name})
             for row, made in zip(flat, latent.made_by, strict=True)
         ]
         return io.NodeOutput(loras)
@@ -218,6 +218,6 @@ def check_checkpoint(model: LoadedDiffLoRA, made_with: str, what: str) -> None:
     """
     if made_with != model.name:
         raise ValueError(
-            f"the input `{what}` was made with {made_with}, but is used with {model.name}: connect both nodes to the "
-            "same Load DiffLoRA"
+            f"the input `{what}` was made with {made_with}, but is used with {model.name}: choose {made_with} in "
+            "Load DiffLoRA, and connect both nodes to it"
         )

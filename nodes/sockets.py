@@ -122,7 +122,8 @@ def fingerprint(tensors: Sequence[Tensor] | Tensor) -> str:
     """Hash the values of tensors, or of one: 16 hexadecimal digits. A batch has the same as the list of its rows."""
     hashed = hashlib.sha256()
     for tensor in tensors:
-        hashed.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        # As bytes, since numpy has no bfloat16
+        hashed.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return hashed.hexdigest()[:16]
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-def blend(latents: Sequence[Tensor], amount: float = 0.5, strength: float = 1.0) -> Tensor:
+def blend(latents: Sequence[Tensor], amount: float = 0.5, latent_scale: float = 1.0) -> Tensor:
     """Mix people.
 
     Two latents are mixed linearly, of more than two the average is taken, one is left as it is. A latent of one
@@ -19,7 +19,7 @@ def blend(latents: Sequence[Tensor], amount: float = 0.5, strength: float = 1.0)
     Args:
         latents: (candidates, tokens, width) each.
         amount: Of two latents, 0 gives the first and 1 the second.
-        strength: Factor of the result: 0 is the average person, above 1 exaggerates.
+        latent_scale: Factor of the result: 0 is the average person, above 1 exaggerates.
 
     Returns:
         (candidates, tokens, width).
@@ -32,6 +32,6 @@ def blend(latents: Sequence[Tensor], amount: float = 0.5, strength: float = 1.0)
     if not latents or len({shape[1:] for shape in shapes}) > 1 or len(candidates) > 1:
         raise ValueError(f"Latents that are mixed have the same shape (candidates, tokens, width), found {shapes}.")
     if len(latents) == 2:
-        return strength * torch.lerp(latents[0], latents[1], amount)
+        return latent_scale * torch.lerp(latents[0], latents[1], amount)
     rows = max(shape[0] for shape in shapes)
-    return strength * torch.stack([latent.expand(rows, -1, -1) for latent in latents]).mean(0)
+    return latent_scale * torch.stack([latent.expand(rows, -1, -1) for latent in latents]).mean(0)

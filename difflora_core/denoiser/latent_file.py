@@ -1,6 +1,6 @@
-"""A person's LoRA latents in a small file, to be decoded or blended later with the same checkpoint.
+"""A person's LoRA latents in a small file, to be decoded or blended later with the same autoencoder.
 
-A latent is some hundred numbers, where the LoRA has millions; but only its own checkpoint knows what they mean.
+A latent is some hundred numbers, where the LoRA has millions; but only its own autoencoder knows what they mean.
 """
 
 import json
@@ -24,11 +24,9 @@ TENSOR = "latents"
 
 
 @dataclass(frozen=True)
-class SavedLatents:
-    """What a file holds."""
+class LatentHeader:
+    """What a file says of its latents."""
 
-    latents: Tensor
-    """float32 (candidates, tokens, width)."""
     checkpoint: str
     """File name of the checkpoint that made them."""
     made_by: tuple[Mapping[str, Any], ...]
@@ -38,15 +36,11 @@ class SavedLatents:
 
 
 @dataclass(frozen=True)
-class LatentHeader:
-    """What a file says of its latents."""
+class SavedLatents(LatentHeader):
+    """What a file holds."""
 
-    checkpoint: str
-    """File name of the checkpoint that made them."""
-    made_by: tuple[Mapping[str, Any], ...]
-    """How each candidate was made."""
-    autoencoder: str
-    """As of `SavedLatents`."""
+    latents: Tensor
+    """float32 (candidates, tokens, width)."""
 
 
 def save_latents(
@@ -87,7 +81,7 @@ def load_latents(path: str | Path) -> SavedLatents:
     if latents.dtype != torch.float32:
         raise ValueError(f"{path} is damaged: its latents are {latents.dtype}, expected torch.float32.")
     check_rows(f"The latents of {path}", latents, ("candidates", "tokens", "width"))
-    return SavedLatents(latents, header.checkpoint, header.made_by, header.autoencoder)
+    return SavedLatents(header.checkpoint, header.made_by, header.autoencoder, latents)
 
 
 def read_latent_header(path: str | Path, metadata: Mapping[str, str], shapes: Shapes) -> LatentHeader:

@@ -1,6 +1,8 @@
 """Load CLIP Vision of any size onto ComfyUI's native CLIP_VISION socket."""
 
+import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import comfy.clip_vision
@@ -13,6 +15,8 @@ from ...difflora_core.files import read_shapes
 from ..sockets import CATEGORY, node_schema
 
 WEIGHTS = "model.safetensors"
+IMAGE_ENCODER = ("vision_model.", "visual_projection.")
+"""Beginnings of the names of a whole CLIP's weights that its image encoder has."""
 NO_MODEL = "no CLIP vision model found"
 
 
@@ -64,24 +68,28 @@ def load_folder(path: Path) -> Any:
     """Build ComfyUI's own CLIP vision model from a folder's configuration and load all its weights.
 
     Args:
-        path: The folder's model.safetensors; config.json lies beside it, and preprocessor_config.json may.
+        path: The folder's model.safetensors; config.json lies beside it, and preprocessor_config.json may. Of a whole
+            CLIP, as it is published, only the image encoder is loaded.
 
     Raises:
-        ValueError: Weights are missing or left over, or a file is damaged.
+        ValueError: It is another kind of model, weights are missing or left over, or a file is damaged.
     """
     read_shapes(path)  # says what another file is
     config, preprocessing = path.with_name("config.json"), path.with_name("preprocessor_config.json")
-    read_json(config.read_text(encoding="utf-8"), str(config))
+    settings = read_json(config.read_text(encoding="utf-8"), str(config))
+    weights = comfy.utils.load_torch_file(str(path), safe_load=True)
+    if isinstance(vision := settings.get("vision_config"), dict):
+        settings = vision | {name: settings[name] for name in ("projection_dim",) if name in settings}
+        weights = {name: tensor for name, tensor in weights.items() if name.startswith(IMAGE_ENCODER)}
     try:
-        clip_vision = comfy.clip_vision.ClipVisionModel(config)
+        clip_vision = build(settings, config)
         if preprocessing.exists():
             settings = read_json(preprocessing.read_text(encoding="utf-8"), str(preprocessing))
             clip_vision.image_mean, clip_vision.image_std = settings["image_mean"], settings["image_std"]
-    except KeyError as error:
-        raise ValueError(
-            f"{path.parent} is not a CLIP vision model as transformers saves it: {error} is missing"
-        ) from error
-    missing, unexpected = clip_vision.load_sd(comfy.utils.load_torch_file(str(path), safe_load=True))
+        missing, unexpected = clip_vision.load_sd(weights)
+    except (KeyError, RuntimeError) as error:
+        problem = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:300]
+        raise ValueError(f"{path.parent} is not a CLIP vision model as transformers saves it: {problem}") from error
     unexpected = [name for name in unexpected if not name.endswith("position_ids")]
     if missing or unexpected:
         raise ValueError(
@@ -91,6 +99,27 @@ def load_folder(path: Path) -> Any:
     return clip_vision
 
 
+def build(settings: dict[str, Any], source: Path) -> Any:
+    """Make ComfyUI's CLIP vision model, which reads its configuration from a file.
+
+    Args:
+        settings: The configuration.
+        source: Where it is from, for errors.
+
+    Raises:
+        KeyError: The configuration lacks a size.
+        ValueError: It is of another kind of model.
+    """
+    kind = settings.get("model_type", "clip_vision_model")
+    if kind not in comfy.clip_vision.IMAGE_ENCODERS:
+        known = ", ".join(comfy.clip_vision.IMAGE_ENCODERS)
+        raise ValueError(f"{source} is of a model of type {kind!r}, ComfyUI knows {known}")
+    with TemporaryDirectory() as folder:
+        config = Path(folder, source.name)
+        config.write_text(json.dumps(settings), encoding="utf-8")
+        return comfy.clip_vision.ClipVisionModel(config)
+
+
 def folders() -> list[str]:
     """List the folders in models/clip_vision that contain a model in transformers' format."""
     listed = map(Path, folder_paths.get_filename_list("clip_vision"))
@@ -98,6 +127,7 @@ def folders() -> list[str]:
         file.parent.as_posix()
         for file in listed
         if file.name == WEIGHTS
+        and file.parent != Path()
         and Path(folder_paths.get_full_path_or_raise("clip_vision", str(file))).with_name("config.json").exists()
     )
 
@@ -109,6 +139,14 @@ def files() -> list[str]:
 
 
 def weights_path(name: str) -> Path:
-    """Return the path of the weights of one of the choices."""
+    """Return the path of the weights of one of the choices.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    if name == NO_MODEL:
+        raise FileNotFoundError(
+            "there is no CLIP vision model in models/clip_vision: put the image encoder there that Load DiffLoRA shows"
+        )
     file = f"{name}/{WEIGHTS}" if name in folders() else name
     return Path(folder_paths.get_full_path_or_raise("clip_vision", file))

@@ -102,7 +102,8 @@ def wanted_pack(model: LoadedDiffLoRA | None) -> str:
 
 def packs() -> dict[str, Path]:
     """Find model packs: every folder in models/insightface/models that is not empty, by name."""
-    roots = (Path(folder) / "models" for folder in folder_paths.get_folder_paths("insightface"))
+    # A pack that is in several places is loaded from the first of them, as ComfyUI does with any model
+    roots = (Path(folder) / "models" for folder in reversed(folder_paths.get_folder_paths("insightface")))
     return {
         folder.name: folder
         for root in roots

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from host_process import ROOT, base, load_pack, module  # first: it makes ComfyUI importable
+from safetensors.torch import load_file, save_file
 
 from comfy_api.latest import io  # isort: skip
 
@@ -22,7 +23,7 @@ def impossible(widget: Any) -> Iterator[Any]:
     if isinstance(widget, io.Combo.Input):
         yield from ("no such choice", "", None)
     else:
-        yield from (math.nan, math.inf, -math.inf, widget.min - 1, widget.max + 1, "1", None)
+        yield from (math.nan, math.inf, -math.inf, widget.min - 1, widget.max + 1, 10**400, "1", None)
     if isinstance(widget, io.Int.Input):
         yield widget.min + 0.5
 
@@ -76,6 +77,11 @@ def damaged_clip_vision() -> list[str]:
         ("model.safetensors", "version https://git-lfs.github.com/spec/v1"),
         ("config.json", "{"),
         ("config.json", "{}"),
+        ("config.json", '{"model_type": "resnet"}'),
+        (
+            "config.json",
+            (source / "config.json").read_text(encoding="utf-8").replace('"projection_dim": ', '"projection_dim": 1'),
+        ),
         ("preprocessor_config.json", "[]"),
         ("preprocessor_config.json", "{}"),
     ):
@@ -88,6 +94,24 @@ def damaged_clip_vision() -> list[str]:
         except ValueError as fault:
             found.append(str(fault))
     return found
+
+
+def whole_clip() -> bool:
+    """Return whether the image encoder of a whole CLIP, as it is published, is the one of a folder without the rest."""
+    loader = module("nodes.loaders.load_clip_vision")
+    source, folder = ROOT / "miniature" / "weights" / "clip_vision" / "miniature", Path(base) / "whole"
+    shutil.copytree(source, folder)
+    vision = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config = {"model_type": "clip", "vision_config": vision, "projection_dim": vision.pop("projection_dim")}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    rest = {"logit_scale": torch.zeros(()), "text_model.final_layer_norm.weight": torch.zeros(2)}
+    save_file(load_file(source / "model.safetensors") | rest, folder / "model.safetensors")
+    image = torch.linspace(0, 1, 3 * 40 * 40).view(1, 40, 40, 3)
+    part, whole = (
+        loader.load_folder(place / "model.safetensors").encode_image(image)["image_embeds"]
+        for place in (source, folder)
+    )
+    return torch.equal(part, whole)
 
 
 def alphas() -> dict[str, list[str]]:
@@ -131,6 +155,7 @@ found = {
     ],
     "names": names(),
     "clip vision": damaged_clip_vision(),
+    "whole clip": whole_clip(),
     "alphas": alphas(),
 }
 print(json.dumps(found))  # noqa: T201

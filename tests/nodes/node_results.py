@@ -14,8 +14,10 @@ import torch
 from host_process import base, load_pack, module  # first: it makes ComfyUI importable
 
 import comfy.model_management  # isort: skip
+import folder_paths  # isort: skip
 
 seen: list[float] = []
+DTYPES = (torch.float32, torch.bfloat16)
 
 
 class Faces:
@@ -70,6 +72,74 @@ def best_candidate() -> dict[str, Any]:
     return {"best": int(lora["number"]), "images": len(images), "mean": mean, "order": order, "references": seen}
 
 
+def made_by_of_encoded() -> dict[str, Any]:
+    """Return what made a LoRA of one checkpoint that another one has encoded and decoded."""
+    layout_module, lora_module = (module(f"difflora_core.lora.{name}") for name in ("layout", "lora"))
+    layout = layout_module.LoRALayout((layout_module.LoRAModule("mid_block.attentions.0.to_q", 2, 2),), 1)
+    networks = SimpleNamespace(
+        layout=layout,
+        encode=lambda flat: torch.zeros(len(flat), 3, 2),
+        decode=lambda latents: torch.zeros(len(latents), layout.numel),
+    )
+    model = SimpleNamespace(name="new", autoencoder="b", difflora=networks, on_device=lambda: networks)
+    lora = lora_module.LoRA(torch.zeros(layout.numel), layout, {"checkpoint": "old", "seed": 3})
+    (latent,) = run("DiffLoRAEncode", model=model, lora=lora)
+    ((decoded,),) = run("DiffLoRADecode", model=model, latent=latent)
+    return dict(decoded.made_by)
+
+
+def pack_in_two_places() -> bool:
+    """Return whether a model pack that is in two folders is that of the first."""
+    folders = [Path(base) / "models" / "insightface", Path(base) / "elsewhere"]
+    for folder in folders:
+        (folder / "models" / "twice").mkdir(parents=True)
+        (folder / "models" / "twice" / "detector.onnx").touch()
+    folder_paths.add_model_folder_path("insightface", str(folders[1]))
+    first = folder_paths.get_folder_paths("insightface")[0]
+    found = module("nodes.loaders.load_face_analysis").packs()["twice"]
+    return bool(found == Path(first) / "models" / "twice")
+
+
+def error_without_clip_vision() -> str:
+    """Return the error of Load CLIP Vision where there is no model."""
+    try:
+        run("DiffLoRALoadCLIPVision", clip_name="no CLIP vision model found")
+    except FileNotFoundError as error:
+        return str(error)
+    return "no error"
+
+
+def clip_vision_choices() -> list[str]:
+    """Return the choices of Load CLIP Vision where a model and its configuration are in no folder of their own."""
+    folder = Path(base) / "models" / "clip_vision"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("model.safetensors", "config.json"):
+        (folder / name).touch()
+    loader = module("nodes.loaders.load_clip_vision")
+    return [*loader.folders(), *loader.files()]
+
+
+def blended() -> dict[str, str]:
+    """Return the autoencoder of blends of latents, or the error, by the versions of the checkpoint that made them."""
+    made = {}
+    for versions in ("ab", "aa", " a", " ab", "a ", "  "):
+        latents = [
+            module("nodes.sockets").LoRALatent(torch.ones(1, 3, 2), "x.safetensors", ({},), version.strip())
+            for version in versions
+        ]
+        try:
+            (latent,) = run(
+                "DiffLoRABlend",
+                **dict(zip(("first", "second", "third"), latents, strict=False)),
+                amount=0.5,
+                latent_scale=1.0,
+            )
+            made[versions] = latent.autoencoder
+        except ValueError as error:
+            made[versions] = str(error)
+    return made
+
+
 asyncio.run(load_pack().comfy_entrypoint())
 gray = [torch.zeros(1, 8, 12, 1)]
 (grid,) = run("DiffLoRAImageGrid", images=gray, labels=["gray"], columns=[0])
@@ -77,5 +147,11 @@ found = {
     "gray grid": list(grid.shape),
     "identity": device_of_loaded_identity(),
     "best": best_candidate(),
+    "blended": blended(),
+    "encoded": made_by_of_encoded(),
+    "first pack": pack_in_two_places(),
+    "no clip vision": error_without_clip_vision(),
+    "clip vision choices": clip_vision_choices(),
+    "fingerprints": [module("nodes.sockets").fingerprint(torch.ones(2, 2, dtype=dtype)) for dtype in DTYPES],
 }
 print(json.dumps(found))  # noqa: T201

@@ -85,12 +85,20 @@ def test_other_names_are_errors(results: dict[str, Any], entered: str, message: 
 
 
 def test_a_damaged_image_encoder_is_named(results: dict[str, Any]) -> None:
-    weights, cut, empty, other, lacking = results["clip vision"]
+    weights, cut, empty, kind, size, other, lacking = results["clip vision"]
     assert "clip/model.safetensors is not a safetensors file: it is a Git LFS pointer" in weights
     assert "clip/config.json is not JSON" in cut
     assert "clip is not a CLIP vision model as transformers saves it: 'num_hidden_layers' is missing" in empty
+    assert "clip/config.json is of a model of type 'resnet', ComfyUI knows clip_vision_model" in kind
+    assert "clip is not a CLIP vision model as transformers saves it: " in size
+    assert "size mismatch for visual_projection.weight" in size
     assert "clip/preprocessor_config.json is [], expected a JSON object" in other
     assert "'image_mean' is missing" in lacking
+
+
+def test_the_image_encoder_of_a_whole_clip_is_loaded(results: dict[str, Any]) -> None:
+    """OpenAI's clip-vit-large-patch14 is published so."""
+    assert results["whole clip"]
 
 
 def test_shared_and_plain_alphas_are_saved(results: dict[str, Any]) -> None:

@@ -37,3 +37,34 @@ def test_the_best_candidate_is_the_one_whose_images_are_most_similar(results: di
 
 def test_references_are_encoded_once_for_all_candidates(results: dict[str, Any]) -> None:
     assert results["best"]["references"].count(255.0) == 1
+
+
+def test_latents_of_two_versions_of_a_checkpoint_are_not_blended(results: dict[str, Any]) -> None:
+    """Nor if the first of them is of a file that does not say which version made it."""
+    blended = results["blended"]
+    assert (blended["aa"], blended["a "], blended[" a"], blended["  "]) == ("a", "a", "a", "")
+    for versions in ("ab", " ab"):
+        assert blended[versions].startswith("the latents were made with two versions of x.safetensors")
+
+
+def test_a_lora_names_the_checkpoint_that_decoded_it(results: dict[str, Any]) -> None:
+    """The one that made it first is in the record of what was encoded."""
+    assert results["encoded"] == {"encoded": {"checkpoint": "old", "seed": 3}, "checkpoint": "new"}
+
+
+def test_a_model_pack_in_two_folders_is_that_of_the_first(results: dict[str, Any]) -> None:
+    assert results["first pack"]
+
+
+def test_it_is_said_that_there_is_no_image_encoder(results: dict[str, Any]) -> None:
+    assert results["no clip vision"].startswith("there is no CLIP vision model in models/clip_vision: put")
+
+
+def test_an_image_encoder_without_a_folder_is_one_choice(results: dict[str, Any]) -> None:
+    assert results["clip vision choices"] == ["model.safetensors"]
+
+
+def test_tensors_of_every_dtype_have_a_fingerprint(results: dict[str, Any]) -> None:
+    whole, half = results["fingerprints"]
+    assert len(whole) == len(half) == 16
+    assert whole != half

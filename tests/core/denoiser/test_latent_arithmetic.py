@@ -19,9 +19,9 @@ def test_more_are_averaged_and_one_is_left():
     assert torch.equal(blend([C]), C)
 
 
-def test_strength_goes_toward_the_average_person_and_beyond():
-    assert torch.equal(blend([C], strength=0.0), torch.zeros(1, 2, 3))
-    assert torch.equal(blend([A, B], 0.5, strength=2.0), torch.full((1, 2, 3), 6.0))
+def test_latent_scale_goes_toward_the_average_person_and_beyond():
+    assert torch.equal(blend([C], latent_scale=0.0), torch.zeros(1, 2, 3))
+    assert torch.equal(blend([A, B], 0.5, latent_scale=2.0), torch.full((1, 2, 3), 6.0))
 
 
 def test_one_candidate_goes_with_each_of_the_others():
