@@ -53,13 +53,19 @@ class EncodedFace:
     landmarks are of the image as it was given."""
 
 
-def providers_for(device: torch.device) -> list[str]:
+Provider = str | tuple[str, dict[str, int]]
+"""A provider of onnxruntime by name, perhaps with options."""
+
+
+def providers_for(device: torch.device) -> list[Provider]:
     """List onnxruntime's providers for a torch device: CUDA's where that is installed, and always the CPU's."""
     import onnxruntime
 
+    found: list[Provider] = ["CPUExecutionProvider"]
     cuda = "CUDAExecutionProvider"
-    faster = [cuda] if device.type == "cuda" and cuda in onnxruntime.get_available_providers() else []
-    return [*faster, "CPUExecutionProvider"]
+    if device.type == "cuda" and cuda in onnxruntime.get_available_providers():
+        found.insert(0, (cuda, {"device_id": device.index}) if device.index else cuda)  # by default it is the first GPU
+    return found
 
 
 class FaceEncoder:
@@ -94,7 +100,7 @@ class FaceEncoder:
         return Path(self.analysis.model_dir).name
 
     @classmethod
-    def open(cls, name: str, root: str | Path, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Self:
+    def open(cls, name: str, root: str | Path, providers: Sequence[Provider] = ("CPUExecutionProvider",)) -> Self:
         """Load a model pack; nothing is downloaded.
 
         Args:

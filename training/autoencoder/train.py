@@ -58,7 +58,13 @@ def train_lae(
     check_people(len(loras), len(validation))
     lae = new_lae(layout, config, training.loop.seed)
     objective = LAEObjective(lae, loras, training)
-    settings = {"lae": asdict(config), "layout": layout.to_dict(), "training": compared_settings(training)}
+    settings = {
+        "lae": asdict(config),
+        "layout": layout.to_dict(),
+        "training": compared_settings(training),
+        "people": len(loras),
+        "validation_people": len(validation),
+    }
     with EvaluatedRun(lae, objective, training.loop, training.evaluation, folder, "lae", settings, accelerator) as run:
         if run.is_new:
             with ShownReads(loras, "statistics of the LoRAs") as shown:

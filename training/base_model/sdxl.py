@@ -41,13 +41,16 @@ class SDXLBase:
     """Of the U-Net and the text encoders."""
 
     @classmethod
-    def open(cls, folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Self:
+    def open(
+        cls, folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32, unet_alone: bool = False
+    ) -> Self:
         """Load a diffusers folder; nothing is downloaded and only safetensors is read.
 
         Args:
             folder: With model_index.json.
             device: As torch names it.
             dtype: Of the U-Net and the text encoders.
+            unet_alone: Only the U-Net goes to the device; text encoders and VAE wait in host memory.
 
         Raises:
             FileNotFoundError: There is no such folder.
@@ -73,7 +76,8 @@ class SDXLBase:
         pipeline.set_progress_bar_config(disable=True)
         for name in NETWORKS:
             getattr(pipeline, name).requires_grad_(False).eval()
-        return cls(pipeline.to(device), torch.device(device), dtype)
+        (pipeline.unet if unet_alone else pipeline).to(device)
+        return cls(pipeline, torch.device(device), dtype)
 
     @property
     def unet(self) -> nn.Module:

@@ -97,7 +97,8 @@ def finetune_lae_file(settings: FinetuneSettings) -> Path:
     lae = load_lae(settings.network)
     inputs = FinetuneInputs.open(settings, settings.lae.loop, lae.layout)
     loras = open_loras(inputs.stores, "train", 1e9 * settings.in_memory_gb)
-    images, loss = inputs.images(people_of(inputs.stores, "train"))
+    people = people_of(inputs.stores, "train")
+    images, loss = inputs.images(people)
     history = finetune_lae(
         lae.to(inputs.device),
         loras,
@@ -109,6 +110,7 @@ def finetune_lae_file(settings: FinetuneSettings) -> Path:
         settings.output / RUN,
         "finetune",
         inputs.accelerator,
+        inputs.identity(people),
     )
     close_trackers(inputs.accelerator)
     path = settings.output / settings.network.name
@@ -124,7 +126,8 @@ def finetune_checkpoint(settings: FinetuneSettings) -> Path:
     cache.check(model.config.encoders, (model.config.mif.face_width, model.config.mif.image_width))
     inputs = FinetuneInputs.open(settings, settings.denoiser.loop, model.layout)
     denoiser, lae = trainable_denoiser(model).to(inputs.device), model.lae.to(inputs.device)
-    dataset, loss = inputs.finetune_dataset(cache, lae)
+    people = inputs.finetune_people(cache)
+    dataset, loss = inputs.finetune_dataset(people, cache, lae)
     validation = cache.of(inputs.validation)[0].first(settings.references)
     history = finetune_denoiser(
         denoiser,
@@ -137,6 +140,7 @@ def finetune_checkpoint(settings: FinetuneSettings) -> Path:
         settings.output / RUN,
         "finetune",
         inputs.accelerator,
+        inputs.identity(people) | {"references": settings.references},
     )
     close_trackers(inputs.accelerator)
     path = settings.output / settings.network.name
@@ -171,7 +175,7 @@ def denoiser_cost(settings: FinetuneSettings) -> StepCost:
     model, cache = DiffLoRA.load(settings.network), open_cache(settings)
     inputs = FinetuneInputs.open(settings, settings.denoiser.loop, model.layout, trackers=False)
     denoiser, lae = trainable_denoiser(model).to(inputs.device), model.lae.to(inputs.device)
-    dataset, loss = inputs.finetune_dataset(cache, lae)
+    dataset, loss = inputs.finetune_dataset(inputs.finetune_people(cache), cache, lae)
     objective = DenoiserEndToEndObjective(denoiser, lae, dataset, loss, settings.denoiser)
     frozen = {"U-Net": inputs.base.unet, "LAE": lae}
     return measure_step(denoiser, objective, settings.denoiser.loop, settings.denoiser.people, frozen=frozen)

@@ -1,7 +1,8 @@
 """What the fine-tuning of either network needs: base model, stores, validation people."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from accelerate import Accelerator
@@ -15,6 +16,7 @@ from training.base_model.teacher_recovery import TeacherRecovery
 from training.engine.accelerator import open_accelerator
 from training.engine.config import TrainConfig
 from training.lora_dataset.config import DatasetConfig, load_config
+from training.lora_dataset.fingerprints import hash_value
 from training.lora_dataset.manifest import Manifest
 from training.people.dataset_images import DatasetImages, dataset_loss, open_base_model
 from training.people.embeddings import EmbeddingCache
@@ -93,7 +95,15 @@ class FinetuneInputs:
         device: torch.device = self.accelerator.device
         return device
 
-    def images(self, people: list[Person]) -> tuple[DatasetImages, LoRADiffusionLoss]:
+    def identity(self, people: Sequence[Person]) -> dict[str, Any]:
+        """Return what a run on these people can't be resumed without, beside the training's settings."""
+        return {
+            "images_per_person": self.settings.images_per_person,
+            "people": hash_value(list(map(str, people))),
+            "validation people": hash_value(list(map(str, self.validation))),
+        }
+
+    def images(self, people: Sequence[Person]) -> tuple[DatasetImages, LoRADiffusionLoss]:
         """Return people's training images, and the diffusion loss on them."""
         images = DatasetImages(self.dataset, people)
         settings = self.settings
@@ -106,16 +116,21 @@ class FinetuneInputs:
             settings.gradient_checkpointing,
         )
 
-    def finetune_dataset(self, cache: EmbeddingCache, lae: LAE) -> tuple[FinetuneDataset, LoRADiffusionLoss]:
-        """Collect all people with embeddings and images who are in no other split; those with a teacher come first."""
+    def finetune_people(self, cache: EmbeddingCache) -> list[Person]:
+        """List all people with embeddings and images who are in no other split; those with a teacher come first."""
         teachers = people_of(self.stores, "train")
         others = {split for store in self.stores for split in store.splits()} - {"train"}
         excluded = {str(person) for split in others for person in people_of(self.stores, split)}
         excluded |= {str(person) for person in teachers}
         prepared = Manifest(self.dataset.stage("preprocess")).done()
-        people = [*teachers, *(person for person in prepared if person in cache.people and person not in excluded)]
+        return [*teachers, *(person for person in prepared if person in cache.people and person not in excluded)]
+
+    def finetune_dataset(
+        self, people: Sequence[Person], cache: EmbeddingCache, lae: LAE
+    ) -> tuple[FinetuneDataset, LoRADiffusionLoss]:
+        """Collect conditions and images of `finetune_people`, and the latents of their teachers."""
         conditions, _ = cache.of(people)
         images, loss = self.images(people)
         path = self.settings.output / RUN / "latents_train.safetensors"
-        latents, _ = cached_latents(self.stores, "train", lae, path, str(self.device))
+        latents, teachers = cached_latents(self.stores, "train", lae, path, str(self.device))
         return FinetuneDataset(conditions, images, torch.arange(len(teachers)), latents), loss

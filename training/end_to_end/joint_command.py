@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from accelerate import Accelerator
@@ -23,12 +23,14 @@ from training.base_model.teacher_recovery import TeacherRecovery
 from training.engine.accelerator import close_trackers, open_accelerator
 from training.engine.step_cost import measure_step
 from training.lora_dataset.config import DatasetConfig, load_config
+from training.lora_dataset.fingerprints import hash_value
 from training.lora_dataset.manifest import Manifest
 from training.lora_dataset.stages.pack_plan import split_of
 from training.people.assembly import assemble
 from training.people.conditions import Conditions
 from training.people.dataset_images import DatasetImages, dataset_loss, open_base_model
 from training.people.embed import embed_and_open
+from training.people.latents import digest
 from training.store.lora_store import LoRAStore
 from training.store.loras import open_loras, open_stores, people_of
 from training.trainer_command import TrainerCommand
@@ -166,6 +168,20 @@ class JointInputs:
         loss = dataset_loss(self.base, self.network.lae.layout, images, self.settings.images_per_person)
         return TeacherRecovery(loss, images, loras, PEOPLE_PER_BATCH), loras
 
+    def identity(self) -> dict[str, Any]:
+        """Return what a run can't be resumed without, beside the training's settings; asked before it is resumed."""
+        settings, lae = self.settings, self.network.lae
+        start = {} if settings.network is None else {"starting LAE": digest(lae)[:16]}
+        return start | {
+            "lae": asdict(lae.config),
+            "dit": asdict(settings.dit),
+            "mif": asdict(settings.mif),
+            "images_per_person": settings.images_per_person,
+            "references": settings.references,
+            "people": hash_value(self.people),
+            "validation people": hash_value(self.validation),
+        }
+
     def loss_reduction(self) -> LossReduction:
         """Make the evaluation of validation people."""
         images = DatasetImages(self.dataset, self.validation, held_out=True)
@@ -192,6 +208,7 @@ def train(settings: JointSettings) -> Path:
         "teacher_free",
         inputs.accelerator,
         inputs.teacher_recovery(),
+        inputs.identity(),
     )
     close_trackers(inputs.accelerator)
     path = settings.output / RESULT

@@ -5,8 +5,9 @@ that loss, so that latents keep their meaning; joint training starts from nothin
 base model, on the people's own images. The paper has no such stage; it is ours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ def finetune_lae(
     folder: Path,
     name: str,
     accelerator: Accelerator | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> History:
     """Fine-tune an autoencoder in place, or resume; then standardize its latents anew.
 
@@ -53,16 +55,17 @@ def finetune_lae(
         folder: Of the run.
         name: Of the run.
         accelerator: Of the run, if the caller has one.
+        identity: What else a run is not resumed without, such as its people; JSON-ready.
 
     Returns:
         Teacher recovery before, and at every evaluation.
 
     Raises:
-        ValueError: The folder holds a run with other settings, or from another network.
+        ValueError: The folder holds a run with other settings or people, or from another network.
     """
     lae.train().requires_grad_(True)
     objective = LAEEndToEndObjective(lae, loras, images, diffusion_loss, config)
-    settings = compared_settings(config) | {"starting network": hash_weights(lae)}
+    settings = compared_settings(config) | {"starting network": hash_weights(lae)} | dict(identity or {})
     with EvaluatedRun(lae, objective, config.loop, config.evaluation, folder, name, settings, accelerator) as run:
         if run.is_new:
             run.record(0, {recovery.metric: reconstruction_recovery(recovery, lae, validation)})
@@ -85,6 +88,7 @@ def finetune_denoiser(
     folder: Path,
     name: str,
     accelerator: Accelerator | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> History:
     """Fine-tune MIF and DiT in place, or resume.
 
@@ -99,16 +103,17 @@ def finetune_denoiser(
         folder: Of the run.
         name: Of the run.
         accelerator: Of the run, if the caller has one.
+        identity: What else a run is not resumed without, such as its people; JSON-ready.
 
     Returns:
         Teacher recovery before, and at every evaluation.
 
     Raises:
-        ValueError: The folder holds a run with other settings, or from other networks.
+        ValueError: The folder holds a run with other settings or people, or from other networks.
     """
     objective = DenoiserEndToEndObjective(denoiser, lae, dataset, diffusion_loss, config)
     start = {"starting network": hash_weights(denoiser), "starting network's LAE": hash_weights(lae)}
-    settings = compared_settings(config) | start
+    settings = compared_settings(config) | start | dict(identity or {})
     with EvaluatedRun(denoiser, objective, config.loop, config.evaluation, folder, name, settings, accelerator) as run:
         if run.is_new:
             run.record(0, recovery_by_steps(recovery, lae, denoiser, validation))
@@ -128,6 +133,7 @@ def train_joint(
     name: str,
     accelerator: Accelerator | None = None,
     teachers: tuple[TeacherRecovery, Tensor] | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> History:
     """Train MIF, DiT and LAE together in place, or resume.
 
@@ -141,6 +147,7 @@ def train_joint(
         name: Of the run.
         accelerator: Of the run, if the caller has one.
         teachers: Validation people's teachers (people, numel), and their recovery.
+        identity: What else a run is not resumed without, such as its people; JSON-ready.
 
     Returns:
         Loss reduction, or teacher recovery, before, and at every evaluation; with teachers `reconstruction_recovery`.
@@ -154,9 +161,8 @@ def train_joint(
         return metrics
 
     network.train().requires_grad_(True)
-    with EvaluatedRun(
-        network, objective, config.loop, config.evaluation, folder, name, compared_settings(config), accelerator
-    ) as run:
+    settings = compared_settings(config) | dict(identity or {})
+    with EvaluatedRun(network, objective, config.loop, config.evaluation, folder, name, settings, accelerator) as run:
         if run.is_new:
             run.record(0, evaluate())
         for step in run:

@@ -9,14 +9,14 @@ from .config import DatasetConfig
 from .fingerprints import hash_value
 
 
-def open_configured_base(config: DatasetConfig, device: str) -> BaseModel:
-    """Load the base model.
+def open_configured_base(config: DatasetConfig, device: str, unet_alone: bool = False) -> BaseModel:
+    """Load the base model, or only its U-Net to the device; see `SDXLBase.open`.
 
     Raises:
         FileNotFoundError: There is no such folder.
         ValueError: The folder holds another model.
     """
-    return SDXLBase.open(config.base, device, DTYPES[config.dreambooth.dtype])
+    return SDXLBase.open(config.base, device, DTYPES[config.dreambooth.dtype], unet_alone)
 
 
 def configured_layout(config: DatasetConfig) -> LoRALayout:

@@ -70,12 +70,12 @@ class DatasetImages(Sequence[PersonImages]):
 
 
 def open_base_model(config: DatasetConfig, layout: LoRALayout, device: str) -> BaseModel:
-    """Load the dataset's base model.
+    """Load the dataset's base model, of which only the U-Net is on the device: captions are encoded already.
 
     Raises:
         ValueError: The LoRAs are of another base model.
     """
-    base = open_configured_base(config, device)
+    base = open_configured_base(config, device, unet_alone=True)
     feed_forward = any(not layout.base.is_target(name, feed_forward=False) for name in layout.names)
     if (difference := layout.difference(base.layout(layout.rank, feed_forward))) is not None:
         raise ValueError(f"{config.base} does not fit the LoRAs: {difference}.")

@@ -183,9 +183,9 @@ def embed_and_open(
 
 
 def kept_files(record: Record) -> list[str]:
-    """Return a person's kept images in the order of their files, as preprocess has them.
+    """Return a person's kept images in the order of their numbers, as preprocess has them.
 
     Those that it keeps from training, for measuring the loss on, stand last, and validation takes its references from
     the front.
     """
-    return sorted(image["file"] for image in record.facts["kept"])
+    return sorted((image["file"] for image in record.facts["kept"]), key=lambda file: (len(file), file))

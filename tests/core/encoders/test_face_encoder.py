@@ -88,6 +88,8 @@ def test_faces_are_found_on_the_cpu_where_there_is_no_gpu_runtime(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
     assert providers_for(torch.device("cpu")) == ["CPUExecutionProvider"]
     assert providers_for(torch.device("cuda")) == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    second = ("CUDAExecutionProvider", {"device_id": 1})
+    assert providers_for(torch.device("cuda:1")) == [second, "CPUExecutionProvider"]
     runtime.get_available_providers = lambda: ["CPUExecutionProvider"]
     assert providers_for(torch.device("cuda")) == ["CPUExecutionProvider"]
 

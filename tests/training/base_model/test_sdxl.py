@@ -55,6 +55,12 @@ def test_a_teacher_lowers_the_loss_on_its_person_and_a_scrambled_one_does_not(sd
     assert mean_with(teacher) < 0.9 * mean_with(None) < mean_with(scrambled)
 
 
+def test_the_unet_alone_goes_to_the_device(sdxl_folder: Path) -> None:
+    sdxl = SDXLBase.open(sdxl_folder, "meta", unet_alone=True)
+    assert {network.device.type for network in (sdxl.unet, sdxl.pipeline.vae)} == {"meta", "cpu"}
+    assert {network.device.type for network in (sdxl.pipeline.text_encoder, sdxl.pipeline.text_encoder_2)} == {"cpu"}
+
+
 def test_full_precision_is_read_where_both_are_there(sdxl_folder: Path, sdxl: SDXLBase, tmp_path: Path) -> None:
     """As in the published folder, whose U-Net alone may have a second, rounded file."""
     shutil.copytree(sdxl_folder, tmp_path / "base")

@@ -139,6 +139,18 @@ def test_a_run_with_another_loop_is_not_resumed(settings: FinetuneSettings) -> N
         finetune(replace(settings, lae=changed))
 
 
+def test_a_run_on_other_images_or_people_is_not_resumed(settings: FinetuneSettings, tmp_path: Path) -> None:
+    settings = replace(settings, output=tmp_path / "finetuned")
+    finetune(settings)
+    with pytest.raises(ValueError, match="belongs to a run with images_per_person 1, the configuration says 3"):
+        finetune(replace(settings, images_per_person=3))
+    store, held_out = LoRAStore(tmp_path / "store", lora_layout()), HeldOutTeachers.load()
+    store.add("train", list(held_out.people[:1]), held_out.teachers[:1].float())
+    store.add("validation", list(held_out.people[2:3]), held_out.teachers[2:3].float())
+    with pytest.raises(ValueError, match="belongs to a run with people "):
+        finetune(replace(settings, stores=(store.folder,)))
+
+
 def test_a_run_from_another_network_is_not_resumed(settings: FinetuneSettings, tmp_path: Path) -> None:
     output, lae = tmp_path / "finetuned", load_lae(settings.network)
     finetune(replace(settings, output=output))

@@ -226,6 +226,8 @@ def test_images_become_a_checkpoint(settings: JointSettings, capsys: pytest.Capt
     models = {"face_root": WEIGHTS / "insightface", "image_encoder": WEIGHTS / "clip_vision" / "miniature"}
     assert model.personalize([image], **models).flat.isfinite().all()
     assert "step 2: loss_reduction" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="belongs to a run with images_per_person"):
+        train(replace(settings, images_per_person=settings.images_per_person + 1))
 
 
 def test_the_seed_is_that_of_the_diffusion_loss_too(settings: JointSettings) -> None:

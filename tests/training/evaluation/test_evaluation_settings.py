@@ -81,6 +81,11 @@ def test_prompts_are_the_project_s_own_unless_others_are_named(tmp_path: Path) -
         ("{kind: photomaker, path: x}", "face_models is missing"),
         ("{kind: magic}", "found 'magic'"),
         ("{kind: none, side: positive}", "side is positive, but a method of the kind none is no LoRA"),
+        (
+            "{kind: none, training: {steps: 5}}",
+            "training is set, but a method of the kind none does not use it, only dreambooth",
+        ),
+        ("{kind: lora, path: x, references: 1}", "references is set, but a method of the kind lora does not use it"),
         ("{kind: lora, path: x, side: negative}", "side: .*found 'negative'"),
     ],
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from difflora_core.encoders.face_encoder import FaceEncoder
+from difflora_core.encoders.face_encoder import FaceEncoder, Provider
 from tests.training.evaluation.small_evaluation import SmallEvaluation
 from training.evaluation.methods.instant_id import InstantIDMethod
 from training.evaluation.methods.shared_base import SharedBase
@@ -18,12 +18,12 @@ GPU, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
+def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[Provider]]:
     """Providers of each face encoder that is opened, with an onnxruntime for GPUs."""
-    found: list[list[str]] = []
+    found: list[list[Provider]] = []
     analysis = SimpleNamespace(models={"recognition": SimpleNamespace(model_file=tmp_path / "r.onnx")}, model_dir="x")
 
-    def open_encoder(name: str, root: Path, providers: list[str]) -> Any:
+    def open_encoder(name: str, root: Path, providers: list[Provider]) -> Any:
         found.append(providers)
         return SimpleNamespace(analysis=analysis, name=name)
 
@@ -32,9 +32,11 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize(("device", "expected"), [("cuda:0", [GPU, CPU]), ("cpu", [CPU])])
+@pytest.mark.parametrize(
+    ("device", "expected"), [("cuda:0", [GPU, CPU]), ("cuda:1", [(GPU, {"device_id": 1}), CPU]), ("cpu", [CPU])]
+)
 def test_face_encoders_are_on_the_device(
-    small: SmallEvaluation, opened: list[list[str]], device: str, expected: list[str]
+    small: SmallEvaluation, opened: list[list[Provider]], device: str, expected: list[Provider]
 ) -> None:
     sources = metric_sources(MetricSettings(FaceMetricSettings("neutral", small.folder)), device)
     sources[0].open()

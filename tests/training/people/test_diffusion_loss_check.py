@@ -61,7 +61,7 @@ def config(tmp_path):
 def open_check(config, monkeypatch, people, base=None, count=8, layout=LAYOUT):
     """The check of some people, whose teachers are a little trained on the very images."""
     monkeypatch.setattr("training.people.diffusion_loss_check.load_config", lambda path: config)
-    monkeypatch.setattr("training.people.dataset_images.open_configured_base", lambda *arguments: base or ToyBase())
+    monkeypatch.setattr("training.people.dataset_images.open_configured_base", lambda *_, **__: base or ToyBase())
     known = [name for name in people if name in PEOPLE]
     teachers = train_loras(config, known, 20)
     rows = torch.zeros(len(people), LAYOUT.numel)

@@ -16,7 +16,7 @@ from miniature.world.scenes import TEACHER_SCENES
 from training.lora_dataset.config import DatasetConfig, FacesConfig
 from training.lora_dataset.images.faces import open_faces
 from training.lora_dataset.manifest import Manifest, Record
-from training.people.embed import Embed, embed_people
+from training.people.embed import Embed, embed_people, kept_files
 from training.people.embeddings import EmbeddingCache
 
 CLIP = WEIGHTS / "clip_vision" / "miniature"
@@ -102,3 +102,9 @@ def test_people_that_failed_are_named(config):
 def test_without_the_filter_nothing_is_done(config, tmp_path):
     with pytest.raises(ValueError, match="run the stage `filter`"):
         embed_people(dataclasses.replace(config, workspace=tmp_path), CLIP)
+
+
+def test_images_are_in_the_order_of_their_numbers() -> None:
+    files = [f"generate/ann/{number:03d}.png" for number in (7, 999, 1000)]
+    record = Record("ann", facts={"kept": [{"file": file} for file in reversed(files)]})
+    assert kept_files(record) == files

@@ -1,6 +1,6 @@
 """Images that are missing are made, method by method and person by person."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from tqdm import tqdm
@@ -51,15 +51,19 @@ class ImageGeneration:
         Raises:
             RuntimeError: A method failed for another reason than the person: a server that does not answer, memory.
         """
-        with progress_bar(sum(plan.missing for plan in self.plans)) as progress:
-            before = None
-            for plan, person in self.missing:
-                self.release_others(before, plan)
-                progress.set_postfix_str(f"{plan.name}, {person.name}")
-                for made in self.generate_person(plan, person):
-                    progress.update(made)
-                before = plan
-            self.release_others(before, None)
+        with progress_bar(self.plans) as progress:
+            self.generate_people(self.missing, progress)
+
+    def generate_people(self, pairs: Sequence[tuple[MethodPlan, EvaluatedPerson]], progress: "tqdm[None]") -> None:
+        """Make the missing images of some methods and people, then free all models; it fails as `run` does."""
+        before = None
+        for plan, person in pairs:
+            self.release_others(before, plan)
+            progress.set_postfix_str(f"{plan.name}, {person.name}")
+            for made in self.generate_person(plan, person):
+                progress.update(made)
+            before = plan
+        self.release_others(before, None)
         self.base.release()
 
     def release_others(self, before: MethodPlan | None, now: MethodPlan | None) -> None:
@@ -94,6 +98,6 @@ def describe_device(device: str, processes: int) -> str:
     return alone if processes == 1 else f"{alone} in each of {processes} processes"
 
 
-def progress_bar(images: int) -> "tqdm[None]":
-    """Return the progress bar of so many images."""
-    return tqdm(total=images, unit="image", desc="images", disable=None)
+def progress_bar(plans: Sequence[MethodPlan]) -> "tqdm[None]":
+    """Return the progress bar of all images that are to be made."""
+    return tqdm(total=sum(plan.missing for plan in plans), unit="image", desc="images", disable=None)

@@ -43,6 +43,11 @@ class MethodPlan:
         seen = "" if count is None else f"; sees the first {'reference' if count == 1 else f'{count} references'}"
         return f"{self.method.placement}{seen}"
 
+    @property
+    def is_on_server(self) -> bool:
+        """Whether a server makes the images, one after another, and keeps what the last one has loaded and computed."""
+        return isinstance(self.method, ComfyUIWorkflow)
+
     def check(self) -> None:
         """Check what other programs are needed, if anything is to be made.
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +40,39 @@ LORA_KINDS: tuple[Kind, ...] = ("mean_lora", "lora", "ridge", "dreambooth", "dif
 """Methods that are a LoRA in the end."""
 FACE_PACKS: Mapping[Kind, str] = {"photomaker": "buffalo_l", "instantid": "antelopev2"}
 """The packs of methods that need one."""
+WITH_REFERENCES: tuple[Kind, ...] = (
+    "ridge",
+    "dreambooth",
+    "textual_inversion",
+    "difflora",
+    "photomaker",
+    "instantid",
+    "images",
+)
+"""Methods that may see fewer references than there are; of a workflow its placeholders say how many."""
+USED_BY: Mapping[str, tuple[Kind, ...]] = {
+    "references": WITH_REFERENCES,
+    "checkpoint": ("lora",),
+    "stores": ("ridge",),
+    "embeddings": ("ridge",),
+    "training": ("dreambooth",),
+    "caption": ("dreambooth", "difflora"),
+    "refinement": ("difflora",),
+    "textual_inversion": ("textual_inversion",),
+    "mode": ("difflora",),
+    "face_models": ("difflora", "ridge", "photomaker", "instantid"),
+    "face_pack": ("photomaker", "instantid"),
+    "image_encoder": ("difflora",),
+    "style_strength": ("photomaker",),
+    "adapter_scale": ("instantid",),
+    "control_scale": ("instantid",),
+    "pose": ("instantid",),
+    "seed": ("difflora",),
+    "server": ("comfyui",),
+    "output_node": ("comfyui",),
+    "timeout": ("comfyui",),
+}
+"""Kinds of methods that use a setting; any other would pass over it."""
 METHOD_NAME = re.compile(r"\w[\w .,+()-]{0,58}[\w)]|\w")
 """Names of methods name folders, too."""
 COMFYUI = "comfy:"
@@ -51,7 +84,7 @@ class MethodSettings:
     """A method: a row of the tables.
 
     Raises:
-        ValueError: `path` is missing, or there is nothing that it could be.
+        ValueError: `path` or another setting is missing that the kind needs, or one is set that it does not use.
     """
 
     kind: Kind
@@ -118,8 +151,14 @@ class MethodSettings:
                 f"side is {self.side}, but a method of the kind {self.kind} is no LoRA; expected both, or one of the "
                 f"kinds {', '.join(LORA_KINDS)}"
             )
-        if self.kind != "difflora" and self.refinement is not None:
-            raise ValueError(f"refinement is set, but a method of the kind {self.kind} is not refined")
+        for entry in fields(self):
+            default = entry.default if entry.default_factory is MISSING else entry.default_factory()
+            kinds = USED_BY.get(entry.name, (self.kind,))
+            if self.kind not in kinds and getattr(self, entry.name) != default:
+                only = ", ".join(kinds)
+                raise ValueError(
+                    f"{entry.name} is set, but a method of the kind {self.kind} does not use it, only {only}"
+                )
         if self.kind == "ridge" and not (self.stores and self.embeddings):
             raise ValueError("ridge needs stores and embeddings of the people on whom the regression is fitted")
         if self.kind == "textual_inversion" and self.subject:

@@ -17,7 +17,7 @@ from miniature.personal.evaluation import prepare_evaluation
 from miniature.personal.held_out_teachers import HeldOutTeachers
 from tests.training.evaluation.prepared_settings import settings_in
 from training.evaluation.generation.image_generation import ImageGeneration
-from training.evaluation.generation.image_workers import WorkerDevice, generate_on, worker_devices
+from training.evaluation.generation.image_workers import WorkerDevice, generate_on, use_device, worker_devices
 from training.evaluation.options.method_settings import MethodSettings
 from training.evaluation.settings import EvaluationSettings
 
@@ -64,6 +64,15 @@ def test_a_process_that_is_killed_ends_the_command_with_advice(settings: Evaluat
     for process in active_children():
         process.join(30)
     assert active_children() == []
+
+
+def test_a_process_computes_with_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str | int] = []
+    monkeypatch.setattr(torch, "set_num_threads", used.append)
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    use_device(WorkerDevice("cuda:1", 4))
+    use_device(WorkerDevice("cpu", 2))
+    assert used == [4, "cuda:1", 2]
 
 
 def test_devices_by_what_the_command_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from tests.training.evaluation.small_evaluation import SIZE, SmallEvaluation
 from training.comfyui_client import PromptError, Result
+from training.evaluation.generation.image_workers import WorkerDevice
 from training.evaluation.methods import comfyui_workflow
 from training.evaluation.options.method_settings import MethodSettings
 
@@ -75,6 +76,14 @@ def test_a_workflow_makes_the_images(small: SmallEvaluation, server: Server, met
     assert small.report()["methods"]["pack"]["placement"].endswith("workflow.json; sees the first reference")
     small.evaluation(methods=methods).run()
     assert len(server.prompts) == 12
+
+
+def test_several_processes_leave_workflows_to_the_commands_own(
+    small: SmallEvaluation, server: Server, methods: dict
+) -> None:
+    small.evaluation(methods=methods).run([WorkerDevice("cpu", 1)] * 2)
+    assert [entry["text"] for entry in server.prompts[:2]] == ["a person in red", "a person from above"]
+    assert len(small.images()) == len(server.prompts) == 12
 
 
 def test_a_missing_pack_is_named_before_anything_is_queued(

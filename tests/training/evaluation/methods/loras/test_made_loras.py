@@ -117,7 +117,7 @@ def test_another_refinement_is_noticed(settings: EvaluationSettings, report: dic
     methods = {"refined": replace(own, refinement=RefinementSettings(steps=5))}
     lines = "\n".join(Evaluation(replace(settings, methods=methods, compared_with=""), "cpu").describe())
     assert "are made again: method.refinement.steps was 4, is 5" in lines
-    with pytest.raises(ValueError, match="refinement is set, but a method of the kind lora is not refined"):
+    with pytest.raises(ValueError, match="refinement is set, but a method of the kind lora does not use it"):
         MethodSettings("lora", DIFFLORA_CHECKPOINT, refinement=RefinementSettings())
 
 
