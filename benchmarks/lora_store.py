@@ -3,8 +3,8 @@
     python -m benchmarks.lora_store [--loras 4096] [--batch 32] [--sizes 1000 8000 64000] [--sdxl] [--folder DIR]
 
 Speed: random batches against plain sequential reading of the same bytes in blocks of the same size into one buffer, in
-turns; cold, with the files dropped from the page cache before (Linux), and warm. Files of random values: 1.4 GB for
-4,096 LoRAs of the miniature's 84,224 values. Memory: peak of a separate process that reads 64 random batches, from
+turns; cold, with the files dropped from the page cache before (Linux), and warm. Files of random values: 1.7 GB for
+4,096 LoRAs of the miniature's 105,728 values. Memory: peak of a separate process that reads up to 64 random batches, from
 stores whose files have holes in place of LoRAs. Everything is written into a temporary folder and removed. --sdxl: with
 LoRAs of SDXL's 5,806,080 values instead.
 """
@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -26,7 +25,6 @@ import torch
 from benchmarks.peak_memory import peak_gib
 from difflora_core.lora.layout import LoRALayout
 from training.store.lora_store import LoRAStore
-from training.store.random_batches import random_batches
 from training.store.row_reader import RowReader
 
 SHARD = 64
@@ -75,25 +73,17 @@ def read_in_order(paths: list[Path], block: int) -> None:
                 pass
 
 
-def read_ahead(paths: list[Path], block: int) -> None:
-    """The same with the next block always announced to the system, as random batches do it."""
-    buffer = bytearray(block)
-    for path in paths:
-        with path.open("rb", buffering=0) as file:
-            os.posix_fadvise(file.fileno(), 0, block, os.POSIX_FADV_WILLNEED)
-            position = 0
-            while True:
-                os.posix_fadvise(file.fileno(), position + block, block, os.POSIX_FADV_WILLNEED)
-                if not (read := file.readinto(buffer)):
-                    break
-                position += read
+def read_at_random(reader: RowReader, batch: int, batches: int) -> None:
+    """Read random batches as the trainers do, into one tensor; no row twice."""
+    memory, order = torch.empty(batch, reader.width), torch.randperm(len(reader)).tolist()
+    for first in range(0, batches * batch, batch):
+        reader.read(order[first : first + batch], memory)
 
 
-def read_at_random(store: LoRAStore, batch: int, window: int) -> None:
-    """Read all LoRAs once in random batches."""
+def read_all_at_random(store: LoRAStore, batch: int) -> None:
+    """Read all LoRAs once in random batches, but for those that fill no batch."""
     with RowReader(store, "train") as reader:
-        for _ in random_batches(reader, batch, torch.Generator().manual_seed(0), window, reuse=True):
-            pass
+        read_at_random(reader, batch, len(reader) // batch)
 
 
 def seconds(work: Callable[[], None]) -> float:
@@ -109,11 +99,8 @@ def speed(store: LoRAStore, batch: int) -> None:
     size = sum(path.stat().st_size for path in paths) / 1e9
     methods: dict[str, Callable[[], None]] = {
         "in order": lambda: read_in_order(paths, block),
-        "random rows": lambda: read_at_random(store, batch, 0),
-        "window of 4 shards": lambda: read_at_random(store, batch, 4),
+        "random rows": lambda: read_all_at_random(store, batch),
     }
-    if hasattr(os, "posix_fadvise"):
-        methods["in order, read ahead"] = lambda: read_ahead(paths, block)
     for state in ("cold", "warm") if hasattr(os, "posix_fadvise") else ("warm",):
         times: dict[str, list[float]] = {name: [] for name in methods}
         for _ in range(ROUNDS):
@@ -132,9 +119,7 @@ def peak_memory(folder: Path, batch: int) -> str:
     torch.zeros(batch, LoRAStore.open(folder).layout.numel)  # a batch is counted as memory before
     before = peak_gib()
     with RowReader(LoRAStore.open(folder), "train") as reader:
-        batches = random_batches(reader, batch, torch.Generator().manual_seed(0), reuse=True)
-        for _ in islice(batches, BATCHES):
-            pass
+        read_at_random(reader, batch, min(BATCHES, len(reader) // batch))
     return f"{1024 * before:.1f} {1024 * peak_gib():.1f}"
 
 

@@ -100,16 +100,6 @@ class RowReader:
             _fill(file, view[position * length : (position + 1) * length])
         return out
 
-    def prefetch(self, rows: Sequence[int]) -> None:
-        """Tell the system that these rows are wanted next, so that it can read them in the meantime.
-
-        Does nothing on Windows and macOS.
-        """
-        if hasattr(os, "posix_fadvise"):
-            for row in sorted(rows):
-                file, begin = self._find(row)
-                os.posix_fadvise(file.fileno(), begin, self.width * BYTES_PER_WEIGHT, os.POSIX_FADV_WILLNEED)
-
     def people(self, rows: Sequence[int]) -> list[Person]:
         """Return whose the rows are, from the headers of their shards."""
         places = [self._place(row) for row in rows]
