@@ -4,9 +4,9 @@
 
 Speed: random batches against plain sequential reading of the same bytes in blocks of the same size into one buffer, in
 turns; cold, with the files dropped from the page cache before (Linux), and warm. Files of random values: 1.7 GB for
-4,096 LoRAs of the miniature's 105,728 values. Memory: peak of a separate process that reads up to 64 random batches, from
-stores whose files have holes in place of LoRAs. Everything is written into a temporary folder and removed. --sdxl: with
-LoRAs of SDXL's 5,806,080 values instead.
+4,096 LoRAs of the miniature's 105,728 values. Memory: peak of a separate process that reads up to 64 random batches,
+from stores whose files have holes in place of LoRAs. Everything is written into a temporary folder and removed. --sdxl:
+with LoRAs of SDXL's 5,806,080 values instead.
 """
 
 import argparse

@@ -132,5 +132,6 @@ class FinetuneInputs:
         conditions, _ = cache.of(people)
         images, loss = self.images(people)
         path = self.settings.output / RUN / "latents_train.safetensors"
-        latents, teachers = cached_latents(self.stores, "train", lae, path, str(self.device))
+        with self.accelerator.main_process_first():  # the others read what it has encoded
+            latents, teachers = cached_latents(self.stores, "train", lae, path, str(self.device))
         return FinetuneDataset(conditions, images, torch.arange(len(teachers)), latents), loss
