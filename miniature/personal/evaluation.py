@@ -54,7 +54,11 @@ SCRATCH_METHODS = {
         embeddings=(_CONDITIONS / "train.safetensors", _CONDITIONS / "validation.safetensors"),
     ),
     "PhotoMaker v1": MethodSettings(
-        "photomaker", BUILD / "photomaker" / "miniature.bin", face_models=_FACES, face_pack="miniature"
+        "photomaker",
+        BUILD / "photomaker" / "miniature.bin",
+        face_models=_FACES,
+        face_pack="miniature",
+        style_strength=10,
     ),
     "InstantID": MethodSettings(
         "instantid", BUILD / "instantid" / "miniature", face_models=_FACES, face_pack="miniature"
