@@ -155,10 +155,10 @@ def train_photomaker(weights: Path, build: Path, tokenizer: Path) -> Path:
     base, vae = load_checkpoint(weights)
     base.unet.set_attn_processor(AttnProcessor())  # torch's own attention is slow backwards on a CPU
     texts, scheduler = CaptionEncoder(base, tokenizer), noise_scheduler()
-    images, others = (TrainingImages(build, people) for people in (range(TEACHER_PEOPLE), OTHERS))
+    images, tower_images = (TrainingImages(build, people) for people in (range(TEACHER_PEOPLE), OTHERS))
     latents = TrainingLatents(build, TEACHER_PEOPLE, vae)
     encoder, layout = initial_encoder(weights), LoRALayout.from_network(base.unet, RANK)
-    train_tower(Tower(encoder), others, path.parent)
+    train_tower(Tower(encoder), tower_images, path.parent)
     pooled = pooled_features(encoder, images, path.with_name("pooled.safetensors"))
 
     def loss(model: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -171,7 +171,7 @@ def train_photomaker(weights: Path, build: Path, tokenizer: Path) -> Path:
             targets.append((index, target))
             references.append(pooled[index, others[:n]])
             captions.append(caption(training_scene(index, target)))
-        clean, weights = latents.of(targets)
+        clean, pixel_weights = latents.of(targets)
         condition, positions = texts(captions, n)
         condition.context = encoder.fuse(condition.context, positions, encoder.project(torch.stack(references)))
         noise = torch.randn(clean.shape, generator=generator)
@@ -181,7 +181,7 @@ def train_photomaker(weights: Path, build: Path, tokenizer: Path) -> Path:
         lora = stacked_loras(base.unet, layout, LORA_RATE * model.lora[None])
         with lora, torch.autocast(noisy.device.type, torch.bfloat16):
             predicted = base.predict(noisy, timesteps, condition).float()
-        return ((predicted - velocity).square() * weights).mean(), {}
+        return ((predicted - velocity).square() * pixel_weights).mean(), {}
 
     parts = TrainableParts(encoder, layout)
     train(parts, loss, CONFIG, path.parent, "photomaker")

@@ -24,13 +24,13 @@ LOWEST = 100
 class TrainingLatents:
     """Latents of the images of the first training people, kept in files."""
 
-    def __init__(self, build: Path, people: int, vae: TinyVAE | None) -> None:
+    def __init__(self, build: Path, people: int, vae: TinyVAE) -> None:
         """Encode what has not been encoded, and read all of them.
 
         Args:
             build: The scratch folder, with the drawn images.
             people: The first so many; whole blocks.
-            vae: The base model's; None: the scratch folder's.
+            vae: The base model's.
         """
         blocks = [block for block in training_blocks() if block.people[-1] < people]
         for block in tqdm(blocks, "latents", unit="block", disable=None):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from difflora_core.autoencoder.model import LAE
 from difflora_core.denoiser.model import Denoiser
@@ -19,7 +19,7 @@ from training.base_model.loss_reduction import LossReduction
 from training.base_model.person_images import PersonImages
 from training.base_model.teacher_recovery import TeacherRecovery
 from training.engine.evaluated_run import EvaluatedRun, History, compared_settings
-from training.lora_dataset.fingerprints import hash_tensor, hash_value
+from training.lora_dataset.fingerprints import hash_weights
 from training.store.loras import LoRAs, in_batches
 
 from .config import DenoiserFinetuning, JointTraining, LAEFinetuning
@@ -170,8 +170,3 @@ def train_joint(
         run.load_best()
     network.eval().requires_grad_(False)
     return run.history
-
-
-def hash_weights(network: nn.Module) -> str:
-    """Hash all weights and buffers of a network, for telling whether it is the same."""
-    return hash_value({name: hash_tensor(value) for name, value in network.state_dict().items()})

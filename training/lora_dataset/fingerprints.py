@@ -13,7 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from .config import DatasetConfig, FacesConfig
 
@@ -67,6 +68,15 @@ def hash_files(paths: Iterable[Path]) -> str:
 def hash_tensor(tensor: Tensor) -> str:
     """Hash a tensor's values in float32."""
     return hashlib.sha256(tensor.detach().cpu().float().contiguous().numpy().data).hexdigest()[:HASH_DIGITS]
+
+
+def hash_weights(network: nn.Module, more: str = "") -> str:
+    """Hash all weights and buffers of a network, after a text that belongs to them."""
+    hashed = hashlib.sha256(more.encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        hashed.update(name.encode())
+        hashed.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return hashed.hexdigest()
 
 
 def hash_face_models(config: FacesConfig) -> str:

@@ -1,6 +1,5 @@
 """Latents of the stores' LoRAs, computed once and kept."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from difflora_core.autoencoder.model import LAE
 from difflora_core.checkpoint import HEADER
 from difflora_core.files import read_tensors, write_tensors
 from difflora_core.model import DiffLoRA
+from training.lora_dataset.fingerprints import hash_weights
 from training.store.lora_store import LoRAStore
 from training.store.loras import LoRAs, LoRAsOnDisk, in_batches, people_of
 from training.store.shard import Person
@@ -95,11 +95,7 @@ def _fits(latents: Tensor | None, people: int, lae: LAE) -> bool:
 
 def digest(lae: LAE) -> str:
     """Hash an LAE's weights, statistics and configuration: another one's latents mean something else."""
-    hashed = hashlib.sha256(json.dumps(asdict(lae.config)).encode())
-    for name, tensor in sorted(lae.state_dict().items()):
-        hashed.update(name.encode())
-        hashed.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return hashed.hexdigest()
+    return hash_weights(lae, json.dumps(asdict(lae.config)))
 
 
 @torch.no_grad()

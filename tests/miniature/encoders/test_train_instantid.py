@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from difflora_core.files import write_tensors
+from miniature.base_model.checkpoint import load_checkpoint
 from miniature.base_model.config import LATENT_SHAPE
 from miniature.comfyui.host import find_tokenizer
 from miniature.encoders import instantid
@@ -74,7 +75,8 @@ def test_names_of_the_resampler_go_both_ways(build: Path) -> None:
 def test_at_first_the_keypoints_have_no_effect(build: Path, patched: Any) -> None:
     images = instantid.open_face_images(build, range(BLOCK))
     base = SDXLBase.open(build / "instantid" / "base")
-    pipeline, latents = InstantIDPipeline(base, initial_instantid(base.unet)), TrainingLatents(build, BLOCK, None)
+    pipeline = InstantIDPipeline(base, initial_instantid(base.unet))
+    latents = TrainingLatents(build, BLOCK, load_checkpoint(WEIGHTS)[1])
     loss = InstantIDLoss(pipeline, images, torch.zeros(BLOCK, 8, 512), latents)
     generator = torch.Generator().manual_seed(0)
     noisy, faces = torch.randn(1, *LATENT_SHAPE, generator=generator), torch.randn(1, 512, generator=generator)

@@ -36,19 +36,20 @@ class WorkerDevice:
     """Of the CPU."""
 
 
-def worker_devices(device: str | None, named: int | None) -> list[WorkerDevice]:
+def worker_devices(device: str | None, workers: int | None) -> list[WorkerDevice]:
     """Return the devices of several processes; none, if the command's own process makes the images.
 
     Args:
         device: That the command names; cuda and cpu are shared out.
-        named: How many processes the command names; None: one for each GPU, unless a device is named.
+        workers: How many processes the command names; None: one for each GPU, unless a device is named.
 
     Raises:
         ValueError: There are not so many GPUs or cores, or one GPU is named.
     """
     gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
-    workers = (gpus if device is None else 1) if named is None else named
-    if workers == 1 or (named is None and not gpus):
+    if workers is None:
+        workers = max(1, gpus) if device is None else 1
+    if workers == 1:
         return []
     kind = device or ("cuda" if gpus else "cpu")
     if kind not in ("cuda", "cpu"):

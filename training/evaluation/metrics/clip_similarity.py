@@ -57,5 +57,8 @@ class ClipSimilarity:
             ValueError: An image can't be used; it is named.
         """
         generated = self.clip.images(sample.images)
-        told = np.asarray((generated.double() * self.clip.texts(sample.prompts).double()).sum(-1))
-        return {self.text_column: told, **likeness_scores(self.image_column, self.clip.images, generated, sample)}
+        text_cosines = np.asarray((generated.double() * self.clip.texts(sample.prompts).double()).sum(-1))
+        return {
+            self.text_column: text_cosines,
+            **likeness_scores(self.image_column, self.clip.images, generated, sample),
+        }
