@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -153,7 +153,12 @@ class FaceEncoder:
 
         Raises:
             NoFaceError: The image has no such face; it is named.
+            ValueError: There is no such order, or the position is negative.
         """
+        if choose not in get_args(Choice) or index < 0:
+            raise ValueError(
+                f"faces are counted {', '.join(get_args(Choice))}, from 0 on; found number {index}, {choose!r}"
+            )
         return self._encode_aligned(image, name) if aligned else self._encode(image, name, choose, index)
 
     def encode(self, images: Sequence[np.ndarray]) -> Tensor:

@@ -1,6 +1,6 @@
 """Face similarity: raw cosines between a person's references and images that should show that person."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +33,10 @@ class FaceSimilarities:
 
 
 def face_similarities(
-    encoder: FaceEncoder, references: Sequence[Tensor] | Tensor, images: Sequence[Tensor] | Tensor
+    encoder: FaceEncoder,
+    references: Sequence[Tensor] | Tensor,
+    images: Sequence[Tensor] | Tensor,
+    on_image: Callable[[int, int], None] | None = None,
 ) -> FaceSimilarities:
     """Compare images with the person in the references; the largest face of each image counts.
 
@@ -44,33 +47,45 @@ def face_similarities(
         encoder: The face encoder.
         references: Floats (images, height, width, 3) RGB in [0, 1], or several such batches of any sizes.
         images: As `references`.
+        on_image: Called with (images done, images in all) after each, references first; it may raise to interrupt.
 
     Raises:
         NoFaceError: No reference shows a face.
         ValueError: See `image_list`.
     """
-    found = find_faces(encoder, references)
+    known_images, compared = image_list(references), image_list(images)
+
+    def progress(done: int) -> None:
+        if on_image is not None:
+            on_image(done, len(known_images) + len(compared))
+
+    found = find_faces(encoder, known_images, progress)
     known = [face.embedding for face in found if face is not None]
     if not known:
         raise NoFaceError(f"Found no face in any of the {len(found)} reference images.")
     person = mean_embedding(torch.stack(known))[0]
-    faces = find_faces(encoder, images)
+    faces = find_faces(encoder, compared, lambda done: progress(len(found) + done))
     cosines = [0.0 if face is None else float(F.cosine_similarity(face.embedding, person, dim=0)) for face in faces]
     return FaceSimilarities(torch.tensor(cosines), faces)
 
 
-def find_faces(encoder: FaceEncoder, images: Sequence[Tensor] | Tensor) -> list[EncodedFace | None]:
-    """Find the largest face of each image (see `image_list`), None where there is none.
+def find_faces(
+    encoder: FaceEncoder, images: Sequence[Tensor], on_image: Callable[[int], None]
+) -> list[EncodedFace | None]:
+    """Find the largest face of each image (height, width, 3), None where there is none.
 
-    Raises:
-        ValueError: See `image_list`.
+    Args:
+        encoder: The face encoder.
+        images: Floats in [0, 1].
+        on_image: Called with how many are done after each.
     """
     found: list[EncodedFace | None] = []
-    for image in image_list(images):
+    for image in images:
         try:
             found.append(encoder.find(rgb_array(image, "the image")))
         except NoFaceError:
             found.append(None)
+        on_image(len(found))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import comfy.utils
 import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
@@ -55,7 +56,7 @@ class FaceSimilarity(io.ComfyNode):
     def execute(cls, references: Sequence[Tensor], images: Sequence[Tensor], face_analysis: object) -> io.NodeOutput:
         """Compare every image with the references; an image without a face counts as 0."""
         images = image_list(images)
-        found = face_similarities(FaceEncoder(face_analysis), references, [image[None] for image in images])
+        found = measured(face_analysis, references, [image[None] for image in images])
         text = describe(found)
         show_text(text, cls.hidden.unique_id)
         grid = to_intermediate(similarity_grid(images, found))
@@ -108,13 +109,19 @@ class PickBest(io.ComfyNode):
                 f"found {len(loras)} candidates, but images of {len(images)}: connect Decode LoRA to `loras`, and the "
                 "images generated with each of them to `images`"
             )
-        found = face_similarities(FaceEncoder(face_analysis), references, images)
+        found = measured(face_analysis, references, images)
         means = torch.stack([own.mean() for own in found.cosines.split(list(map(len, images)))])
         order = means.argsort(descending=True, stable=True).tolist()
         text = "\n".join(f"candidate {row + 1}: {means[row]:.3f}" for row in order)
         show_text(text, cls.hidden.unique_id)
         best = order[0]
         return io.NodeOutput(loras[best], images[best], float(means[best]), text, ui=ui.PreviewText(text))
+
+
+def measured(face_analysis: object, references: Sequence[Tensor], images: Sequence[Tensor]) -> FaceSimilarities:
+    """Compare images with references under a progress bar, at whose updates ComfyUI can interrupt."""
+    bar = comfy.utils.ProgressBar(1)
+    return face_similarities(FaceEncoder(face_analysis), references, images, bar.update_absolute)
 
 
 def describe(found: FaceSimilarities) -> str:

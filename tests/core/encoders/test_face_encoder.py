@@ -59,6 +59,12 @@ def test_a_missing_number_says_which_faces_there_are(encoder, group):
     assert "In the order 'left to right'" in str(error.value)
 
 
+@pytest.mark.parametrize(("choose", "index"), [("smallest", 0), ("largest", -1)])
+def test_what_is_no_way_of_choosing_is_refused(encoder, group, choose, index):
+    with pytest.raises(ValueError, match=f"from 0 on; found number {index}, '{choose}'"):
+        encoder.find(group, choose=choose, index=index)
+
+
 def test_an_aligned_crop_is_taken_as_it_is(encoder, group):
     found = encoder.find(group)
     again = encoder.find(rgb_array(found.crop, "crop"), aligned=True)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from difflora_core.encoders.face_encoder import EncodedFace, NoFaceError
-from difflora_core.encoders.similarity import face_similarities, find_faces, somebody_else
+from difflora_core.encoders.similarity import face_similarities, somebody_else
 
 
 class Faces:
@@ -42,9 +42,21 @@ def test_references_without_a_face_are_left_out():
         face_similarities(Faces(), images(BLACK, BLACK), images(RED))
 
 
+def test_progress_counts_references_and_images_and_can_interrupt():
+    told: list[tuple[int, int]] = []
+    face_similarities(Faces(), images(RED, BLACK), images(RED), lambda *done: told.append(done))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+    def interrupt(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        face_similarities(Faces(), images(RED), images(RED), interrupt)
+
+
 def test_what_is_no_batch_is_refused():
     with pytest.raises(ValueError, match="at least one image"):
-        find_faces(Faces(), torch.zeros(0, 4, 4, 3))
+        face_similarities(Faces(), images(RED), torch.zeros(0, 4, 4, 3))
 
 
 def near(*direction: float, count: int = 1, spread: float = 0.1) -> torch.Tensor:

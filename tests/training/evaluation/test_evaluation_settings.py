@@ -85,6 +85,7 @@ def test_prompts_are_the_project_s_own_unless_others_are_named(tmp_path: Path) -
             "{kind: none, training: {steps: 5}}",
             "training is set, but a method of the kind none does not use it, only dreambooth",
         ),
+        ("{kind: difflora, path: x, caption: 'a drawing of {person}'}", "caption is set, but only a refinement"),
         ("{kind: lora, path: x, references: 1}", "references is set, but a method of the kind lora does not use it"),
         ("{kind: lora, path: x, side: negative}", "side: .*found 'negative'"),
     ],

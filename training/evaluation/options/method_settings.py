@@ -159,6 +159,8 @@ class MethodSettings:
                 raise ValueError(
                     f"{entry.name} is set, but a method of the kind {self.kind} does not use it, only {only}"
                 )
+        if self.kind == "difflora" and self.refinement is None and self.caption != MethodSettings.caption:
+            raise ValueError("caption is set, but only a refinement needs it: add `refinement: {}`, or leave it out")
         if self.kind == "ridge" and not (self.stores and self.embeddings):
             raise ValueError("ridge needs stores and embeddings of the people on whom the regression is fitted")
         if self.kind == "textual_inversion" and self.subject:
