@@ -1,8 +1,8 @@
 """Stage `instantid`: InstantID for the drawn world, of the modules that its official files are read into.
 
-The frozen base model's diffusion loss on images of training people: another image of the person gives the face
-embedding, the image itself the keypoints and the caption. The Resampler, the keys and values of its tokens in the U-Net
-and the whole IdentityNet are trained.
+First the Resampler is trained, see `instantid_resampler`. Then the keys and values of its tokens in the U-Net and the
+whole IdentityNet are, with the frozen base model's diffusion loss on images of training people: another image of the
+person gives the face embedding, the image itself the keypoints and the caption.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ from diffusers.models.embeddings import IPAdapterPlusImageProjection
 from torch import Tensor, nn
 
 from difflora_core.diffusion_loss import loss_target
-from difflora_core.files import read_tensors, write_tensors
 from miniature.base_model.checkpoint import NAME, load_checkpoint
 from miniature.base_model.config import IMAGE_SIZE, TIME_IDS
 from miniature.base_model.diffusers_folder import export_diffusers
 from miniature.base_model.vae import to_pixels
-from miniature.world.image_blocks import TEACHER_PEOPLE, draw_blocks, training_blocks
+from miniature.world.image_blocks import BASE_IMAGES, TEACHER_PEOPLE, draw_blocks, training_blocks
 from miniature.world.scenes import caption, training_scene
 from training.base_model.sdxl import SDXLBase
 from training.engine.config import TrainConfig
 from training.engine.loop import train
-from training.instantid.instantid_files import ADAPTER, DEPTH, HEAD, InstantID, attention_shapes, write_instantid
+from training.instantid.instantid_files import ADAPTER, InstantID, attention_shapes, write_instantid
 from training.instantid.instantid_pipeline import InstantIDPipeline
 from training.instantid.keypoint_image import keypoint_image
 
-from .faces.alignment import aligned_crop, alignment
-from .faces.face_analysis import load_face_analysis
 from .faces.face_images import FaceImages, open_face_images
+from .instantid_resampler import (
+    OTHERS,
+    TOKEN_GAIN,
+    initial_resampler,
+    official_names,
+    reference_faces,
+    train_resampler,
+)
 from .training_latents import LOWEST, TrainingLatents
 
-WIDTH, QUERIES, FACE_WIDTH = 64, 4, 512
-"""Of the Resampler, its tokens, the face embedding."""
-TOKEN_SCALE = 0.21
-"""Standard deviation of the tokens before training: that of the base model's text conditions."""
 PEOPLE = TEACHER_PEOPLE
 """Training people, of whom there are many images."""
 CACHED = 8
@@ -47,6 +48,8 @@ CACHED = 8
 DROPPED = 0.1
 """Share of samples without a face, and of samples without a caption, both of which guidance needs."""
 BATCH = 8
+NOISY, NOISY_SHARE = 400, 0.75
+"""Timestep from which an identity is to be made rather than seen, and the share of samples from there on."""
 CONFIG = TrainConfig(steps=6000, learning_rate=2e-3, warmup=30, ema=0.99, save_every=100, seed=7)
 
 
@@ -56,54 +59,28 @@ class TrainableParts(nn.Module):
     def __init__(self, pipeline: InstantIDPipeline) -> None:
         super().__init__()
         unet = pipeline.base.pipeline.unet
-        self.resampler: IPAdapterPlusImageProjection = unet.encoder_hid_proj.image_projection_layers[0]
+        unet.encoder_hid_proj.requires_grad_(False)
         self.processors = nn.ModuleList(p for p in unet.attn_processors.values() if isinstance(p, nn.Module))
         self.identity_net = pipeline.identity_net
         self.requires_grad_(True)
 
 
-def initial_instantid(unet: nn.Module) -> InstantID:
-    """A random Resampler; keys and values as the text's; IdentityNet as the U-Net, without effect."""
+def initial_instantid(unet: nn.Module, resampler: IPAdapterPlusImageProjection) -> InstantID:
+    """Beside a Resampler: keys and values as the text's, but smaller; IdentityNet as the U-Net, without effect."""
     torch.manual_seed(7)
-    resampler = IPAdapterPlusImageProjection(
-        embed_dims=FACE_WIDTH,
-        output_dims=unet.config.cross_attention_dim,  # type: ignore[union-attr]
-        hidden_dims=WIDTH,
-        depth=DEPTH,
-        heads=WIDTH // HEAD,
-        num_queries=QUERIES,
-    )
-    nn.init.constant_(resampler.norm_out.weight, TOKEN_SCALE)
     names = list(unet.attn_processors)  # type: ignore[arg-type]
     attention = {}
     for key in attention_shapes(unet):
         number, projection = key.split(".")[:2]
         layer = names[int(number)].removesuffix("processor")
-        attention[key] = unet.get_parameter(f"{layer}{projection.removesuffix('_ip')}.weight").detach().clone()
+        attention[key] = unet.get_parameter(f"{layer}{projection.removesuffix('_ip')}.weight").detach() / TOKEN_GAIN
     net = ControlNetModel.from_unet(unet)
+    control = {
+        name: tensor / TOKEN_GAIN if ".attn2.to_k." in name or ".attn2.to_v." in name else tensor
+        for name, tensor in net.state_dict().items()
+    }
     adapter = {"image_proj": official_names(resampler), "ip_adapter": attention}
-    return InstantID(adapter, json.loads(net.to_json_string()), net.state_dict())
-
-
-def official_names(resampler: nn.Module) -> dict[str, Tensor]:
-    """Return diffusers' Resampler under the names of the official file, whose keys and values are one matrix."""
-    state, renamed = resampler.state_dict(), {}
-    for ours, official in (
-        (".ln0.", ".0.norm1."),
-        (".ln1.", ".0.norm2."),
-        (".attn.to_out.0.", ".0.to_out."),
-        (".attn.", ".0."),
-        (".ff.0.", ".1.0."),
-        (".ff.1.net.0.proj.", ".1.1."),
-        (".ff.1.net.2.", ".1.3."),
-    ):
-        state = {name.replace(ours, official): tensor for name, tensor in state.items()}
-    for name, tensor in state.items():
-        if ".to_k." in name:
-            renamed[name.replace(".to_k.", ".to_kv.")] = torch.cat([tensor, state[name.replace(".to_k.", ".to_v.")]])
-        elif ".to_v." not in name:
-            renamed[name] = tensor
-    return renamed
+    return InstantID(adapter, json.loads(net.to_json_string()), control)
 
 
 def trained_instantid(pipeline: InstantIDPipeline) -> InstantID:
@@ -118,16 +95,11 @@ def trained_instantid(pipeline: InstantIDPipeline) -> InstantID:
     return InstantID({"image_proj": official_names(resampler), "ip_adapter": attention}, config, net.state_dict())
 
 
-def reference_faces(images: FaceImages, path: Path) -> Tensor:
-    """Embeddings of people's first images as the recognizer gives them: float32 (people, 8, 512), kept in a file."""
-    if not path.exists():
-        recognizer, rows = load_face_analysis("miniature").models["recognition"], []
-        for row in range(len(images.people)):
-            transforms = alignment(images.landmarks[row, :CACHED])
-            crops = [aligned_crop(images.image(row, k), transforms[k])[..., ::-1] for k in range(CACHED)]
-            rows.append(torch.from_numpy(recognizer.get_feat(crops)))
-        write_tensors(path, {"faces": torch.stack(rows)})
-    return read_tensors(path)[0]["faces"]
+def random_timesteps(count: int, generator: torch.Generator) -> Tensor:
+    """Draw timesteps: int64 (count,), most of them noisy."""
+    few = torch.randint(LOWEST, NOISY, (count,), generator=generator)
+    many = torch.randint(NOISY, 1000, (count,), generator=generator)
+    return torch.where(torch.rand(count, generator=generator) < NOISY_SHARE, many, few)
 
 
 class InstantIDLoss:
@@ -153,7 +125,7 @@ class InstantIDLoss:
             captions.append("" if no_caption < DROPPED else text)
         clean, weights = self.latents.of(picks)
         noise = torch.randn(clean.shape, generator=generator)
-        timesteps = torch.randint(LOWEST, 1000, (BATCH,), generator=generator)
+        timesteps = random_timesteps(BATCH, generator)
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         with torch.autocast(noisy.device.type, torch.bfloat16):
             found = self.predict(noisy, timesteps, captions, torch.stack(faces), to_pixels(np.stack(pictures))).float()
@@ -195,11 +167,14 @@ def train_instantid(weights: Path, build: Path, tokenizer: Path, processes: int)
     if (folder / ADAPTER).exists():
         return folder
     torch.set_num_threads(1)  # with small matrices more threads are slower
-    draw_blocks(build / "images", [b for b in training_blocks() if b.people[-1] < PEOPLE], processes)
-    images = open_face_images(build, range(PEOPLE))
+    draw_blocks(build / "images", training_blocks(), processes)
+    images, others = open_face_images(build, range(PEOPLE)), open_face_images(build, OTHERS)
     base = SDXLBase.open(export_diffusers(weights / "checkpoints" / NAME, folder.with_name("base"), tokenizer))
-    pipeline = InstantIDPipeline(base, initial_instantid(base.unet))
-    faces = reference_faces(images, folder.with_name("faces.safetensors"))
+    resampler = initial_resampler(base.pipeline.unet.config.cross_attention_dim)
+    other_faces = reference_faces(others, BASE_IMAGES, folder.with_name("other_faces.safetensors"))
+    train_resampler(resampler, other_faces, torch.from_numpy(others.traits()), folder.parent)
+    pipeline = InstantIDPipeline(base, initial_instantid(base.unet, resampler))
+    faces = reference_faces(images, CACHED, folder.with_name("faces.safetensors"))
     loss = InstantIDLoss(pipeline, images, faces, TrainingLatents(build, PEOPLE, load_checkpoint(weights)[1]))
     train(TrainableParts(pipeline), loss, CONFIG, folder.parent, "instantid")
     write_instantid(folder, trained_instantid(pipeline))

@@ -12,13 +12,14 @@ from difflora_core.files import write_tensors
 from miniature.base_model.checkpoint import load_checkpoint
 from miniature.base_model.config import LATENT_SHAPE
 from miniature.comfyui.host import find_tokenizer
-from miniature.encoders import instantid
-from miniature.encoders.instantid import (
-    InstantIDLoss,
-    initial_instantid,
+from miniature.encoders import instantid, instantid_resampler
+from miniature.encoders.instantid import InstantIDLoss, initial_instantid, random_timesteps, train_instantid
+from miniature.encoders.instantid_resampler import (
+    TOKEN_GAIN,
+    TOKEN_SCALE,
+    initial_resampler,
     official_names,
     reference_faces,
-    train_instantid,
 )
 from miniature.encoders.training_latents import TrainingLatents
 from miniature.paths import WEIGHTS
@@ -31,11 +32,17 @@ from training.engine.loop import train
 from training.instantid.instantid_files import InstantID, read_instantid
 from training.instantid.instantid_pipeline import InstantIDPipeline
 
+CONTEXT = 96
+"""Width of the base model's text conditions."""
+
 
 @pytest.fixture(scope="module")
 def patched() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(instantid, "PEOPLE", BLOCK)
+        patch.setattr(instantid, "OTHERS", range(BLOCK))
+        patch.setattr(instantid, "training_blocks", lambda: training_blocks()[:1])
+        patch.setattr(instantid_resampler, "CONFIG", replace(instantid_resampler.CONFIG, steps=4, warmup=1))
         patch.setattr(instantid, "BATCH", 2)
         patch.setattr(instantid, "CONFIG", replace(instantid.CONFIG, steps=4, save_every=2, warmup=1))
         yield patch
@@ -57,11 +64,11 @@ def tensors(found: InstantID) -> dict[str, torch.Tensor]:
 
 def test_the_files_are_the_official_ones_and_everything_was_trained(build: Path) -> None:
     found, base = read_instantid(build / "instantid" / "miniature"), SDXLBase.open(build / "instantid" / "base")
-    InstantIDPipeline(base, found)
-    before = tensors(initial_instantid(SDXLBase.open(build / "instantid" / "base").unet))
+    before = tensors(initial_instantid(base.unet, initial_resampler(CONTEXT)))
     assert tensors(found).keys() == before.keys()
     same = {name for name, tensor in tensors(found).items() if torch.equal(tensor, before[name])}
     assert not {name for name in same if "controlnet_cond_embedding" not in name}, same
+    InstantIDPipeline(base, found)
 
 
 def test_names_of_the_resampler_go_both_ways(build: Path) -> None:
@@ -75,7 +82,7 @@ def test_names_of_the_resampler_go_both_ways(build: Path) -> None:
 def test_at_first_the_keypoints_have_no_effect(build: Path, patched: Any) -> None:
     images = instantid.open_face_images(build, range(BLOCK))
     base = SDXLBase.open(build / "instantid" / "base")
-    pipeline = InstantIDPipeline(base, initial_instantid(base.unet))
+    pipeline = InstantIDPipeline(base, initial_instantid(base.unet, initial_resampler(CONTEXT)))
     latents = TrainingLatents(build, BLOCK, load_checkpoint(WEIGHTS)[1])
     loss = InstantIDLoss(pipeline, images, torch.zeros(BLOCK, 8, 512), latents)
     generator = torch.Generator().manual_seed(0)
@@ -90,12 +97,31 @@ def test_at_first_the_keypoints_have_no_effect(build: Path, patched: Any) -> Non
     assert not torch.equal(one, other)
 
 
+def test_tokens_are_larger_by_what_keys_and_values_are_smaller(build: Path) -> None:
+    unet, resampler = SDXLBase.open(build / "instantid" / "base").unet, initial_resampler(CONTEXT)
+    tokens = resampler(torch.randn(64, 1, 512, generator=torch.Generator().manual_seed(0)))
+    assert float(tokens.std()) == pytest.approx(TOKEN_GAIN * TOKEN_SCALE, rel=0.01)
+    found = initial_instantid(unet, resampler)
+    text = next(weight for name, weight in unet.named_parameters() if name.endswith("attn2.to_k.weight"))
+    assert torch.allclose(next(iter(found.adapter["ip_adapter"].values())) * TOKEN_GAIN, text)
+    keys = [name for name in found.control if name.endswith("attn2.to_k.weight")]
+    assert keys
+    assert all(torch.allclose(found.control[name] * TOKEN_GAIN, unet.get_parameter(name)) for name in keys)
+
+
+def test_most_samples_are_noisy() -> None:
+    timesteps = random_timesteps(4000, torch.Generator().manual_seed(0))
+    assert int(timesteps.min()) >= 100
+    assert int(timesteps.max()) < 1000
+    assert 0.7 < float((timesteps >= 400).float().mean()) < 0.8
+
+
 def test_faces_are_those_of_the_images(build: Path) -> None:
     images = instantid.open_face_images(build, range(BLOCK))
     drawing = draw(person(3), training_scene(3, 2))
     assert np.array_equal(images.image(3, 2), drawing.image)
     assert np.allclose(images.landmarks[3, 2], drawing.landmarks)
-    faces = torch.nn.functional.normalize(reference_faces(images, build / "instantid" / "faces.safetensors"), dim=-1)
+    faces = torch.nn.functional.normalize(reference_faces(images, 8, build / "instantid" / "faces.safetensors"), dim=-1)
     own = faces @ faces.flatten(0, 1).T
     same = torch.stack([own[row, :, 8 * row : 8 * row + 8].mean() for row in range(BLOCK)]).mean()
     assert same > 0.5 > own.mean() + 0.2
