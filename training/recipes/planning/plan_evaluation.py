@@ -15,7 +15,7 @@ from .scaling import GIB, PHOTOMAKER_BYTES, dreambooth_bytes, dreambooth_figures
 MADE_ELSEWHERE = ("images", "comfyui")
 """Kinds of methods whose images another program makes."""
 SAME_FOR_ALL = ("none", "mean_lora")
-"""Kinds of methods whose images are generated once, and written for each person."""
+"""Kinds of methods whose images each process generates once, and writes for each of its people."""
 NOT_COUNTED = {"textual_inversion": "the training of", "instantid": "the networks of"}
 """What of a kind of method is in no figure."""
 
@@ -28,7 +28,8 @@ def evaluation_row(settings: EvaluationSettings, at: Situation) -> PlanRow:
     if people is None:
         return PlanRow("evaluate", memory=memory, note="how many people there are is not known: set max_people")
     requests = len(read_prompt_list(settings.prompts)) * len(settings.seeds)
-    pictures = sum(requests * (1 if method.kind in SAME_FOR_ALL else people) for method in own.values())
+    once = min(at.processes, people)
+    pictures = sum(requests * (once if method.kind in SAME_FOR_ALL else people) for method in own.values())
     guided = settings.guidance_scale > 1
     seconds, note = generation_seconds(at, pictures, settings.size, settings.steps, guided)
     trained = [method for method in own.values() if method.kind == "dreambooth"]
