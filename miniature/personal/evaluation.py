@@ -61,7 +61,7 @@ SCRATCH_METHODS = {
         style_strength=10,
     ),
     "InstantID": MethodSettings(
-        "instantid", BUILD / "instantid" / "miniature", face_models=_FACES, face_pack="miniature"
+        "instantid", BUILD / "instantid" / "miniature", face_models=_FACES, face_pack="miniature", control_scale=0.4
     ),
 }
 """By name, methods whose files do not ship."""
