@@ -21,7 +21,7 @@ from miniature.base_model.checkpoint import NAME, load_checkpoint
 from miniature.base_model.config import IMAGE_SIZE, TIME_IDS
 from miniature.base_model.diffusers_folder import export_diffusers
 from miniature.base_model.vae import to_pixels
-from miniature.world.image_blocks import BASE_IMAGES, TEACHER_PEOPLE, draw_blocks, training_blocks
+from miniature.world.image_blocks import BASE_IMAGES, OTHER_PEOPLE, TEACHER_PEOPLE, draw_blocks, training_blocks
 from miniature.world.scenes import caption, training_scene
 from training.base_model.sdxl import SDXLBase
 from training.engine.config import TrainConfig
@@ -32,8 +32,7 @@ from training.instantid.keypoint_image import keypoint_image
 
 from .faces.face_images import FaceImages, open_face_images
 from .instantid_resampler import (
-    OTHERS,
-    TOKEN_GAIN,
+    TOKEN_FACTOR,
     initial_resampler,
     official_names,
     reference_faces,
@@ -59,7 +58,7 @@ class TrainableParts(nn.Module):
     def __init__(self, pipeline: InstantIDPipeline) -> None:
         super().__init__()
         unet = pipeline.base.pipeline.unet
-        unet.encoder_hid_proj.requires_grad_(False)
+        unet.encoder_hid_proj.requires_grad_(False)  # the Resampler, which is trained already
         self.processors = nn.ModuleList(p for p in unet.attn_processors.values() if isinstance(p, nn.Module))
         self.identity_net = pipeline.identity_net
         self.requires_grad_(True)
@@ -73,10 +72,10 @@ def initial_instantid(unet: nn.Module, resampler: IPAdapterPlusImageProjection) 
     for key in attention_shapes(unet):
         number, projection = key.split(".")[:2]
         layer = names[int(number)].removesuffix("processor")
-        attention[key] = unet.get_parameter(f"{layer}{projection.removesuffix('_ip')}.weight").detach() / TOKEN_GAIN
+        attention[key] = unet.get_parameter(f"{layer}{projection.removesuffix('_ip')}.weight").detach() / TOKEN_FACTOR
     net = ControlNetModel.from_unet(unet)
     control = {
-        name: tensor / TOKEN_GAIN if ".attn2.to_k." in name or ".attn2.to_v." in name else tensor
+        name: tensor / TOKEN_FACTOR if ".attn2.to_k." in name or ".attn2.to_v." in name else tensor
         for name, tensor in net.state_dict().items()
     }
     adapter = {"image_proj": official_names(resampler), "ip_adapter": attention}
@@ -168,7 +167,7 @@ def train_instantid(weights: Path, build: Path, tokenizer: Path, processes: int)
         return folder
     torch.set_num_threads(1)  # with small matrices more threads are slower
     draw_blocks(build / "images", training_blocks(), processes)
-    images, others = open_face_images(build, range(PEOPLE)), open_face_images(build, OTHERS)
+    images, others = open_face_images(build, range(PEOPLE)), open_face_images(build, OTHER_PEOPLE)
     base = SDXLBase.open(export_diffusers(weights / "checkpoints" / NAME, folder.with_name("base"), tokenizer))
     resampler = initial_resampler(base.pipeline.unet.config.cross_attention_dim)
     other_faces = reference_faces(others, BASE_IMAGES, folder.with_name("other_faces.safetensors"))

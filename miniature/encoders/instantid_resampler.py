@@ -1,4 +1,4 @@
-"""InstantID's Resampler for the drawn world: a face embedding becomes tokens, from which a linear map tells the traits.
+"""InstantID's Resampler for the drawn world: from its tokens of a face a linear map predicts the person's traits.
 
 It is trained alone, on other people than the rest of InstantID, and is frozen then. In one training with the rest it
 would learn late, through keys and values that have nothing to attend to before; and of the rest's own people it would
@@ -14,7 +14,6 @@ from diffusers.models.embeddings import IPAdapterPlusImageProjection
 from torch import Tensor, nn
 
 from difflora_core.files import read_tensors, write_tensors
-from miniature.world.image_blocks import BASE_PEOPLE, TEACHER_PEOPLE
 from miniature.world.people import TRAITS
 from training.engine.config import TrainConfig
 from training.engine.loop import train
@@ -28,17 +27,15 @@ WIDTH, QUERIES, FACE_WIDTH = 64, 4, 512
 """Of the Resampler, its tokens, the face embedding."""
 TOKEN_SCALE = 0.21
 """Standard deviation of the base model's text conditions, which keys and values were made for."""
-TOKEN_GAIN = 8.0
+TOKEN_FACTOR = 8.0
 """How many times as large the tokens are: keys and values, which start as many times as small, then learn as many times
 as fast as other weights."""
-OTHERS = range(TEACHER_PEOPLE, BASE_PEOPLE)
-"""Training people whom the Resampler learns from."""
 BATCH = 128
 CONFIG = TrainConfig(steps=600, learning_rate=2e-3, warmup=30, ema=0.99, save_every=200, seed=8)
 
 
 def initial_resampler(context: int) -> IPAdapterPlusImageProjection:
-    """Make a random Resampler, whose tokens (faces, 4, context) have TOKEN_GAIN × TOKEN_SCALE."""
+    """Make a random Resampler, whose tokens (faces, 4, context) have TOKEN_FACTOR × TOKEN_SCALE."""
     torch.manual_seed(7)
     resampler = IPAdapterPlusImageProjection(
         embed_dims=FACE_WIDTH,
@@ -48,7 +45,7 @@ def initial_resampler(context: int) -> IPAdapterPlusImageProjection:
         heads=WIDTH // HEAD,
         num_queries=QUERIES,
     )
-    nn.init.constant_(resampler.norm_out.weight, TOKEN_GAIN * TOKEN_SCALE)
+    nn.init.constant_(resampler.norm_out.weight, TOKEN_FACTOR * TOKEN_SCALE)
     return resampler
 
 
@@ -81,9 +78,8 @@ def train_resampler(resampler: IPAdapterPlusImageProjection, faces: Tensor, trai
         images = torch.randint(0, faces.shape[1], (BATCH,), generator=generator)
         return (model(faces[people, images]) - traits[people]).square().mean(), {}
 
-    torch.manual_seed(7)
+    torch.manual_seed(7)  # of the linear map
     train(TraitPredictor(resampler), loss, CONFIG, folder, "resampler")
-    resampler.requires_grad_(False)
 
 
 def reference_faces(images: FaceImages, count: int, path: Path) -> Tensor:

@@ -22,8 +22,8 @@ from miniature.base_model.checkpoint import load_checkpoint
 from miniature.base_model.config import TEXT_G_WIDTH, TEXT_L_WIDTH
 from miniature.base_model.model import TextCondition, TinySDXL, Tokenizer, noise_scheduler
 from miniature.world.image_blocks import (
-    BASE_PEOPLE,
     BLOCK,
+    OTHER_PEOPLE,
     TEACHER_PEOPLE,
     Block,
     draw_blocks,
@@ -47,8 +47,6 @@ RANK = 4
 MAX_REFERENCES = 4
 BATCH = 16
 TOWER_BATCH = 32
-OTHERS = range(TEACHER_PEOPLE, BASE_PEOPLE)
-"""Whom the tower learns from."""
 CACHED = 8
 """A person's first images, which serve as references; all serve as targets."""
 LORA_RATE = 8.0
@@ -155,7 +153,7 @@ def train_photomaker(weights: Path, build: Path, tokenizer: Path) -> Path:
     base, vae = load_checkpoint(weights)
     base.unet.set_attn_processor(AttnProcessor())  # torch's own attention is slow backwards on a CPU
     texts, scheduler = CaptionEncoder(base, tokenizer), noise_scheduler()
-    images, tower_images = (TrainingImages(build, people) for people in (range(TEACHER_PEOPLE), OTHERS))
+    images, tower_images = (TrainingImages(build, people) for people in (range(TEACHER_PEOPLE), OTHER_PEOPLE))
     latents = TrainingLatents(build, TEACHER_PEOPLE, vae)
     encoder, layout = initial_encoder(weights), LoRALayout.from_network(base.unet, RANK)
     train_tower(Tower(encoder), tower_images, path.parent)

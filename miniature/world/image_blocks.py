@@ -23,6 +23,8 @@ from .scenes import TEACHER_IMAGES, training_scene
 TEACHER_PEOPLE = 1200
 BASE_PEOPLE = 4800
 BASE_IMAGES = 6
+OTHER_PEOPLE = range(TEACHER_PEOPLE, BASE_PEOPLE)
+"""Training people with `BASE_IMAGES` each: who is in no training with the images of the first ones."""
 BLOCK = 50
 
 

@@ -43,9 +43,9 @@ def test_references_without_a_face_are_left_out():
 
 
 def test_progress_counts_references_and_images_and_can_interrupt():
-    told: list[tuple[int, int]] = []
-    face_similarities(Faces(), images(RED, BLACK), images(RED), lambda *done: told.append(done))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    calls: list[tuple[int, int]] = []
+    face_similarities(Faces(), images(RED, BLACK), images(RED), lambda *done: calls.append(done))
+    assert calls == [(1, 3), (2, 3), (3, 3)]
 
     def interrupt(*_: int) -> None:
         raise KeyboardInterrupt

@@ -15,7 +15,7 @@ from miniature.comfyui.host import find_tokenizer
 from miniature.encoders import instantid, instantid_resampler
 from miniature.encoders.instantid import InstantIDLoss, initial_instantid, random_timesteps, train_instantid
 from miniature.encoders.instantid_resampler import (
-    TOKEN_GAIN,
+    TOKEN_FACTOR,
     TOKEN_SCALE,
     initial_resampler,
     official_names,
@@ -40,7 +40,7 @@ CONTEXT = 96
 def patched() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(instantid, "PEOPLE", BLOCK)
-        patch.setattr(instantid, "OTHERS", range(BLOCK))
+        patch.setattr(instantid, "OTHER_PEOPLE", range(BLOCK))
         patch.setattr(instantid, "training_blocks", lambda: training_blocks()[:1])
         patch.setattr(instantid_resampler, "CONFIG", replace(instantid_resampler.CONFIG, steps=4, warmup=1))
         patch.setattr(instantid, "BATCH", 2)
@@ -100,13 +100,13 @@ def test_at_first_the_keypoints_have_no_effect(build: Path, patched: Any) -> Non
 def test_tokens_are_larger_by_what_keys_and_values_are_smaller(build: Path) -> None:
     unet, resampler = SDXLBase.open(build / "instantid" / "base").unet, initial_resampler(CONTEXT)
     tokens = resampler(torch.randn(64, 1, 512, generator=torch.Generator().manual_seed(0)))
-    assert float(tokens.std()) == pytest.approx(TOKEN_GAIN * TOKEN_SCALE, rel=0.01)
+    assert float(tokens.std()) == pytest.approx(TOKEN_FACTOR * TOKEN_SCALE, rel=0.01)
     found = initial_instantid(unet, resampler)
     text = next(weight for name, weight in unet.named_parameters() if name.endswith("attn2.to_k.weight"))
-    assert torch.allclose(next(iter(found.adapter["ip_adapter"].values())) * TOKEN_GAIN, text)
+    assert torch.allclose(next(iter(found.adapter["ip_adapter"].values())) * TOKEN_FACTOR, text)
     keys = [name for name in found.control if name.endswith("attn2.to_k.weight")]
     assert keys
-    assert all(torch.allclose(found.control[name] * TOKEN_GAIN, unet.get_parameter(name)) for name in keys)
+    assert all(torch.allclose(found.control[name] * TOKEN_FACTOR, unet.get_parameter(name)) for name in keys)
 
 
 def test_most_samples_are_noisy() -> None:
