@@ -80,6 +80,13 @@ def judge(config: BuildConfig) -> None:
     train_eye_judge(config.build, config.weights)
 
 
+def metrics(config: BuildConfig) -> None:
+    """Train small networks of CLIP, DINO, ImageReward and PickScore, for metrics; they stay in the scratch folder."""
+    from miniature.measure.metric_models.stage import train_metric_models
+
+    train_metric_models(config.build, config.tokenizer, config.processes)
+
+
 def base(config: BuildConfig) -> None:
     """Train U-Net and text encoders and write the single-file checkpoint."""
     from miniature.base_model.checkpoint import write_checkpoint
@@ -161,6 +168,7 @@ STAGES: dict[str, Callable[[BuildConfig], None]] = {
         faces,
         image_encoder,
         judge,
+        metrics,
         base,
         control,
         outfit,

@@ -6,4 +6,5 @@
 - `metrics`: face similarity and prompt fidelity of images.
 - `lora_evaluation`: both, of images that LoRAs generate.
 - `attribute_fidelity`: prompt fidelity among the metrics of `training.evaluation`.
+- `metric_models`: small networks for the other metrics there.
 """

@@ -3,12 +3,13 @@
 python -m miniature prepare-evaluation     # writes output/miniature/evaluation
 python -m miniature evaluate               # the same, then evaluates, with the attribute judge among the metrics
 
-Methods that need what `python -m miniature build` leaves in the scratch folder are rows where that is there.
+Methods and metrics that need what `python -m miniature build` leaves in the scratch folder are there where that is.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,12 +18,13 @@ from difflora_core.command_line import progress
 from difflora_core.images import write_image
 from miniature.base_model.checkpoint import NAME
 from miniature.base_model.diffusers_folder import export_diffusers
-from miniature.measure.attribute_fidelity import COLUMN, AttributeFidelity
+from miniature.measure.attribute_fidelity import COLUMN, AttributeFidelity, scene_of
 from miniature.measure.judge import FILE as JUDGE
+from miniature.measure.metric_models.stage import MODELS
 from miniature.paths import BUILD, DIFFLORA_CHECKPOINT, ROOT, WEIGHTS
 from miniature.world.drawing import draw, draw_references
-from miniature.world.people import person, person_name
-from miniature.world.scenes import random_scene
+from miniature.world.people import person, person_name, split_people
+from miniature.world.scenes import Scene, random_scene
 from training.engine.folder_lock import folder_lock
 from training.engine.settings import read_settings
 from training.evaluation.evaluation_run import Evaluation
@@ -30,7 +32,8 @@ from training.evaluation.generation.image_workers import worker_devices
 from training.evaluation.metric_list import MetricSource
 from training.evaluation.options.method_settings import MethodSettings
 from training.evaluation.people_folders import OTHERS, REFERENCES
-from training.evaluation.settings import EvaluationSettings
+from training.evaluation.prompt_list import read_prompt_list
+from training.evaluation.settings import DistanceSettings, EvaluationSettings, MetricSettings
 from training.lora_dataset.fingerprints import hash_file
 
 from .held_out_teachers import HeldOutTeachers, write_teachers
@@ -65,6 +68,10 @@ SCRATCH_METHODS = {
     ),
 }
 """By name, methods whose files do not ship."""
+SCRATCH_METRICS = {name: BUILD / MODELS / name for name in ("clip", "dino", "image_reward", "pick_score")}
+"""By setting, networks of metrics that do not ship."""
+REAL_PEOPLE = split_people("train")[:50]
+"""Drawn for the distances between sets of images: with each prompt as many images as two methods have."""
 
 
 def prepare_evaluation(folder: Path, tokenizer: Path, people: Sequence[int] | None = None) -> None:
@@ -124,6 +131,50 @@ def built_methods() -> dict[str, MethodSettings]:
     return built
 
 
+def built_metrics(metrics: MetricSettings, drawings: Path) -> MetricSettings:
+    """Add the metrics whose networks are there; the others are printed.
+
+    Args:
+        metrics: Those of the shipped settings.
+        drawings: Folder of `write_drawings`.
+    """
+    found = {name: str(folder) for name, folder in SCRATCH_METRICS.items() if folder.is_dir()}
+    for name in SCRATCH_METRICS.keys() - found.keys():
+        print(
+            f"metrics.{name} is left out: there is no {SCRATCH_METRICS[name]}, which `python -m miniature build` makes"
+        )
+    clip = (found.pop("clip"),) if "clip" in found else ()
+    settings = replace(metrics, clip=clip, **found)  # type: ignore[arg-type]
+    if settings.dino is None:
+        return settings
+    name = f"drawings of {len(REAL_PEOPLE)} training people"
+    return replace(settings, distances=DistanceSettings(drawings, name, dino=True))
+
+
+def write_drawings(folder: Path, prompts: Sequence[str], people: Sequence[int] = REAL_PEOPLE) -> None:
+    """Draw training people as prompts say, NAME/NUMBER.png, as far as they are not there.
+
+    Args:
+        folder: For all of them.
+        prompts: In the words that the judge knows.
+        people: Indices of people.
+    """
+    for index in progress(people, "drawings", "person"):
+        for number, prompt in enumerate(prompts):
+            path = folder / person_name(index) / f"{number:02d}.png"
+            if not path.exists():
+                scene = framed(scene_of(prompt), np.random.default_rng([80, index, number]))
+                write_image(path, Image.fromarray(draw(person(index), scene).image))
+
+
+def framed(scene: Scene, rng: np.random.Generator) -> Scene:
+    """Frame a scene as training images are: position, size and turn of the head are random."""
+    while (drawn := random_scene(rng)).pose != scene.pose:
+        pass
+    words: dict[str, Any] = {name: value for name, value in asdict(scene).items() if isinstance(value, str)}
+    return replace(drawn, **words)
+
+
 def missing_files(method: MethodSettings) -> list[Path]:
     """Return which of a method's files and folders are not there."""
     return [path for path in (method.path, *method.stores, *method.embeddings) if path and not path.exists()]
@@ -149,7 +200,11 @@ def evaluate(
     devices = worker_devices("cpu", workers)
     prepare_evaluation(FOLDER, tokenizer)
     shipped = read_settings(EvaluationSettings, SETTINGS)
-    settings = replace(shipped, max_people=people, methods={**shipped.methods, **built_methods()})
+    methods, metrics = {**shipped.methods, **built_methods()}, built_metrics(shipped.metrics, FOLDER / "drawings")
+    if metrics.distances is not None:
+        prompts = [prompt.of(shipped.class_word) for prompt in read_prompt_list(shipped.prompts)]
+        write_drawings(metrics.distances.reference, prompts)
+    settings = replace(shipped, max_people=people, methods=methods, metrics=metrics)
     with folder_lock(settings.output):
         evaluation = Evaluation(settings, "cpu", [judge_source()], keep)
         print(*(evaluation.describe() if dry_run else [evaluation.run(devices)]), sep="\n")

@@ -104,12 +104,17 @@ class ImageReward:
 
 def _read_tokenizer(path: Path, rows: int) -> Any:
     """Read BERT's vocabulary, a token a line; `rows` is the number of embeddings."""
-    from transformers import BertTokenizer
-
     lines = path.read_text(encoding="utf-8").splitlines()
     missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if token not in lines]
     if missing or len(lines) > rows:
         found = f"lacks {missing[0]}" if missing else f"has {len(lines)} tokens, the network {rows}"
         raise ValueError(f"vocab.txt {found}; expected bert-base-uncased's")
+    return bert_tokenizer(lines)
+
+
+def bert_tokenizer(vocabulary: Sequence[str]) -> Any:
+    """Make transformers' BertTokenizer of tokens in the order of their numbers, special ones included; lowercase."""
+    from transformers import BertTokenizer
+
     # A mapping, because the argument for a file was renamed, and unknown arguments are ignored without a word
-    return BertTokenizer(vocab={token: number for number, token in enumerate(lines)}, do_lower_case=True)
+    return BertTokenizer(vocab={token: number for number, token in enumerate(vocabulary)}, do_lower_case=True)

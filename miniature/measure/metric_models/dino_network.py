@@ -1,0 +1,146 @@
+"""A small DINO: self-distillation without labels (Caron et al., arXiv 2104.14294), for the metric DINO and for FID.
+
+A student sees two large and several small crops of an image, its teacher, which is the average of former students, the
+large ones alone; the student learns to say of each crop what the teacher says of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import ViTConfig, ViTModel
+
+from miniature.folders import replacing_folder
+from training.engine.config import TrainConfig
+from training.engine.loop import train
+from training.evaluation.metrics.pixels import IMAGENET_MEAN, IMAGENET_STD
+
+from .drawn_images import DrawnImages, softened_pixels
+
+NAME = "dino"
+BATCH = 48
+SIDE, PATCH = 112, 14
+"""Of the network's images: the metric resizes to 8/7 of it, a drawing's 128 pixels, and crops."""
+WIDTH, PROTOTYPES = 128, 512
+LARGE, SMALL = 2, 4
+"""Crops of an image."""
+SMALL_SIDE = 56
+LARGE_AREA, SMALL_AREA = (0.5, 1.0), (0.15, 0.4)
+"""Share of the image in a crop."""
+STUDENT_TEMPERATURE, TEACHER_TEMPERATURE = 0.1, 0.04
+MOMENTUM, CENTER_MOMENTUM = 0.99, 0.9
+"""Of teacher and center, per step."""
+TRAINING = TrainConfig(steps=2000, learning_rate=1e-3, warmup=100, weight_decay=0.04, ema=0.0, save_every=100, seed=42)
+
+
+def vision_config() -> ViTConfig:
+    """Sizes of the network."""
+    return ViTConfig(
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=SIDE,
+        patch_size=PATCH,
+    )
+
+
+class Branch(nn.Module):
+    """Student or teacher: normalized crops (n, 3, side, side) → logits (n, prototypes)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vision = ViTModel(vision_config(), add_pooling_layer=False)
+        self.head = nn.Sequential(nn.Linear(WIDTH, 256), nn.GELU(), nn.Linear(256, 64))
+        self.prototypes = nn.Parameter(torch.randn(PROTOTYPES, 64))
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Classify crops."""
+        states = self.vision(pixel_values=crops, interpolate_pos_encoding=True).last_hidden_state
+        return F.normalize(self.head(states[:, 0]), dim=-1) @ F.normalize(self.prototypes, dim=-1).T
+
+
+class SelfDistillation(nn.Module):
+    """Student, teacher, and the center of the teacher's logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student, self.teacher = Branch(), Branch()
+        self.teacher.load_state_dict(self.student.state_dict())
+        self.teacher.requires_grad_(False)
+        self.center = nn.Parameter(torch.zeros(PROTOTYPES), requires_grad=False)  # a parameter, to be in the state
+
+    def forward(self, large: Sequence[Tensor], small: Sequence[Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Let the teacher follow the student, and return the loss of crops (n, 3, side, side)."""
+        self._follow()
+        with torch.no_grad():
+            logits = [self.teacher(crops) for crops in large]
+            targets = [((one - self.center) / TEACHER_TEMPERATURE).softmax(1) for one in logits]
+            self.center.lerp_(torch.cat(logits).mean(0), 1.0 - CENTER_MOMENTUM)
+        said = [(self.student(crops) / STUDENT_TEMPERATURE).log_softmax(1) for crops in (*large, *small)]
+        pairs = [(i, j) for i, j in product(range(len(large)), range(len(said))) if i != j]
+        loss = torch.stack([-(targets[i] * said[j]).sum(1).mean() for i, j in pairs]).mean()
+        mean = torch.cat(targets).mean(0)
+        spread = float(-(mean * mean.clamp(min=1e-12).log()).sum())
+        return loss, {"entropy of the mean target": spread}  # 0 if all images are the same to the teacher
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        for own, other in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+            own.lerp_(other, 1.0 - MOMENTUM)
+
+
+def random_crops(pixels: Tensor, side: int, area: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """Cut a square out of each image at a random place.
+
+    Args:
+        pixels: (n, 3, height, width) in [0, 1].
+        side: Of the result in pixels.
+        area: Least and largest share of the image.
+        generator: Source of sizes, places, and of slight changes of brightness and contrast.
+
+    Returns:
+        Normalized (n, 3, side, side).
+    """
+    least, largest = area
+    size, x, y, gain, offset = torch.rand(5, len(pixels), generator=generator)
+    scale = (least + (largest - least) * size).sqrt()
+    zero = torch.zeros_like(scale)
+    rows = [scale, zero, (2 * x - 1) * (1 - scale), zero, scale, (2 * y - 1) * (1 - scale)]
+    grid = F.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), [len(pixels), 3, side, side], align_corners=False)
+    cut = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+    changed = cut * (0.9 + 0.2 * gain).view(-1, 1, 1, 1) + (0.1 * offset - 0.05).view(-1, 1, 1, 1)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (changed.clamp(0, 1) - mean) / std
+
+
+def train_dino(images: DrawnImages, folder: Path, config: TrainConfig = TRAINING) -> ViTModel:
+    """Train DINO (resumable, state in `folder`) and return the teacher's network.
+
+    Args:
+        images: To train on; captions and traits are not used.
+        folder: Of the training's state.
+        config: Of the training.
+    """
+    torch.manual_seed(config.seed)
+    model = SelfDistillation()
+
+    def loss(module: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        pixels = softened_pixels(images.draw(BATCH, generator).images, generator)
+        large = [random_crops(pixels, SIDE, LARGE_AREA, generator) for _ in range(LARGE)]
+        small = [random_crops(pixels, SMALL_SIDE, SMALL_AREA, generator) for _ in range(SMALL)]
+        return module(large, small)
+
+    train(model, loss, config, folder, NAME)
+    return model.teacher.vision.eval()
+
+
+def save_dino(model: ViTModel, folder: Path) -> None:
+    """Write a network in transformers' layout."""
+    with replacing_folder(folder) as partial:
+        model.save_pretrained(partial)
