@@ -41,6 +41,7 @@ from .ship_held_out import NEAREST
 
 FOLDER = ROOT / "output" / "miniature" / "evaluation"
 SETTINGS = ROOT / "training" / "evaluation" / "configs" / "miniature.yaml"
+MEASURE = ROOT / "miniature" / "measure" / "attribute_fidelity.py"
 OTHER_IMAGES = 8
 """Images of each person that no method sees."""
 REFERENCE_SEED = 1
@@ -182,7 +183,7 @@ def missing_files(method: MethodSettings) -> list[Path]:
 
 def judge_source() -> MetricSource:
     """Return the attribute judge as a metric."""
-    return MetricSource(COLUMN, AttributeFidelity, lambda: {"model": hash_file(WEIGHTS / JUDGE)})
+    return MetricSource(COLUMN, AttributeFidelity, lambda: {"model": hash_file(WEIGHTS / JUDGE)}, MEASURE)
 
 
 def evaluate(

@@ -12,7 +12,7 @@ from pathlib import Path
 from difflora_core.autoencoder.lae_file import save_lae
 from training.engine.accelerator import close_trackers, open_accelerator
 from training.people.diffusion_loss_check import DiffusionLossCheck
-from training.store.loras import open_loras, open_stores, people_of
+from training.store.loras import digest_of_people, open_loras, open_stores, people_of
 from training.trainer_command import TrainerCommand
 
 from .lae_dry_run import dry_run
@@ -34,11 +34,13 @@ def train_from_store(settings: LAESettings) -> Path:
     layout, folder = stores[0].layout, settings.output / RUN
     training, validation = (open_loras(stores, split, 1e9 * settings.in_memory_gb) for split in ("train", "validation"))
     accelerator = open_accelerator(settings.training.loop, folder, "lae")
-    check = None
+    check, compared = None, people_of(stores, "validation")
+    who = digest_of_people([*people_of(stores, "train"), *compared])
     if settings.diffusion_loss_check and accelerator.is_main_process:
-        people = people_of(stores, "validation")
-        check = DiffusionLossCheck(settings.diffusion_loss_check, layout, people, validation, accelerator.device)
-    lae, history = train_lae(training, validation, layout, settings.lae, settings.training, folder, accelerator, check)
+        check = DiffusionLossCheck(settings.diffusion_loss_check, layout, compared, validation, accelerator.device)
+    lae, history = train_lae(
+        training, validation, layout, settings.lae, settings.training, folder, accelerator, check, who
+    )
     close_trackers(accelerator)
     path = settings.output / RESULT
     if accelerator.is_main_process:

@@ -35,6 +35,7 @@ def train_lae(
     folder: Path,
     accelerator: Accelerator | None = None,
     check: DiffusionLossCheck | None = None,
+    who: str | None = None,
 ) -> tuple[LAE, History]:
     """Train an autoencoder, or resume; the state is folder/lae.safetensors.
 
@@ -47,6 +48,8 @@ def train_lae(
         folder: Of the run.
         accelerator: Of the run, if the caller has one.
         check: By the base model's diffusion loss, in the process that has it.
+        who: Hash of the people of both, by which a run with as many others is not resumed; None: only their numbers
+            are compared.
 
     Returns:
         The frozen autoencoder, and the metrics of the start (beside them those of principal components with the same
@@ -65,6 +68,8 @@ def train_lae(
         "people": len(loras),
         "validation_people": len(validation),
     }
+    if who is not None:
+        settings["people (hash)"] = who
     with EvaluatedRun(lae, objective, training.loop, training.evaluation, folder, "lae", settings, accelerator) as run:
         if run.is_new:
             with ShownReads(loras, "statistics of the LoRAs") as shown:

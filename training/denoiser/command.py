@@ -5,7 +5,6 @@ accelerate launch -m training train-difflora --config training/recipes/sdxl-4x24
 """
 
 import datetime
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -21,7 +20,7 @@ from training.people.assembly import assemble
 from training.people.diffusion_loss_check import DiffusionLossCheck
 from training.people.embed import embed_and_open
 from training.people.latents import check_layout, digest, open_lae
-from training.store.loras import LoRAsInMemory, open_stores
+from training.store.loras import LoRAsInMemory, digest_of_people, open_stores
 from training.store.shard import Person
 from training.trainer_command import TrainerCommand
 
@@ -89,7 +88,7 @@ def identify(settings: DiffLoRASettings, lae: LAE, people: list[Person]) -> Mapp
         "mif": asdict(settings.mif),
         "training": compared_settings(settings.training),
         "lae": digest(lae)[:16],
-        "people": hashlib.sha256("\n".join(map(str, people)).encode()).hexdigest()[:16],
+        "people": digest_of_people(people),
     }
 
 

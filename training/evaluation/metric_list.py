@@ -22,6 +22,8 @@ from .settings import FaceMetricSettings, MetricSettings
 READ = ("*.safetensors", "*.bin", "*.pt", "*.onnx", "*.json", "*.txt")
 """Files of a model's folder that metrics read."""
 TRANSFORMERS = (("config.json",), WEIGHTS)
+CODE = Path(__file__).parent / "metrics"
+"""Of all metrics here. Where it has changed, everything is measured again, and nothing of two kinds is compared."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,16 @@ class MetricSource:
     """Loads it."""
     inputs: Callable[[], Fingerprint]
     """Hashes its model's files; raises FileNotFoundError where one is missing."""
+    code: Path = CODE
+    """File or folder of its code."""
+
+    def fingerprint(self) -> Fingerprint:
+        """Return everything that scores depend on beside images: model and code.
+
+        Raises:
+            FileNotFoundError: A file of the model is missing.
+        """
+        return {"code": hash_code(self.code), **self.inputs()}
 
 
 def metric_sources(settings: MetricSettings, device: str) -> list[MetricSource]:
@@ -86,6 +98,11 @@ def _face_sources(settings: FaceMetricSettings, device: str) -> list[MetricSourc
         MetricSource("Face Sim", lambda: FaceSimilarity(search()), inputs),
         MetricSource("face diversity", lambda: FaceDiversity(search()), inputs),
     ]
+
+
+def hash_code(place: Path) -> str:
+    """Hash a file of code, or all of a folder."""
+    return hash_files(sorted(place.rglob("*.py")) if place.is_dir() else [place])
 
 
 def hash_folder(folder: Path) -> str:

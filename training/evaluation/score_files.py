@@ -1,4 +1,4 @@
-"""What was measured, by image, in files: measured again only where an image, a real image or the model has changed.
+"""What was measured, by image, in files: measured again only where an image, a real image, model or code has changed.
 
 <output>/scores/<metric>/<method>/<person>.json    values of each column
 <output>/scores/<metric>/metric.json               the metric's columns and description
@@ -40,7 +40,7 @@ class MeasuredSample:
     """Kept from it."""
 
     def fingerprint(self) -> Fingerprint:
-        """Hash everything that scores depend on, beside the metric's model."""
+        """Hash everything that scores depend on, beside the metric's model and code."""
         return {
             "images": hash_files(self.images),
             "prompts": hash_value(list(self.prompts)),
@@ -71,7 +71,7 @@ class MetricScores:
 
     @cached_property
     def _inputs(self) -> Fingerprint:
-        return self.source.inputs()
+        return self.source.fingerprint()
 
     @cached_property
     def about(self) -> tuple[Mapping[str, Better], Description]:

@@ -9,7 +9,7 @@ from difflora_core.seeds import generator_for
 from training.lora_dataset.fingerprints import hash_file, hash_files
 
 from .json_files import read_made_from, write_json
-from .metric_list import TRANSFORMERS, hash_folder
+from .metric_list import CODE, TRANSFORMERS, hash_code, hash_folder
 from .metrics.distributions.dino_features import DinoFeatures
 from .metrics.distributions.inception_features import InceptionFeatures
 from .metrics.distributions.set_distance import SetDistance, disjoint_sets
@@ -130,6 +130,7 @@ def _measure(
     """Return the distances of each method by one network, and what they are; what was measured before is read."""
     inputs = {
         "network": network.digest,
+        "code": hash_code(CODE),
         "reference": hash_files(reference),
         "name": name,
         "images": {method: hash_files(files) for method, files in images.items()},

@@ -3,6 +3,7 @@
 Every LoRA is checked when it is read: a store that another program wrote, or a damaged file, may hold anything.
 """
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -148,6 +149,11 @@ def open_stores(folders: Sequence[Path], layout: LoRALayout | None = None) -> li
 def people_of(stores: Sequence[LoRAStore], split: str) -> list[Person]:
     """Return whose the rows of a split are."""
     return [person for store in stores for shard in store.shards(split) for person in shard.people]
+
+
+def digest_of_people(people: Sequence[Person]) -> str:
+    """Hash who somebody are, in order: a run is not resumed with other people, even as many."""
+    return hashlib.sha256("\n".join(map(str, people)).encode()).hexdigest()[:16]
 
 
 def open_loras(stores: Sequence[LoRAStore], split: str, in_memory_bytes: float) -> LoRAs:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from argparse import Namespace
@@ -216,6 +217,16 @@ def test_a_run_with_other_training_settings_is_not_resumed(tmp_path):
     with pytest.raises(ValueError, match=r"belongs to a run with training.evaluation.interval 6, the config.* says 4"):
         train(tmp_path, training={"evaluation": {"interval": 4}})
     train(tmp_path, training={"evaluation": {"interval": 6, "patience": 3}})
+
+
+def test_a_run_of_as_many_other_people_is_not_resumed(tmp_path):
+    train(tmp_path)
+    shutil.rmtree(tmp_path / "store")
+    store = LoRAStore(tmp_path / "store", LAYOUT)
+    store.add("train", [f"other{i:02d}" for i in range(24)], people(24))
+    store.add("validation", [f"v{i}" for i in range(8)], people(8, 9))
+    with pytest.raises(ValueError, match=r"belongs to a run with people \(hash\) '\w{16}', the configuration says"):
+        train(tmp_path)
 
 
 def broken(folder: Path, number: float) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.evaluation.small_evaluation import SmallEvaluation
+from tests.training.evaluation.small_evaluation import Brightness, SmallEvaluation
 from tests.training.evaluation.small_models import write_clip, write_dino, write_image_reward
-from training.evaluation.metric_list import metric_sources, missing_models
+from training.evaluation.evaluation_run import Evaluation
+from training.evaluation.metric_list import MetricSource, metric_sources, missing_models
 from training.evaluation.settings import MetricSettings
 
 
@@ -59,6 +60,20 @@ def test_a_changed_model_is_measured_again(small: SmallEvaluation, metrics: Metr
     assert small.report()["metrics"]["DINO dino"]["columns"] != before
     changed = {path for path, time in times.items() if path.stat().st_mtime_ns != time}
     assert changed == {path for path in times if "dino" in path.relative_to(scores).parts[0]}
+
+
+def test_changed_code_measures_again(small: SmallEvaluation, tmp_path: Path) -> None:
+    (tmp_path / "metric.py").write_text("first")
+    source = MetricSource("brightness", Brightness, lambda: {"model": "1"}, tmp_path / "metric.py")
+
+    def measured() -> set[int]:
+        Evaluation(small.settings(), "cpu", [source]).run()
+        return {path.stat().st_mtime_ns for path in (small.folder / "output" / "scores").rglob("*.json")}
+
+    first = measured()
+    assert measured() == first
+    (tmp_path / "metric.py").write_text("second")
+    assert not measured() & first
 
 
 def test_missing_models_are_named(metrics: MetricSettings, tmp_path: Path) -> None:
