@@ -4,6 +4,7 @@ They are trained on drawings of people whom no other network has seen, from othe
 is conditioned on; `benchmarks.images.metric_models` compares what they say with the attribute judge.
 
 - `drawn_images`: what they are trained on.
+- `vision_start`: how their vision transformers start.
 - `clip_network`: CLIP with text.
 - `dino_network`: DINO.
 - `preference_pairs`: prompts with two images, of which one is to be preferred.

@@ -1,7 +1,7 @@
 """A small CLIP with text, for CLIP-T and CLIP-I (Radford et al., arXiv 2103.00020).
 
-Beside CLIP's loss over captions it has SigLIP's over single clauses (Zhai et al., arXiv 2303.15343), without which so
-small a model learns little of what makes up a small part of an image.
+Beside CLIP's loss over captions it has SigLIP's over single clauses (Zhai et al., arXiv 2303.15343) and classifies
+attributes, without which so small a model learns little of what makes up a small part of an image.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from training.engine.config import TrainConfig
 from training.engine.loop import train
 
 from .drawn_images import IMAGES, PEOPLE, DrawnImages, softened_pixels
+from .vision_start import AttributeHeads, sample_pixels, start_vision
 
 NAME = "clip"
 BATCH = 64
 SUBJECT = f"a portrait of a {CLASS_WORD}"
+CLAUSE_WEIGHT = 0.2
+"""Of the loss over clauses, which is a sum over about 60 of them."""
 TRAINING = TrainConfig(
-    steps=2000, learning_rate=1e-3, warmup=100, weight_decay=0.05, ema=0.995, save_every=100, seed=41
+    steps=3000, learning_rate=1e-3, warmup=100, weight_decay=0.05, ema=0.995, save_every=100, seed=41
 )
 
 
@@ -66,11 +69,17 @@ class CaptionedImages(nn.Module):
     def __init__(self, clauses: int) -> None:
         super().__init__()
         self.clip = CLIPModel(clip_config())
+        self.attributes = AttributeHeads(self.clip.config.projection_dim)
         self.clause_scale = nn.Parameter(torch.tensor(2.3))  # a logarithm, as CLIP's own
         self.clause_bias = nn.Parameter(torch.full((clauses,), -3.0))
 
     def forward(
-        self, pixels: Tensor, captions: Mapping[str, Tensor], clauses: Mapping[str, Tensor], named: Tensor
+        self,
+        pixels: Tensor,
+        captions: Mapping[str, Tensor],
+        clauses: Mapping[str, Tensor],
+        named: Tensor,
+        scenes: Sequence[Scene],
     ) -> tuple[Tensor, Metrics]:
         """Compute the loss.
 
@@ -79,6 +88,7 @@ class CaptionedImages(nn.Module):
             captions: Tokens of n captions.
             clauses: Tokens of all clauses.
             named: (n, clauses), 1 for what an image shows.
+            scenes: What the images show.
         """
         found = self.clip(pixel_values=pixels, **captions)
         images, captions_found = F.normalize(found.image_embeds, dim=-1), F.normalize(found.text_embeds, dim=-1)
@@ -89,12 +99,10 @@ class CaptionedImages(nn.Module):
         caption_loss = (F.cross_entropy(match, own) + F.cross_entropy(match.T, own)) / 2
         logits = self.clause_scale.exp() * images @ clauses_found.T + self.clause_bias
         clause_loss = F.binary_cross_entropy_with_logits(logits, named, reduction="none").sum(1).mean()
-        right = float((match.argmax(1) == own).float().mean())
-        return caption_loss + clause_loss, {
-            "caption": caption_loss.detach(),
-            "clause": clause_loss.detach(),
-            "right": right,
-        }
+        attribute_loss, right = self.attributes(found.image_embeds, scenes)
+        loss = caption_loss + CLAUSE_WEIGHT * clause_loss + attribute_loss
+        metrics = {"caption": caption_loss.detach(), "clause": clause_loss.detach(), "attributes": right}
+        return loss, metrics | {"right": (match.argmax(1) == own).float().mean()}
 
 
 def normalized(pixels: Tensor) -> Tensor:
@@ -121,6 +129,8 @@ def train_clip(images: DrawnImages, folder: Path, tokenizer_folder: Path, config
     alone = tokenized(tokenizer, [f"{SUBJECT}, {clause}" for clause in clauses])
     torch.manual_seed(config.seed)
     model = CaptionedImages(len(clauses))
+    first = model.clip.vision_model.embeddings
+    start_vision(first.patch_embedding, first.position_embedding.weight[1:], normalized(sample_pixels(images)))
 
     def loss(module: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, Metrics]:
         batch = images.draw(BATCH, generator)
@@ -130,7 +140,7 @@ def train_clip(images: DrawnImages, folder: Path, tokenizer_folder: Path, config
             named[row, [rows[clause] for clause in clauses_of(who, scene)]] = 1.0
         captions = [random_caption(who, scene, generator) for who, scene in shown]
         pixels = normalized(softened_pixels(batch.images, generator))
-        return module(pixels, tokenized(tokenizer, captions), alone, named)
+        return module(pixels, tokenized(tokenizer, captions), alone, named, batch.scenes)
 
     train(model, loss, config, folder, NAME)
     return model.clip.eval()

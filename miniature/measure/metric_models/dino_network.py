@@ -21,6 +21,7 @@ from training.engine.loop import train
 from training.evaluation.metrics.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 from .drawn_images import DrawnImages, softened_pixels
+from .vision_start import sample_pixels, start_vision
 
 NAME = "dino"
 BATCH = 48
@@ -68,9 +69,12 @@ class Branch(nn.Module):
 class SelfDistillation(nn.Module):
     """Student, teacher, and the center of the teacher's logits."""
 
-    def __init__(self) -> None:
+    def __init__(self, images: Tensor) -> None:
+        """Start with patches whitened by images (n, 3, side, side)."""
         super().__init__()
         self.student, self.teacher = Branch(), Branch()
+        first = self.student.vision.embeddings
+        start_vision(first.patch_embeddings.projection, first.position_embeddings[0, 1:], images)
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)
         self.center = nn.Parameter(torch.zeros(PROTOTYPES), requires_grad=False)  # a parameter, to be in the state
@@ -115,8 +119,18 @@ def random_crops(pixels: Tensor, side: int, area: tuple[float, float], generator
     grid = F.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), [len(pixels), 3, side, side], align_corners=False)
     cut = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
     changed = cut * (0.9 + 0.2 * gain).view(-1, 1, 1, 1) + (0.1 * offset - 0.05).view(-1, 1, 1, 1)
+    return _normalized(changed.clamp(0, 1))
+
+
+def centered(pixels: Tensor) -> Tensor:
+    """Cut the middle out of images (n, 3, height, width) in [0, 1], as the metric does: (n, 3, side, side)."""
+    top, left = ((side - SIDE) // 2 for side in pixels.shape[-2:])
+    return _normalized(pixels[..., top : top + SIDE, left : left + SIDE])
+
+
+def _normalized(pixels: Tensor) -> Tensor:
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return (changed.clamp(0, 1) - mean) / std
+    return (pixels - mean) / std
 
 
 def train_dino(images: DrawnImages, folder: Path, config: TrainConfig = TRAINING) -> ViTModel:
@@ -128,7 +142,7 @@ def train_dino(images: DrawnImages, folder: Path, config: TrainConfig = TRAINING
         config: Of the training.
     """
     torch.manual_seed(config.seed)
-    model = SelfDistillation()
+    model = SelfDistillation(centered(sample_pixels(images)))
 
     def loss(module: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         pixels = softened_pixels(images.draw(BATCH, generator).images, generator)

@@ -51,9 +51,13 @@ class DrawnImages:
         draw_blocks(build / "images", blocks(), processes)
         self._stacks = [load_block(build / "images", block) for block in blocks()]
 
+    def __len__(self) -> int:
+        """Return the number of people."""
+        return sum(map(len, self._stacks))
+
     def draw(self, count: int, generator: torch.Generator) -> DrawnBatch:
         """Draw images of different people, shifted by some pixels at random; the edge is repeated."""
-        rows = torch.randperm(len(PEOPLE), generator=generator)[:count].tolist()
+        rows = torch.randperm(len(self), generator=generator)[:count].tolist()
         columns = torch.randint(IMAGES, (count,), generator=generator).tolist()
         corners = torch.randint(2 * SHIFT + 1, (count, 2), generator=generator).tolist()
         images = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ from difflora_core.files import write_tensors
 from miniature.encoders.clip_vision import IMAGE_SIZE
 from miniature.folders import replacing_folder
 from miniature.measure.judge import ATTRIBUTES
+from miniature.world.scenes import Scene
+from training.engine.batches_ahead import Metrics
 from training.engine.config import TrainConfig
 from training.engine.loop import train
 from training.evaluation.metrics.image_reward import TOKENS, bert_tokenizer
@@ -22,6 +25,7 @@ from training.evaluation.metrics.image_reward_network import ImageRewardNetwork
 from .clip_network import SUBJECT, normalized
 from .drawn_images import DrawnImages
 from .preference_pairs import draw_pairs
+from .vision_start import AttributeHeads, sample_pixels, start_vision
 
 NAME = "image_reward"
 BATCH = 48
@@ -35,7 +39,7 @@ VISION = {
     "patch_size": 16,
 }
 TRAINING = TrainConfig(
-    steps=2500, learning_rate=7e-4, warmup=100, weight_decay=0.02, ema=0.995, save_every=100, seed=43
+    steps=3000, learning_rate=7e-4, warmup=100, weight_decay=0.02, ema=0.995, save_every=100, seed=43
 )
 OFFICIAL = (
     (r"^head\.", "mlp.layers."),
@@ -71,6 +75,25 @@ def text_config() -> dict[str, int]:
     }
 
 
+class RewardedImages(nn.Module):
+    """ImageReward and its losses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = ImageRewardNetwork(VISION, text_config())
+        self.attributes = AttributeHeads(VISION["hidden_size"])
+
+    def forward(
+        self, pixels: Tensor, input_ids: Tensor, attention_mask: Tensor, scenes: Sequence[Scene]
+    ) -> tuple[Tensor, Metrics]:
+        """Compute the loss of pairs: the preferred images, then the others; see `ImageRewardNetwork.forward`."""
+        seen = self.network.vision(pixel_values=pixels).last_hidden_state
+        preferred, other = self.network.reward(seen, input_ids, attention_mask).chunk(2)
+        attribute_loss, attributes = self.attributes(seen[:, 0], scenes)
+        loss = attribute_loss - F.logsigmoid(preferred - other).mean()
+        return loss, {"right": (preferred > other).float().mean(), "attributes": attributes}
+
+
 def train_image_reward(images: DrawnImages, folder: Path, config: TrainConfig = TRAINING) -> ImageRewardNetwork:
     """Train ImageReward (resumable, state in `folder`) and return it.
 
@@ -81,17 +104,17 @@ def train_image_reward(images: DrawnImages, folder: Path, config: TrainConfig = 
     """
     tokenizer = bert_tokenizer(vocabulary())
     torch.manual_seed(config.seed)
-    model = ImageRewardNetwork(VISION, text_config())
+    model = RewardedImages()
+    first = model.network.vision.embeddings
+    start_vision(first.patch_embedding, first.position_embedding[0, 1:], normalized(sample_pixels(images)))
 
-    def loss(module: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(module: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, Metrics]:
         pairs = draw_pairs(images, BATCH, generator)
         tokens = tokenizer(list(pairs.prompts) * 2, padding=True, return_tensors="pt")
-        preferred, other = module(normalized(pairs.pixels), tokens.input_ids, tokens.attention_mask).chunk(2)
-        right = float((preferred > other).float().mean())
-        return -F.logsigmoid(preferred - other).mean(), {"right": right}
+        return module(normalized(pairs.pixels), tokens.input_ids, tokens.attention_mask, pairs.scenes)
 
     train(model, loss, config, folder, NAME)
-    return model.eval()
+    return model.network.eval()
 
 
 def save_image_reward(network: ImageRewardNetwork, folder: Path) -> None:

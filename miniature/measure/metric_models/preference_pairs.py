@@ -35,6 +35,8 @@ class PreferencePairs:
     """float32 (pairs, 3, 128, 128) in [0, 1]."""
     other: Tensor
     """float32 (pairs, 3, 128, 128) in [0, 1]."""
+    scenes: Sequence[Scene]
+    """What the preferred images show, then the others."""
 
     @property
     def pixels(self) -> Tensor:
@@ -46,16 +48,20 @@ def draw_pairs(images: DrawnImages, count: int, generator: torch.Generator) -> P
     """Draw pairs of images of different people, all of one softness."""
     batch = images.draw(2 * count, generator)
     pixels = softened_pixels(np.asarray(batch.images), generator)
-    prompts, preferred, other = [], [], []
+    prompts, preferred, other, shown = [], [], [], []
     for row in range(count):
         first, second = batch.scenes[row], batch.scenes[row + count]
         prompt = prompt_between(first, second, generator)
         prompts.append(caption(prompt))
         lead = matches(first, prompt) - matches(second, prompt)
-        better, worse = (pixels[row], pixels[row + count]) if lead >= 0 else (pixels[row + count], pixels[row])
-        preferred.append(better)
-        other.append(blurred(better) if lead == 0 else worse)
-    return PreferencePairs(prompts, torch.stack(preferred), torch.stack(other))
+        better, worse = (row, row + count) if lead >= 0 else (row + count, row)
+        if lead == 0:
+            worse = better
+        preferred.append(pixels[better])
+        other.append(blurred(pixels[worse]) if lead == 0 else pixels[worse])
+        shown.append((batch.scenes[better], batch.scenes[worse]))
+    scenes = [scene for column in zip(*shown, strict=True) for scene in column]
+    return PreferencePairs(prompts, torch.stack(preferred), torch.stack(other), scenes)
 
 
 def prompt_between(first: Scene, second: Scene, generator: torch.Generator) -> Scene:

@@ -14,6 +14,7 @@ from miniature.measure.metric_models import (
     image_reward_network,
     pick_score_network,
     preference_pairs,
+    vision_start,
 )
 from miniature.measure.metric_models.drawn_images import DrawnBatch, DrawnImages
 from miniature.measure.metric_models.preference_pairs import draw_pairs, matches, prompt_between
@@ -111,6 +112,31 @@ def test_dino_goes_on_where_it_was_interrupted(images, sample, tmp_path):
     assert np.isfinite(next(iter(metric.score(sample).values()))).all()
 
 
+def test_patches_are_whitened_and_positions_differ(images):
+    pixels = clip_network.normalized(vision_start.sample_pixels(images))
+    conv = torch.nn.Conv2d(3, 12, 16, stride=16)
+    positions = torch.zeros(64, 12)
+    vision_start.start_vision(conv, positions, pixels)
+    with torch.no_grad():
+        responses = conv(pixels).transpose(0, 1).flatten(1)
+    assert (responses.std(1) > 0.7).all()
+    assert (responses.std(1) < 1.05).all()
+    assert torch.corrcoef(responses).fill_diagonal_(0.0).abs().max() < 1e-2
+    assert torch.cdist(positions, positions).fill_diagonal_(1.0).min() > 0.1
+
+
+def test_heads_learn_what_captions_name():
+    scenes = [Scene(expression="smiling", background="dark"), Scene(hat="wearing a straw hat")]
+    heads = vision_start.AttributeHeads(2)
+    optimizer = torch.optim.Adam(heads.parameters(), 0.1)
+    for _ in range(40):
+        loss, right = heads(torch.eye(2), scenes)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(right) == 1.0
+
+
 def test_crops_are_squares_of_the_image():
     ramp = torch.linspace(0, 1, 128).expand(4, 3, 128, 128)
     crops = dino_network.random_crops(ramp, 56, (0.25, 0.25), torch.Generator().manual_seed(0))
@@ -137,6 +163,7 @@ def test_preferred_is_what_shows_more_of_the_prompt_and_of_equals_the_sharper_on
         lead = matches(first, prompt) - matches(second, prompt)
         seen.add(np.sign(lead))
         assert torch.equal(pairs.preferred[0], torch.from_numpy(noise[0 if lead >= 0 else 1]))
+        assert pairs.scenes == [[first, second][lead < 0], [second, first][lead < 0] if lead else first]
         if lead == 0:
             assert pairs.other[0].std() < 0.7 * pairs.preferred[0].std()
         else:

@@ -99,7 +99,19 @@ class ImageRewardNetwork(nn.Module):
         Returns:
             (n,).
         """
-        seen = self.vision(pixel_values=pixels).last_hidden_state  # (n, 1 + patches, vision width)
+        return self.reward(self.vision(pixel_values=pixels).last_hidden_state, input_ids, attention_mask)
+
+    def reward(self, seen: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Compute standardized rewards of images that have been seen; the rest as in `forward`.
+
+        Args:
+            seen: (n, 1 + patches, vision width), the last hidden states of `vision`.
+            input_ids: See `forward`.
+            attention_mask: See `forward`.
+
+        Returns:
+            (n,).
+        """
         states = self.text(
             input_ids=input_ids,
             attention_mask=attention_mask,
