@@ -9,7 +9,7 @@ from difflora_core.command_line import run_command
 COMMANDS = {
     "plan": (
         ".recipes.planning.plan",
-        "what a recipe will cost: pictures, disk, memory, hours; needs no model, store or GPU",
+        "what a recipe will cost: images, disk, memory, hours; needs no model, store or GPU",
     ),
     "pilot": (".recipes.pilot_command", "find the teachers' settings on a few people, and write them into the recipe"),
     "run": (".recipes.run", "all steps of a recipe, from a folder of faces to a checkpoint"),
@@ -34,7 +34,7 @@ ORDER = """in order:
   dataset images → embed → train-teacher-free                                    without teachers
   evaluate                                        the checkpoint, beside other methods
 
-docs/training.md tells each step; --help after a command, and after a stage of dataset, its options."""
+docs/training.md explains each step; --help after a command, and after a stage of dataset, its options."""
 """Of the steps, below the help."""
 
 

@@ -11,7 +11,7 @@ FOLDER = "difflora"
 NO_CHECKPOINT = "no DiffLoRA checkpoint found"
 HOW_TO_GET_ONE = (
     "No checkpoint for SDXL is published: docs/training.md of this pack says how to train one. "
-    "`python -m miniature serve` shows all nodes with a small one."
+    "`python -m nox -s serve` in this pack's folder shows all nodes with a small one."
 )
 
 

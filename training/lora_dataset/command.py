@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     several = {
         "all": "run all stages in order",
         "images": f"run the stages up to {IMAGE_STAGES[-1]}: images, and no LoRA of anybody",
-        "status": "tell how far each stage is, what failed, and what is out of date",
+        "status": "show how far each stage is, what failed, and what is out of date",
         "import": "bring existing LoRA files into the store",
     }
     for word, sentence in (SENTENCES | several).items():

@@ -61,7 +61,9 @@ def test_what_a_user_without_a_checkpoint_is_told(without_checkpoint: Client, em
     info = client.object_info()
     assert info["DiffLoRALoad"]["input"]["required"]["checkpoint"][1]["options"] == ["no DiffLoRA checkpoint found"]
     graph = ApiPrompt.load(FOLDER / "1-Portrait-from-one-picture.json", info)
-    with pytest.raises(PromptError, match=r"(?s)there is no DiffLoRA checkpoint.*is published: docs/training\.md"):
+    with pytest.raises(
+        PromptError, match=r"(?s)there is no DiffLoRA checkpoint.*is published: docs/training\.md.*nox -s serve"
+    ):
         client.run(graph.prompt)
     with pytest.raises(PromptError, match=r"is auto, but in models/difflora there is no checkpoint: connect"):
         client.run(crops().prompt)

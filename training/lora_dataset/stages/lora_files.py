@@ -75,7 +75,7 @@ def import_lora(
     if float(difference) > max(TOLERANCE, contents.rounding) and not approximate:
         raise ValueError(
             f"{path}: The LoRA has rank {source.rank} and the store rank {layout.rank}, which would lose {lost:.3%} of "
-            "the change's energy; allow the approximation, or choose a store of higher rank."
+            "the change's energy; --approximate keeps the nearest LoRA of that rank, or take a store of higher rank."
         )
     small = (triangles(down.double(), up.double()) for down, up in contents.factors.values())
     inside = sum(float((up @ down).square().sum()) for down, up in small)

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gpu",
         help=f"a card by name, or a YAML file of its figures (default: {GPU}, where the recipe is for a CPU {CPU})",
     )
-    parser.add_argument("--tflops", type=float, help="rate of bf16 matrix products; the card's times are scaled by it")
+    parser.add_argument("--tflops", type=float, help="rate of bf16 matrix products; the hours are scaled to it")
     parser.add_argument("--price-per-hour", type=float, help="of one GPU, in any currency")
     parser.add_argument(
         "--measure", action="store_true", help="measure on this machine first, with the recipe's models"
@@ -167,7 +167,7 @@ def describe(plan: Plan, price_per_hour: float | None = None) -> str:
     """Format a plan: a table, the total, what doesn't fit, and the assumptions."""
     at, rows = plan.situation, plan.rows
     cells = [_cells(row, at, price_per_hour) for row in (*rows, total(rows))]
-    head = ("step", "pictures", "disk", "GPU memory", "hours", "price", "rests on")
+    head = ("step", "images", "disk", "GPU memory", "hours", "price", "rests on")
     shown = [i for i, name in enumerate(head) if name != "price" or price_per_hour]
     widths = [max(len(line[i]) for line in (head, *cells)) for i in range(len(head))]
 
@@ -177,7 +177,7 @@ def describe(plan: Plan, price_per_hour: float | None = None) -> str:
 
     table = [line(head), *map(line, cells[:-1]), line(cells[-1])]
     title = f"{plan.recipe.title}: {at.people:,} people, {_hardware(at)}"
-    return "\n".join([title, "", *table, "", *too_large(plan), *assumptions(at)])
+    return "\n".join([title, "", *table, "", *too_large(plan), *larger_card(plan), *assumptions(at)])
 
 
 def _hardware(at: Situation) -> str:
@@ -189,7 +189,7 @@ def _cells(row: PlanRow, at: Situation, price_per_hour: float | None) -> tuple[s
     hours = None if row.seconds is None else row.seconds / 3600
     return (
         row.name,
-        UNKNOWN if row.pictures is None else f"{row.pictures:,}",
+        UNKNOWN if row.images is None else f"{row.images:,}",
         UNKNOWN if row.disk is None else format_bytes(row.disk),
         UNKNOWN if row.memory is None else f"{row.memory / GIB:.1f} GiB",
         UNKNOWN if hours is None else f"{hours:.2f}",
@@ -220,9 +220,20 @@ def too_large(plan: Plan) -> list[str]:
     ]
 
 
+def larger_card(plan: Plan) -> list[str]:
+    """Say that the hours are those of a larger card than the recipe is made for, and how to get the others."""
+    card, own = plan.situation.card, plan.recipe.gpu_memory_gb
+    if card is None or not 0 < own < FITS * card.memory_gb:
+        return []
+    return [
+        f"The hours are those of {card.title}. A card of {own:g} GB takes longer: --tflops RATE scales the hours to "
+        "its rate of bf16 matrix products, in TFLOP/s."
+    ]
+
+
 def assumptions(at: Situation) -> list[str]:
     """Say in a few lines what all figures rest on."""
-    lines = ["Everybody and every picture is counted as if the filter kept it."]
+    lines = ["Everybody and every image is counted as if the filter kept it."]
     if at.gpus:
         lines += [
             "Several GPUs share the people of generate, preprocess, dreambooth and verify; other stages don't.",

@@ -42,56 +42,56 @@ def dataset_rows(config: DatasetConfig, at: Situation, stages: Sequence[str]) ->
     return [STAGES[stage](config, at) for stage in stages]
 
 
-def collected_pictures(config: DatasetConfig, at: Situation) -> int:
+def collected_images(config: DatasetConfig, at: Situation) -> int:
     """Return how many images the user brings, at most; without a limit one per person is counted."""
     return at.people * (1 if config.collect.source == "images" else max(1, config.collect.max_images))
 
 
-def training_pictures(config: DatasetConfig, at: Situation) -> int:
+def training_images(config: DatasetConfig, at: Situation) -> int:
     """Return how many images filter and preprocess see, at most."""
-    return at.people * config.generate.images if config.generate.enabled else collected_pictures(config, at)
+    return at.people * config.generate.images if config.generate.enabled else collected_images(config, at)
 
 
-def png_bytes(pictures: int, size: int) -> float:
+def png_bytes(images: int, size: int) -> float:
     """Return the bytes of PNG files on disk."""
-    return pictures * size**2 * BYTES_PER_PIXEL
+    return images * size**2 * BYTES_PER_PIXEL
 
 
 def _collect(config: DatasetConfig, at: Situation) -> PlanRow:
-    pictures = collected_pictures(config, at)
+    images = collected_images(config, at)
     size = config.generate.size if config.generate.enabled else config.preprocess.size
-    seconds, note = _face_seconds(at, pictures)
-    return PlanRow("collect", pictures, png_bytes(pictures, size), None, seconds, f"{note}; disk as if {size} px large")
+    seconds, note = _face_seconds(at, images)
+    return PlanRow("collect", images, png_bytes(images, size), None, seconds, f"{note}; disk as if {size} px large")
 
 
-def _face_seconds(at: Situation, pictures: int) -> tuple[float | None, str]:
+def _face_seconds(at: Situation, images: int) -> tuple[float | None, str]:
     encoders = at.card.encoders if at.card else None
     if encoders is None:
         return None, "hours not measured"
-    note = f"face models {encoders.face_ms:.3g} ms a picture, one process; reading images is not counted"
-    return pictures * encoders.face_ms / 1000, note
+    note = f"face models {encoders.face_ms:.3g} ms an image, one process; reading images is not counted"
+    return images * encoders.face_ms / 1000, note
 
 
 def _generate(config: DatasetConfig, at: Situation) -> PlanRow:
     settings = config.generate
     if not settings.enabled:
         return PlanRow("generate", 0, 0, None, 0, "off: the collected images are passed on")
-    pictures, guided = at.people * settings.images, settings.guidance_scale > 1
-    seconds, note = generation_seconds(at, pictures, settings.size, settings.steps, guided)
+    images, guided = at.people * settings.images, settings.guidance_scale > 1
+    seconds, note = generation_seconds(at, images, settings.size, settings.steps, guided)
     memory = add(generation_bytes(at, settings.batch, settings.size, guided), PHOTOMAKER_BYTES)
-    return PlanRow("generate", pictures, png_bytes(pictures, settings.size), memory, seconds, note)
+    return PlanRow("generate", images, png_bytes(images, settings.size), memory, seconds, note)
 
 
-def generation_seconds(at: Situation, pictures: int, size: int, steps: int, guided: bool) -> tuple[float | None, str]:
+def generation_seconds(at: Situation, images: int, size: int, steps: int, guided: bool) -> tuple[float | None, str]:
     """Return the seconds of images: steps × a guided step (half without guidance), and the VAE; and a note."""
     step, decode = guided_seconds(at.card, size), vae_seconds(at.card, VAE_DECODE_OPERATIONS, size)
     seconds = add(times(steps * (1.0 if guided else 0.5), step), decode if at.sdxl else 0.0)
     if seconds is None or step is None:
         return None, "hours not measured"
-    note = f"{steps} steps × {milliseconds(step)} a picture, measured step"
+    note = f"{steps} steps × {milliseconds(step)} an image, measured step"
     if at.sdxl:
         note += f"; VAE assumed at {VAE_SHARE:g} of the rate"
-    return pictures * seconds / at.processes, f"{note}; memory by arithmetic" if at.gpus else note
+    return images * seconds / at.processes, f"{note}; memory by arithmetic" if at.gpus else note
 
 
 def generation_bytes(at: Situation, batch: int, size: int, guided: bool) -> float | None:
@@ -101,18 +101,18 @@ def generation_bytes(at: Situation, batch: int, size: int, guided: bool) -> floa
 
 
 def _filter(config: DatasetConfig, at: Situation) -> PlanRow:
-    pictures = training_pictures(config, at)
-    seconds, note = _face_seconds(at, pictures)
-    return PlanRow("filter", pictures, 0, None, seconds, note)
+    images = training_images(config, at)
+    seconds, note = _face_seconds(at, images)
+    return PlanRow("filter", images, 0, None, seconds, note)
 
 
 def _preprocess(config: DatasetConfig, at: Situation) -> PlanRow:
-    settings, pictures = config.preprocess, training_pictures(config, at)
+    settings, images = config.preprocess, training_images(config, at)
     if settings.max_images:
-        pictures = min(pictures, at.people * settings.max_images)
+        images = min(images, at.people * settings.max_images)
     values = LATENT_CHANNELS * (settings.size // PIXELS_PER_LATENT) ** 2
     captions = config.generate.images if config.generate.enabled else 1  # all people have the same prompts
-    disk = pictures * FLOAT16_BYTES * values + captions * TEXT_BYTES
+    disk = images * FLOAT16_BYTES * values + captions * TEXT_BYTES
     measured = at.card.step("preprocess", 0, settings.batch, settings.size) if at.card else None
     memory = add(at.base_bytes, settings.batch * settings.size**2 / ROW_PIXELS * VAE_ENCODE_BYTES)
     if measured and measured.gib:
@@ -120,8 +120,8 @@ def _preprocess(config: DatasetConfig, at: Situation) -> PlanRow:
     each = vae_seconds(at.card, VAE_ENCODE_OPERATIONS, settings.size) if at.sdxl else None
     note = "hours not measured"
     if each is not None:
-        note = f"{milliseconds(each)} a picture: VAE assumed at {VAE_SHARE:g} of the rate; memory from a measured peak"
-    return PlanRow("preprocess", pictures, disk, memory, times(pictures / at.processes, each), note)
+        note = f"{milliseconds(each)} an image: VAE assumed at {VAE_SHARE:g} of the rate; memory from a measured peak"
+    return PlanRow("preprocess", images, disk, memory, times(images / at.processes, each), note)
 
 
 def _dreambooth(config: DatasetConfig, at: Situation) -> PlanRow:
@@ -131,9 +131,9 @@ def _dreambooth(config: DatasetConfig, at: Situation) -> PlanRow:
     step = dreambooth_seconds(figures, rows, size)
     memory = add(dreambooth_bytes(figures, rows, size), STAGE_OFFSET_GIB * GIB) if at.base_bytes else None
     disk = _lora_bytes(at)
-    pictures = max(0, training_pictures(config, at) - at.people * config.preprocess.held_out)
+    images = max(0, training_images(config, at) - at.people * config.preprocess.held_out)
     if step is None:
-        return PlanRow("dreambooth", pictures, disk, memory, None, "hours not measured")
+        return PlanRow("dreambooth", images, disk, memory, None, "hours not measured")
     each = step / settings.people
     known = any(figure.people == rows and figure.size == size for figure in figures)
     note = (
@@ -142,7 +142,7 @@ def _dreambooth(config: DatasetConfig, at: Situation) -> PlanRow:
     )
     if memory is not None:
         note += f"; memory: the U-Net's and {STAGE_OFFSET_GIB:g} GiB"
-    return PlanRow("dreambooth", pictures, disk, memory, at.people * settings.steps * each / at.processes, note)
+    return PlanRow("dreambooth", images, disk, memory, at.people * settings.steps * each / at.processes, note)
 
 
 def _describe(figures: Sequence[DreamBoothFigure]) -> str:
@@ -162,11 +162,11 @@ def _pack(config: DatasetConfig, at: Situation) -> PlanRow:
 
 def _verify(config: DatasetConfig, at: Situation) -> PlanRow:
     settings, size = config.verify, config.preprocess.size
-    pictures = 2 * min(settings.people, at.people) * settings.images  # with each LoRA, and without
+    images = 2 * min(settings.people, at.people) * settings.images  # with each LoRA, and without
     guided = settings.guidance_scale > 1
-    seconds, note = generation_seconds(at, pictures, size, settings.steps, guided)
+    seconds, note = generation_seconds(at, images, size, settings.steps, guided)
     memory = generation_bytes(at, min(VERIFY_BATCH, settings.images), size, guided)
-    return PlanRow("verify", pictures, png_bytes(pictures, size), memory, seconds, note)
+    return PlanRow("verify", images, png_bytes(images, size), memory, seconds, note)
 
 
 STAGES: Mapping[str, Callable[[DatasetConfig, Situation], PlanRow]] = {
@@ -183,12 +183,12 @@ STAGES: Mapping[str, Callable[[DatasetConfig, Situation], PlanRow]] = {
 
 def embed_row(config: DatasetConfig, at: Situation) -> PlanRow:
     """Return the row of `embed`."""
-    pictures = training_pictures(config, at)
+    images = training_images(config, at)
     encoders = at.card.encoders if at.card else None
-    disk = pictures * FLOAT32_BYTES * (FACE_WIDTH + IMAGE_WIDTH)
+    disk = images * FLOAT32_BYTES * (FACE_WIDTH + IMAGE_WIDTH)
     memory = CLIP_GIB * GIB if at.gpus and at.sdxl else None
     if encoders is None:
-        return PlanRow("embed", pictures, disk, memory, None, "hours not measured")
+        return PlanRow("embed", images, disk, memory, None, "hours not measured")
     each = encoders.face_ms + encoders.image_encoder_ms
-    note = f"encoders {each:.3g} ms a picture, one process; reading images is not counted"
-    return PlanRow("embed", pictures, disk, memory, pictures * each / 1000, note)
+    note = f"encoders {each:.3g} ms an image, one process; reading images is not counted"
+    return PlanRow("embed", images, disk, memory, images * each / 1000, note)

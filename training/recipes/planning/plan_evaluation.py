@@ -29,9 +29,9 @@ def evaluation_row(settings: EvaluationSettings, at: Situation) -> PlanRow:
         return PlanRow("evaluate", memory=memory, note="how many people there are is not known: set max_people")
     requests = len(read_prompt_list(settings.prompts)) * len(settings.seeds)
     once = min(at.processes, people)
-    pictures = sum(requests * (once if method.kind in SAME_FOR_ALL else people) for method in own.values())
+    images = sum(requests * (once if method.kind in SAME_FOR_ALL else people) for method in own.values())
     guided = settings.guidance_scale > 1
-    seconds, note = generation_seconds(at, pictures, settings.size, settings.steps, guided)
+    seconds, note = generation_seconds(at, images, settings.size, settings.steps, guided)
     trained = [method for method in own.values() if method.kind == "dreambooth"]
     seconds = add(seconds, *(_training_seconds(method, settings.size, people, at) for method in trained))
     missing = ["LoRAs beside the weights", "metrics"]
@@ -40,7 +40,7 @@ def evaluation_row(settings: EvaluationSettings, at: Situation) -> PlanRow:
     missing += [name for name in settings.methods if name not in own]
     return PlanRow(
         "evaluate",
-        pictures,
+        images,
         png_bytes(len(own) * people * requests, settings.size),
         memory,
         seconds,

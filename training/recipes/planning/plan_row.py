@@ -29,7 +29,7 @@ class PlanRow:
 
     name: str
     """Of the step."""
-    pictures: int | None = None
+    images: int | None = None
     """That it reads or makes."""
     disk: float | None = None
     """Bytes that it leaves."""

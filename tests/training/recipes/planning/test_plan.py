@@ -90,23 +90,23 @@ def test_a_pilot_by_hand(h100):
     prepared = sum(few[stage].seconds for stage in ("collect", "generate", "filter", "preprocess"))
     images = (settings + 1) * few["verify"].seconds / 2  # verify generates with a LoRA and without
     assert row.seconds == pytest.approx(8 * steps * 0.092 + images + prepared, rel=0.01)
-    assert row.pictures == (settings + 1) * 8 * 4
+    assert row.images == (settings + 1) * 8 * 4
     assert rows(read_recipe("sdxl-24gb"), h100, gpus=4)["pilot"].seconds == row.seconds, "a pilot runs on one GPU"
 
 
 def test_an_evaluation_by_hand(h100):
     row = rows(read_recipe("sdxl-24gb"), h100)["evaluate"]
     decode = 5.75e12 * (1024 / 768) ** 2 / 78.2e12
-    assert row.pictures == 30 * (2 * 50 + 2), "without a LoRA and with the mean of all, everybody has the same images"
-    assert row.seconds == pytest.approx(row.pictures * (30 * 0.04325 + decode))
+    assert row.images == 30 * (2 * 50 + 2), "without a LoRA and with the mean of all, everybody has the same images"
+    assert row.seconds == pytest.approx(row.images * (30 * 0.04325 + decode))
     assert row.disk == 4 * 50 * 30 * 1024**2 * 1.5
-    assert row.note.startswith("4 methods, 50 people, 30 images of each; 30 steps × 43.2 ms a picture, measured step")
+    assert row.note.startswith("4 methods, 50 people, 30 images of each; 30 steps × 43.2 ms an image, measured step")
     assert row.note.endswith("without LoRAs beside the weights, metrics")
     few = rows(read_recipe("sdxl-24gb"), h100, people=1000)["evaluate"]
-    assert few.pictures == 30 * (2 * 30 + 2), "3 % of 1,000 people are kept from training"
+    assert few.images == 30 * (2 * 30 + 2), "3 % of 1,000 people are kept from training"
     four = rows(read_recipe("sdxl-24gb"), h100, gpus=4)["evaluate"]
-    assert four.pictures == 30 * (2 * 50 + 2 * 4), "what is the same for everybody each GPU makes once"
-    assert four.seconds == pytest.approx(row.seconds * four.pictures / row.pictures / 4), "all GPUs make images"
+    assert four.images == 30 * (2 * 50 + 2 * 4), "what is the same for everybody each GPU makes once"
+    assert four.seconds == pytest.approx(row.seconds * four.images / row.images / 4), "all GPUs make images"
 
 
 def test_methods_of_an_evaluation_that_train_or_are_made_elsewhere(h100, tmp_path):
@@ -115,10 +115,10 @@ def test_methods_of_an_evaluation_that_train_or_are_made_elsewhere(h100, tmp_pat
     more = "  theirs: {kind: images, path: images}\n  DreamBooth: {kind: dreambooth, training: {steps: 100}}\n"
     edit(folder / "3_evaluate.yaml", "  DiffLoRA:\n", f"{more}  DiffLoRA:\n")
     row = rows(read_recipe(str(folder)), h100)["evaluate"]
-    assert row.pictures == before.pictures + 30 * 50
+    assert row.images == before.images + 30 * 50
     alone = dreambooth_seconds(dreambooth_figures(h100, 1024, True), 1, 1024)
-    images = before.seconds * row.pictures / before.pictures
-    assert row.seconds == pytest.approx(images + 50 * 100 * alone)
+    generating = before.seconds * row.images / before.images
+    assert row.seconds == pytest.approx(generating + 50 * 100 * alone)
     assert row.note.endswith("without LoRAs beside the weights, metrics, theirs")
     token = "  token: {kind: textual_inversion}\n"
     edit(folder / "3_evaluate.yaml", "  DiffLoRA:\n", f"{token}  DiffLoRA:\n    refinement: {{}}\n")
@@ -127,7 +127,7 @@ def test_methods_of_an_evaluation_that_train_or_are_made_elsewhere(h100, tmp_pat
     edit(folder / "3_evaluate.yaml", "dataset: 1_dataset.yaml ", "people: people ")
     edit(folder / "3_evaluate.yaml", "max_people: 50\n", "")
     row = rows(read_recipe(str(folder)), h100)["evaluate"]
-    assert (row.pictures, row.seconds, row.note) == (
+    assert (row.images, row.seconds, row.note) == (
         None,
         None,
         "how many people there are is not known: set max_people",
@@ -136,7 +136,7 @@ def test_methods_of_an_evaluation_that_train_or_are_made_elsewhere(h100, tmp_pat
 
 def test_generate_by_hand(h100):
     row = rows(read_recipe("sdxl-24gb"), h100)["generate"]
-    assert row.pictures == 72_000
+    assert row.images == 72_000
     decode = 5.75e12 * (1024 / 768) ** 2 / 78.2e12
     assert row.seconds == pytest.approx(72_000 * (30 * 0.04325 + decode))
     assert row.disk == 72_000 * 1024**2 * 1.5
@@ -206,6 +206,14 @@ def test_another_card_is_scaled_by_its_rate(capsys, h100):
     shown = capsys.readouterr().out
     assert "a card of 391 TFLOP/s, with the times of NVIDIA H100 80GB × 2" in shown
     assert re.search(r"dreambooth .* 37\.33  3,000 people × 400 steps × 112 ms", shown)
+    assert "The hours are those of" not in shown
+
+
+@pytest.mark.parametrize(("recipe", "said"), [("sdxl-24gb", True), ("sdxl-80gb", False), ("miniature", False)])
+def test_hours_of_a_larger_card_are_said_to_be_such(capsys, recipe, said):
+    run(recipe)
+    line = "The hours are those of NVIDIA H100 80GB. A card of 24 GB takes longer: --tflops RATE"
+    assert (line in capsys.readouterr().out) == said
 
 
 def test_a_card_s_file_leaves_out_what_was_not_measured(tmp_path, capsys):
