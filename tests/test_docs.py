@@ -1,5 +1,6 @@
 """The documents name files, modules, commands and options that exist."""
 
+import ast
 import re
 import shlex
 import sys
@@ -15,6 +16,9 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 FOLDERS = "benchmarks|difflora_core|docs|locales|miniature|nodes|subgraphs|tests|training|web|workflows"
 MADE_BY_COMMANDS = ("miniature/build",)
+TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
+PROGRAMS = ("difflora_core", "nodes", "training", "miniature")
+OF_COMFYUI = {"lora key not loaded"}
 MAX_README_LINES = 150
 
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)")
@@ -78,3 +82,23 @@ def test_commands_are_found() -> None:
 
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= MAX_README_LINES
+
+
+def messages() -> Iterator[str]:
+    """Yield every text of the code in one line, with … in place of values."""
+    for path in (path for folder in PROGRAMS for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield " ".join(node.value.split())
+
+
+def test_explained_messages_are_in_the_code() -> None:
+    """What stands in quotation marks at the head of an entry is a part of some message, with … for what differs."""
+    heads = re.findall(r"^\*\*.+?\*\*", TROUBLESHOOTING.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    quoted = {" ".join(quote.split()) for head in heads for quote in re.findall(r'"(.+?)"', head, re.DOTALL)}
+    texts = "\n".join(messages())
+    missing = [quote for quote in quoted if not re.search(re.escape(quote).replace("…", ".*"), texts)]
+    assert len(quoted) > 30
+    assert set(missing) == OF_COMFYUI
