@@ -68,6 +68,8 @@ def _inputs(node: Node) -> Iterator[tuple[str, ...]]:
         for name, (type, options) in node["input"].get(group, {}).items():
             meaning = options["tooltip"] + (" (Optional.)" if group == "optional" else "")
             default = _value(options["default"]) if "default" in options and name not in INSTALLED else ""
+            shown = options.get("display_name") or name
+            meaning = meaning if shown == name else f"Shown as *{shown}*. {meaning}"
             yield f"`{name}`", type.replace(",", " or "), default, _values(name, options), meaning
 
 

@@ -1,4 +1,4 @@
-"""The base model that a configuration names. Another kind of base model is chosen here, and nowhere else."""
+"""The base model that a configuration names. Another kind is chosen here, and for the evaluation in `shared_base`."""
 
 from difflora_core.lora.layout import LoRALayout
 from training.base_model.interface import DTYPES, BaseModel
