@@ -46,11 +46,12 @@ def add_personalize(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--face-models", type=Path, metavar="FOLDER", help="holds models/<pack> of InsightFace")
     parser.add_argument("--image-encoder", type=Path, metavar="FOLDER", help="a CLIP vision model of transformers")
-    parser.add_argument("--steps", type=int, help="denoising steps, 1 to 1000")
-    parser.add_argument("--guidance", type=float, help="guidance scale, 1 is none")
-    parser.add_argument("--samples", type=int, help="LoRAs that are drawn and averaged")
-    parser.add_argument("--latent-scale", type=float, help="distance from the average person, 1 as predicted")
-    parser.add_argument(
+    sampling = parser.add_argument_group("sampling", "default: what the checkpoint recommends, which `info` prints")
+    sampling.add_argument("--steps", type=int, help="denoising steps, 1 to 1000")
+    sampling.add_argument("--guidance", type=float, help="guidance scale, 1 is none")
+    sampling.add_argument("--samples", type=int, help="LoRAs that are drawn and averaged")
+    sampling.add_argument("--latent-scale", type=float, help="distance from the average person, 1 as predicted")
+    sampling.add_argument(
         "--temperature", type=float, help="0 to 2: how much LoRAs of different seeds differ, 0 is the prediction"
     )
     parser.add_argument("--seed", type=seed, default=0, help="the same seed gives the same LoRA (default 0)")

@@ -148,7 +148,7 @@ def _remarks(found: Sequence[ReferenceImage], faces: Tensor | None) -> Iterator[
     for outcome in found:
         if outcome.face is not None and outcome.face.quarter_turns:
             degrees = 90 * outcome.face.quarter_turns
-            yield f"{outcome.name} was turned by {degrees}° counterclockwise: its face is upright so"
+            yield f"{outcome.name} was turned by {degrees}° counterclockwise, so that its face is upright"
     others = [] if faces is None else somebody_else(faces)
     if others and len(others) == len(found):
         lowest, highest = min(cosine for _, cosine in others), max(cosine for _, cosine in others)

@@ -221,7 +221,7 @@ def test_a_turned_image_is_named_and_turned_for_the_image_encoder():
     image = np.full((32, 48, 3), 90, np.uint8)
     found = encode_references([image], TurnedFaces(), Images())
     assert found.image.tolist() == [[48, 32]]
-    assert found.remarks == ("image 1 of 1 was turned by 90° counterclockwise: its face is upright so",)
+    assert found.remarks == ("image 1 of 1 was turned by 90° counterclockwise, so that its face is upright",)
 
 
 def test_an_intruder_among_a_drawn_persons_images_is_named():

@@ -164,7 +164,7 @@ def _check_some_are_done(name: str, config: DatasetConfig) -> None:
         before = ORDER[ORDER.index(name) - 1] if name in ORDER[1:] else None
         source = f"what the stage `{before}` before it made" if before else "what it reads"
         raise RuntimeError(
-            f"the stage `{name}` has nothing done: all {len(failed)} items that it tried failed, first "
+            f"the stage `{name}` has done nothing: all {len(failed)} items that it tried failed, first "
             f"{failed[0].item}: {failed[0].reason}. Check its settings and {source}"
         )
 

@@ -31,7 +31,7 @@ def people_of_split(config: DatasetConfig, split: str) -> list[str]:
     if people:
         return people
     share = pack.test if split == "test" else pack.validation
-    again = f", delete {config.stage('pack')} and {config.store}, since who is in the store stays in a split,"
+    again = f", delete {config.stage('pack')} and {config.store}, since people in the store keep their split,"
     raise ValueError(
         f"none of {len(prepared)} people with prepared images in {config.workspace} is in the split {split!r}: "
         f"pack.{split} is {share:g}. Before anything is trained, add people or set pack.{split} to a larger "

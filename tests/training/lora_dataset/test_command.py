@@ -69,10 +69,10 @@ def test_dropped_items_are_no_error(config, monkeypatch):
 
 def test_a_stage_of_which_nothing_is_done_ends_the_run_and_names_the_stage_before(config, monkeypatch):
     use(monkeypatch, "a", "b")
-    with pytest.raises(RuntimeError, match=r"`collect` has nothing done: all 2 items .* a: ValueError: a is broken"):
+    with pytest.raises(RuntimeError, match=r"`collect` has done nothing: all 2 items .* a: ValueError: a is broken"):
         run(config, "all")
     assert not (config.parent / "work" / "generate").exists()
-    with pytest.raises(RuntimeError, match=r"`filter` has nothing done.*what the stage `generate` before it made"):
+    with pytest.raises(RuntimeError, match=r"`filter` has done nothing.*what the stage `generate` before it made"):
         run(config, "filter")
 
 
