@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("recipe", help="the name of a recipe that comes with the project, or a folder")
     parser.add_argument(
-        "--people", type=int, help="of which the time that is left is computed (default: the dataset's)"
+        "--people",
+        type=int,
+        help="for whom the time that is left is computed (default: those collected, before that 3000)",
     )
     parser.add_argument("--gpu", help="whose figures the time that is left is computed from, as for `plan`")
     parser.add_argument("--status", action="store_true", help="only print which steps are done and which are left")

@@ -88,7 +88,10 @@ class LoRAStore:
         """
         description = Path(folder) / "layout.json"
         if not description.is_file():
-            raise FileNotFoundError(f"{folder} holds no store of LoRAs: there is no {description.name}.")
+            raise FileNotFoundError(
+                f"{folder} holds no store of LoRAs: there is no {description.name}. `python -m training dataset all` "
+                "makes one from images, `python -m training dataset import` from LoRA files."
+            )
         return cls(folder, _read_layout(description))
 
     def add(

@@ -82,7 +82,7 @@ def commands(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Commands:
 
 
 def left() -> TimeLeft:
-    return TimeLeft({}, "no card")
+    return TimeLeft({}, "no card", 100)
 
 
 ALL = ["pilot", "dataset all", "train-lae", "finetune", "embed", "train-difflora", "finetune", "evaluate"]
@@ -134,7 +134,9 @@ def test_a_pilot_is_left_out_where_there_are_teachers(recipe, commands):
     dataset = dataset_step(recipe)
     step_records.note_done(recipe, dataset, inputs_of(dataset), 5.0, imported=True)
     commands.prepare_images(dataset.settings)
-    text = run.describe(recipe, step_records.read_records(recipe.output), TimeLeft({"0_pilot (pilot)": 60.0}, "a card"))
+    text = run.describe(
+        recipe, step_records.read_records(recipe.output), TimeLeft({"0_pilot (pilot)": 60.0}, "a card", 100)
+    )
     assert "0_pilot (pilot)                  left out: there are teachers already" in text
     assert text.endswith("nothing is left")
     run.run_recipe(recipe, left)
@@ -214,17 +216,18 @@ def test_status_runs_nothing(recipe, commands):
 
 
 def test_the_time_that_is_left_is_corrected_by_the_steps_that_are_done():
-    left = TimeLeft({"a": 100.0, "b": 50.0, "c": None, "d": 30.0}, "some card")
-    assert left.describe({}) == "left: about 0:03:00 by the figures of some card; of 1 steps there are no figures"
-    text = left.describe({"a": 200.0, "c": 7.0})
-    assert (
-        text == "left: about 0:02:40 by the figures of some card, times 2: so much longer took the steps that are done"
-    )
+    left = TimeLeft({"a": 100.0, "b": 50.0, "c": None, "d": 30.0}, "some card", 3000)
+    basis = "for 3,000 people by the figures of some card"
+    unknown = "; without 1 of the 4 steps, of which there are no figures"
+    assert left.describe({}) == f"left: about 0:03:00 {basis}{unknown}"
+    done = ", times 2 (taken over planned time of the steps that are done)"
+    assert left.describe({"a": 200.0, "c": 7.0}) == f"left: about 0:02:40 {basis}{done}"
     assert left.describe(dict.fromkeys("abcd", 1.0)) == "nothing is left"
 
 
 def test_a_plan_of_every_step_is_the_start(recipe):
     planned = TimeLeft.of(recipe, 100, None).planned
+    assert TimeLeft.of(recipe, None, None).people == 3000, "before anybody is collected"
     assert list(planned) == [step.name for step in recipe.steps]
     assert all(planned.values())
 

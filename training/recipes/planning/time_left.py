@@ -22,6 +22,8 @@ class TimeLeft:
     """Seconds by step; None where the plan has no figure."""
     card: str | None
     """Whose figures they are; None if there are none of the recipe's base model."""
+    people: int
+    """Of the dataset, for whom it is planned."""
 
     @classmethod
     def of(cls, recipe: Recipe, people: int | None, card: str | None) -> Self:
@@ -39,13 +41,14 @@ class TimeLeft:
         figures: Card | None = read_card(card or (GPU if recipe.gpus else CPU))
         if card is None and figures and figures.sdxl != situation(recipe, 1, recipe.gpus, None).sdxl:
             figures = None
-        plan = make_plan(recipe, people or _collected(recipe) or PEOPLE, recipe.gpus, figures)
+        counted = people or _collected(recipe) or PEOPLE
+        plan = make_plan(recipe, counted, recipe.gpus, figures)
         planned: dict[str, float | None] = {}
         for number, step in enumerate(recipe.steps, start=1):
             rows = [row.seconds for row in plan.rows if row.name.split()[0] == str(number)]
             known = [seconds for seconds in rows if seconds is not None]
             planned[step.name] = sum(known) if known else None
-        return cls(planned, figures.title if figures else None)
+        return cls(planned, figures.title if figures else None, counted)
 
     def describe(self, seconds: Mapping[str, float]) -> str:
         """Say in one line how long the steps that are left will take.
@@ -60,12 +63,12 @@ class TimeLeft:
             return (
                 f"left: {len(left)} steps; there are no figures of this base model from which to say how long they take"
             )
-        basis, factor = f"by the figures of {self.card}", 1.0
+        basis, factor = f"for {self.people:,} people by the figures of {self.card}", 1.0
         if done := {name: planned for name, planned in self.planned.items() if seconds.get(name) and planned}:
             factor = sum(seconds[name] for name in done) / sum(done.values())
-            basis += f", times {factor:.2g}: so much longer took the steps that are done"
+            basis += f", times {factor:.2g} (taken over planned time of the steps that are done)"
         unknown = sum(planned is None for planned in left)
-        more = f"; of {unknown} steps there are no figures" if unknown else ""
+        more = f"; without {unknown} of the {len(left)} steps, of which there are no figures" if unknown else ""
         total = datetime.timedelta(seconds=round(factor * sum(planned for planned in left if planned)))
         return f"left: about {total} {basis}{more}"
 
