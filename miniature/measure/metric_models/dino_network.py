@@ -36,7 +36,7 @@ LARGE_AREA, SMALL_AREA = (0.5, 1.0), (0.15, 0.4)
 STUDENT_TEMPERATURE, TEACHER_TEMPERATURE = 0.1, 0.04
 MOMENTUM, CENTER_MOMENTUM = 0.99, 0.9
 """Of teacher and center, per step."""
-TRAINING = TrainConfig(steps=2000, learning_rate=1e-3, warmup=100, weight_decay=0.04, ema=0.0, save_every=100, seed=42)
+TRAINING = TrainConfig(steps=1500, learning_rate=1e-3, warmup=100, weight_decay=0.04, ema=0.0, save_every=100, seed=42)
 
 
 def vision_config() -> ViTConfig:
