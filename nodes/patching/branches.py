@@ -18,12 +18,13 @@ from ...difflora_core.lora.low_rank_branch import LowRankBranch
 KEY = "difflora_branches"
 """Of wrappers and callbacks."""
 
-Rows = Callable[[Mapping[str, Any]], list[bool]]
-"""From transformer_options to whether a LoRA acts on each part of the U-Net's batch; parts are of equal size."""
+Rows = Callable[[Mapping[str, Any], int], list[bool]]
+"""From transformer_options and the size of the U-Net's batch to whether a LoRA acts on each part of the batch; parts
+are of equal size."""
 
 
 def apply_as_branches(
-    model: Any, patches: Mapping[Any, Any], strengths: Mapping[Any, float], rows: Rows = lambda _: [True]
+    model: Any, patches: Mapping[Any, Any], strengths: Mapping[Any, float], rows: Rows = lambda *_: [True]
 ) -> None:
     """Add a LoRA's branches to a cloned MODEL, beside those that it has.
 
@@ -41,6 +42,14 @@ def apply_as_branches(
     )
     model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, branches.run_unet)
     model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, branches.release)
+
+
+def mixed_rows(rows: int, expected: str) -> ValueError:
+    """Make the error of a batch whose rows can't be told apart."""
+    return ValueError(
+        f"another node made a batch of {rows} rows for {expected}, which can't be told apart: set Apply LoRA's `side` "
+        "to both"
+    )
 
 
 def has_branches(model: Any) -> bool:
@@ -78,7 +87,7 @@ class Branches:
         self, executor: Any, x: Any, timesteps: Any, context: Any, y: Any, control: Any, options: Any, **kwargs: Any
     ) -> Any:
         """Run the U-Net with the branches; a wrapper of core's DIFFUSION_MODEL."""
-        chosen = self.rows(options)
+        chosen = self.rows(options, len(x))
         with self._mounted(executor.class_obj, chosen) if any(chosen) else nullcontext():
             return executor(x, timesteps, context, y, control, options, **kwargs)
 
@@ -103,10 +112,7 @@ def _add_branch(
     if all(chosen):
         return output + branch(x, module)
     if len(x) % parts:
-        raise ValueError(
-            f"another node made a batch of {len(x)} rows for {parts} conditionings, which can't be told apart: set "
-            "Apply LoRA's `side` to both"
-        )
+        raise mixed_rows(len(x), f"{parts} conditionings")
     rows, changed = len(x) // parts, output.clone()
     for part, with_lora in enumerate(chosen):
         if with_lora:

@@ -10,19 +10,28 @@ other, in any order, and an area of an image is a row of its own.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import comfy.model_patcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from .branches import apply_as_branches
+from .branches import apply_as_branches, mixed_rows
 
 KEY = "difflora_positive_side"
-"""Of the wrapper, and in transformer_options the ids of the conditionings that have no LoRA."""
+"""Of the wrapper, and in transformer_options of `Sides`."""
 WITHOUT = ("negative", "empty")
 """Words in a guider's names of the conditionings that guidance moves away from."""
+
+
+class Sides(NamedTuple):
+    """What a guider computes."""
+
+    without: set[Any]
+    """Ids of the conditionings that have no LoRA."""
+    images: int
+    """Images that are sampled at once."""
 
 
 def apply_to_positive_side(model: Any, patches: Mapping[Any, Any], strengths: Mapping[Any, float]) -> None:
@@ -42,16 +51,23 @@ def name_sides(executor: Any, x: Tensor, timestep: Tensor, model_options: Any = 
             conditioning["uuid"] = uuid4()
     without = {conditioning["uuid"] for conditioning in sides[False]}
     options = comfy.model_patcher.create_model_options_clone(model_options or {})
-    options.setdefault("transformer_options", {})[KEY] = without
+    options.setdefault("transformer_options", {})[KEY] = Sides(without, len(x))
     return executor(x, timestep, options, seed)
 
 
-def rows_with(options: Mapping[str, Any]) -> list[bool]:
+def rows_with(options: Mapping[str, Any], rows: int) -> list[bool]:
     """Return for each part of the U-Net's batch whether the LoRA acts on it.
 
     Where no guider has told the sides apart, the first conditioning is the positive one.
+
+    Raises:
+        ValueError: There are more rows than each conditioning has images: those of tiles, in an order of their own.
     """
     indices, ids = options.get("cond_or_uncond") or [0], options.get("uuids")
-    if KEY in options and ids is not None:
-        return [own not in options[KEY] for own in ids]
-    return [index == 0 for index in indices]
+    if KEY not in options or ids is None:
+        return [index == 0 for index in indices]
+    sides: Sides = options[KEY]
+    if rows > len(ids) * sides.images:  # fewer are of a window of the images, in the order of core
+        images = f"{sides.images} image{'s' * (sides.images > 1)}"
+        raise mixed_rows(rows, f"{len(ids)} conditionings of {images}")
+    return [own not in sides.without for own in ids]

@@ -8,6 +8,7 @@ One Euler step from noise ends at the guided prediction itself: negative + cfg Â
 import asyncio
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,31 @@ def bits(weight: torch.Tensor) -> torch.Tensor:
     return weight.contiguous().reshape(-1).view(torch.uint8)
 
 
+def tiled(model: Any) -> Any:
+    """Let a model compute both halves of the latent in one batch, one half after the other, as tiling nodes do."""
+
+    def halves(function: Any, given: dict[str, Any]) -> torch.Tensor:
+        parts = given["input"].chunk(2, dim=-1)
+        options = {key: twice(value) for key, value in given["c"].items()}
+        return torch.cat(function(torch.cat(parts), twice(given["timestep"]), **options).chunk(2), dim=-1)
+
+    def twice(value: Any) -> Any:
+        return torch.cat([value, value]) if isinstance(value, torch.Tensor) else value
+
+    model = model.clone()
+    model.set_model_unet_function_wrapper(halves)
+    return model
+
+
+def error(run: Callable[[], Any]) -> str:
+    """Return the message of the ValueError of a call."""
+    try:
+        run()
+    except ValueError as raised:
+        return str(raised)
+    return "no error"
+
+
 def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Relative to how far guidance moves."""
     return float((found - expected).norm() / expected.norm())
@@ -108,7 +134,7 @@ with torch.inference_mode():
     area_with = guided(patched, yes + left, no, 1.0)
     area_without = guided(model, no + prompt("", **area), yes, 1.0)  # core adds the areas to the negative side
     eight_bit = load(dtype=torch.float8_e4m3fn)[0]
-    found = {
+    found: dict[str, Any] = {
         "sides": difference(guided(beside, yes, no), expected),
         "both sides differ": difference(guided(patched, yes, no), expected),
         "no guidance": difference(guided(beside, yes, no, 1.0), with_lora),
@@ -128,11 +154,10 @@ with torch.inference_mode():
         ),
         "weights kept": weights_kept(eight_bit),
         "fp8 patched": difference(guided(apply(eight_bit, "both"), yes, no), once),
+        "tiles": error(lambda: guided(tiled(beside), yes, no)),
+        "tiles, both sides": error(lambda: guided(tiled(patched), yes, no)),
     }
-try:
-    up = next(key for key in lora if key.endswith("lora_up.weight"))
-    lora |= {up.replace("lora_up.weight", "dora_scale"): torch.ones(len(lora[up]), 1)}
-    apply(model, "positive")
-except ValueError as error:
-    found["other kinds"] = str(error)  # type: ignore[assignment]
+up = next(key for key in lora if key.endswith("lora_up.weight"))
+lora |= {up.replace("lora_up.weight", "dora_scale"): torch.ones(len(lora[up]), 1)}
+found["other kinds"] = error(lambda: apply(model, "positive"))
 print(json.dumps(found))  # noqa: T201

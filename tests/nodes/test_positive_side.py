@@ -63,3 +63,10 @@ def test_bypass_of_eight_bit_weights_is_patching_without_its_rounding(found: dic
 def test_other_kinds_than_two_factors_are_refused(found: dict[str, Any]) -> None:
     assert "in another way than by two factors" in found["other kinds"]
     assert "set `side` to both, and `bypass` off" in found["other kinds"]
+
+
+def test_tiles_in_one_batch_are_refused_on_the_positive_side_alone(found: dict[str, Any]) -> None:
+    """Their order is the other node's own: taken for core's, the LoRA would act on one tile, for both prompts."""
+    assert "a batch of 4 rows for 2 conditionings of 1 image," in found["tiles"]
+    assert "set Apply LoRA's `side` to both" in found["tiles"]
+    assert found["tiles, both sides"] == "no error"
