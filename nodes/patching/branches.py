@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
@@ -35,8 +36,14 @@ def apply_as_branches(
         rows: Tells on which parts of a batch the LoRA acts; on all by default.
 
     Raises:
-        ValueError: A weight is changed in another way than by two factors, or only a slice of it.
+        ValueError: The MODEL is no U-Net; or a weight is changed in another way than by two factors, or only a slice of
+            it.
     """
+    if not isinstance(model.model.diffusion_model, UNetModel):  # others call wrappers in another way, or not at all
+        raise ValueError(
+            "only in a U-Net, as SDXL has, a LoRA can be applied beside the layers; the model is ComfyUI's class "
+            f"{type(model.model.model_config).__name__}: set `side` to both, and `bypass` off"
+        )
     branches = Branches(
         dict(_branch(key, patch, strengths[key]) for key, patch in patches.items() if strengths[key]), rows
     )

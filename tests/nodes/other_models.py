@@ -109,6 +109,21 @@ def apply_result(name: str, strict: bool) -> str:
     return f"{len(patches)}/{modules}"
 
 
+def beside_layers(name: str) -> str:
+    """Return what comes of a LoRA of one of the model's own layers that is applied beside it."""
+    built = model(name)
+    key = next(key for key in built.model.state_dict() if key.endswith((".to_q.weight", ".qkv.weight")))
+    outer, inner = built.model.state_dict()[key].shape
+    own = {"lora_up.weight": torch.ones(outer, 1), "lora_down.weight": torch.ones(1, inner)}
+    named = {f"{key.removesuffix('.weight')}.{ending}": factor for ending, factor in own.items()}
+    patches, _ = lora_patches.fitting_patches(built, named)
+    try:
+        module("nodes.patching.branches").apply_as_branches(built, patches, dict.fromkeys(patches, 1.0))
+    except ValueError as error:
+        return str(error)
+    return "applied"
+
+
 asyncio.run(load_pack().comfy_entrypoint())
 lora_patches, layouts, files = (
     module(name)
@@ -116,4 +131,5 @@ lora_patches, layouts, files = (
 )
 layout = layouts.LoRALayout.from_config(None, 4)
 lora = files.lora_state_dict(torch.ones(layout.numel), layout)
-print(json.dumps({f"{name} {strict}": apply_result(name, strict) for name in MODELS for strict in (True, False)}))  # noqa: T201
+results = {f"{name} {strict}": apply_result(name, strict) for name in MODELS for strict in (True, False)}
+print(json.dumps(results | {f"{name} beside": beside_layers(name) for name in MODELS}))  # noqa: T201

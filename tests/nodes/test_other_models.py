@@ -40,3 +40,15 @@ def test_modules_of_the_same_name_but_another_size_are_not_patched(results: dict
 @pytest.mark.parametrize("model", ["SD3", "Flux"])
 def test_nothing_to_patch_is_an_error_even_when_not_strict(results: dict[str, str], model: str) -> None:
     assert "the model lacks 560" in results[f"{model} False"]
+
+
+@pytest.mark.parametrize("model", ["SDXL", "SDXLRefiner", "SD15"])
+def test_a_lora_can_be_beside_the_layers_of_a_u_net(results: dict[str, str], model: str) -> None:
+    assert results[f"{model} beside"] == "applied"
+
+
+@pytest.mark.parametrize("model", ["SD3", "Flux"])
+def test_beside_the_layers_of_other_networks_is_an_error(results: dict[str, str], model: str) -> None:
+    """ComfyUI calls no wrapper in SD3, which would have no LoRA, and one of other arguments in Flux."""
+    message = results[f"{model} beside"]
+    assert f"ComfyUI's class {model}: set `side` to both, and `bypass` off" in message
