@@ -110,7 +110,8 @@ def storable(lora: Mapping[str, Tensor | float], dtype: torch.dtype | None = Non
 
     Args:
         lora: Tensors by name; alphas may be plain numbers, or one tensor for all modules.
-        dtype: Of the copies; None keeps each tensor's own.
+        dtype: Of the copies; None keeps each tensor's own. Vectors of whole numbers keep theirs in any case: they are
+            sizes, such as those of a layer that a LoRA enlarges (`reshape_weight`), which ComfyUI takes as they are.
 
     Raises:
         ValueError: Values are complex, or not finite in `dtype`; the first tensor is named.
@@ -120,7 +121,8 @@ def storable(lora: Mapping[str, Tensor | float], dtype: torch.dtype | None = Non
         tensor = torch.as_tensor(value).detach()
         if tensor.is_complex():
             raise ValueError(f"{name} holds complex numbers, which no LoRA file has.")
-        copy = torch.empty(tensor.shape, dtype=dtype or tensor.dtype).copy_(tensor)
+        are_sizes = tensor.ndim == 1 and not tensor.is_floating_point()
+        copy = torch.empty(tensor.shape, dtype=tensor.dtype if are_sizes else dtype or tensor.dtype).copy_(tensor)
         if not (copy.float() if copy.element_size() == 1 else copy).isfinite().all():  # not implemented for float8
             raise ValueError(f"The LoRA holds NaN or infinite values, first in {name}; it is not saved.")
         tensors[name] = copy

@@ -95,6 +95,18 @@ def test_shared_and_plain_alphas_can_be_saved(tmp_path, layout, loras):
         assert torch.equal(found, read_lora(state | dict.fromkeys(alphas, shared), layout))
 
 
+def test_sizes_are_saved_as_whole_numbers():
+    """ComfyUI makes a tensor of these sizes, which it can't of floats."""
+    half = torch.ones(2, 1, dtype=torch.float16)
+    saved = storable({"a.reshape_weight": torch.tensor([2, 9]), "a.alpha": 1, "a.lora_up.weight": half}, torch.float32)
+    assert saved["a.reshape_weight"].tolist() == [2, 9]
+    assert {name: saved[name].dtype for name in saved} == {
+        "a.reshape_weight": torch.int64,
+        "a.alpha": torch.float32,
+        "a.lora_up.weight": torch.float32,
+    }
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
 def test_what_is_not_finite_is_not_saved(tmp_path, layout, loras, value):
     state = lora_state_dict(loras[0].double(), layout)
