@@ -1,6 +1,6 @@
 """Refine LoRA: a few training steps that start from a predicted LoRA, with ComfyUI's model, VAE and text encoders."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +12,7 @@ from ..difflora_core.config import RefinementSettings
 from ..difflora_core.images import image_batch
 from ..difflora_core.lora.file_formats import read_lora
 from ..difflora_core.lora.lora import LoRA
+from .input_checks import takes_lists
 from .patching.lora_patches import fitting_patches
 from .preview_images import loss_curve
 from .refine_training import train_lora
@@ -30,6 +31,7 @@ class RefineLoRA(io.ComfyNode):
             category=CATEGORY,
             description="Trains the LoRA for some further steps on reference images, as DreamBooth does. "
             "Modules and rank stay the same. Takes seconds in the miniature, minutes for SDXL.",
+            is_input_list=True,  # else a list of images would be so many trainings on one image each
             advanced=["batch_size", "gradient_checkpointing"],
             search_aliases=["DreamBooth", "train LoRA", "fine-tune", "likeness", "personalize"],
             has_intermediate_output=True,
@@ -38,7 +40,9 @@ class RefineLoRA(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The base model's text encoders."),
                 io.Vae.Input("vae", tooltip="The base model's VAE."),
                 io.LoraModel.Input("lora", tooltip="The LoRA that training starts from, for example from Decode LoRA."),
-                io.Image.Input("images", tooltip="Images of the person."),
+                io.Image.Input(
+                    "images", tooltip="Images of the person, all of one size: a batch or a list. All are used."
+                ),
                 io.String.Input(
                     "prompt",
                     default="a portrait of a person",
@@ -72,19 +76,27 @@ class RefineLoRA(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.LoraModel.Output("refined", display_name="LORA_MODEL", tooltip="The refined LoRA."),
-                io.Image.Output("curve", display_name="IMAGE", tooltip="Plot of the loss over the steps."),
+                io.LoraModel.Output(
+                    "refined",
+                    display_name="LORA_MODEL",
+                    tooltip="The refined LoRA; one for each candidate.",
+                    is_output_list=True,
+                ),
+                io.Image.Output(
+                    "curve", display_name="IMAGE", tooltip="Plot of the loss over the steps.", is_output_list=True
+                ),
             ],
         )
 
     @classmethod
+    @takes_lists("lora", "images")
     def execute(
         cls,
         model: Any,
         clip: Any,
         vae: Any,
-        lora: Mapping[str, Tensor],
-        images: Tensor,
+        lora: Sequence[Mapping[str, Tensor]],
+        images: Sequence[Tensor],
         prompt: str,
         steps: int,
         learning_rate: float,
@@ -92,23 +104,51 @@ class RefineLoRA(io.ComfyNode):
         seed: int,
         gradient_checkpointing: bool,
     ) -> io.NodeOutput:
-        """Train with a progress bar; Interrupt takes effect before the next step."""
-        fitting_patches(model, lora)  # raises an error if the LoRA does not fit
-        images = image_batch(images)
+        """Train every LoRA with a progress bar; Interrupt takes effect before the next step."""
+        for candidate in lora:
+            fitting_patches(model, candidate)  # raises an error if the LoRA does not fit
+        batch = one_batch(images)
         settings = RefinementSettings(steps, learning_rate, batch_size)
-        refined, losses = train_lora(
-            model,
-            lora,
-            clip.encode_from_tokens_scheduled(clip.tokenize(prompt)),
-            vae.encode(images),
-            (images.shape[1], images.shape[2]),
-            settings,
-            torch.Generator().manual_seed(seed),
-            gradient_checkpointing=gradient_checkpointing,
+        refinement = {**asdict(settings), "seed": seed, "prompt": prompt, "references": fingerprint(batch)}
+        conditioning, latents = clip.encode_from_tokens_scheduled(clip.tokenize(prompt)), vae.encode(batch)
+        refined, curves = [], []
+        for candidate in lora:
+            trained, losses = train_lora(
+                model,
+                candidate,
+                conditioning,
+                latents,
+                (batch.shape[1], batch.shape[2]),
+                settings,
+                torch.Generator().manual_seed(seed),
+                gradient_checkpointing=gradient_checkpointing,
+            )
+            refined.append(with_origin(candidate, trained, refinement))
+            curves.append(loss_curve(losses))
+        preview = ui.PreviewImage(torch.cat(curves), cls=cls)
+        return io.NodeOutput(refined, list(map(to_intermediate, curves)), ui=preview)
+
+
+def one_batch(images: Sequence[Tensor]) -> Tensor:
+    """Join a list of images to one batch (images, height, width, 3).
+
+    Raises:
+        ValueError: They are of several sizes; or see `image_batch`.
+    """
+    batches = [image_batch(one) for one in images]
+    sizes = {f"{batch.shape[2]} × {batch.shape[1]}": None for batch in batches}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"`images` are of {len(sizes)} sizes ({', '.join(sizes)} pixels), and are trained on in one: put Upscale "
+            "Image with crop center before them"
         )
-        curve = loss_curve(losses)
-        result: Mapping[str, Tensor] = refined
-        if isinstance(lora, LoRA):
-            refinement = {**asdict(settings), "seed": seed, "prompt": prompt, "references": fingerprint(images)}
-            result = LoRA(read_lora(refined, lora.layout), lora.layout, {**lora.made_by, "refined": refinement})
-        return io.NodeOutput(result, to_intermediate(curve), ui=ui.PreviewImage(curve, cls=cls))
+    return torch.cat(batches)
+
+
+def with_origin(
+    lora: Mapping[str, Tensor], trained: Mapping[str, Tensor], refinement: Mapping[str, Any]
+) -> Mapping[str, Tensor]:
+    """Return a trained LoRA with layout and origin of the one that it started from, if that is known."""
+    if not isinstance(lora, LoRA):
+        return trained
+    return LoRA(read_lora(trained, lora.layout), lora.layout, {**lora.made_by, "refined": refinement})

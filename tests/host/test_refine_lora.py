@@ -1,5 +1,6 @@
 """Refine LoRA on a real ComfyUI: it trains the LoRA and does not change the model."""
 
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -76,6 +77,39 @@ def test_refining_increases_the_similarity(client: Client, workflow: ApiPrompt) 
 
     start = likeness(graph)
     assert likeness(graph.set("Your strength", lora=graph.output("Refine"))) > start + 0.05
+
+
+def test_a_list_of_images_is_one_training(
+    client: Client, workflow: ApiPrompt, base: Path, refined: torch.Tensor
+) -> None:
+    """The same three images from a folder."""
+    folder = base / "input" / "for_refining"
+    folder.mkdir()
+    for number in (1, 2, 3):
+        shutil.copy(base / "input" / f"reference_{number}.png", folder)
+    graph = workflow.copy().add("Folder", "DiffLoRALoadFolder", image_folder=folder.name, max_images=16)
+    listed = with_refine(graph).set("Refine", images=graph.output("Folder")).set("Ours", filename_prefix="listed")
+    (path,) = new_files(client, listed, base, "listed")
+    torch.testing.assert_close(flat(path), refined)
+
+
+def test_images_of_several_sizes_are_refused(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    folder = base / "input" / "sizes_for_refining"
+    folder.mkdir()
+    for number, size in enumerate(((128, 128), (128, 96), (128, 128))):
+        Image.new("RGB", size, (200, 205, 210)).save(folder / f"{number}.png")
+    graph = workflow.copy().add("Folder", "DiffLoRALoadFolder", image_folder=folder.name, max_images=16)
+    listed = with_refine(graph).set("Refine", images=graph.output("Folder")).set("Ours", filename_prefix="sizes")
+    with pytest.raises(PromptError, match=r"of 2 sizes \(128 × 128, 128 × 96 pixels\)"):
+        client.run(listed.only("Ours").prompt)
+
+
+def test_every_candidate_is_refined_as_it_is_alone(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    graph = workflow.copy().set("Sample LoRA", candidates=2, seed=5)
+    found = new_files(client, with_refine(graph, steps=2).set("Ours", filename_prefix="both"), base, "both")
+    alone = refine(client, graph.set("Sample LoRA", candidates=1, seed=6), base, "second", steps=2)
+    assert len(found) == 2
+    torch.testing.assert_close(flat(found[1]), alone, rtol=0, atol=2e-4)  # sampled in a batch of two, and alone
 
 
 def test_loss_curve_is_a_generated(client: Client, workflow: ApiPrompt, refined: torch.Tensor) -> None:
