@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ...difflora_core.images import describe_passed_over, is_image, printable, read_image
+from ...difflora_core.images import LONGEST_SIDE, describe_passed_over, is_image, not_huge, printable, read_image
 from ..sockets import CATEGORY, node_schema, show_text, to_intermediate
 
 NO_FOLDER = "no folder in input"
@@ -27,7 +27,8 @@ class LoadReferenceFolder(io.ComfyNode):
             node_id="DiffLoRALoadFolder",
             display_name="Load Reference Images from Folder",
             category=CATEGORY,
-            description="Loads all images of a folder, of any sizes, as a list: the references of one person.",
+            description="Loads all images of a folder, of any sizes, as a list: the references of one person. Above "
+            f"{LONGEST_SIDE} pixels a side they are made smaller.",
             search_aliases=["reference folder", "image directory", "load batch", "load images", "dataset", "portrait"],
             has_intermediate_output=True,
             inputs=[
@@ -75,7 +76,8 @@ class LoadReferenceFolder(io.ComfyNode):
             if len(images) == max_images:
                 break
             try:
-                array = np.asarray(read_image(path, path.name))
+                # Encode Face would reduce it, too; a photo of 24 million pixels takes 288 MB as long as it is cached
+                array = not_huge(np.asarray(read_image(path, path.name)))
             except ValueError as error:
                 unreadable.append(str(error))
                 continue

@@ -56,6 +56,16 @@ def test_the_first_by_name_up_to_a_limit(client: Client, workflow: ApiPrompt, fo
     assert [image.size for image in images] == list(SIZES.values())[:2]
 
 
+def test_photos_of_a_camera_are_reduced(client: Client, workflow: ApiPrompt, folder: Path) -> None:
+    """As Encode Face does; in the host's memory each is a float for every color of every pixel."""
+    photos = folder.with_name("photos")
+    photos.mkdir()
+    Image.new("RGB", (5120, 3000), (200, 205, 210)).save(photos / "photo.jpg")
+    graph = from_folder(workflow, "person/photos").only("Loaded")
+    (image,) = client.images(client.run(graph.prompt), graph.id("Loaded"))
+    assert image.size == (2560, 1500)
+
+
 def test_another_file_of_the_same_name_is_noticed(client: Client, workflow: ApiPrompt, folder: Path) -> None:
     changing = folder.with_name("changing")
     changing.mkdir()
