@@ -17,7 +17,7 @@ from difflora_core.autoencoder.model import LAE
 from difflora_core.lora.layout import LoRALayout
 from training.engine.evaluated_run import EvaluatedRun, History, compared_settings
 from training.people.diffusion_loss_check import DiffusionLossCheck
-from training.store.loras import LoRAs, ShownReads, in_batches
+from training.store.loras import LoRAs, ShownReads, digest_of_loras, in_batches
 
 from .config import LAETraining
 from .reconstruction_metrics import check_diffusion_loss, evaluate
@@ -70,6 +70,7 @@ def train_lae(
     }
     if who is not None:
         settings["people (hash)"] = who
+    settings["LoRAs (hash)"] = digest_of_loras(loras, validation)
     with EvaluatedRun(lae, objective, training.loop, training.evaluation, folder, "lae", settings, accelerator) as run:
         if run.is_new:
             with ShownReads(loras, "statistics of the LoRAs") as shown:

@@ -6,7 +6,7 @@ accelerate launch -m training train-difflora --config training/recipes/sdxl-4x24
 
 import datetime
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from training.people.assembly import assemble
 from training.people.diffusion_loss_check import DiffusionLossCheck
 from training.people.embed import embed_and_open
 from training.people.latents import check_layout, digest, open_lae
-from training.store.loras import LoRAsInMemory, digest_of_people, open_stores
+from training.store.lora_store import LoRAStore
+from training.store.loras import LoRAsInMemory, LoRAsOnDisk, digest_of_loras, digest_of_people, open_stores
 from training.store.shard import Person
 from training.trainer_command import TrainerCommand
 
@@ -60,7 +61,7 @@ def train_difflora(settings: DiffLoRASettings) -> Path:
         compared, teachers = validation_names[: len(validation.loras)], LoRAsInMemory(validation.loras)
         check = DiffusionLossCheck(settings.diffusion_loss_check, lae.layout, compared, teachers, accelerator.device)
     dit, mif = settings.networks(lae, cache.widths)
-    identity = identify(settings, lae, names)
+    identity = identify(settings, lae, stores, names, validation_names)
     denoiser, history = train_denoiser(
         people, validation, dit, mif, settings.training, folder, lae, identity, accelerator, check
     )
@@ -81,14 +82,19 @@ def train_difflora(settings: DiffLoRASettings) -> Path:
     return path
 
 
-def identify(settings: DiffLoRASettings, lae: LAE, people: list[Person]) -> Mapping[str, Any]:
-    """Return what a run can't be resumed without: another network, loss, LAE or other people make another run."""
+def identify(
+    settings: DiffLoRASettings, lae: LAE, stores: Sequence[LoRAStore], people: list[Person], validation: list[Person]
+) -> Mapping[str, Any]:
+    """Return what a run can't be resumed without: another network, loss or LAE, or other LoRAs, people or encoders."""
     return {
         "dit": asdict(settings.dit),
         "mif": asdict(settings.mif),
+        "encoders": asdict(settings.encoders),
         "training": compared_settings(settings.training),
         "lae": digest(lae)[:16],
         "people": digest_of_people(people),
+        "validation people": digest_of_people(validation),
+        "LoRAs (hash)": digest_of_loras(*(LoRAsOnDisk(stores, split) for split in ("train", "validation"))),
     }
 
 

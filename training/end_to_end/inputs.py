@@ -18,11 +18,11 @@ from training.engine.config import TrainConfig
 from training.lora_dataset.config import DatasetConfig, load_config
 from training.lora_dataset.fingerprints import hash_value
 from training.lora_dataset.manifest import Manifest
-from training.people.dataset_images import DatasetImages, dataset_loss, open_base_model
+from training.people.dataset_images import DatasetImages, dataset_loss, image_identity, open_base_model
 from training.people.embeddings import EmbeddingCache
 from training.people.latents import cached_latents
 from training.store.lora_store import LoRAStore
-from training.store.loras import open_loras, open_stores, people_of
+from training.store.loras import LoRAsOnDisk, digest_of_loras, open_loras, open_stores, people_of
 from training.store.shard import Person
 
 from .denoiser_objective import FinetuneDataset
@@ -101,6 +101,8 @@ class FinetuneInputs:
             "images_per_person": self.settings.images_per_person,
             "people": hash_value(list(map(str, people))),
             "validation people": hash_value(list(map(str, self.validation))),
+            "LoRAs (hash)": digest_of_loras(*(LoRAsOnDisk(self.stores, split) for split in ("train", "validation"))),
+            **image_identity(self.dataset),
         }
 
     def images(self, people: Sequence[Person]) -> tuple[DatasetImages, LoRADiffusionLoss]:

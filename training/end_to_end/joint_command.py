@@ -28,11 +28,11 @@ from training.lora_dataset.manifest import Manifest
 from training.lora_dataset.stages.pack_plan import split_of
 from training.people.assembly import assemble
 from training.people.conditions import Conditions
-from training.people.dataset_images import DatasetImages, dataset_loss, open_base_model
+from training.people.dataset_images import DatasetImages, dataset_loss, image_identity, open_base_model
 from training.people.embed import embed_and_open
 from training.people.latents import digest
 from training.store.lora_store import LoRAStore
-from training.store.loras import open_loras, open_stores, people_of
+from training.store.loras import LoRAsOnDisk, digest_of_loras, open_loras, open_stores, people_of
 from training.trainer_command import TrainerCommand
 
 from .inputs import PEOPLE_PER_BATCH, RUN
@@ -171,15 +171,21 @@ class JointInputs:
     def identity(self) -> dict[str, Any]:
         """Return what a run can't be resumed without, beside the training's settings; asked before it is resumed."""
         settings, lae = self.settings, self.network.lae
-        start = {} if settings.network is None else {"starting LAE": digest(lae)[:16]}
-        return start | {
+        teachers = [LoRAsOnDisk(self.stores, split) for split in ("train", "validation")]
+        stored = [person for split in ("train", "validation") for person in people_of(self.stores, split)]
+        return {
+            "starting LAE": digest(lae)[:16] if settings.network else "untrained",
             "lae": asdict(lae.config),
             "dit": asdict(settings.dit),
             "mif": asdict(settings.mif),
+            "encoders": asdict(settings.encoders),
             "images_per_person": settings.images_per_person,
             "references": settings.references,
             "people": hash_value(self.people),
             "validation people": hash_value(self.validation),
+            "people with a teacher": hash_value(list(map(str, stored))),
+            "LoRAs (hash)": digest_of_loras(*teachers),
+            **image_identity(self.dataset),
         }
 
     def loss_reduction(self) -> LossReduction:

@@ -1,7 +1,7 @@
 """The dataset's training images and base model, for losses that go through the base model."""
 
 from collections.abc import Sequence
-from typing import overload
+from typing import Any, overload
 
 import torch
 
@@ -12,7 +12,8 @@ from training.base_model.interface import BaseModel
 from training.base_model.lora_diffusion_loss import LoRADiffusionLoss
 from training.base_model.person_images import PersonImages
 from training.lora_dataset.config import DatasetConfig
-from training.lora_dataset.configured_base import open_configured_base
+from training.lora_dataset.configured_base import hash_base, open_configured_base
+from training.lora_dataset.fingerprints import settings_of
 from training.lora_dataset.manifest import Manifest
 from training.lora_dataset.stages.preprocess import PreparedImages, read_prepared, read_texts
 from training.store.shard import Person
@@ -80,6 +81,11 @@ def open_base_model(config: DatasetConfig, layout: LoRALayout, device: str) -> B
     if (difference := layout.difference(base.layout(layout.rank, feed_forward))) is not None:
         raise ValueError(f"{config.base} does not fit the LoRAs: {difference}.")
     return base
+
+
+def image_identity(config: DatasetConfig) -> dict[str, Any]:
+    """Return what a run through the base model can't be resumed without: its U-Net, and how images were prepared."""
+    return {"base model": hash_base(config, "unet"), **settings_of(config, "preprocess.size", "preprocess.held_out")}
 
 
 def dataset_loss(

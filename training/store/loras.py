@@ -22,6 +22,8 @@ from .shard import Person
 
 LORAS_PER_READ = 16
 """LoRAs that are read or checked at once where all of a split are gone through."""
+HASHED_WEIGHTS = 256
+"""Of each LoRA, at either end: a training changes all weights, or those of one factor, and stores are large."""
 
 
 class LoRAs(Protocol):
@@ -154,6 +156,22 @@ def people_of(stores: Sequence[LoRAStore], split: str) -> list[Person]:
 def digest_of_people(people: Sequence[Person]) -> str:
     """Hash who somebody are, in order: a run is not resumed with other people, even as many."""
     return hashlib.sha256("\n".join(map(str, people)).encode()).hexdigest()[:16]
+
+
+def digest_of_loras(*splits: LoRAs) -> str:
+    """Hash some weights of every LoRA, in order: a run is not resumed with LoRAs that were trained again.
+
+    Raises:
+        ValueError: One is not finite.
+    """
+    hashed = hashlib.sha256()
+    for loras in splits:
+        if len(loras):
+            numel = loras.read([0]).shape[1]
+            for start in (0, max(0, numel - HASHED_WEIGHTS)):
+                columns = loras.columns(start, min(numel, start + HASHED_WEIGHTS))
+                hashed.update(columns.contiguous().numpy().data)
+    return hashed.hexdigest()[:16]
 
 
 def open_loras(stores: Sequence[LoRAStore], split: str, in_memory_bytes: float) -> LoRAs:

@@ -38,6 +38,16 @@ def test_a_run_of_as_many_other_people_is_not_resumed(tmp_path):
         train(tmp_path)
 
 
+def test_a_run_of_loras_that_were_trained_again_is_not_resumed(tmp_path):
+    train(tmp_path)
+    shutil.rmtree(tmp_path / "store")
+    store = LoRAStore(tmp_path / "store", LAYOUT)
+    store.add("train", [f"t{i:02d}" for i in range(24)], 1.01 * people(24))
+    store.add("validation", [f"v{i}" for i in range(8)], people(8, 9))
+    with pytest.raises(ValueError, match=r"belongs to a run with LoRAs \(hash\) '\w{16}', the configuration says"):
+        train(tmp_path)
+
+
 def broken(folder: Path, number: float) -> None:
     """A person's LoRA as another program may have written it."""
     written(folder)

@@ -151,6 +151,20 @@ def test_a_run_on_other_images_or_people_is_not_resumed(settings: FinetuneSettin
         finetune(replace(settings, stores=(store.folder,)))
 
 
+def test_a_run_with_other_teachers_or_preparation_is_not_resumed(settings: FinetuneSettings, tmp_path: Path) -> None:
+    settings = replace(settings, output=tmp_path / "finetuned")
+    finetune(settings)
+    store, held_out = LoRAStore(tmp_path / "store", lora_layout()), HeldOutTeachers.load()
+    store.add("train", list(held_out.people[:2]), 0.9 * held_out.teachers[:2].float())
+    store.add("validation", list(held_out.people[2:3]), held_out.teachers[2:3].float())
+    with pytest.raises(ValueError, match=r"belongs to a run with LoRAs \(hash\)"):
+        finetune(replace(settings, stores=(store.folder,)))
+    dataset = settings.dataset.with_name("held_out.yaml")
+    dataset.write_text(settings.dataset.read_text().replace("held_out: 1", "held_out: 2"))
+    with pytest.raises(ValueError, match=r"belongs to a run with preprocess.held_out 1, the configuration says 2"):
+        finetune(replace(settings, dataset=dataset))
+
+
 def test_a_run_from_another_network_is_not_resumed(settings: FinetuneSettings, tmp_path: Path) -> None:
     output, lae = tmp_path / "finetuned", load_lae(settings.network)
     finetune(replace(settings, output=output))

@@ -1,11 +1,13 @@
 """Joint training: MIF, DiT and LAE learn from images, with teachers beside or without, into an ordinary checkpoint."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from difflora_core.autoencoder.config import LAEConfig
@@ -249,8 +251,30 @@ def test_an_lae_of_few_teachers_can_be_the_start(settings: JointSettings, tmp_pa
     lae = LAE(lora_layout(), settings.lae)
     lae.fit(0.1 * torch.randn(20, lae.layout.numel))
     save_lae(tmp_path / "lae.safetensors", lae)
-    model = DiffLoRA.load(train(replace(settings, network=tmp_path / "lae.safetensors", output=tmp_path / "out")))
+    started = replace(settings, network=tmp_path / "lae.safetensors", output=tmp_path / "out")
+    model = DiffLoRA.load(train(started))
     assert torch.allclose(model.lae.mean, lae.mean)
+    with pytest.raises(ValueError, match=r"a run with starting LAE '\w+', the configuration says 'untrained'"):
+        train(replace(started, network=None))
+
+
+def test_a_run_is_not_resumed_from_another_start_or_base_model(settings: JointSettings, tmp_path: Path) -> None:
+    train(settings)
+    lae = LAE(lora_layout(), settings.lae)
+    lae.fit(0.1 * torch.randn(20, lae.layout.numel))
+    save_lae(tmp_path / "lae.safetensors", lae)
+    with pytest.raises(ValueError, match=r"a run with starting LAE 'untrained', the configuration says '\w+'"):
+        train(replace(settings, network=tmp_path / "lae.safetensors"))
+    dataset = settings.embeddings.dataset
+    assert dataset is not None
+    base = tmp_path / "base"
+    shutil.copytree(dataset.with_name("base"), base)
+    unet = next((base / "unet").glob("*.safetensors"))
+    save_file({name: 1.05 * tensor for name, tensor in load_file(unet).items()}, unet)
+    other = dataset.with_name("other_base.yaml")
+    other.write_text(dataset.read_text().replace("base: base", f"base: {base}"))
+    with pytest.raises(ValueError, match="belongs to a run with base model"):
+        train(replace(settings, embeddings=replace(settings.embeddings, dataset=other)))
 
 
 def test_teachers_of_a_store_are_beside(settings: JointSettings, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -272,6 +296,11 @@ def test_teachers_of_a_store_are_beside(settings: JointSettings, tmp_path: Path,
     )
     with pytest.raises(ValueError, match="3 teachers, found only 2"):
         train(replace(beside, training=replace(training, people=4, teachers=3), output=tmp_path / "more"))
+    weaker = LoRAStore(tmp_path / "weaker", lora_layout())
+    weaker.add("train", ["7000", "7005", "elsewhere"], 0.5 * loras[[0, 3, 1]])
+    weaker.add("validation", ["7002"], loras[2:3])
+    with pytest.raises(ValueError, match=r"belongs to a run with LoRAs \(hash\)"):
+        train(replace(beside, stores=(weaker.folder,)))
 
 
 def test_stores_and_the_number_of_teachers_go_together(settings: JointSettings, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from training.store.loras import (
     LoRAsInMemory,
     LoRAsOnDisk,
     ShownReads,
+    digest_of_loras,
     in_batches,
     open_loras,
     open_stores,
@@ -46,6 +47,16 @@ def test_reads_are_counted_and_unchanged(stores, monkeypatch):
         assert torch.equal(shown.columns(2, 7), LORAS[:, 2:7])
         shown.columns(0, 3)
         assert shown.bar.n == 8
+
+
+def test_loras_that_were_trained_again_have_another_hash(stores):
+    """The same on disk and in memory, whichever of the factors a training has changed."""
+    before = digest_of_loras(LoRAsOnDisk(stores, "train"), LoRAsOnDisk(stores, "validation"))
+    assert before == digest_of_loras(LoRAsInMemory(LORAS))
+    for weight in (0, -1):
+        again = LORAS.clone()
+        again[1, weight] += 1e-3
+        assert digest_of_loras(LoRAsInMemory(again)) != before
 
 
 def test_people_are_in_the_order_of_the_rows(stores):
