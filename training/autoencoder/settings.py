@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from difflora_core.autoencoder.config import LAEConfig
 from difflora_core.fields import NonNegativeFloat, check_fields
 from training.engine.settings import SettingsPath
-from training.people.config import DiffusionLossCheckSettings
+from training.people.config import DiffusionLossCheckSettings, check_monitored
 from training.people.network_settings import LayoutSettings
 
 from .config import LAETraining
@@ -36,6 +36,4 @@ class LAESettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        self.training.evaluation.check_monitor("r2", "delta_w_cosine", "teacher_recovery")
-        if self.training.evaluation.monitor == "teacher_recovery" and self.diffusion_loss_check is None:
-            raise ValueError("evaluation.monitor is teacher_recovery, which needs the section `diffusion_loss_check`")
+        check_monitored(self.training.evaluation, self.diffusion_loss_check, self.training.loop)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from difflora_core.config import EncoderNames
 from difflora_core.denoiser.config import DiTConfig, MIFConfig, SamplingConfig
 from training.engine.settings import SettingsPath
-from training.people.config import DiffusionLossCheckSettings, EmbeddingSettings
+from training.people.config import DiffusionLossCheckSettings, EmbeddingSettings, check_monitored
 from training.people.network_settings import DiTSettings, MIFSettings, denoiser_shapes
 
 from .config import DiffLoRATraining
@@ -48,9 +48,7 @@ class DiffLoRASettings:
     """What the checkpoint recommends until it is chosen on validation people; a regression has settings of its own."""
 
     def __post_init__(self) -> None:
-        self.training.evaluation.check_monitor("r2", "delta_w_cosine", "teacher_recovery")
-        if self.training.evaluation.monitor == "teacher_recovery" and self.diffusion_loss_check is None:
-            raise ValueError("evaluation.monitor is teacher_recovery, which needs the section `diffusion_loss_check`")
+        check_monitored(self.training.evaluation, self.diffusion_loss_check, self.training.loop)
 
     def networks(self, lae: "LAE | None", widths: tuple[int, int]) -> tuple[DiTConfig, MIFConfig]:
         """Return the shapes of DiT and MIF.

@@ -119,7 +119,18 @@ class EvaluatedRun:
         self._print(step)
 
     def load_best(self) -> None:
-        """Load the best weights into the module."""
+        """Load the best weights into the module.
+
+        Raises:
+            ValueError: No evaluation has measured the monitored metric, so that only the start's weights were kept.
+        """
+        monitor = self.evaluation.monitor
+        if any(self.history) and not list(self._scores()):  # a step above 0
+            found = ", ".join(dict.fromkeys(name for metrics in self.history.values() for name in metrics)) or "nothing"
+            raise ValueError(
+                f"{self.path}: {monitor} was not measured in any of {len(self.history)} evaluations, so that no "
+                f"trained weights were kept; measured were {found}. Monitor one of these in another output folder"
+            )
         self.module.load_state_dict(self._best)
 
     def _resume(self) -> dict[str, Tensor]:

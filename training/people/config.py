@@ -1,8 +1,10 @@
 """Sections that several trainers' YAML files have: `embeddings`, and `diffusion_loss_check`."""
 
+import math
 from dataclasses import dataclass
 
 from difflora_core.fields import PositiveInt, check_fields
+from training.engine.config import EvaluationConfig, TrainConfig
 from training.engine.settings import SettingsPath
 
 
@@ -19,6 +21,26 @@ class DiffusionLossCheckSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+def check_monitored(evaluation: EvaluationConfig, check: DiffusionLossCheckSettings | None, loop: TrainConfig) -> None:
+    """Check that a trainer in weight or latent space measures the monitored metric.
+
+    Raises:
+        ValueError: It measures others, lacks the section that the metric needs, or ends before the first check.
+    """
+    evaluation.check_monitor("r2", "delta_w_cosine", "teacher_recovery")
+    if evaluation.monitor != "teacher_recovery":
+        return
+    if check is None:
+        raise ValueError("evaluation.monitor is teacher_recovery, which needs the section `diffusion_loss_check`")
+    evaluations = math.ceil(loop.steps / evaluation.interval)
+    if check.every > evaluations:
+        raise ValueError(
+            f"diffusion_loss_check.every is {check.every}, but {loop.steps} steps are evaluated {evaluations} times "
+            f"(evaluation.interval {evaluation.interval}): teacher_recovery, which evaluation.monitor names, would "
+            "never be measured. Lower `every` or `interval`"
+        )
 
 
 @dataclass(frozen=True)

@@ -165,15 +165,3 @@ def test_the_diffusion_loss_decides_which_weights_are_kept(tmp_path, monkeypatch
 def test_the_section_of_the_monitored_metric_is_needed(tmp_path):
     with pytest.raises(ValueError, match="needs the section `diffusion_loss_check`"):
         train(tmp_path, training={"evaluation": {"monitor": "teacher_recovery"}})
-
-
-SHIPPED = sorted((ROOT / "training" / "recipes").rglob("*_train_lae*.yaml"))
-
-
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_shipped_files_are_read(path):
-    settings = read_settings(LAESettings, path)
-    assert settings.training.loop.log_with == ("tensorboard",)
-    assert settings.layout is not None
-    if "sdxl" in str(path):
-        assert settings.layout.layout().numel / (settings.lae.tokens * settings.lae.width) > 290

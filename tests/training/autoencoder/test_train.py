@@ -62,6 +62,12 @@ def test_interrupted_between_evaluations_it_keeps_the_same_best(tmp_path, people
         assert torch.equal(again.state_dict()[name], tensor), name
 
 
+def test_a_run_of_loras_that_were_trained_again_is_not_resumed(tmp_path, people):
+    train(people, tmp_path)
+    with pytest.raises(ValueError, match=r"belongs to a run with LoRAs \(hash\) '\w{16}', the configuration says"):
+        train(1.01 * people, tmp_path)
+
+
 def test_latents_of_the_result_are_standardized(tmp_path, people):
     lae, _ = train(people, tmp_path)
     torch.testing.assert_close(lae.encode(people[:90]).std(0), torch.ones(2, 2), rtol=1e-3, atol=0)

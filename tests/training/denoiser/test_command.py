@@ -189,6 +189,14 @@ def test_another_file_is_no_lae(world):
         ({"embeddings": {}}, "found neither"),
         ({"embeddings": {"dataset": "x.yaml"}}, "needs embeddings.image_encoder"),
         ({"training": {"evaluation": {"monitor": "teacher_recovery"}}}, "needs the section `diffusion_loss_check`"),
+        (
+            {
+                "training": {"evaluation": {"monitor": "teacher_recovery", "interval": 4}},
+                "loop": {"steps": 8},
+                "diffusion_loss_check": {"dataset": "x.yaml", "every": 3},
+            },
+            "every is 3, but 8 steps are evaluated 2 times .* would never be measured",
+        ),
         ({"color": "red"}, "unknown setting 'color'"),
     ],
 )
@@ -247,7 +255,8 @@ def test_the_diffusion_loss_check_gets_the_compared_people_and_their_teachers(wo
             return {"teacher_recovery": 0.5}
 
     monkeypatch.setattr("training.denoiser.command.DiffusionLossCheck", Check)
-    configure(world, diffusion_loss_check={"dataset": "none.yaml", "every": 2})
+    (world / "dataset.yaml").write_text("{workspace: work, base: base}", encoding="utf-8")
+    configure(world, diffusion_loss_check={"dataset": "dataset.yaml", "every": 2})
     history = DiffLoRA.load(train(world)).config.provenance["history"]
     assert ["teacher_recovery" in history[step] for step in ("4", "8")] == [False, True]
     ((layout, people, teachers),) = arguments

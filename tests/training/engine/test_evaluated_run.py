@@ -107,6 +107,12 @@ def test_a_damaged_history_is_named(tmp_path):
         EvaluatedRun(number(), loss, LOOP, EvaluationConfig(), tmp_path, "number")
 
 
+def test_a_run_whose_monitored_metric_was_never_measured_is_no_result(tmp_path):
+    """Else the weights of the start would be taken for trained ones."""
+    with pytest.raises(ValueError, match=r"teacher_recovery was not measured in any of 6 .* measured were r2"):
+        run(tmp_path, r2(*[0.1] * 6), monitor="teacher_recovery")
+
+
 def test_only_evaluations_with_the_monitored_metric_are_candidates(tmp_path):
     metrics = [{"r2": 0.9}, {"r2": 0.1, "teacher_recovery": 0.2}, {"r2": 0.8}, {"r2": 0.1, "teacher_recovery": 0.1}]
     _, weight = run(tmp_path / "mixed", metrics, interval=15, monitor="teacher_recovery")
