@@ -16,12 +16,22 @@ from difflora_core.config import DiffLoRAConfig
 from difflora_core.denoiser.config import SamplingConfig
 from training.engine.accelerator import close_trackers, open_accelerator
 from training.engine.evaluated_run import compared_settings
+from training.lora_dataset.config import load_config
 from training.people.assembly import assemble
+from training.people.dataset_images import held_out_files
 from training.people.diffusion_loss_check import DiffusionLossCheck
 from training.people.embed import embed_and_open
+from training.people.embeddings import EmbeddingCache
 from training.people.latents import check_layout, digest, open_lae
 from training.store.lora_store import LoRAStore
-from training.store.loras import LoRAsInMemory, LoRAsOnDisk, digest_of_loras, digest_of_people, open_stores
+from training.store.loras import (
+    LoRAsInMemory,
+    LoRAsOnDisk,
+    digest_of_loras,
+    digest_of_people,
+    open_stores,
+    people_of,
+)
 from training.store.shard import Person
 from training.trainer_command import TrainerCommand
 
@@ -49,12 +59,11 @@ def train_difflora(settings: DiffLoRASettings) -> Path:
     check_layout(stores, lae)
     widths = settings.mif.face_width, settings.mif.image_width
     cache = embed_and_open(settings.embeddings, settings.encoders, widths, accelerator)
+    caches = {"train": cache, "validation": validation_references(settings, cache, stores)}
     with accelerator.main_process_first():  # the others read the latents that the first one has written
         (people, names), (validation, validation_names) = (
-            people_of_split(
-                stores, split, lae, cache, settings.embeddings.allow_missing, folder, str(accelerator.device)
-            )
-            for split in ("train", "validation")
+            people_of_split(stores, split, lae, own, settings.embeddings.allow_missing, folder, str(accelerator.device))
+            for split, own in caches.items()
         )
     check = None
     if settings.diffusion_loss_check and validation.loras is not None and accelerator.is_main_process:
@@ -80,6 +89,16 @@ def train_difflora(settings: DiffLoRASettings) -> Path:
         assemble(lae, denoiser, config).save(path)
         print(f"wrote {path}", flush=True)
     return path
+
+
+def validation_references(
+    settings: DiffLoRASettings, cache: EmbeddingCache, stores: Sequence[LoRAStore]
+) -> EmbeddingCache:
+    """Return the embeddings without those of images on which validation people's diffusion loss is measured."""
+    if settings.diffusion_loss_check is None:
+        return cache
+    dataset = load_config(settings.diffusion_loss_check.dataset)
+    return cache.without(held_out_files(dataset, people_of(stores, "validation")))
 
 
 def identify(

@@ -128,7 +128,7 @@ def finetune_checkpoint(settings: FinetuneSettings) -> Path:
     denoiser, lae = trainable_denoiser(model).to(inputs.device), model.lae.to(inputs.device)
     people = inputs.finetune_people(cache)
     dataset, loss = inputs.finetune_dataset(people, cache, lae)
-    validation = cache.of(inputs.validation)[0].first(settings.references)
+    validation = inputs.references(cache)
     history = finetune_denoiser(
         denoiser,
         lae,

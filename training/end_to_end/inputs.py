@@ -18,7 +18,7 @@ from training.engine.config import TrainConfig
 from training.lora_dataset.config import DatasetConfig, load_config
 from training.lora_dataset.fingerprints import hash_value
 from training.lora_dataset.manifest import Manifest
-from training.people.dataset_images import DatasetImages, dataset_loss, image_identity, open_base_model
+from training.people.dataset_images import DatasetImages, dataset_loss, held_out_files, image_identity, open_base_model
 from training.people.embeddings import EmbeddingCache
 from training.people.latents import cached_latents
 from training.store.lora_store import LoRAStore
@@ -117,6 +117,11 @@ class FinetuneInputs:
             self.seed,
             settings.gradient_checkpointing,
         )
+
+    def references(self, cache: EmbeddingCache) -> tuple[Tensor, Tensor]:
+        """Average the validation people's references, face and image (people, width), without held-out images."""
+        given = cache.without(held_out_files(self.dataset, self.validation))
+        return given.of(self.validation)[0].first(self.settings.references)
 
     def finetune_people(self, cache: EmbeddingCache) -> list[Person]:
         """List all people with embeddings and images who are in no other split; those with a teacher come first."""

@@ -28,7 +28,7 @@ from training.lora_dataset.manifest import Manifest
 from training.lora_dataset.stages.pack_plan import split_of
 from training.people.assembly import assemble
 from training.people.conditions import Conditions
-from training.people.dataset_images import DatasetImages, dataset_loss, image_identity, open_base_model
+from training.people.dataset_images import DatasetImages, dataset_loss, held_out_files, image_identity, open_base_model
 from training.people.embed import embed_and_open
 from training.people.latents import digest
 from training.store.lora_store import LoRAStore
@@ -111,7 +111,8 @@ class JointInputs:
         start_from_conditions(network.denoiser, *conditions.first(settings.references), generator, deviation)
         network.to(accelerator.device)
         base = open_base_model(dataset, lae.layout, str(accelerator.device))
-        references = cache.of(validation)[0].first(settings.references)
+        given = cache.without(held_out_files(dataset, validation))
+        references = given.of(validation)[0].first(settings.references)
         stores = open_stores(settings.stores, lae.layout) if settings.stores else []
         known = {str(person) for person in people_of(stores, "validation")}
         taught = [person for person in splits["validation"] if person in known][: settings.validation_people]

@@ -15,7 +15,7 @@ from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.configured_base import hash_base, open_configured_base
 from training.lora_dataset.fingerprints import settings_of
 from training.lora_dataset.manifest import Manifest
-from training.lora_dataset.stages.preprocess import PreparedImages, read_prepared, read_texts
+from training.lora_dataset.stages.preprocess import PreparedImages, chosen_images, read_prepared, read_texts
 from training.store.shard import Person
 
 
@@ -68,6 +68,20 @@ class DatasetImages(Sequence[PersonImages]):
 
     def _prepared(self, person: str) -> PreparedImages:
         return read_prepared(self.config, person).split(self.config.preprocess.held_out)[self.held_out]
+
+
+def held_out_files(config: DatasetConfig, people: Sequence[Person]) -> dict[str, set[str]]:
+    """Return which files are held-out images, by person: a loss is measured on them, so that no reference may be one.
+
+    People without records of the stages before `preprocess`, which may be deleted, are left out.
+    """
+    count, found = config.preprocess.held_out, {}
+    stages = [Manifest(config.stage(name)) for name in ("filter", "generate")]
+    for person in map(str, people):
+        if all((record := stage.read(person)) is not None and record.status == "done" for stage in stages):
+            chosen = chosen_images(config, person)[0]
+            found[person] = {image["file"] for image in chosen[max(0, len(chosen) - count) :]}
+    return found
 
 
 def open_base_model(config: DatasetConfig, layout: LoRALayout, device: str) -> BaseModel:

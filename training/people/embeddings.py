@@ -9,8 +9,8 @@ files with an image axis, (people, images, width) and a tensor `person`, are rea
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,20 @@ class EmbeddingCache:
                 f"{self.where} holds embeddings of widths {self.widths} (face, image), expected {widths}: correct "
                 "`mif`, or embed the images with the encoder that it is meant for."
             )
+
+    def without(self, files: Mapping[str, Collection[str]]) -> "EmbeddingCache":
+        """Return the embeddings without some people's images, as references of which a loss is measured on these.
+
+        Args:
+            files: Of the images, by person. Of somebody who has no others, or whose files were not recorded, all stay.
+        """
+        people = dict(self.people)
+        for name in files.keys() & people.keys():
+            own = people[name]
+            rows = [row for row, file in enumerate(own.files) if file not in files[name]]
+            if rows:
+                people[name] = ImageEmbeddings(own.face[rows], own.image[rows], tuple(own.files[row] for row in rows))
+        return replace(self, people=people)
 
     def of(self, people: Sequence[Person], allow_missing: bool | None = None) -> tuple[Conditions, list[int]]:
         """Return the embeddings of people, padded to the most images, and which rows of `people` they belong to.

@@ -1,6 +1,7 @@
 """The cache of embeddings: any number of images per person, matched by name, refused where it doesn't fit."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -27,6 +28,18 @@ def folder(tmp_path):
     write_embeddings(tmp_path / "bob.safetensors", {"bob": embeddings(5, 2)}, ENCODERS)
     write_embeddings(tmp_path / "more.safetensors", {"cleo": embeddings(1, 3), "7": embeddings(3, 4)}, ENCODERS)
     return tmp_path
+
+
+def test_images_are_left_out_by_their_files():
+    """Of somebody who has no others, or whose files are not known, all stay."""
+    ann, bob = (replace(embeddings(3, seed), files=("0.png", "1.png", "2.png")) for seed in (1, 2))
+    cache = EmbeddingCache("here", {"ann": ann, "bob": bob, "cleo": embeddings(2)}, ENCODERS)
+    left = cache.without({"ann": {"1.png"}, "bob": set(bob.files), "cleo": {"0.png"}, "dan": {"0.png"}}).people
+    assert left["ann"].files == ("0.png", "2.png")
+    assert torch.equal(left["ann"].face, ann.face[[0, 2]])
+    assert torch.equal(left["ann"].image, ann.image[[0, 2]])
+    assert left["bob"] is bob
+    assert left["cleo"] is cache.people["cleo"]
 
 
 def test_people_are_matched_by_name_and_padded_to_the_most_embeddings(folder):
