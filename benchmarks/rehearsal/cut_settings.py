@@ -96,11 +96,13 @@ def _cut_evaluation(settings: Any, folder: Path) -> None:
 
 
 def _cut(node: Any) -> None:
-    """Cut loops to `STEPS`, evaluated once at the end, anywhere below a node."""
+    """Cut loops to `STEPS`, evaluated and checked once at the end, anywhere below a node."""
     if not isinstance(node, dict):
         return
     if "loop" in node:
         node["loop"] |= {"steps": STEPS, "warmup": 0}
         node["evaluation"] |= {"interval": STEPS}
+    if node.get("diffusion_loss_check"):
+        node["diffusion_loss_check"] |= {"every": 1}
     for child in node.values():
         _cut(child)
