@@ -39,7 +39,7 @@ VISION = {
     "patch_size": 16,
 }
 TRAINING = TrainConfig(
-    steps=3000, learning_rate=7e-4, warmup=100, weight_decay=0.02, ema=0.995, save_every=100, seed=43
+    steps=4800, learning_rate=7e-4, warmup=100, weight_decay=0.02, ema=0.995, save_every=100, seed=43
 )
 OFFICIAL = (
     (r"^head\.", "mlp.layers."),
