@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import ViTConfig, ViTModel
 
 from miniature.folders import replacing_folder
+from training.engine.batches_ahead import Metrics
 from training.engine.config import TrainConfig
 from training.engine.loop import train
 from training.evaluation.metrics.pixels import IMAGENET_MEAN, IMAGENET_STD
@@ -82,7 +83,7 @@ class SelfDistillation(nn.Module):
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)
 
-    def forward(self, large: Sequence[Tensor], small: Sequence[Tensor]) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, large: Sequence[Tensor], small: Sequence[Tensor]) -> tuple[Tensor, Metrics]:
         """Let the teacher follow the student, and return the loss of crops (n, 3, side, side)."""
         self._follow()
         with torch.no_grad():
@@ -164,7 +165,7 @@ def train_dino(images: DrawnImages, folder: Path, config: TrainConfig = TRAINING
     torch.manual_seed(config.seed)
     model = SelfDistillation(centered(sample_pixels(images)))
 
-    def loss(module: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(module: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, Metrics]:
         pixels = softened_pixels(images.draw(BATCH, generator).images, generator)
         large = [random_crops(pixels, SIDE, LARGE_AREA, generator) for _ in range(LARGE)]
         small = [random_crops(pixels, SMALL_SIDE, SMALL_AREA, generator) for _ in range(SMALL)]
