@@ -3,7 +3,6 @@
 Each of these uses only those before it, the core library and the training package:
 
 - `paths`: the repository, shipped weights, scratch folder.
-- `folders`: folders that are written whole or not at all.
 - `world`: drawn people, scenes, their captions and images.
 - `base_model`: a tiny SDXL, its autoencoder, a Control-LoRA and a second LoRA.
 - `encoders`: face detector and recognizers, CLIP vision, PhotoMaker.

@@ -5,7 +5,7 @@
 Metrics of image and prompt: of two images, does the metric prefer the one in which the judge finds more of the prompt's
 eight attributes? By how many more it finds. Metrics of two images: are an image's most similar ones those of the same
 person, in another scene, and those in which the judge finds more of the same attributes? Figures are the share of pairs
-in which metric and judge agree: 0.5 is chance. An untrained DINO shows how much color and layout alone tell.
+in which metric and judge agree: 0.5 is chance. An untrained DINO shows what color and layout alone give.
 """
 
 import argparse
@@ -59,8 +59,8 @@ def agreement(values: Tensor, verdicts: Tensor, least: int, most: int) -> float:
     """
     lead = verdicts[:, :, None] - verdicts[:, None, :]
     counted = (lead >= least) & (lead <= most)
-    gain = values[:, :, None] - values[:, None, :]
-    return float((gain[counted] > 0).double().mean() + 0.5 * (gain[counted] == 0).double().mean())
+    difference = (values[:, :, None] - values[:, None, :])[counted]
+    return float((difference > 0).double().mean() + 0.5 * (difference == 0).double().mean())
 
 
 def of_prompts(metric: PersonMetric, column: str, images: np.ndarray, prompts: Sequence[Scene]) -> dict[str, float]:

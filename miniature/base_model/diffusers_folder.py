@@ -3,15 +3,15 @@
 model_index.json, unet/, text_encoder/, text_encoder_2/, tokenizer/, tokenizer_2/, scheduler/, vae/
 """
 
+import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionXLPipeline
 from torch import Tensor
 from transformers import CLIPTokenizer
-
-from miniature.folders import replacing_folder
 
 from .model import noise_scheduler
 from .single_file import load_single_file
@@ -51,8 +51,16 @@ def export_diffusers(checkpoint: Path, folder: Path, tokenizer: Path) -> Path:
         force_zeros_for_empty_prompt=False,
         add_watermarker=False,
     )
-    with replacing_folder(folder) as partial:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{suffix}") for suffix in ("partial", "old"))
+    try:
         pipeline.save_pretrained(partial, safe_serialization=True)
+        if folder.exists():
+            folder.replace(old)
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     return folder
 
 

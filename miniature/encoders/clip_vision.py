@@ -43,7 +43,12 @@ def vision_config() -> CLIPVisionConfig:
 
 def preprocess(images: np.ndarray) -> Tensor:
     """uint8 (n, 128, 128, 3) → float32 (n, 3, 128, 128), normalized. For training; elsewhere the processor does it."""
-    return (to_pixels(images) - torch.tensor(IMAGE_MEAN).view(3, 1, 1)) / torch.tensor(IMAGE_STD).view(3, 1, 1)
+    return normalized(to_pixels(images))
+
+
+def normalized(pixels: Tensor) -> Tensor:
+    """Pixels (n, 3, height, width) in [0, 1] → as CLIP takes them."""
+    return (pixels - torch.tensor(IMAGE_MEAN).view(3, 1, 1)) / torch.tensor(IMAGE_STD).view(3, 1, 1)
 
 
 def save_image_encoder(model: CLIPVisionModelWithProjection, folder: Path) -> None:

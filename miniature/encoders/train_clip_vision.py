@@ -20,7 +20,7 @@ from transformers import CLIPVisionModelWithProjection
 from miniature.encoders.faces.degradation import degrade
 from miniature.encoders.faces.face_images import FaceImages, open_face_images
 from miniature.world.people import describe, person
-from miniature.world.scenes import caption, training_scene
+from miniature.world.scenes import Scene, caption, training_scene
 from training.engine.config import TrainConfig
 from training.engine.loop import train
 
@@ -66,8 +66,13 @@ def draw_batch(images: FaceImages, rng: np.random.Generator) -> tuple[np.ndarray
 
 @lru_cache(maxsize=40000)
 def clauses_of(index: int, image: int) -> tuple[str, ...]:
-    """Clauses of the full caption of a training image: scene without the class word, then looks."""
-    return (*caption(training_scene(index, image)).split(", ")[1:], *describe(person(index)).split(", "))
+    """Clauses of the full caption of a training image."""
+    return clauses_in(index, training_scene(index, image))
+
+
+def clauses_in(index: int, scene: Scene) -> tuple[str, ...]:
+    """Clauses of the full caption of a person in a scene: scene without the class word, then looks."""
+    return (*caption(scene).split(", ")[1:], *describe(person(index)).split(", "))
 
 
 def vocabulary() -> list[str]:

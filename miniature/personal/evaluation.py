@@ -41,7 +41,7 @@ from .ship_held_out import NEAREST
 
 FOLDER = ROOT / "output" / "miniature" / "evaluation"
 SETTINGS = ROOT / "training" / "evaluation" / "configs" / "miniature.yaml"
-MEASURE = ROOT / "miniature" / "measure" / "attribute_fidelity.py"
+JUDGE_CODE = ROOT / "miniature" / "measure"
 OTHER_IMAGES = 8
 """Images of each person that no method sees."""
 REFERENCE_SEED = 1
@@ -140,12 +140,16 @@ def built_metrics(metrics: MetricSettings, drawings: Path) -> MetricSettings:
         drawings: Folder of `write_drawings`.
     """
     found = {name: str(folder) for name, folder in SCRATCH_METRICS.items() if folder.is_dir()}
-    for name in SCRATCH_METRICS.keys() - found.keys():
-        print(
-            f"metrics.{name} is left out: there is no {SCRATCH_METRICS[name]}, which `python -m miniature build` makes"
-        )
-    clip = (found.pop("clip"),) if "clip" in found else ()
-    settings = replace(metrics, clip=clip, **found)  # type: ignore[arg-type]
+    for name, folder in SCRATCH_METRICS.items():
+        if name not in found:
+            print(f"metrics.{name} is left out: there is no {folder}, which `python -m miniature build metrics` makes")
+    settings = replace(
+        metrics,
+        clip=(found["clip"],) if "clip" in found else (),
+        dino=found.get("dino"),
+        image_reward=found.get("image_reward"),
+        pick_score=found.get("pick_score"),
+    )
     if settings.dino is None:
         return settings
     name = f"drawings of {len(REAL_PEOPLE)} training people"
@@ -183,7 +187,7 @@ def missing_files(method: MethodSettings) -> list[Path]:
 
 def judge_source() -> MetricSource:
     """Return the attribute judge as a metric."""
-    return MetricSource(COLUMN, AttributeFidelity, lambda: {"model": hash_file(WEIGHTS / JUDGE)}, MEASURE)
+    return MetricSource(COLUMN, AttributeFidelity, lambda: {"model": hash_file(WEIGHTS / JUDGE)}, JUDGE_CODE)
 
 
 def evaluate(

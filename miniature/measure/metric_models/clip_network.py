@@ -14,22 +14,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from miniature.encoders.clip_vision import IMAGE_MEAN, IMAGE_SIZE, IMAGE_STD
-from miniature.folders import replacing_folder
-from miniature.world.people import describe, person
-from miniature.world.scenes import CLASS_WORD, Scene, caption, training_scene
+from miniature.encoders.clip_vision import IMAGE_SIZE, normalized
+from miniature.encoders.train_clip_vision import clauses_in, vocabulary
+from miniature.world.scenes import CLASS_WORD, Scene, caption
 from training.engine.batches_ahead import Metrics
 from training.engine.config import TrainConfig
 from training.engine.loop import train
+from training.lora_dataset.images.folder_writing import replacing_folder
 
-from .drawn_images import IMAGES, PEOPLE, DrawnImages, softened_pixels
+from .drawn_images import DrawnImages, softened_pixels
 from .vision_start import AttributeHeads, sample_pixels, start_vision
 
 NAME = "clip"
 BATCH = 64
 SUBJECT = f"a portrait of a {CLASS_WORD}"
 CLAUSE_WEIGHT = 0.2
-"""Of the loss over clauses, which is a sum over about 60 of them."""
+"""Of the loss over clauses, which is a sum over about a hundred of them."""
 TRAINING = TrainConfig(
     steps=3000, learning_rate=1e-3, warmup=100, weight_decay=0.05, ema=0.995, save_every=100, seed=41
 )
@@ -42,20 +42,9 @@ def clip_config() -> CLIPConfig:
     return CLIPConfig(text_config=tower | {"num_hidden_layers": 3}, vision_config=vision, projection_dim=128)
 
 
-def clauses_of(who: int, scene: Scene) -> tuple[str, ...]:
-    """Return what a caption may say of an image: the scene's words, then the person's looks."""
-    return (*caption(scene).split(", ")[1:], *describe(person(who)).split(", "))
-
-
-def all_clauses() -> list[str]:
-    """List all clauses, in alphabetical order."""
-    pairs = ((who, training_scene(who, image)) for who in PEOPLE[:600] for image in range(IMAGES))
-    return sorted({clause for who, scene in pairs for clause in clauses_of(who, scene)})
-
-
 def random_caption(who: int, scene: Scene, generator: torch.Generator) -> str:
     """Write the caption of a scene, or in every second one some clauses, looks among them, in any order."""
-    clauses = clauses_of(who, scene)
+    clauses = clauses_in(who, scene)
     chance, share = torch.rand(2, generator=generator).tolist()
     if chance < 0.5:
         return caption(scene)
@@ -105,11 +94,6 @@ class CaptionedImages(nn.Module):
         return loss, metrics | {"right": (match.argmax(1) == own).float().mean()}
 
 
-def normalized(pixels: Tensor) -> Tensor:
-    """Pixels (n, 3, height, width) in [0, 1] → as CLIP takes them."""
-    return (pixels - torch.tensor(IMAGE_MEAN).view(3, 1, 1)) / torch.tensor(IMAGE_STD).view(3, 1, 1)
-
-
 def tokenized(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> dict[str, Tensor]:
     """Tokens and their mask, each (texts, longest)."""
     return dict(tokenizer(list(texts), padding=True, return_tensors="pt"))
@@ -124,7 +108,7 @@ def train_clip(images: DrawnImages, folder: Path, tokenizer_folder: Path, config
         tokenizer_folder: With CLIP's vocab.json and merges.txt.
         config: Of the training.
     """
-    tokenizer, clauses = CLIPTokenizer.from_pretrained(tokenizer_folder, local_files_only=True), all_clauses()
+    tokenizer, clauses = CLIPTokenizer.from_pretrained(tokenizer_folder, local_files_only=True), vocabulary()
     rows = {clause: row for row, clause in enumerate(clauses)}
     alone = tokenized(tokenizer, [f"{SUBJECT}, {clause}" for clause in clauses])
     torch.manual_seed(config.seed)
@@ -137,7 +121,7 @@ def train_clip(images: DrawnImages, folder: Path, tokenizer_folder: Path, config
         shown = list(zip(batch.people, batch.scenes, strict=True))
         named = torch.zeros(len(shown), len(clauses))
         for row, (who, scene) in enumerate(shown):
-            named[row, [rows[clause] for clause in clauses_of(who, scene)]] = 1.0
+            named[row, [rows[clause] for clause in clauses_in(who, scene)]] = 1.0
         captions = [random_caption(who, scene, generator) for who, scene in shown]
         pixels = normalized(softened_pixels(batch.images, generator))
         return module(pixels, tokenized(tokenizer, captions), alone, named, batch.scenes)

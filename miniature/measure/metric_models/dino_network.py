@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTModel
 
-from miniature.folders import replacing_folder
 from training.engine.batches_ahead import Metrics
 from training.engine.config import TrainConfig
 from training.engine.loop import train
 from training.evaluation.metrics.pixels import IMAGENET_MEAN, IMAGENET_STD
+from training.lora_dataset.images.folder_writing import replacing_folder
 
 from .drawn_images import DrawnImages, softened_pixels
 from .vision_start import sample_pixels, start_vision
@@ -42,6 +42,7 @@ MOMENTUM = 0.99
 BALANCING = 3
 """Iterations of Sinkhorn-Knopp."""
 TRAINING = TrainConfig(steps=1000, learning_rate=1e-3, warmup=100, weight_decay=0.04, ema=0.0, save_every=100, seed=42)
+"""Without an average: the teacher is one already."""
 
 
 def vision_config() -> ViTConfig:
@@ -87,9 +88,8 @@ class SelfDistillation(nn.Module):
         """Let the teacher follow the student, and return the loss of crops (n, 3, side, side)."""
         self._follow()
         with torch.no_grad():
-            targets = balanced(torch.cat([self.teacher(crops) for crops in large]) / TEACHER_TEMPERATURE).chunk(
-                len(large)
-            )
+            logits = torch.cat([self.teacher(crops) for crops in large])
+            targets = balanced(logits / TEACHER_TEMPERATURE).chunk(len(large))
         said = [(self.student(crops) / STUDENT_TEMPERATURE).log_softmax(1) for crops in (*large, *small)]
         pairs = [(i, j) for i, j in product(range(len(large)), range(len(said))) if i != j]
         loss = torch.stack([-(targets[i] * said[j]).sum(1).mean() for i, j in pairs]).mean()
@@ -132,14 +132,14 @@ def random_crops(pixels: Tensor, side: int, area: tuple[float, float], generator
     """
     least, largest = area
     size, x, y, *changes = torch.rand(7, len(pixels), generator=generator)
-    gains = 0.7 + 0.6 * torch.stack(changes[:3], 1)  # (n, 3)
+    contrast = 0.7 + 0.6 * torch.stack(changes[:3], 1)  # (n, 3)
     offset = 0.2 * changes[3] - 0.1
     scale = (least + (largest - least) * size).sqrt()
     zero = torch.zeros_like(scale)
     rows = [scale, zero, (2 * x - 1) * (1 - scale), zero, scale, (2 * y - 1) * (1 - scale)]
     grid = F.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), [len(pixels), 3, side, side], align_corners=False)
     cut = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
-    changed = cut * gains[:, :, None, None] + offset.view(-1, 1, 1, 1)
+    changed = cut * contrast[:, :, None, None] + offset.view(-1, 1, 1, 1)
     return _normalized(changed.clamp(0, 1))
 
 

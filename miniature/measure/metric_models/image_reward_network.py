@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflora_core.files import write_tensors
-from miniature.encoders.clip_vision import IMAGE_SIZE
-from miniature.folders import replacing_folder
+from miniature.encoders.clip_vision import IMAGE_SIZE, normalized
 from miniature.measure.judge import ATTRIBUTES
 from miniature.world.scenes import Scene
 from training.engine.batches_ahead import Metrics
@@ -21,8 +20,9 @@ from training.engine.config import TrainConfig
 from training.engine.loop import train
 from training.evaluation.metrics.image_reward import TOKENS, bert_tokenizer
 from training.evaluation.metrics.image_reward_network import ImageRewardNetwork
+from training.lora_dataset.images.folder_writing import replacing_folder
 
-from .clip_network import SUBJECT, normalized
+from .clip_network import SUBJECT
 from .drawn_images import DrawnImages
 from .preference_pairs import draw_pairs
 from .vision_start import AttributeHeads, sample_pixels, start_vision

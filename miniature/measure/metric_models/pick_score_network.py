@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTokenizer
 
+from miniature.encoders.clip_vision import normalized
+from training.engine.batches_ahead import Metrics
 from training.engine.config import TrainConfig
 from training.engine.loop import train
 
-from .clip_network import normalized, tokenized
+from .clip_network import tokenized
 from .drawn_images import DrawnImages
 from .preference_pairs import draw_pairs
 
@@ -35,13 +37,13 @@ def train_pick_score(
     """
     tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
 
-    def loss(module: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(module: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, Metrics]:
         pairs = draw_pairs(images, BATCH, generator)
         found = module(pixel_values=normalized(pairs.pixels), **tokenized(tokenizer, pairs.prompts))
         prompts = F.normalize(found.text_embeds, dim=-1).repeat(2, 1)
         scores = clip.logit_scale.exp() * (F.normalize(found.image_embeds, dim=-1) * prompts).sum(1)
         logits = torch.stack(scores.chunk(2), 1)  # (pairs, 2), the preferred ones first
-        right = float((logits[:, 0] > logits[:, 1]).float().mean())
+        right = (logits[:, 0] > logits[:, 1]).float().mean()
         return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long)), {"right": right}
 
     train(clip, loss, config, folder, NAME)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -47,16 +46,14 @@ class PreferencePairs:
 def draw_pairs(images: DrawnImages, count: int, generator: torch.Generator) -> PreferencePairs:
     """Draw pairs of images of different people, all of one softness."""
     batch = images.draw(2 * count, generator)
-    pixels = softened_pixels(np.asarray(batch.images), generator)
+    pixels = softened_pixels(batch.images, generator)
     prompts, preferred, other, shown = [], [], [], []
     for row in range(count):
         first, second = batch.scenes[row], batch.scenes[row + count]
         prompt = prompt_between(first, second, generator)
         prompts.append(caption(prompt))
         lead = matches(first, prompt) - matches(second, prompt)
-        better, worse = (row, row + count) if lead >= 0 else (row + count, row)
-        if lead == 0:
-            worse = better
+        better, worse = (row, row + count) if lead > 0 else (row + count, row) if lead < 0 else (row, row)
         preferred.append(pixels[better])
         other.append(blurred(pixels[worse]) if lead == 0 else pixels[worse])
         shown.append((batch.scenes[better], batch.scenes[worse]))
