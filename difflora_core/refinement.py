@@ -132,8 +132,8 @@ def refine(factors: LoRAFactors, loss: Callable[[], Tensor], settings: Refinemen
         The loss of every step, before its update.
 
     Raises:
-        ValueError: The loss is NaN or infinite; the factors are those of the step before. Or no step had finite
-            gradients; the factors are unchanged.
+        ValueError: The loss is NaN or infinite; the factors are those of the step before. Or it does not depend on the
+            factors, or no step had finite gradients; they are unchanged.
     """
     scaler = torch.amp.GradScaler(next(iter(factors.parameters.values())).device.type)
     updates = 0
@@ -145,6 +145,11 @@ def refine(factors: LoRAFactors, loss: Callable[[], Tensor], settings: Refinemen
             raise ValueError(
                 f"the loss is not finite at step {step} of {settings.steps}: lower `learning_rate`, or check the LoRA "
                 "that training started from; no LoRA is returned"
+            )
+        if not value.requires_grad:
+            raise ValueError(
+                "the loss does not depend on the LoRA: the base model's packed weights (GGUF) compute without it; load "
+                "the base model from a safetensors file; no LoRA is returned"
             )
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(value).backward()

@@ -65,7 +65,6 @@ def fitting_patches(model: Any, lora: Mapping[str, Tensor], strict: bool = True)
             missing.add(parse(key).layer)
     _check_modules(model, known.keys(), missing, strict)
     _check_values(tensors)
-    state = model.model.state_dict()
     patches: dict[Any, Any] = {}
     for name, own in known.items():
         _check_kinds(name, own)
@@ -75,7 +74,7 @@ def fitting_patches(model: Any, lora: Mapping[str, Tensor], strict: bool = True)
                 f"{name}: the LoRA changes {twice.pop()} twice, under two names; the core loader drops one"
             )
         for target in loaded:
-            _check_fit(name, own, target, trial[target], state)
+            _check_fit(name, own, target, trial[target], model.model)
         patches |= loaded
     return patches, len({module_of(target) for target in patches}) + len(missing)
 
@@ -145,12 +144,15 @@ def _trial(name: str, own: Mapping[str, Tensor], target: Any) -> dict[Any, Any]:
         return dict(comfy.lora.load_lora(tensors, {name: target}, log_missing=False))
 
 
-def _check_fit(name: str, own: Mapping[str, Tensor], target: Any, trial: Any, state: Mapping[str, Tensor]) -> None:
+def _check_fit(name: str, own: Mapping[str, Tensor], target: Any, trial: Any, network: torch.nn.Module) -> None:
     """Check that a patch changes the model's weight, by applying one without values to a weight without values."""
     key, offset = (target, None) if isinstance(target, str) else target[:2]
-    if key not in state:
-        raise ValueError(f"{name}: the model has no {key}; the LoRA was made for another base model")
-    shape = tuple(state[key].shape)
+    module, _, parameter = key.rpartition(".")
+    try:
+        # The weight itself: a quantized layer's state_dict may have the shape of its packed bytes (GGUF)
+        shape = tuple(getattr(network.get_submodule(module), parameter).shape)
+    except AttributeError as error:
+        raise ValueError(f"{name}: the model has no {key}; the LoRA was made for another base model") from error
     kind = getattr(trial, "name", "difference")
     factors = {role: tuple(tensor.shape) for tensor_name, tensor in own.items() if (role := parse(tensor_name).role)}
     if kind == "lora" and not _factors_fit(factors, shape if offset is None else (offset[2], *shape[1:])):

@@ -218,3 +218,9 @@ def test_what_is_not_trained_is_known(lora: dict[str, Tensor]) -> None:
 def test_a_module_with_more_than_factors_is_refused(lora: dict[str, Tensor], key: str, what: str) -> None:
     with pytest.raises(ValueError, match=rf"{key} makes the change .* more than up · down \({what}\)"):
         LoRAFactors(lora | {key: torch.ones(2, 2)}, CPU)
+
+
+def test_a_loss_without_the_lora_is_an_error(lora: dict[str, Tensor]) -> None:
+    """Packed weights compute with their own values, whatever is added to them."""
+    with pytest.raises(ValueError, match="the loss does not depend on the LoRA"):
+        list(refine(LoRAFactors(lora, CPU), lambda: torch.tensor(1.0), RefinementSettings(steps=3)))

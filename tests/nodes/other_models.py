@@ -100,10 +100,23 @@ def model(name: str) -> ModelPatcher:
     return ModelPatcher(config.get_model({}, device=device), load_device=device, offload_device=device)
 
 
-def apply_result(name: str, strict: bool) -> str:
+def packed(built: ModelPatcher) -> ModelPatcher:
+    """Let layers name the shape of their packed bytes in the state_dict, as those of GGUF's loader do."""
+
+    def pack(layer: torch.nn.Module, state: dict[str, torch.Tensor], prefix: str, _: object) -> None:
+        rows, width = layer.weight.shape
+        state[f"{prefix}weight"] = torch.empty(rows, width // 32 * 34, dtype=torch.uint8, device="meta")
+
+    for layer in built.model.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_state_dict_post_hook(pack)
+    return built
+
+
+def apply_result(built: ModelPatcher, strict: bool) -> str:
     """Return how many modules are patched, or the error."""
     try:
-        patches, modules = lora_patches.fitting_patches(model(name), lora, strict=strict)
+        patches, modules = lora_patches.fitting_patches(built, lora, strict=strict)
     except ValueError as error:
         return str(error)
     return f"{len(patches)}/{modules}"
@@ -131,5 +144,6 @@ lora_patches, layouts, files = (
 )
 layout = layouts.LoRALayout.from_config(None, 4)
 lora = files.lora_state_dict(torch.ones(layout.numel), layout)
-results = {f"{name} {strict}": apply_result(name, strict) for name in MODELS for strict in (True, False)}
+results = {f"{name} {strict}": apply_result(model(name), strict) for name in MODELS for strict in (True, False)}
+results["SDXL packed"] = apply_result(packed(model("SDXL")), strict=True)
 print(json.dumps(results | {f"{name} beside": beside_layers(name) for name in MODELS}))  # noqa: T201

@@ -24,6 +24,11 @@ def test_every_module_of_sdxl_is_patched(results: dict[str, str]) -> None:
     assert results["SDXL True"] == results["SDXL False"] == "560/560"
 
 
+def test_every_module_of_a_packed_sdxl_is_patched(results: dict[str, str]) -> None:
+    """ComfyUI-GGUF loads such ones; the state_dict holds bytes, the weight itself names its shape."""
+    assert results["SDXL packed"] == "560/560"
+
+
 @pytest.mark.parametrize(("model", "missing"), [("SDXLRefiner", 384), ("SD15", 496), ("SD3", 560), ("Flux", 560)])
 def test_other_models_are_errors_with_count_and_first_module(results: dict[str, str], model: str, missing: int) -> None:
     message = results[f"{model} True"]
