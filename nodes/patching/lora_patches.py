@@ -49,9 +49,11 @@ def fitting_patches(model: Any, lora: Mapping[str, Tensor], strict: bool = True)
 
     Raises:
         ValueError: No module of the LoRA is in the model, or (strict) not all of them are; a module has another size
-            in the model; the core loader would pass over a tensor; or values are complex, NaN or infinite.
+            in the model; the core loader would pass over a tensor; or values are complex, NaN or infinite, or sizes not
+            whole.
     """
-    tensors = comfy.lora_convert.convert_lora({key: torch.as_tensor(tensor) for key, tensor in lora.items()})
+    tensors = {key: _whole_sizes(key, torch.as_tensor(tensor)) for key, tensor in lora.items()}
+    tensors = comfy.lora_convert.convert_lora(tensors)
     # A fresh dict each time: the default argument of this function is shared between calls.
     keys = comfy.lora.model_lora_keys_unet(model.model, {})
     known: dict[str, dict[str, Tensor]] = {}
@@ -105,6 +107,15 @@ def _check_values(tensors: Mapping[str, Tensor]) -> None:
         # torch has no isfinite for float8
         if not (tensor.float() if tensor.element_size() == 1 else tensor).isfinite().all():
             raise ValueError(f"the LoRA holds NaN or infinite values, first in {key}")
+
+
+def _whole_sizes(key: str, tensor: Tensor) -> Tensor:
+    """Return sizes as whole numbers, as the core loader takes them: Save LoRA used to write them as floats."""
+    if not key.endswith(".reshape_weight"):
+        return tensor
+    if not tensor.isfinite().all() or (tensor != tensor.round()).any():
+        raise ValueError(f"{key} is {tensor.tolist()}, expected a weight's shape in whole numbers; the file is damaged")
+    return tensor.long()
 
 
 def _check_kinds(name: str, own: Mapping[str, Tensor]) -> None:

@@ -7,6 +7,7 @@ The models are built without weights, on torch's meta device, so that Flux fits 
 
 import asyncio
 import json
+import math
 
 import torch
 from host_process import load_pack, module  # first: it makes ComfyUI importable
@@ -137,6 +138,22 @@ def beside_layers(name: str) -> str:
     return "applied"
 
 
+def enlarged(sizes: list[float], dtype: torch.dtype) -> str:
+    """Return the shape to which a LoRA enlarges a layer that has two inputs less, or the error."""
+    built = model("SDXL")
+    key = next(key for key in built.model.state_dict() if key.endswith(".to_q.weight"))
+    outer, inner = built.model.state_dict()[key].shape
+    own = {"lora_up.weight": torch.ones(outer, 1), "lora_down.weight": torch.ones(1, inner + 2)}
+    own["reshape_weight"] = torch.tensor([outer, inner, 0, 0], dtype=dtype)[: len(sizes)] + torch.tensor(sizes)
+    named = {f"{key.removesuffix('.weight')}.{ending}": factor for ending, factor in own.items()}
+    try:
+        patches, _ = lora_patches.fitting_patches(built, named)
+    except ValueError as error:
+        return str(error)
+    (patch,) = patches.values()
+    return str([size - own for size, own in zip(patch.weights[5], (outer, inner), strict=True)])
+
+
 asyncio.run(load_pack().comfy_entrypoint())
 lora_patches, layouts, files = (
     module(name)
@@ -146,4 +163,7 @@ layout = layouts.LoRALayout.from_config(None, 4)
 lora = files.lora_state_dict(torch.ones(layout.numel), layout)
 results = {f"{name} {strict}": apply_result(model(name), strict) for name in MODELS for strict in (True, False)}
 results["SDXL packed"] = apply_result(packed(model("SDXL")), strict=True)
-print(json.dumps(results | {f"{name} beside": beside_layers(name) for name in MODELS}))  # noqa: T201
+results |= {f"{name} beside": beside_layers(name) for name in MODELS}
+results["enlarged"] = [enlarged([0, 2], dtype) for dtype in (torch.int64, torch.float32)]
+results["not enlarged"] = [enlarged(sizes, torch.float32) for sizes in ([0, 2.5], [0, math.nan], [2], [0, 2, 0])]
+print(json.dumps(results))  # noqa: T201
