@@ -209,6 +209,11 @@ class FaceEncoder:
                 f"{name} is {width} × {height} pixels: an aligned face needs at least {MIN_FACE_SIDE} a side, better "
                 f"{CROP}."
             )
+        if height != width:  # resizing would squash the face
+            raise NoFaceError(
+                f"{name} is {width} × {height} pixels: an aligned face is square. Switch `aligned` off, so that the "
+                "face is detected and aligned."
+            )
         crop = cv2.resize(np.ascontiguousarray(image[..., ::-1]), (CROP, CROP), interpolation=cv2.INTER_AREA)
         whole = torch.tensor([[0.0, 0.0, width, height, 1.0]])
         return EncodedFace(self._embed(crop), _rgb_from_bgr(crop), whole)

@@ -87,6 +87,8 @@ def test_an_image_without_the_chosen_face_is_named(encoder, group):
         encoder.find(tiny)
     with pytest.raises(NoFaceError, match="1 × 1 pixels: an aligned face needs at least 32"):
         encoder.find(tiny, aligned=True)
+    with pytest.raises(NoFaceError, match=r"240 × 112 pixels: an aligned face is square\. Switch `aligned` off"):
+        encoder.find(np.zeros((112, 240, 3), np.uint8), aligned=True)
 
 
 def test_faces_are_found_on_the_cpu_where_there_is_no_gpu_runtime(monkeypatch):
