@@ -1,6 +1,7 @@
 """Apply LoRA at Several Strengths: one model for each strength, for images side by side."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from ..sockets import CATEGORY, node_schema, show_text
 
 MAX_STRENGTH, MAX_COUNT = 10.0, 32
 EXAMPLE = "0, 0.5, 1"
+DECIMAL_COMMA = re.compile(r"\d,\d")
+"""What may be one number, in the writing of many countries, or the end of one and the start of the next."""
 
 
 class ApplyStrengths(io.ComfyNode):
@@ -36,7 +39,8 @@ class ApplyStrengths(io.ComfyNode):
                 io.String.Input(
                     "strengths",
                     default=EXAMPLE,
-                    tooltip="Numbers with commas between them. 0 is without the LoRA, 1 is the LoRA unchanged.",
+                    tooltip="Numbers with a comma and a space between them, decimals with a point. 0 is without the "
+                    "LoRA, 1 is the LoRA unchanged.",
                 ),
                 side_input(),
             ],
@@ -81,9 +85,17 @@ class ApplyStrengths(io.ComfyNode):
 def parse_strengths(entered: str) -> list[float]:
     """Read strengths, with commas between them.
 
+    A comma right between two digits is refused where no point tells that it is no decimal comma.
+
     Raises:
-        ValueError: One is no number in the range, or there are none or too many.
+        ValueError: One is no number in the range or may be two, or there are none or too many.
     """
+    for group in entered.split():
+        if DECIMAL_COMMA.search(group) and "." not in group:
+            raise ValueError(
+                f"`strengths` has {group.strip(',')!r}, in which a comma may be a decimal one: write decimals with a "
+                f"point, and a space after the comma between two numbers, such as {EXAMPLE}"
+            )
     parts = [part.strip() for part in entered.replace("\n", ",").split(",") if part.strip()]
     if not 1 <= len(parts) <= MAX_COUNT:
         raise ValueError(f"`strengths` has {len(parts)} numbers; enter 1 to {MAX_COUNT}, such as {EXAMPLE}")

@@ -85,7 +85,10 @@ def test_labels_of_another_number_are_an_error(client: Client, workflow: ApiProm
         ("nan", r"`strengths` has 'nan'"),
         ("11", r"`strengths` has '11'"),
         (" , ", r"`strengths` has 0 numbers; enter 1 to 32"),
-        ("1," * 33, r"`strengths` has 33 numbers"),
+        ("1, " * 33, r"`strengths` has 33 numbers"),
+        ("0; 1", r"`strengths` has '0; 1'; enter numbers from -10 to 10 with commas between them"),
+        ("0,5, 1", r"`strengths` has '0,5', in which a comma may be a decimal one: write decimals with a point"),
+        ("0, 0,5, 0.75", r"`strengths` has '0,5', in which a comma"),
     ],
 )
 def test_impossible_strengths_are_refused_before_any_node_runs(
