@@ -13,7 +13,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -28,11 +28,9 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-MAX_HEADER_BYTES = 32_000_000
-"""Of a safetensors file that is read or written; SDXL's is 300 kB, and parsing takes many times the memory."""
+MAX_HEADER_BYTES = 32_000_000  # of a safetensors file; SDXL's is 300 kB, and parsing takes many times the memory
 MAX_NUMEL = 2**59  # of a tensor in a file; widths of 0 are not counted
-MAX_ATTEMPTS = 100
-"""How often a file is opened that was replaced while it was opened."""
+MAX_ATTEMPTS = 100  # to open a file that is replaced meanwhile
 DTYPES = {
     torch.int64: "I64",
     torch.float64: "F64",
@@ -48,10 +46,8 @@ DTYPES = {
     torch.bool: "BOOL",
 }
 """Dtypes that are written, by safetensors' names, in the order in which a file has them, so that all are aligned."""
-ABANDONED_SECONDS = 24 * 3600.0
-"""Age of a partial file of another machine at which its writer is taken for dead."""
-SWEEP_SECONDS = 60.0
-"""How long a process that swept a folder writes into it without listing it again."""
+ABANDONED_SECONDS = 24 * 3600.0  # age of another machine's partial file at which its writer is taken for dead
+SWEEP_SECONDS = 60.0  # for which a process that swept a folder writes into it without listing it again
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, a limit of a file's size
 
 
@@ -159,7 +155,12 @@ def describe_content(path: Path) -> str:
     return f"{size} bytes that begin with {head[:16]!r}"
 
 
-def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def write_tensors(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+    move: Callable[[Path, Path], object] = Path.replace,
+) -> None:
     """Write a safetensors file, whole or not at all; tensors may share memory, and each is written.
 
     safetensors' own writer is not used: it writes into a file of its own with mode 0600, which nobody removes if the
@@ -169,28 +170,27 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
         path: The file.
         tensors: By name.
         metadata: For the file's header, which holds text only: other values are written as text.
+        move: See `replacing`.
 
     Raises:
         OSError: The system refuses, with its `errno`: disk full, quota, no permission.
         ValueError: A dtype that such files don't have, or a header above `MAX_HEADER_BYTES`.
     """
-    path = Path(path)
+    path, order = Path(path), list(DTYPES)
     for name, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
             raise ValueError(f"{path}: tensor {name} is {tensor.dtype}, which is not written to safetensors files.")
-    order = list(DTYPES.values())
-    names = sorted(tensors, key=lambda name: (order.index(DTYPES[tensors[name].dtype]), name))
+    names = sorted(tensors, key=lambda name: (order.index(tensors[name].dtype), name))
     header: dict[str, Any] = {"__metadata__": {key: str(text) for key, text in metadata.items()}} if metadata else {}
     end = 0
     for name in names:
-        tensor = tensors[name]
-        begin, end = end, end + tensor.numel() * tensor.element_size()
+        begin, end, tensor = end, end + tensors[name].nbytes, tensors[name]
         header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     if len(text) > MAX_HEADER_BYTES:
         raise ValueError(f"{path} would have a header of {len(text):,} bytes, at most {MAX_HEADER_BYTES:,} are read.")
-    with replacing(path) as partial, partial.open("wb") as file:
+    with replacing(path, move) as partial, partial.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in names:
             file.write(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
@@ -199,13 +199,14 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, move: Callable[[Path, Path], object] = Path.replace) -> Iterator[Path]:
     """Write a file so that at any moment it is absent, the old one or the whole new one.
 
     The folder is made. An error leaves nothing behind.
 
     Args:
         path: The file.
+        move: Gives the written file its name; another one than the default may refuse to replace a file.
 
     Yields:
         The path of an empty file to write into, which takes the place of `path` when the block ends.
@@ -219,7 +220,7 @@ def replacing(path: Path) -> Iterator[Path]:
         partial, lock = _create_partial(path)
         try:
             yield partial
-            partial.replace(path)
+            move(partial, path)
         finally:
             partial.unlink(missing_ok=True)
             if lock is not None:
@@ -269,8 +270,7 @@ def _create_partial(path: Path) -> tuple[Path, int | None]:
         os.close(descriptor)  # another process took it for abandoned between its creation and its lock
 
 
-_swept: dict[Path, float] = {}
-"""When this process swept a folder."""
+_swept: dict[Path, float] = {}  # when this process swept a folder
 _PARTIAL = re.compile(r"\..+\.(\w+)\.[0-9a-f]{16}\.partial")
 
 

@@ -55,7 +55,7 @@ class BlendLatents(io.ComfyNode):
             inputs=[
                 Latent.Input("first", tooltip="The first person, from Sample LoRA or Encode LoRA."),
                 Latent.Input(
-                    "second", optional=True, tooltip="The second person. Without one, only latent_scale takes effect."
+                    "second", optional=True, tooltip="The second person. With first alone, only latent_scale is used."
                 ),
                 Latent.Input(
                     "third", optional=True, tooltip="A third person: all are averaged and amount is not used."
@@ -70,7 +70,7 @@ class BlendLatents(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     display_mode=io.NumberDisplay.slider,
-                    tooltip="Interpolation between two people: 0 is the first, 1 the second.",
+                    tooltip="Interpolation between first and second: 0 is the first, 1 the second.",
                 ),
                 io.Float.Input(
                     "latent_scale",
@@ -97,8 +97,9 @@ class BlendLatents(io.ComfyNode):
         """Blend latents of one checkpoint."""
         people = [latent for latent in (first, second, third, fourth) if latent is not None]
         known = check_same_autoencoder(people)
-        blended = blend([latent.latents for latent in people], amount, latent_scale)
-        settings = {"amount": amount} if len(people) == 2 else {}
+        interpolates = second is not None and len(people) == 2
+        blended = blend([latent.latents for latent in people], amount if interpolates else 0.5, latent_scale)
+        settings = {"amount": amount} if interpolates else {}
         made_by = tuple(
             {
                 "blend": [latent.made_by[min(row, len(latent.made_by) - 1)] for latent in people],

@@ -1,6 +1,11 @@
-"""File names that every operating system accepts: the start of a file's name as a user enters it."""
+"""Names of written files: the start, as a user enters it, on every operating system, and a number of its own."""
 
+import os
 import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import folder_paths
 
 MAX_BYTES = 255
 """Of one name, in UTF-8, on the usual file systems."""
@@ -30,6 +35,52 @@ def portable_prefix(prefix: str, default: str, appended: str) -> str:
         if fault := _fault(part, longest):
             raise ValueError(f"`filename_prefix` is {prefix!r}, but {part!r} {fault}")
     return "/".join(parts)
+
+
+def write_numbered(
+    prefix: str, root: str, ending: str, is_taken: Callable[[Path], bool], write: Callable[[Path], None]
+) -> Path:
+    """Write a file under the next number that is free, which no other process takes at the same moment.
+
+    Args:
+        prefix: From `portable_prefix`; the host replaces %year% and the like.
+        root: The folder that it is in.
+        ending: What follows the number.
+        is_taken: Whether a name is in use.
+        write: Called with a path, until it does not raise FileExistsError; it gives the file its name by `move_new`.
+
+    Returns:
+        The file's path.
+    """
+    directory, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root)
+    os.makedirs(directory, exist_ok=True)
+    while True:
+        path = Path(directory) / f"{name}_{counter:05}_{ending}"
+        if not is_taken(path):
+            try:
+                write(path)
+            except FileExistsError:  # another process was faster
+                pass
+            else:
+                return path
+        counter += 1
+
+
+def move_new(partial: Path, path: Path) -> None:
+    """Give a written file its name, unless there is a file of that name.
+
+    Raises:
+        FileExistsError: There is one, perhaps since a moment ago.
+    """
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: claim the name, then take its place
+        path.touch(exist_ok=False)
+        partial.replace(path)
+    else:
+        partial.unlink()
 
 
 def _fault(part: str, longest: int) -> str | None:

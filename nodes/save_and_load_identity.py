@@ -1,13 +1,12 @@
 """Save Identity and Load Identity: a person's latent as a small file, for later blends and LoRAs."""
 
-import os
 from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io, ui
 
 from ..difflora_core.denoiser.latent_file import load_latents, save_latents
-from .file_names import portable_prefix
+from .file_names import move_new, portable_prefix, write_numbered
 from .sockets import CATEGORY, Latent, LoRALatent, node_schema, show_text, to_intermediate
 
 FOLDER = "difflora_identities"
@@ -54,11 +53,11 @@ class SaveIdentity(io.ComfyNode):
         """Write the file and show its name in the node."""
         prefix = portable_prefix(filename_prefix, DEFAULT_NAME, f"_00001_{ENDING}")
         root = folder_paths.get_folder_paths(FOLDER)[0]
-        directory, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root)
-        os.makedirs(directory, exist_ok=True)
-        while (path := Path(directory) / f"{name}_{counter:05}_{ENDING}").exists():
-            counter += 1
-        save_latents(path, latent.latents, latent.checkpoint, latent.made_by, latent.autoencoder)
+
+        def write(path: Path) -> None:
+            save_latents(path, latent.latents, latent.checkpoint, latent.made_by, latent.autoencoder, move_new)
+
+        path = write_numbered(prefix, root, ENDING, Path.exists, write)
         description = f"saved {path.relative_to(root).as_posix()} in models/{FOLDER}"
         show_text(description, cls.hidden.unique_id)
         return io.NodeOutput(ui=ui.PreviewText(description))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import folder_paths
@@ -12,7 +13,7 @@ from torch import Tensor
 from ..difflora_core.files import write_tensors
 from ..difflora_core.lora.file_formats import Format, storable
 from ..difflora_core.lora.lora import LoRA, kohya_metadata
-from .file_names import portable_prefix
+from .file_names import move_new, portable_prefix, write_numbered
 from .sockets import CATEGORY, node_schema, show_text
 
 FOLDERS = {"models/loras": "models", "output/loras": "output"}
@@ -90,11 +91,13 @@ class SaveLoRA(io.ComfyNode):
         filename_prefix = file_prefix(filename_prefix)
         tensors, metadata = prepare(lora, format)
         root = lora_folder(folder)
-        directory, name, counter, _, _ = folder_paths.get_save_image_path(filename_prefix, root)
-        os.makedirs(directory, exist_ok=True)
-        while is_taken(path := Path(directory) / f"{name}_{counter:05}_.safetensors", root):
-            counter += 1
-        write_tensors(path, tensors, metadata)
+        path = write_numbered(
+            filename_prefix,
+            root,
+            ".safetensors",
+            partial(is_taken, root),
+            lambda path: write_tensors(path, tensors, metadata, move_new),
+        )
         listed = str(path.relative_to(root))
         description = f"saved {listed} in {folder}"
         show_text(description, cls.hidden.unique_id)
@@ -110,7 +113,7 @@ def file_prefix(entered: str) -> str:
     return portable_prefix(entered, DEFAULT_NAME, "_00001_.safetensors")
 
 
-def is_taken(path: Path, root: str) -> bool:
+def is_taken(root: str, path: Path) -> bool:
     """Say whether a file of this name is in the folder, or in another one in which Load LoRA would find it first."""
     return path.exists() or folder_paths.get_full_path("loras", str(path.relative_to(root))) is not None
 

@@ -4,7 +4,7 @@ A latent is some hundred numbers, where the LoRA has millions; but only its own 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,12 @@ class SavedLatents(LatentHeader):
 
 
 def save_latents(
-    path: str | Path, latents: Tensor, checkpoint: str, made_by: Sequence[Mapping[str, Any]], autoencoder: str = ""
+    path: str | Path,
+    latents: Tensor,
+    checkpoint: str,
+    made_by: Sequence[Mapping[str, Any]],
+    autoencoder: str = "",
+    move: Callable[[Path, Path], object] = Path.replace,
 ) -> None:
     """Write a file, whole or not at all.
 
@@ -54,6 +59,7 @@ def save_latents(
         checkpoint: File name of the checkpoint that made them.
         made_by: How each candidate was made, ready for JSON.
         autoencoder: `autoencoder_fingerprint` of the checkpoint; empty: not known.
+        move: See `files.replacing`.
 
     Raises:
         ValueError: The latents have another shape or hold NaN, or a candidate's record is missing.
@@ -65,7 +71,7 @@ def save_latents(
     if autoencoder:
         header["autoencoder"] = autoencoder
     tensors = {TENSOR: latents.detach().to("cpu", torch.float32).contiguous()}
-    write_tensors(path, tensors, {HEADER: json.dumps(header), "format": "pt"})
+    write_tensors(path, tensors, {HEADER: json.dumps(header), "format": "pt"}, move)
 
 
 def load_latents(path: str | Path) -> SavedLatents:

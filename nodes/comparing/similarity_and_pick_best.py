@@ -88,7 +88,9 @@ class PickBest(io.ComfyNode):
                 io.Image.Output("best_images", display_name="IMAGE", tooltip="The images generated with it."),
                 io.Float.Output("similarity", display_name="FLOAT", tooltip="Its mean cosine."),
                 io.String.Output(
-                    "text", display_name="STRING", tooltip="All candidates with their mean cosines, best first."
+                    "text",
+                    display_name="STRING",
+                    tooltip="All candidates with their mean cosines, best first; images without a face rank last.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -110,12 +112,49 @@ class PickBest(io.ComfyNode):
                 "images generated with each of them to `images`"
             )
         found = measured(face_analysis, references, images)
-        means = torch.stack([own.mean() for own in found.cosines.split(list(map(len, images)))])
-        order = means.argsort(descending=True, stable=True).tolist()
-        text = "\n".join(f"candidate {row + 1}: {means[row]:.3f}" for row in order)
+        shown = torch.tensor([face is not None for face in found.faces])
+        cosines, faces = (values.split(list(map(len, images))) for values in (found.cosines, shown))
+        order = ranked(cosines, faces)
+        text = "\n".join(f"candidate {row + 1}: {describe_candidate(cosines[row], faces[row])}" for row in order)
         show_text(text, cls.hidden.unique_id)
         best = order[0]
-        return io.NodeOutput(loras[best], images[best], float(means[best]), text, ui=ui.PreviewText(text))
+        return io.NodeOutput(loras[best], images[best], float(cosines[best].mean()), text, ui=ui.PreviewText(text))
+
+
+def ranked(cosines: Sequence[Tensor], faces: Sequence[Tensor]) -> list[int]:
+    """Order candidates by the likeness of their images, the best first.
+
+    An image without a face ranks below every face: as 0, or as the lowest cosine where that is negative.
+
+    Args:
+        cosines: Of each candidate (images,), 0 where there is no face.
+        faces: Of each candidate bool (images,), whether there is one.
+
+    Returns:
+        Rows of the candidates.
+
+    Raises:
+        ValueError: No image shows a face.
+    """
+    if not torch.cat(list(faces)).any():
+        raise ValueError(
+            "no image of any candidate shows a face, so that they cannot be ranked: look at the images, and choose a "
+            "prompt that shows the face"
+        )
+    lowest = torch.cat(list(cosines)).clamp(max=0.0).min()
+    keys = [
+        (float(own.where(shown, lowest).mean()), float(shown.float().mean()))
+        for own, shown in zip(cosines, faces, strict=True)
+    ]
+    return sorted(range(len(keys)), key=keys.__getitem__, reverse=True)
+
+
+def describe_candidate(cosines: Tensor, faces: Tensor) -> str:
+    """Return the mean cosine of a candidate's images, and how many of them show no face."""
+    missing, text = int((~faces).sum()), f"{float(cosines.mean()):.3f}"
+    if missing == len(faces):
+        return f"{text}, no face"
+    return f"{text}, no face in {missing} of {len(faces)} images" if missing else text
 
 
 def measured(face_analysis: object, references: Sequence[Tensor], images: Sequence[Tensor]) -> FaceSimilarities:

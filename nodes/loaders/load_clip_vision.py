@@ -14,7 +14,7 @@ from ...difflora_core.fields import read_json
 from ...difflora_core.files import read_shapes
 from ..sockets import CATEGORY, node_schema
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, CONFIG, PREPROCESSING = "model.safetensors", "config.json", "preprocessor_config.json"
 IMAGE_ENCODER = ("vision_model.", "visual_projection.")
 """Beginnings of the names of a whole CLIP's weights that its image encoder has."""
 NO_MODEL = "no CLIP vision model found"
@@ -48,9 +48,11 @@ class LoadCLIPVision(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, clip_name: str) -> str:
-        """Return a string that changes with the file on disk."""
-        status = weights_path(clip_name).stat()
-        return f"{clip_name}:{status.st_mtime_ns}:{status.st_size}"
+        """Return a string that changes with the files on disk: the weights, and those beside them in a folder."""
+        path = weights_path(clip_name)
+        beside = map(path.with_name, (CONFIG, PREPROCESSING)) if clip_name in folders() else ()
+        statuses = {file: file.stat() for file in (path, *beside) if file.exists()}
+        return ";".join(f"{file}:{status.st_mtime_ns}:{status.st_size}" for file, status in statuses.items())
 
     @classmethod
     def execute(cls, clip_name: str) -> io.NodeOutput:
@@ -75,7 +77,7 @@ def load_folder(path: Path) -> Any:
         ValueError: It is another kind of model, weights are missing or left over, or a file is damaged.
     """
     read_shapes(path)  # says what another file is
-    config, preprocessing = path.with_name("config.json"), path.with_name("preprocessor_config.json")
+    config, preprocessing = path.with_name(CONFIG), path.with_name(PREPROCESSING)
     settings = read_json(config.read_text(encoding="utf-8"), str(config))
     weights = comfy.utils.load_torch_file(str(path), safe_load=True)
     if isinstance(vision := settings.get("vision_config"), dict):
@@ -128,7 +130,7 @@ def folders() -> list[str]:
         for file in listed
         if file.name == WEIGHTS
         and file.parent != Path()
-        and Path(folder_paths.get_full_path_or_raise("clip_vision", str(file))).with_name("config.json").exists()
+        and Path(folder_paths.get_full_path_or_raise("clip_vision", str(file))).with_name(CONFIG).exists()
     )
 
 

@@ -4,7 +4,10 @@ python node_results.py HOST BASE
 """
 
 import asyncio
+import errno
 import json
+import os
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +24,10 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 
 class Faces:
-    """An image's embedding is its mean color, and the reds of all images that were encoded are noted."""
+    """An image's embedding is its mean color, of which blue is negative; black images have no face.
+
+    The reds of all images that were encoded are noted.
+    """
 
     def __init__(self, analysis: object) -> None:
         self.analysis = analysis
@@ -29,7 +35,10 @@ class Faces:
     def find(self, image: np.ndarray) -> Any:
         """Encode an image."""
         color = torch.from_numpy(image.mean((0, 1)).astype(np.float32))
+        color[0] -= color[2]
         seen.append(float(color[0]))
+        if not color.any():
+            raise module("difflora_core.encoders.face_encoder").NoFaceError
         return module("difflora_core.encoders.face_encoder").EncodedFace(color, torch.zeros(1), torch.zeros(1, 5))
 
 
@@ -37,12 +46,12 @@ def run(name: str, **arguments: Any) -> tuple[Any, ...]:
     """Run a node as the host does and return its outputs."""
     node = next(node for node in module("nodes").NODES if node.define_schema().node_id == name)
     node.hidden = SimpleNamespace(unique_id=None)
-    return tuple(node.execute(**arguments).result)
+    return tuple(node.execute(**arguments).result or ())
 
 
-def image(red: float, green: float, count: int = 1) -> torch.Tensor:
+def image(red: float, green: float, count: int = 1, blue: float = 0.0) -> torch.Tensor:
     """Return a batch of images of one color."""
-    return torch.tensor([red, green, 0.0]).expand(count, 4, 4, 3)
+    return torch.tensor([red, green, blue]).expand(count, 4, 4, 3)
 
 
 def device_of_loaded_identity() -> str:
@@ -60,16 +69,23 @@ def device_of_loaded_identity() -> str:
     return str(latent.latents.device)
 
 
-def best_candidate() -> dict[str, Any]:
-    """Rank candidates with one and with two images, the second of them the person's."""
+def best_candidate(*batches: torch.Tensor) -> dict[str, Any]:
+    """Rank candidates by their images, for a person who is red."""
     module("nodes.comparing.similarity_and_pick_best").FaceEncoder = Faces
-    batches = [image(0.0, 1.0), image(0.8, 0.2, 2), image(0.5, 0.5)]
-    loras = [{"number": torch.tensor(number)} for number in range(3)]
-    lora, images, mean, text = run(
-        "DiffLoRAPickBest", loras=loras, images=batches, references=[image(1.0, 0.0)], face_analysis=[object()]
-    )
-    order = [int(line.split()[1].rstrip(":")) for line in text.splitlines()]
-    return {"best": int(lora["number"]), "images": len(images), "mean": mean, "order": order, "references": seen}
+    seen.clear()
+    loras = [{"number": torch.tensor(number)} for number in range(len(batches))]
+    try:
+        lora, images, mean, text = run(
+            "DiffLoRAPickBest",
+            loras=loras,
+            images=list(batches),
+            references=[image(1.0, 0.0)],
+            face_analysis=[object()],
+        )
+    except ValueError as error:
+        return {"error": str(error)}
+    best = {"best": int(lora["number"]), "images": len(images), "mean": mean, "lines": text.splitlines()}
+    return best | {"references": seen.count(255.0)}
 
 
 def made_by_of_encoded() -> dict[str, Any]:
@@ -140,18 +156,91 @@ def blended() -> dict[str, str]:
     return made
 
 
+def two_people(second: str) -> tuple[float, Any]:
+    """Return the blend of two latents of which the other one is at an input of this name, and its amount."""
+    first, other = (
+        module("nodes.sockets").LoRALatent(torch.full((1, 3, 2), value), "x.safetensors", ({},), "a")
+        for value in (0.0, 1.0)
+    )
+    (latent,) = run("DiffLoRABlend", first=first, **{second: other}, amount=0.75, latent_scale=1.0)
+    return float(latent.latents.mean()), latent.made_by[0].get("amount")
+
+
+def changes_of_clip_vision() -> list[bool]:
+    """Return whether Load CLIP Vision notices changes of the files in a folder, one file after another."""
+    folder = Path(base) / "models" / "clip_vision" / "tiny"
+    folder.mkdir(parents=True)
+    files = [folder / name for name in ("model.safetensors", "config.json", "preprocessor_config.json")]
+    for file in files[:2]:
+        file.touch()
+    load = module("nodes.loaders.load_clip_vision").LoadCLIPVision
+    found = [load.fingerprint_inputs("tiny")]
+    for file in files:
+        file.write_text("changed", encoding="utf-8")
+        found.append(load.fingerprint_inputs("tiny"))
+    return [after != before for before, after in pairwise(found)]
+
+
+def names_taken_meanwhile(place: str, function: str, node: str, **values: Any) -> list[str]:
+    """Save twice, with and without hard links, while another process takes the number; return names and contents."""
+    saver, made = module(place), []
+    write, link = getattr(saver, function), os.link
+
+    def write_later(path: Path, *arguments: Any) -> None:
+        if not made:
+            path.write_text("another process")
+        made.append(path)
+        write(path, *arguments)
+
+    setattr(saver, function, write_later)
+    try:
+        run(node, filename_prefix="race", **values)
+        made.clear()
+        os.link = no_links
+        run(node, filename_prefix="race", **values)
+    finally:
+        os.link = link
+        setattr(saver, function, write)
+    files = sorted(made[0].parent.glob("*race*"))
+    return [f"{file.name[:10]} {'other' if file.read_bytes() == b'another process' else 'own'}" for file in files]
+
+
+def no_links(*_: Any) -> None:
+    """Fail as a file system without hard links does."""
+    raise PermissionError(errno.EPERM, "no links")
+
+
 asyncio.run(load_pack().comfy_entrypoint())
 gray = [torch.zeros(1, 8, 12, 1)]
 (grid,) = run("DiffLoRAImageGrid", images=gray, labels=["gray"], columns=[0])
 found = {
     "gray grid": list(grid.shape),
     "identity": device_of_loaded_identity(),
-    "best": best_candidate(),
+    "best": best_candidate(image(0.0, 1.0), image(0.8, 0.2, 2), image(0.5, 0.5)),
+    "no face": best_candidate(
+        nobody := image(0.0, 0.0),
+        other := image(0.0, 1.0, blue=0.1),
+        torch.cat([other, nobody]),
+        torch.cat([image(1.0, 0.0), nobody]),
+    ),
+    "no face at all": best_candidate(nobody, nobody),
     "blended": blended(),
+    "two people": {second: two_people(second) for second in ("second", "third", "fourth")},
+    "race of LoRAs": names_taken_meanwhile(
+        "nodes.save_lora", "write_tensors", "DiffLoRASave", lora={"a.alpha": 1.0}, format="kohya", folder="models/loras"
+    ),
+    "race of identities": names_taken_meanwhile(
+        "nodes.save_and_load_identity",
+        "save_latents",
+        "DiffLoRASaveIdentity",
+        latent=module("nodes.sockets").LoRALatent(torch.ones(1, 3, 2), "x.safetensors", ({},), "a"),
+    ),
     "encoded": made_by_of_encoded(),
+    "strengths": [module("nodes.comparing.apply_strengths").parse_strengths(text) for text in ("0,0.5,1", "0, -1\n2")],
     "first pack": pack_in_two_places(),
     "no clip vision": error_without_clip_vision(),
     "clip vision choices": clip_vision_choices(),
+    "image encoder": changes_of_clip_vision(),
     "fingerprints": [module("nodes.sockets").fingerprint(torch.ones(2, 2, dtype=dtype)) for dtype in DTYPES],
 }
 print(json.dumps(found))  # noqa: T201

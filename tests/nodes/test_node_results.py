@@ -31,12 +31,29 @@ def test_a_loaded_identity_is_where_other_latents_are(results: dict[str, Any]) -
 
 def test_the_best_candidate_is_the_one_whose_images_are_most_similar(results: dict[str, Any]) -> None:
     best = results["best"]
-    assert (best["best"], best["images"], best["order"]) == (1, 2, [2, 3, 1])
+    assert (best["best"], best["images"]) == (1, 2)
+    assert best["lines"] == ["candidate 2: 0.970", "candidate 3: 0.707", "candidate 1: 0.000"]
     assert best["mean"] == pytest.approx(0.8 / 0.68**0.5, rel=1e-3)
 
 
 def test_references_are_encoded_once_for_all_candidates(results: dict[str, Any]) -> None:
-    assert results["best"]["references"].count(255.0) == 1
+    assert results["best"]["references"] == 1
+
+
+def test_an_image_without_a_face_ranks_below_one_with_another_face(results: dict[str, Any]) -> None:
+    """It counts as 0, as in Face Similarity, but faces of other people may have less."""
+    best = results["no face"]
+    assert (best["best"], best["mean"]) == (3, 0.5)
+    assert best["lines"] == [
+        "candidate 4: 0.500, no face in 1 of 2 images",
+        "candidate 2: -0.101",
+        "candidate 3: -0.050, no face in 1 of 2 images",
+        "candidate 1: 0.000, no face",
+    ]
+
+
+def test_candidates_without_any_face_are_not_ranked(results: dict[str, Any]) -> None:
+    assert results["no face at all"]["error"].startswith("no image of any candidate shows a face")
 
 
 def test_latents_of_two_versions_of_a_checkpoint_are_not_blended(results: dict[str, Any]) -> None:
@@ -47,9 +64,29 @@ def test_latents_of_two_versions_of_a_checkpoint_are_not_blended(results: dict[s
         assert blended[versions].startswith("the latents were made with two versions of x.safetensors")
 
 
+def test_amount_is_between_first_and_second_only(results: dict[str, Any]) -> None:
+    """With an input left out, as by a muted node, the others are averaged as the inputs say."""
+    assert results["two people"] == {"second": [0.75, 0.75], "third": [0.5, None], "fourth": [0.5, None]}
+
+
+def test_every_file_of_an_image_encoder_is_noticed(results: dict[str, Any]) -> None:
+    assert results["image encoder"] == [True, True, True]
+
+
+@pytest.mark.parametrize("kind", ["LoRAs", "identities"])
+def test_no_file_of_another_process_is_replaced(results: dict[str, Any], kind: str) -> None:
+    """Two processes choose the same number at one moment; the slower one takes the next."""
+    names = [f"race_0000{number} {whose}" for number, whose in enumerate(("other", "own", "other", "own"), start=1)]
+    assert results[f"race of {kind}"] == names
+
+
 def test_a_lora_names_the_checkpoint_that_decoded_it(results: dict[str, Any]) -> None:
     """The one that made it first is in the record of what was encoded."""
     assert results["encoded"] == {"encoded": {"checkpoint": "old", "seed": 3}, "checkpoint": "new"}
+
+
+def test_a_point_tells_that_commas_are_between_numbers(results: dict[str, Any]) -> None:
+    assert results["strengths"] == [[0, 0.5, 1], [0, -1, 2]]
 
 
 def test_a_model_pack_in_two_folders_is_that_of_the_first(results: dict[str, Any]) -> None:
