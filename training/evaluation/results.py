@@ -30,6 +30,8 @@ class MetricResult:
     """By column, by method."""
     people: Mapping[str, Mapping[str, Sequence[float]]]
     """By column, by method: each person's value, NaN where there is none."""
+    measured: Mapping[str, Mapping[str, int]]
+    """By column, by method: values that were measurable, of images, or of people where a column has one a person."""
     kinds: Mapping[str, Mapping[str, Mapping[str, float]]]
     """By column, by method, by kind of prompt: the mean over people; without columns that have one value a person."""
 
@@ -73,11 +75,12 @@ def metric_result(
         seed: Of the resampling.
     """
     columns, description = about
-    by_person, comparisons, by_kind = {}, {}, {}
+    by_person, measured, comparisons, by_kind = {}, {}, {}, {}
     of_kind = np.array(kinds)
     for column in columns:
         found = {m: [scores[m, p][column] if (m, p) in scores else np.array([NAN]) for p in people] for m in methods}
         by_person[column] = {method: [person_mean(values) for values in rows] for method, rows in found.items()}
+        measured[column] = {method: sum(int((~np.isnan(v)).sum()) for v in rows) for method, rows in found.items()}
         comparisons[column] = compare(by_person[column], baseline, seed)
         if any(len(values) == len(kinds) for rows in found.values() for values in rows) and len(kinds) > 1:
             by_kind[column] = {
@@ -87,7 +90,7 @@ def metric_result(
                 }
                 for method, rows in found.items()
             }
-    return MetricResult(key, columns, description, comparisons, by_person, by_kind)
+    return MetricResult(key, columns, description, comparisons, by_person, measured, by_kind)
 
 
 def _mean(rows: Sequence[np.ndarray]) -> float:

@@ -60,7 +60,8 @@ def _introduction(report: EvaluationReport) -> Iterator[Block]:
     )
     intervals = (
         f"Values are means over people, in brackets {CONFIDENCE:.0%} bootstrap intervals (BCa) over people, not over "
-        f"images. Differences are to {settings.baseline}, person by person; bold where the interval does not hold 0. "
+        f"images. Differences are to {settings.baseline}, person by person; bold where the interval is of "
+        f"{FEW} people or more and does not hold 0. n: people who were measurable, where that is not all of them. "
         "Cosines are raw. Values of other papers are measured with other people, prompts and models: never compare."
     )
     if len(people) < FEW:
@@ -93,19 +94,42 @@ def _summary(report: EvaluationReport) -> Iterator[Block]:
     columns = [column for _, column in chosen]
     # Two models of one architecture name their columns alike
     titles = [_title(r, c) if columns.count(c) == 1 else f"{_title(r, c)} ({r.key})" for r, c in chosen]
-    best = [_best(result, column) for result, column in chosen]
-    rows = []
-    for method in report.methods:
-        means = [result.comparisons[column][method].value.mean for result, column in chosen]
-        cells = (f"**{_number(m)}**" if m == most else _number(m) for m, most in zip(means, best, strict=True))
-        rows.append([method, *cells])
+    rows = [
+        [method, *(_summary_cell(r, c, method, len(report.people)) for r, c in chosen)] for method in report.methods
+    ]
     yield Heading("Summary")
-    yield Paragraph("Means over people; the best of a column is bold, whether or not the difference is clear.")
+    yield Paragraph(
+        "Means over people. Bold is the best of a column among the methods with the most people and images, whether or "
+        "not the difference is clear. Fewer, because a method failed or no face was found, stand beside their mean: it "
+        "is of other images than the rest."
+    )
     yield Table(["method", *titles], rows)
 
 
+def _summary_cell(result: MetricResult, column: str, method: str, everybody: int) -> str:
+    people, images = _measured(result, column, method)
+    mean = result.comparisons[column][method].value.mean
+    if not people:
+        return NONE
+    text = _number(mean) if people == everybody else f"{_number(mean)}, n {people}"
+    if (people, images) != (most := _most_measured(result, column)):
+        return f"{text}, {images} images" if people == most[0] else text
+    return f"**{text}**" if mean == _best(result, column) else text
+
+
+def _measured(result: MetricResult, column: str, method: str) -> tuple[int, int]:
+    """People and values behind a mean."""
+    return result.comparisons[column][method].value.people, result.measured[column][method]
+
+
+def _most_measured(result: MetricResult, column: str) -> tuple[int, int]:
+    return max(_measured(result, column, method) for method in result.comparisons[column])
+
+
 def _best(result: MetricResult, column: str) -> float:
-    means = [c.value.mean for c in result.comparisons[column].values() if not math.isnan(c.value.mean)]
+    """Best mean of the methods that were measured on the most; means of fewer people or images are not comparable."""
+    found, most = result.comparisons[column], _most_measured(result, column)
+    means = [found[m].value.mean for m in found if most[0] and _measured(result, column, m) == most]
     return (max if result.columns[column] == "higher" else min)(means, default=math.nan)
 
 
@@ -126,7 +150,10 @@ def _metric(result: MetricResult, report: EvaluationReport) -> Iterator[Block]:
     others = [method for method in report.methods if method != report.settings.baseline]
     if others:
         yield Paragraph(f"Difference to {report.settings.baseline}:")
-        yield Table(head, [[m, *(_difference(found[column][m].difference) for column in found)] for m in others])
+        yield Table(
+            head,
+            [[m, *(_difference(found[column][m].difference, len(report.people)) for column in found)] for m in others],
+        )
 
 
 def _sets(report: EvaluationReport) -> Iterator[Block]:
@@ -189,12 +216,13 @@ def _cell(found: Interval, people: int) -> str:
     return f"{_number(found.mean)}{bounds}{count}"
 
 
-def _difference(found: Interval) -> str:
+def _difference(found: Interval, people: int) -> str:
     if not found.people:
         return NONE
+    count = "" if found.people == people else f", n {found.people}"
     bounds = "" if math.isnan(found.low) else f" [{found.low:+.3f}, {found.high:+.3f}]"
-    text = f"{found.mean:+.3f}{bounds}"
-    return f"**{text}**" if found.excludes_zero else text
+    text = f"{found.mean:+.3f}{bounds}{count}"
+    return f"**{text}**" if found.excludes_zero and found.people >= FEW else text
 
 
 def _number(value: float) -> str:

@@ -51,6 +51,7 @@ def _metric(result: MetricResult) -> dict[str, Any]:
                         "value": _interval(found.value),
                         "difference": _interval(found.difference),
                         "kinds": result.kinds.get(column, {}).get(method, {}),
+                        "measured": result.measured[column][method],
                         "people": list(result.people[column][method]),
                     }
                     for method, found in result.comparisons[column].items()

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -76,3 +77,33 @@ def test_columns_of_one_name_have_a_best_value_each(small: SmallEvaluation) -> N
 
 def test_without_a_pair_of_columns_there_is_no_scatter(small: SmallEvaluation) -> None:
     assert "<circle" not in small.evaluation().run().read_text()
+
+
+class BrightImagesAlone(Brightness):
+    """As a face metric: of one image without a face there is no value."""
+
+    def score(self, sample: PersonSample) -> Scores:
+        scores = {name: values + 0.0 for name, values in super().score(sample).items()}
+        if scores["brightness"].max() > 0.6:  # the method `own`
+            scores["brightness"][0] = np.nan
+        return scores
+
+
+@pytest.mark.parametrize(("metric", "said"), [(Brightness, ", n 2 "), (BrightImagesAlone, ", 9 images ")])
+def test_a_mean_of_fewer_people_or_images_is_not_the_best(
+    small: SmallEvaluation, metric: type[Brightness], said: str
+) -> None:
+    if metric is Brightness:
+        (small.folder / "loras" / "bob.safetensors").write_bytes(b"")  # `own` can't do him
+    sources = [MetricSource("brightness", metric, dict)]
+    path = Evaluation(small.settings(), "cpu", sources).run()
+    none, own = path.with_name("report.md").read_text().split("## Summary\n")[1].splitlines()[5:7]
+    assert "**" in none
+    assert "**" not in own
+    assert said in own
+    measured = small.report()["metrics"]["brightness"]["columns"]["brightness"]["methods"]
+    assert measured["none"]["measured"] == 12
+    assert measured["own"]["measured"] < 12
+    assert measured["own"]["value"]["mean"] > measured["none"]["value"]["mean"]
+    difference = path.with_name("report.md").read_text().split("Difference to none:")[1].split("##")[0]
+    assert "**" not in difference, "of three people an interval is too narrow"
