@@ -19,6 +19,7 @@ from training.lora_dataset.config import DatasetConfig, load_config
 from training.lora_dataset.fingerprints import hash_value
 from training.lora_dataset.manifest import Manifest
 from training.people.dataset_images import DatasetImages, dataset_loss, held_out_files, image_identity, open_base_model
+from training.people.dataset_splits import splits_of, stored_splits
 from training.people.embeddings import EmbeddingCache
 from training.people.latents import cached_latents
 from training.store.lora_store import LoRAStore
@@ -81,6 +82,7 @@ class FinetuneInputs:
                     f"{folders} holds no LoRAs of the split {split!r}: expected teachers to train on and others to "
                     "validate with (pack.validation of the dataset)"
                 )
+        check_held_out(dataset, stores)
         base = open_base_model(dataset, layout, str(accelerator.device))
         validation = people_of(stores, "validation")[: settings.validation_people]
         loras = open_loras(stores, "validation", 0).read(range(len(validation)))
@@ -124,13 +126,14 @@ class FinetuneInputs:
         return given.of(self.validation)[0].first(self.settings.references)
 
     def finetune_people(self, cache: EmbeddingCache) -> list[Person]:
-        """List all people with embeddings and images who are in no other split; those with a teacher come first."""
-        teachers = people_of(self.stores, "train")
-        others = {split for store in self.stores for split in store.splits()} - {"train"}
-        excluded = {str(person) for split in others for person in people_of(self.stores, split)}
-        excluded |= {str(person) for person in teachers}
-        prepared = Manifest(self.dataset.stage("preprocess")).done()
-        return [*teachers, *(person for person in prepared if person in cache.people and person not in excluded)]
+        """List all people with embeddings and images who are in no other split; those with a teacher come first.
+
+        Of the others the dataset says who is kept from training, whether or not they have a teacher by now.
+        """
+        teachers, stored = people_of(self.stores, "train"), stored_splits(self.stores)
+        prepared = splits_of(self.dataset, Manifest(self.dataset.stage("preprocess")).done())
+        others = [person for person, split in prepared.items() if split == "train" and person not in stored]
+        return [*teachers, *(person for person in others if person in cache.people)]
 
     def finetune_dataset(
         self, people: Sequence[Person], cache: EmbeddingCache, lae: LAE
@@ -142,3 +145,20 @@ class FinetuneInputs:
         with self.accelerator.main_process_first():  # the others read what it has encoded
             latents, teachers = cached_latents(self.stores, "train", lae, path, str(self.device))
         return FinetuneDataset(conditions, images, torch.arange(len(teachers)), latents), loss
+
+
+def check_held_out(dataset: DatasetConfig, stores: Sequence[LoRAStore]) -> None:
+    """Check that the dataset, whose people are evaluated, keeps nobody from training who is trained on here.
+
+    Raises:
+        ValueError: It does; somebody is named.
+    """
+    prepared = set(Manifest(dataset.stage("preprocess")).done())
+    taught = [str(person) for person in people_of(stores, "train")]
+    for person, split in splits_of(dataset, [person for person in taught if person in prepared]).items():
+        if split != "train":
+            raise ValueError(
+                f"{person} is in the split train of `stores`, and in the split {split} of the dataset in "
+                f"{dataset.workspace}, which keeps its people from training: name the dataset's own store, or set "
+                f"pack.validation and pack.test of the dataset to those of the stores"
+            )

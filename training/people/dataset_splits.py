@@ -1,5 +1,7 @@
 """Who of a dataset is kept from training: the people of its splits validation and test."""
 
+from collections.abc import Iterable, Sequence
+
 from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.manifest import Manifest
 from training.lora_dataset.stages.pack_plan import split_of
@@ -23,11 +25,10 @@ def people_of_split(config: DatasetConfig, split: str) -> list[str]:
     pack = config.pack
     prepared = Manifest(config.stage("preprocess")).done()
     people = [person for person in prepared if split_of(person, pack.validation, pack.test) == split]
-    has_store = (config.store / "layout.json").is_file()
-    if has_store:
-        shards = LoRAStore.open(config.store).shards(split)
-        stored = {str(person) for shard in shards for person in shard.people}
-        people = [person for person in people if person in stored]
+    packed = has_store(config)
+    if packed:
+        stored = stored_splits([LoRAStore.open(config.store)])
+        people = [person for person in people if stored.get(person) == split]
     if people:
         return people
     share = pack.test if split == "test" else pack.validation
@@ -35,5 +36,23 @@ def people_of_split(config: DatasetConfig, split: str) -> list[str]:
     raise ValueError(
         f"none of {len(prepared)} people with prepared images in {config.workspace} is in the split {split!r}: "
         f"pack.{split} is {share:g}. Before anything is trained, add people or set pack.{split} to a larger "
-        f"share{again if has_store else ''} and run the dataset's step again"
+        f"share{again if packed else ''} and run the dataset's step again"
     )
+
+
+def splits_of(config: DatasetConfig, people: Iterable[str]) -> dict[str, str]:
+    """Return the split of each of some people: the one in which the dataset's store has them, else that of the name."""
+    pack = config.pack
+    stored = stored_splits([LoRAStore.open(config.store)]) if has_store(config) else {}
+    return {person: stored.get(person) or split_of(person, pack.validation, pack.test) for person in people}
+
+
+def stored_splits(stores: Sequence[LoRAStore]) -> dict[str, str]:
+    """Return the split of everybody in stores, by name."""
+    splits = [(split, shard) for store in stores for split in store.splits() for shard in store.shards(split)]
+    return {str(person): split for split, shard in splits for person in shard.people}
+
+
+def has_store(config: DatasetConfig) -> bool:
+    """Whether the dataset has a store of LoRAs already."""
+    return (config.store / "layout.json").is_file()

@@ -18,6 +18,7 @@ from training.evaluation.settings import EvaluationSettings
 from training.lora_dataset.config import load_config
 from training.people.dataset_splits import people_of_split
 
+from .held_out_people import check_held_out_people
 from .pilot_step import check_may_write, is_left_out
 from .planning.time_left import TimeLeft
 from .recipe import FILE, Recipe, Step, missing_inputs, read_recipe
@@ -64,7 +65,7 @@ def run_recipe(recipe: Recipe, plan: Callable[[], TimeLeft], *, keep: bool = Fal
         FileNotFoundError: Files or folders of the user are missing; all of them are named.
         FolderInUseError: Another process runs the recipe.
         ValueError: The inputs or settings of a step that is done have changed since, the recipe's pilot may not
-            write what it will choose, or the dataset has nobody to evaluate.
+            write what it will choose, the dataset has nobody to evaluate, or somebody is held out in one step alone.
         RuntimeError: A step failed.
     """
     check_may_write(recipe, read_records(recipe.output))
@@ -83,6 +84,7 @@ def run_recipe(recipe: Recipe, plan: Callable[[], TimeLeft], *, keep: bool = Fal
                 check_unchanged(step, record)
             if step.is_dataset:
                 check_evaluated_people(recipe.steps[number:])
+                check_held_out_people(recipe.steps)
         print(describe(recipe, read_records(recipe.output), plan()), flush=True)
 
 

@@ -21,13 +21,13 @@ from miniature.personal.held_out_teachers import HeldOutTeachers
 from miniature.world.drawing import draw
 from miniature.world.people import person
 from miniature.world.scenes import TEACHER_SCENES, caption
-from training.end_to_end.command import dry_run, finetune
+from training.end_to_end.command import dry_run, finetune, open_cache
 from training.end_to_end.config import DenoiserFinetuning, LAEFinetuning
 from training.end_to_end.inputs import FinetuneInputs
 from training.end_to_end.settings import FinetuneSettings
 from training.engine.config import TrainConfig
 from training.engine.settings import read_settings
-from training.lora_dataset.config import load_config
+from training.lora_dataset.config import PackConfig, load_config
 from training.lora_dataset.manifest import Manifest, Record
 from training.lora_dataset.stage_run import run_stage
 from training.lora_dataset.stages.preprocess import PREPROCESS
@@ -192,6 +192,20 @@ def test_a_split_without_teachers_is_named(settings: FinetuneSettings, tmp_path:
     )
     with pytest.raises(ValueError, match=f"holds no LoRAs of the split '{missing}': expected teachers"):
         finetune(replace(settings, stores=(store.folder,), output=tmp_path / "out"))
+
+
+def test_whom_the_dataset_keeps_from_training_is_not_trained_on(settings: FinetuneSettings, tmp_path: Path) -> None:
+    """By the dataset's own store, or by the name: here through another store, and without any teacher."""
+    cache = open_cache(settings)
+    inputs = FinetuneInputs.open(settings, LOOP, lora_layout(), trackers=False)
+    without_teacher = next(person for person in inputs.finetune_people(cache) if str(person) == "40")
+    shares = PackConfig(validation=0.0, test=1.0)
+    held_out = replace(inputs, dataset=replace(inputs.dataset, pack=shares))
+    assert without_teacher not in held_out.finetune_people(cache)
+    dataset = settings.dataset.with_name("kept.yaml")
+    dataset.write_text(settings.dataset.read_text() + "pack: {validation: 0.0, test: 1.0}\n")
+    with pytest.raises(ValueError, match="is in the split train of `stores`, and in the split test of the dataset in"):
+        finetune(replace(settings, dataset=dataset, output=tmp_path / "out"))
 
 
 def test_the_seed_is_that_of_the_diffusion_loss_too(settings: FinetuneSettings) -> None:

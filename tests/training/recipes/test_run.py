@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+from difflora_core.lora.layout import LoRALayout, LoRAModule
 from training.engine.folder_lock import FolderInUseError, folder_lock
 from training.lora_dataset.config import load_config
 from training.lora_dataset.manifest import Manifest, Record
@@ -13,10 +15,12 @@ from training.lora_dataset.stages.pack_plan import split_of
 from training.pilot.grid import TeacherSetting
 from training.recipes import recipe as recipes
 from training.recipes import run, step_records
+from training.recipes.held_out_people import check_held_out_people
 from training.recipes.pilot_command import write_choice
 from training.recipes.planning.time_left import TimeLeft
 from training.recipes.recipe import FOLDER, Recipe, dataset_step, read_recipe
 from training.recipes.step_inputs import inputs_of
+from training.store.lora_store import LoRAStore
 
 
 class Commands:
@@ -108,6 +112,23 @@ def test_nobody_to_evaluate_is_said_before_anything_is_trained(recipe, commands)
     with pytest.raises(
         ValueError, match=r"none of \d+ people with prepared images .* in the split 'test': pack.test is 0.*recipe.yaml"
     ):
+        run.run_recipe(recipe, left)
+    assert commands.ran == ALL[:2]
+
+
+def test_whoever_is_held_out_in_one_step_is_not_trained_on_in_another(recipe, commands):
+    """A second store, which only the LAE is trained on, keeps somebody from training whom the dataset trains on."""
+    settings = next(step.settings for step in recipe.steps if step.command == "train-lae")
+    (folder,) = dataset_step(recipe).files.imports
+    store = LoRAStore(folder, LoRALayout((LoRAModule("a", 4, 4),), 1))
+    commands.people += (trained := [name for name in map(str, range(100)) if split_of(name, 0.03, 0.03) == "train"][:2])
+    store.add("train", trained[:1], torch.ones(1, store.layout.numel))
+    settings.write_text(settings.read_text("utf-8").replace("stores: [", f"stores: [{folder}, "), "utf-8")
+    recipe = read_recipe(str(settings.parent))
+    check_held_out_people(recipe.steps)
+    store.add("validation", trained[1:], torch.ones(1, store.layout.numel))
+    message = rf"{trained[1]} is in the split train of the dataset in .*, and in the split validation of {store.folder}"
+    with pytest.raises(ValueError, match=message):
         run.run_recipe(recipe, left)
     assert commands.ran == ALL[:2]
 
