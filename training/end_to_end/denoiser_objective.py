@@ -44,6 +44,16 @@ class FinetuneDataset:
             )
 
 
+def check_people(people: int, found: int) -> None:
+    """Check that a micro-batch can have as many people as it should.
+
+    Raises:
+        ValueError: There are fewer to train on.
+    """
+    if people > found:
+        raise ValueError(f"A micro-batch has {people} people, found only {found} to train on: lower `people`.")
+
+
 class DenoiserEndToEndObjective:
     """The diffusion loss of predicted LoRAs on people's images, and the latent-space loss on teachers beside it.
 
@@ -67,7 +77,11 @@ class DenoiserEndToEndObjective:
             dataset: People.
             diffusion_loss: Through the frozen base model.
             config: People per step, weights, dropout.
+
+        Raises:
+            ValueError: There are fewer people than a micro-batch has.
         """
+        check_people(config.people, len(dataset.images))
         self.denoiser, self.lae, self.dataset = denoiser, lae, dataset
         self.diffusion_loss, self.config, self.schedule = diffusion_loss, config, NoiseSchedule()
         # With one modality alone it is never dropped

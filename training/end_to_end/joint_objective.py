@@ -19,6 +19,7 @@ from training.people.conditions import Conditions, draw_embeddings, drop_modalit
 from training.store.loras import LoRAs
 
 from .config import JointTraining
+from .denoiser_objective import check_people
 from .rollout import latents_of_sampling
 
 
@@ -109,10 +110,7 @@ class JointObjective:
                 f"Found images of {len(images)} people and embeddings of {len(conditions.face)}: they must agree."
             )
         self.predicted = config.people - config.teachers
-        if self.predicted > len(images):
-            raise ValueError(
-                f"A micro-batch has {self.predicted} people, found only {len(images)} to train on: lower `people`."
-            )
+        check_people(self.predicted, len(images))
         if config.teachers > (found := len(teachers.rows) if teachers else 0):
             raise ValueError(
                 f"A micro-batch has {config.teachers} teachers, found only {found} of the people: lower `teachers`."

@@ -12,6 +12,7 @@ from training.base_model.person_images import PersonImages
 from training.store.loras import LoRAs
 
 from .config import LAEFinetuning
+from .denoiser_objective import check_people
 
 
 class LAEEndToEndObjective:
@@ -33,7 +34,11 @@ class LAEEndToEndObjective:
             images: Of the same people, in the same order.
             diffusion_loss: Through the frozen base model.
             config: People per step, weight of the weight-space loss.
+
+        Raises:
+            ValueError: There are fewer teachers than a micro-batch has people.
         """
+        check_people(config.people, len(loras))
         self.lae, self.loras, self.images = lae, loras, images
         self.diffusion_loss, self.config = diffusion_loss, config
 

@@ -145,7 +145,7 @@ def test_a_run_on_other_images_or_people_is_not_resumed(settings: FinetuneSettin
     with pytest.raises(ValueError, match="belongs to a run with images_per_person 1, the configuration says 3"):
         finetune(replace(settings, images_per_person=3))
     store, held_out = LoRAStore(tmp_path / "store", lora_layout()), HeldOutTeachers.load()
-    store.add("train", list(held_out.people[:1]), held_out.teachers[:1].float())
+    store.add("train", [held_out.people[0], 40], held_out.teachers[:2].float())
     store.add("validation", list(held_out.people[2:3]), held_out.teachers[2:3].float())
     with pytest.raises(ValueError, match="belongs to a run with people "):
         finetune(replace(settings, stores=(store.folder,)))

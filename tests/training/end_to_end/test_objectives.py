@@ -102,3 +102,14 @@ def test_every_person_has_images(colors):
 def test_more_rollout_steps_than_timesteps_are_refused():
     with pytest.raises(ValueError, match="max_rollout_steps: found 1001"):
         DenoiserFinetuning(max_rollout_steps=1001)
+
+
+def test_a_micro_batch_of_more_people_than_there_are_is_refused(lae, loras, colors):
+    """In place of training on fewer than the settings say."""
+    dataset, loss = dataset_of(colors), diffusion_loss(base_model())
+    denoiser = Denoiser(DiTConfig(2, 3, 16, 1, 2, 8, condition_width=8), MIFConfig(4, 4, 8))
+    message = "A micro-batch has 13 people, found only 12 to train on: lower `people`"
+    with pytest.raises(ValueError, match=message):
+        DenoiserEndToEndObjective(denoiser, lae, dataset, loss, DenoiserFinetuning(LOOP, people=13, batch=4))
+    with pytest.raises(ValueError, match=message):
+        LAEEndToEndObjective(lae, LoRAsInMemory(loras), dataset.images, loss, LAEFinetuning(LOOP, people=13))
