@@ -69,7 +69,8 @@ class EvaluationConfig:
     """The metric, higher is better, by which the best weights are kept. `teacher_recovery` and `loss_reduction` need
     held-out images."""
     patience: PositiveInt | None = None
-    """Stop after so many evaluations in a row without improvement; None trains to the end."""
+    """Stop after so many evaluations in a row without improvement; None trains to the end. Only evaluations
+    that measure the monitored metric count: of teacher_recovery every `diffusion_loss_check.every`-th."""
 
     def __post_init__(self) -> None:
         check_fields(self)
