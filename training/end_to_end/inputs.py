@@ -104,7 +104,7 @@ class FinetuneInputs:
             "people": hash_value(list(map(str, people))),
             "validation people": hash_value(list(map(str, self.validation))),
             "LoRAs (hash)": digest_of_loras(*(LoRAsOnDisk(self.stores, split) for split in ("train", "validation"))),
-            **image_identity(self.dataset),
+            **image_identity(self.dataset, [*people, *self.validation]),
         }
 
     def images(self, people: Sequence[Person]) -> tuple[DatasetImages, LoRADiffusionLoss]:

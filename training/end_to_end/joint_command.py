@@ -27,7 +27,7 @@ from training.lora_dataset.fingerprints import hash_value
 from training.lora_dataset.manifest import Manifest
 from training.lora_dataset.stages.pack_plan import split_of
 from training.people.assembly import assemble
-from training.people.conditions import Conditions
+from training.people.conditions import Conditions, digest_of_embeddings
 from training.people.dataset_images import DatasetImages, dataset_loss, held_out_files, image_identity, open_base_model
 from training.people.embed import embed_and_open
 from training.people.latents import digest
@@ -186,7 +186,8 @@ class JointInputs:
             "validation people": hash_value(self.validation),
             "people with a teacher": hash_value(list(map(str, stored))),
             "LoRAs (hash)": digest_of_loras(*teachers),
-            **image_identity(self.dataset),
+            "embeddings (hash)": digest_of_embeddings(self.conditions.face, self.conditions.image, *self.references),
+            **image_identity(self.dataset, [*self.people, *self.validation]),
         }
 
     def loss_reduction(self) -> LossReduction:

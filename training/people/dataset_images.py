@@ -13,7 +13,7 @@ from training.base_model.lora_diffusion_loss import LoRADiffusionLoss
 from training.base_model.person_images import PersonImages
 from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.configured_base import hash_base, open_configured_base
-from training.lora_dataset.fingerprints import settings_of
+from training.lora_dataset.fingerprints import hash_value, settings_of
 from training.lora_dataset.manifest import Manifest
 from training.lora_dataset.stages.preprocess import PreparedImages, chosen_images, read_prepared, read_texts
 from training.store.shard import Person
@@ -97,9 +97,16 @@ def open_base_model(config: DatasetConfig, layout: LoRALayout, device: str) -> B
     return base
 
 
-def image_identity(config: DatasetConfig) -> dict[str, Any]:
-    """Return what a run through the base model can't be resumed without: its U-Net, and how images were prepared."""
-    return {"base model": hash_base(config, "unet"), **settings_of(config, "preprocess.size", "preprocess.held_out")}
+def image_identity(config: DatasetConfig, people: Sequence[Person]) -> dict[str, Any]:
+    """Return what a run through the base model can't be resumed without: its U-Net, and people's images as prepared."""
+    preprocess = Manifest(config.stage("preprocess"))
+    records = [preprocess.read(str(person)) for person in people]
+    made_from = [record and [record.inputs.get(name) for name in ("images", "captions")] for record in records]
+    return {
+        "base model": hash_base(config, "unet"),
+        **settings_of(config, "preprocess.size", "preprocess.held_out"),
+        "images (hash)": hash_value(made_from),
+    }
 
 
 def dataset_loss(

@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 
 from difflora_core.autoencoder.config import LAEConfig
 from difflora_core.autoencoder.model import LAE
-from difflora_core.config import EncoderNames
 from difflora_core.lora.layout import LoRALayout
 from difflora_core.model import DiffLoRA
 from training.__main__ import main
@@ -19,7 +18,6 @@ from training.denoiser.command import ONE_SHOT, train_difflora
 from training.denoiser.settings import DiffLoRASettings
 from training.engine.processes import in_processes
 from training.engine.settings import read_settings
-from training.people.embeddings import EmbeddingCache, write_embeddings
 from training.people.latents import open_lae
 from training.store.lora_store import LoRAStore
 
@@ -75,55 +73,6 @@ def test_a_finished_run_is_not_run_again(world):
     second = load_file(train(world))
     assert state.stat().st_mtime_ns == written
     assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.mark.parametrize("change", [{"training": {"blend": 0.5}}, {"loop": {"steps": 12}}, {"mif": {"mode": "face"}}])
-def test_a_run_is_not_resumed_with_other_settings(world, change):
-    train(world)
-    configure(world, **change)
-    with pytest.raises(ValueError, match="belongs to a run with"):
-        train(world)
-
-
-def test_how_a_run_is_computed_may_change(world):
-    path = train(world)
-    configure(world, loop={"shard": True, "save_every": 5})
-    assert train(world) == path
-
-
-def test_a_run_is_not_resumed_with_another_lae(world):
-    train(world)
-    loras, _ = LoRAStore(world / "store", LAYOUT).read("train")
-    write_lae(world / "lae.safetensors", loras[:12])
-    with pytest.raises(ValueError, match="belongs to a run with lae"):
-        train(world)
-
-
-def test_a_run_is_not_resumed_with_other_loras_or_validation_people(world):
-    train(world)
-    path = world / "store" / "train" / "ann0.safetensors"
-    store = LoRAStore(world / "store", LAYOUT)
-    loras = store.read("train")[0]
-    store.add("train", PEOPLE["train"], 1.01 * loras, replaced=path)
-    with pytest.raises(ValueError, match=r"belongs to a run with LoRAs \(hash\)"):
-        train(world)
-    store.add("train", PEOPLE["train"], loras, replaced=path)
-    train(world)
-    path = world / "store" / "validation" / "bob0.safetensors"
-    store.add("validation", PEOPLE["validation"][:4], store.read("validation")[0][:4], replaced=path)
-    with pytest.raises(ValueError, match="belongs to a run with validation people"):
-        train(world)
-
-
-def test_a_run_is_not_resumed_with_embeddings_of_another_encoder(world):
-    """As wide as the ones before, so that nothing else would tell."""
-    train(world)
-    for path in (world / "embeddings").glob("*.safetensors"):
-        people = EmbeddingCache.open(path).people
-        write_embeddings(path, people, EncoderNames("antelopev2", "images"))
-    configure(world, encoders={"face": "antelopev2", "image": "images"})
-    with pytest.raises(ValueError, match=r"a run with encoders\.face 'faces', the configuration says 'antelopev2'"):
-        train(world)
 
 
 def test_a_lora_that_is_not_finite_is_named(world):

@@ -165,6 +165,17 @@ def test_a_run_with_other_teachers_or_preparation_is_not_resumed(settings: Finet
         finetune(replace(settings, dataset=dataset))
 
 
+def test_a_run_with_other_photos_is_not_resumed(settings: FinetuneSettings, tmp_path: Path) -> None:
+    settings = replace(settings, output=tmp_path / "finetuned")
+    finetune(settings)
+    preprocess = Manifest(load_config(settings.dataset).stage("preprocess"))
+    record = next(record for record in preprocess.records() if record.item != "40")
+    preprocess.write(replace(record, inputs={**record.inputs, "images": "others"}))
+    with pytest.raises(ValueError, match=r"belongs to a run with images \(hash\)"):
+        finetune(settings)
+    preprocess.write(record)
+
+
 def test_a_run_from_another_network_is_not_resumed(settings: FinetuneSettings, tmp_path: Path) -> None:
     output, lae = tmp_path / "finetuned", load_lae(settings.network)
     finetune(replace(settings, output=output))
