@@ -22,6 +22,8 @@ from .principal_components import LoRAColumns, Read, slices, thinning
 from .token import TokenAutoencoder
 
 Network = ConvAutoencoder | TokenAutoencoder | FlatAutoencoder | LinearAutoencoder
+MIN_SPREAD = 1e-5
+"""Share of a factor's size below which LoRAs are taken not to differ in it: float32 rounds at 6e-8 of a weight."""
 
 
 def network_for(layout: LoRALayout, config: LAEConfig) -> Network:
@@ -201,7 +203,10 @@ class LAE(nn.Module):
         sizes = self.layout.factor_sizes
         variance = torch.stack([part.mean() for part in variances.split(sizes)])
         if self.config.scale == "spread":
-            self.factor_scale.copy_(variance.sqrt())
+            spread, size = variance.sqrt(), torch.stack([part.mean() for part in squares.split(sizes)]).sqrt()
+            # Of a factor that all LoRAs share (LoRA-FA's down) the spread is rounding, and would count like a person
+            self.factor_scale.copy_(torch.where(spread > MIN_SPREAD * size, spread, size))
+            self.factor_scale[size == 0] = 1.0
         else:
             # To first order δ(BA) = δB·A + B·δA: an error in one factor weighs as much as the other factor is long
             lengths = torch.stack([part.sum() for part in squares.split(sizes)])

@@ -94,3 +94,20 @@ def test_latents_can_be_measured_batch_by_batch(layout, loras):
     lae.latent_std.fill_(9.0)
     lae.fit_latents(batch for batch in loras.split(7))
     torch.testing.assert_close((lae.latent_mean, lae.latent_std), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1])
+@pytest.mark.parametrize("config", [CONV, TOKEN, CONFIGS["linear"]], ids=["conv", "token", "linear"])
+@torch.no_grad()
+def test_a_factor_that_all_loras_share_does_not_count(layout, config, value):
+    """As in LoRA-FA, which trains no down factor: what rounding leaves of them must not look like people."""
+    generator = torch.Generator().manual_seed(1)
+    loras = torch.randn(33, 2, generator=generator) @ torch.randn(2, layout.numel, generator=generator)
+    shared = slice(0, layout.factor_sizes[0])
+    loras[:, shared] = value * torch.rand(layout.factor_sizes[0], generator=generator)
+    lae = fitted(layout, config, loras)
+    error = (lae.decode(lae.encode(loras)) - loras).square().sum() / (loras - loras.mean(0)).square().sum()
+    assert error < 0.01
+    other = loras[:1].clone()
+    other[:, shared] += 0.1
+    assert lae.normalize(other)[:, shared].abs().max() < 10.0
