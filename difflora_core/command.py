@@ -18,7 +18,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from .command_line import choose_device, run_command, seed, silence_library_logs
 from .encoders.face_encoder import NoFaceError
 from .file_info.describe_file import describe_file
+from .files import read_shapes
 from .images import KINDS, describe_passed_over, is_image
+from .lora.lora import METADATA_KEY
 from .references import ReferenceImage
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -36,7 +38,13 @@ def main() -> int:
 def add_personalize(parser: argparse.ArgumentParser) -> None:
     """Define the options of `personalize`; unless given, sampling is as the checkpoint recommends."""
     parser.add_argument("images", type=Path, nargs="+", help="a folder of one person's images, or image files")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the LoRA, a .safetensors file")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the LoRA, a .safetensors file; a LoRA of a former run is replaced",
+    )
     parser.add_argument(
         "--checkpoint",
         type=Path,
@@ -74,8 +82,7 @@ def personalize(arguments: argparse.Namespace) -> None:
 
     start = time.perf_counter()
     silence_library_logs()
-    if arguments.out.is_dir() or arguments.out.suffix != ".safetensors":
-        raise ValueError(f"--out is the file to be written, ending in .safetensors; found {arguments.out}")
+    check_out(arguments.out)
     paths, others = image_files(arguments.images)
     if others:
         print(describe_passed_over(others), file=sys.stderr)
@@ -119,6 +126,23 @@ def personalize(arguments: argparse.Namespace) -> None:
     lora.save(arguments.out, arguments.format)
     seconds = time.perf_counter() - start
     print(f"{arguments.out}: a LoRA from {lora.made_by['references']} of {len(paths)} images in {seconds:.1f} s")
+
+
+def check_out(path: Path) -> None:
+    """Check, before any work, that a LoRA can be written to a place and takes nothing from there but a former one.
+
+    Raises:
+        ValueError: The place is a folder, has another suffix, is below a file, or holds what is no LoRA of ours.
+    """
+    if path.is_dir() or path.suffix != ".safetensors":
+        raise ValueError(f"--out is the file to be written, ending in .safetensors; found {path}")
+    above = next(folder for folder in path.parents if folder.exists())
+    if not above.is_dir():
+        raise ValueError(f"--out is {path}, but {above} is a file, expected a folder")
+    if path.exists() and METADATA_KEY not in read_shapes(path)[1]:
+        raise ValueError(
+            f"--out would replace {describe_file(path)[0]}; only LoRAs made by DiffLoRA are replaced: name another"
+        )
 
 
 def image_files(places: Sequence[Path]) -> tuple[list[Path], list[str]]:

@@ -102,6 +102,24 @@ def test_what_is_no_file_for_a_lora_is_refused(tmp_path, folder, out):
         personalize(folder, "--out", tmp_path / out)
 
 
+def test_out_replaces_nothing_but_a_former_lora(tmp_path, folder):
+    out = tmp_path / "person.safetensors"
+    options = ("--out", out, "--steps", 1, "--samples", 1)
+    personalize(folder / "a.png", *options)
+    former = out.read_bytes()
+    personalize(folder / "c.png", *options)
+    assert out.read_bytes() != former
+    out.write_bytes(DIFFLORA_CHECKPOINT.read_bytes())
+    with pytest.raises(ValueError, match=r"would replace .*person\.safetensors: DiffLoRA checkpoint; only LoRAs"):
+        personalize(folder / "a.png", *options)
+    assert out.read_bytes() == DIFFLORA_CHECKPOINT.read_bytes()
+
+
+def test_out_below_a_file_is_refused_before_any_work(tmp_path, folder):
+    with pytest.raises(ValueError, match=r"letter\.txt is a file, expected a folder"):
+        personalize(folder, "--out", folder / "letter.txt" / "more" / "person.safetensors")
+
+
 def test_places_without_images_are_named(tmp_path):
     (tmp_path / "inside").mkdir()
     with pytest.raises(ValueError, match="holds no images: expected jpg"):
