@@ -2,10 +2,13 @@
 
 Core calls this bypass. A patch of a weight of eight bits is rounded to eight bits again, one of an offloaded or packed
 weight is computed again at each use; a branch is neither.
+
+The branches are hooks of the layers, there while the U-Net runs. `torch.compile` takes no notice of hooks that come and
+go, so a U-Net that is compiled (core's TorchCompileModel) runs without compilation meanwhile.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -37,17 +40,22 @@ def apply_as_branches(
 
     Raises:
         ValueError: The MODEL is no U-Net; or a weight is changed in another way than by two factors, or only a slice of
-            it.
+            it; or PyTorch is older than 2.6.
     """
-    if not isinstance(model.model.diffusion_model, UNetModel):  # others call wrappers in another way, or not at all
+    if not isinstance(model.model.diffusion_model, UNetModel):  # others have not been tried
         raise ValueError(
             "only in a U-Net, as SDXL has, a LoRA can be applied beside the layers; the model is ComfyUI's class "
             f"{type(model.model.model_config).__name__}: set `side` to both, and `bypass` off"
         )
+    if not hasattr(torch.compiler, "set_stance"):
+        raise ValueError(
+            "a LoRA beside the layers needs PyTorch 2.6 or newer, which can run a compiled model without compilation; "
+            f"found {torch.__version__}: update it, or set `side` to both, and `bypass` off"
+        )
     branches = Branches(
         dict(_branch(key, patch, strengths[key]) for key, patch in patches.items() if strengths[key]), rows
     )
-    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, branches.run_unet)
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, branches.run_model)
     model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, branches.release)
 
 
@@ -61,7 +69,7 @@ def mixed_rows(rows: int, expected: str) -> ValueError:
 
 def has_branches(model: Any) -> bool:
     """Whether a MODEL has a LoRA beside its layers."""
-    return bool(model.get_wrappers(WrappersMP.DIFFUSION_MODEL, KEY))
+    return bool(model.get_wrappers(WrappersMP.APPLY_MODEL, KEY))
 
 
 def _branch(key: Any, patch: Any, strength: float) -> tuple[str, LowRankBranch]:
@@ -90,13 +98,15 @@ class Branches:
         for branch in self.branches.values():
             branch.release()
 
-    def run_unet(
-        self, executor: Any, x: Any, timesteps: Any, context: Any, y: Any, control: Any, options: Any, **kwargs: Any
+    def run_model(
+        self, executor: Any, x: Any, t: Any, concat: Any, context: Any, control: Any, options: Any, **kwargs: Any
     ) -> Any:
-        """Run the U-Net with the branches; a wrapper of core's DIFFUSION_MODEL."""
+        """Run the model with the branches beside its U-Net's layers; a wrapper of core's APPLY_MODEL."""
         chosen = self.rows(options, len(x))
-        with self._mounted(executor.class_obj, chosen) if any(chosen) else nullcontext():
-            return executor(x, timesteps, context, y, control, options, **kwargs)
+        if not any(chosen):
+            return executor(x, t, concat, context, control, options, **kwargs)
+        with torch.compiler.set_stance("force_eager"), self._mounted(executor.class_obj.diffusion_model, chosen):
+            return executor(x, t, concat, context, control, options, **kwargs)
 
     @contextmanager
     def _mounted(self, unet: torch.nn.Module, chosen: list[bool]) -> Iterator[None]:

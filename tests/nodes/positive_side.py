@@ -22,6 +22,7 @@ from host_process import load_pack, module  # noqa: E402  # it makes ComfyUI imp
 import comfy.samplers  # isort: skip  # noqa: E402
 import comfy.sd  # isort: skip  # noqa: E402
 import comfy.utils  # isort: skip  # noqa: E402
+from comfy_api.torch_helpers import set_torch_compile_wrapper  # isort: skip  # noqa: E402
 from companion.model import register  # isort: skip  # noqa: E402
 
 CFG, SIGMAS = 3.0, torch.tensor([10.0, 0.0])
@@ -96,6 +97,13 @@ def tiled(model: Any) -> Any:
     return model
 
 
+def compiled(model: Any) -> Any:
+    """Let a model be compiled when it runs, as core's TorchCompileModel does."""
+    model = model.clone()
+    set_torch_compile_wrapper(model, backend="eager")
+    return model
+
+
 def error(run: Callable[[], Any]) -> str:
     """Return the message of the ValueError of a call."""
     try:
@@ -154,6 +162,9 @@ with torch.inference_mode():
         ),
         "weights kept": weights_kept(eight_bit),
         "fp8 patched": difference(guided(apply(eight_bit, "both"), yes, no), once),
+        "compiled": difference(guided(compiled(beside), yes, no), guided(beside, yes, no)),
+        "compiled before": difference(guided(apply(compiled(model), "positive"), yes, no), guided(beside, yes, no)),
+        "compiled bypass": difference(guided(compiled(apply(model, "bypass")), yes, no), guided(patched, yes, no)),
         "tiles": error(lambda: guided(tiled(beside), yes, no)),
         "tiles, both sides": error(lambda: guided(tiled(patched), yes, no)),
     }
