@@ -133,6 +133,8 @@ def image_batch(images: Tensor) -> Tensor:
 
 
 def _rgb_channels(images: Tensor) -> Tensor:
+    if not isinstance(images, Tensor):
+        raise ValueError(f"Images are a tensor (images, height, width, 3), found {type(images).__name__}.")
     if images.ndim != 4 or 0 in images.shape or images.shape[-1] not in (1, 3, 4) or not images.is_floating_point():
         raise ValueError(
             "Images are floats (images, height, width, 3) with at least one image, found "

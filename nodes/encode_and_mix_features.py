@@ -198,8 +198,7 @@ class MixFeatures(io.ComfyNode):
     ) -> io.NodeOutput:
         """Check that the face features are from the encoder that the checkpoint was trained with, and mix."""
         embeddings = None if face is None or mode == "image" else check_face(model, face)
-        features = [output["image_embeds"] for output in clip_vision_output if output is not None]
-        image = None if mode == "face" or not features else torch.cat(features)
+        image = None if mode == "face" else image_features(clip_vision_output)
         if embeddings is None and mode != "image":
             raise ValueError(f"mode {mode!r} needs a face: connect Encode Face to `face`, or choose mode 'image'")
         if image is None and mode != "face":
@@ -219,6 +218,22 @@ class MixFeatures(io.ComfyNode):
         return io.NodeOutput(
             MixedFeatures(to_intermediate(mixed.condition), model.name, references), ui=ui.PreviewText(description)
         )
+
+
+def image_features(outputs: Sequence[Mapping[str, Tensor] | None]) -> Tensor | None:
+    """Join the image features (images, width) of CLIP_VISION_OUTPUTs; None without any.
+
+    Raises:
+        ValueError: They are of several image encoders.
+    """
+    features = [output["image_embeds"] for output in outputs if output is not None]
+    widths = {feature.shape[-1] for feature in features}
+    if len(widths) > 1:
+        raise ValueError(
+            f"`clip_vision_output` has features of the widths {', '.join(map(str, sorted(widths)))}, which several "
+            "image encoders made: encode all images with the one that Load DiffLoRA shows"
+        )
+    return torch.cat(features) if features else None
 
 
 def check_face(model: LoadedDiffLoRA, face: FaceFeatures) -> Tensor:

@@ -1,8 +1,10 @@
 """Names of written files: the start, as a user enters it, on every operating system, and a number of its own."""
 
+import errno
 import os
 import unicodedata
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import folder_paths
@@ -10,6 +12,8 @@ import folder_paths
 MAX_BYTES = 255
 """Of one name, in UTF-8, on the usual file systems."""
 FORBIDDEN = '<>:"|?*'
+FORBIDDING = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+"""The system's errors of a folder that cannot be written to, or is a file."""
 DEVICES = {"con", "prn", "aux", "nul"} | {port + number for port in ("com", "lpt") for number in "123456789¹²³"}
 """Names that Windows reserves, with any ending."""
 
@@ -51,19 +55,27 @@ def write_numbered(
 
     Returns:
         The file's path.
+
+    Raises:
+        OSError: The system refuses; where the folder must not be written to, that is said.
     """
-    directory, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root)
-    os.makedirs(directory, exist_ok=True)
-    while True:
-        path = Path(directory) / f"{name}_{counter:05}_{ending}"
-        if not is_taken(path):
-            try:
-                write(path)
-            except FileExistsError:  # another process was faster
-                pass
-            else:
-                return path
-        counter += 1
+    try:
+        directory, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root)
+        os.makedirs(directory, exist_ok=True)
+        while True:
+            path = Path(directory) / f"{name}_{counter:05}_{ending}"
+            with suppress(FileExistsError):  # another process was faster
+                if not is_taken(path):
+                    write(path)
+                    return path
+            counter += 1
+    except OSError as error:
+        if error.errno not in FORBIDDING:
+            raise
+        message = (
+            f"{os.strerror(error.errno)}, so nothing is saved; let ComfyUI write into the folder, or choose another"
+        )
+        raise OSError(error.errno, message, os.path.join(root, prefix)) from error
 
 
 def move_new(partial: Path, path: Path) -> None:

@@ -18,6 +18,9 @@ from .preview_images import loss_curve
 from .refine_training import train_lora
 from .sockets import CATEGORY, fingerprint, node_schema, to_intermediate
 
+MIN_SIDE = 64
+"""Least side in pixels of an image: a VAE makes an eighth of it, which the U-Net makes smaller again."""
+
 
 class RefineLoRA(io.ComfyNode):
     """Train a LoRA for a few steps."""
@@ -105,6 +108,7 @@ class RefineLoRA(io.ComfyNode):
         gradient_checkpointing: bool,
     ) -> io.NodeOutput:
         """Train every LoRA with a progress bar; Interrupt takes effect before the next step."""
+        check_checkpoint_parts(clip, vae)
         for candidate in lora:
             fitting_patches(model, candidate)  # raises an error if the LoRA does not fit
         batch = one_batch(images)
@@ -129,11 +133,25 @@ class RefineLoRA(io.ComfyNode):
         return io.NodeOutput(refined, list(map(to_intermediate, curves)), ui=preview)
 
 
+def check_checkpoint_parts(clip: Any, vae: Any) -> None:
+    """Check that there are text encoders and a VAE: Load Checkpoint gives none of a file without them.
+
+    Raises:
+        ValueError: One is missing.
+    """
+    for name, part in (("clip", clip), ("vae", vae)):
+        if part is None:
+            raise ValueError(
+                f"`{name}` is empty, since the file of Load Checkpoint has none: load it with "
+                f"{'Load CLIP' if name == 'clip' else 'Load VAE'}"
+            )
+
+
 def one_batch(images: Sequence[Tensor]) -> Tensor:
     """Join a list of images to one batch (images, height, width, 3).
 
     Raises:
-        ValueError: They are of several sizes; or see `image_batch`.
+        ValueError: They are of several sizes, or too small; or see `image_batch`.
     """
     batches = [image_batch(one) for one in images]
     sizes = {f"{batch.shape[2]} × {batch.shape[1]}": None for batch in batches}
@@ -142,6 +160,9 @@ def one_batch(images: Sequence[Tensor]) -> Tensor:
             f"`images` are of {len(sizes)} sizes ({', '.join(sizes)} pixels), and are trained on in one: put Upscale "
             "Image with crop center before them"
         )
+    height, width = batches[0].shape[1:3]
+    if min(height, width) < MIN_SIDE:
+        raise ValueError(f"`images` are of {width} × {height} pixels: training needs at least {MIN_SIDE} a side")
     return torch.cat(batches)
 
 

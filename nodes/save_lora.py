@@ -122,8 +122,10 @@ def prepare(lora: Mapping[str, Tensor], format: Format) -> tuple[dict[str, Tenso
     """Convert a LoRA to the format's names, and collect the file's metadata.
 
     Raises:
-        ValueError: The format is peft, but the LoRA's layout is unknown; or see `storable`.
+        ValueError: The LoRA is empty; the format is peft, but the LoRA's layout is unknown; or see `storable`.
     """
+    if not lora:
+        raise ValueError("the LoRA has no modules: nothing is saved")
     if isinstance(lora, LoRA):
         tensors, metadata = lora.state_dict(format), lora.metadata
     elif format == "kohya":

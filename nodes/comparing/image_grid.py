@@ -52,7 +52,7 @@ class ImageGrid(io.ComfyNode):
     @takes_lists("images", "labels")
     def execute(cls, images: Sequence[Tensor], labels: Sequence[str], columns: int) -> io.NodeOutput:
         """Label every image; all images of one batch have the same label."""
-        lines = [line.strip() for label in labels for line in label.splitlines() or [""]]
+        lines = [line.strip() for label in labels for line in str(label).splitlines() or [""]]
         if len(lines) != len(images):
             raise ValueError(
                 f"found {len(images)} images or batches, but {len(lines)} labels: connect the list of images to "

@@ -44,8 +44,8 @@ def face_encoders() -> dict[str, str]:
     """Name the InsightFace model pack that each readable checkpoint was trained with, by the checkpoint's name."""
     found = {}
     for name in checkpoints():
-        path = checkpoint_path(name)
         try:
+            path = checkpoint_path(name)
             with open_tensors(path) as file:
                 _, config = read_checkpoint_header(path, file.metadata() or {}, file.keys())
         except (OSError, ValueError):

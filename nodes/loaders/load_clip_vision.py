@@ -125,13 +125,10 @@ def build(settings: dict[str, Any], source: Path) -> Any:
 def folders() -> list[str]:
     """List the folders in models/clip_vision that contain a model in transformers' format."""
     listed = map(Path, folder_paths.get_filename_list("clip_vision"))
-    return sorted(
-        file.parent.as_posix()
-        for file in listed
-        if file.name == WEIGHTS
-        and file.parent != Path()
-        and Path(folder_paths.get_full_path_or_raise("clip_vision", str(file))).with_name(CONFIG).exists()
-    )
+    models = [file for file in listed if file.name == WEIGHTS and file.parent != Path()]
+    paths = {file.parent.as_posix(): folder_paths.get_full_path("clip_vision", str(file)) for file in models}
+    # Without a path it is a link to a file that is gone
+    return sorted(name for name, path in paths.items() if path and Path(path).with_name(CONFIG).exists())
 
 
 def files() -> list[str]:

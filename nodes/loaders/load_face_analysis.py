@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import logging
+import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -101,7 +102,7 @@ def wanted_pack(model: LoadedDiffLoRA | None) -> str:
 
 
 def packs() -> dict[str, Path]:
-    """Find model packs: every folder in models/insightface/models that is not empty, by name."""
+    """Find model packs: every folder in models/insightface/models that can be read and is not empty, by name."""
     # A pack that is in several places is loaded from the first of them, as ComfyUI does with any model
     roots = (Path(folder) / "models" for folder in reversed(folder_paths.get_folder_paths("insightface")))
     return {
@@ -109,7 +110,7 @@ def packs() -> dict[str, Path]:
         for root in roots
         if root.is_dir()
         for folder in root.iterdir()
-        if folder.is_dir() and any(folder.iterdir())
+        if folder.is_dir() and os.access(folder, os.R_OK) and any(folder.iterdir())
     }
 
 

@@ -11,13 +11,22 @@ import pytest
 from miniature.comfyui.host import find_host
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    script, base = Path(__file__).with_name("node_results.py"), tmp_path_factory.mktemp("base")
-    command = [sys.executable, str(script), str(find_host()), str(base)]
+def output_of(name: str, base: Path) -> dict[str, Any]:
+    """Run one of the scripts beside this file and return what it prints."""
+    command = [sys.executable, str(Path(__file__).with_name(name)), str(find_host()), str(base)]
     done = subprocess.run(command, cwd=base, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return output_of("node_results.py", tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture(scope="module")
+def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return output_of("node_errors.py", tmp_path_factory.mktemp("errors"))
 
 
 def test_gray_images_are_shown_in_a_grid(results: dict[str, Any]) -> None:
@@ -105,3 +114,31 @@ def test_tensors_of_every_dtype_have_a_fingerprint(results: dict[str, Any]) -> N
     whole, half = results["fingerprints"]
     assert len(whole) == len(half) == 16
     assert whole != half
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("no clip", "ValueError: `clip` is empty, since the file of Load Checkpoint has none: load it with Load CLIP"),
+        ("no vae", "ValueError: `vae` is empty, since the file of Load Checkpoint has none: load it with Load VAE"),
+        ("small images", "ValueError: `images` are of 63 × 64 pixels: training needs at least 64 a side"),
+        ("two image encoders", "ValueError: `clip_vision_output` has features of the widths 3, 4, which several image"),
+        ("no image", "ValueError: Images are a tensor (images, height, width, 3), found NoneType"),
+        ("number as label", "no error"),
+        ("empty LoRA", "ValueError: the LoRA has no modules: nothing is saved"),
+    ],
+)
+def test_what_a_user_may_connect_by_mistake(errors: dict[str, Any], case: str, message: str) -> None:
+    assert errors[case].startswith(message)
+
+
+@pytest.mark.parametrize("case", ["no permission", "read-only", "folder is a file"])
+def test_a_folder_that_cannot_be_written_to_is_named(errors: dict[str, Any], case: str) -> None:
+    """In place of the partial file, whose name tells nobody anything."""
+    assert "so nothing is saved; let ComfyUI write into the folder, or choose another" in errors[case]
+    assert errors[case].endswith("models/loras/person'" if case != "folder is a file" else "models/loras/file/person'")
+
+
+def test_links_to_files_that_are_gone_hide_no_node(errors: dict[str, Any]) -> None:
+    """ComfyUI leaves out a node that fails to list its choices."""
+    assert errors["choices"] == {"image encoders": ["here"], "checkpoints": {}, "packs": []}
