@@ -12,6 +12,7 @@ from .sockets import CATEGORY, Latent, LoRALatent, node_schema, show_text, to_in
 FOLDER = "difflora_identities"
 """Of ComfyUI's models folder."""
 DEFAULT_NAME, ENDING = "person", ".safetensors"
+NO_IDENTITY = "no identity found"
 
 
 class SaveIdentity(io.ComfyNode):
@@ -78,7 +79,11 @@ class LoadIdentity(io.ComfyNode):
             search_aliases=["load latent", "load person", "load face", "character", "import"],
             has_intermediate_output=True,
             inputs=[
-                io.Combo.Input("identity", options=files, tooltip=f"A file in models/{FOLDER}, from Save Identity."),
+                io.Combo.Input(
+                    "identity",
+                    options=files or [NO_IDENTITY],
+                    tooltip=f"A file in models/{FOLDER}, from Save Identity.",
+                ),
             ],
             outputs=[
                 Latent.Output("latent", display_name="DIFFLORA_LATENT", tooltip="For Decode LoRA, Blend Latents.")
@@ -89,15 +94,26 @@ class LoadIdentity(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, identity: str) -> str:
         """Return a string that changes with the file: ComfyUI does not notice another file under the same name."""
-        path = Path(folder_paths.get_full_path_or_raise(FOLDER, identity))
+        path = identity_path(identity)
         return f"{path}:{path.stat().st_mtime_ns}:{path.stat().st_size}"
 
     @classmethod
     def execute(cls, identity: str) -> io.NodeOutput:
         """Read the file and show which checkpoint it is for."""
-        found = load_latents(folder_paths.get_full_path_or_raise(FOLDER, identity))
+        found = load_latents(identity_path(identity))
         count = f"{len(found.latents)} latents" if len(found.latents) > 1 else "a latent"
         description = f"{count} of {found.checkpoint}"
         show_text(description, cls.hidden.unique_id)
         latent = LoRALatent(to_intermediate(found.latents), found.checkpoint, found.made_by, found.autoencoder)
         return io.NodeOutput(latent, ui=ui.PreviewText(description))
+
+
+def identity_path(name: str) -> Path:
+    """Return the path of one of the choices.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    if name == NO_IDENTITY:
+        raise FileNotFoundError(f"there is no identity in models/{FOLDER}: save one with Save Identity, then press R")
+    return Path(folder_paths.get_full_path_or_raise(FOLDER, name))

@@ -25,6 +25,8 @@ class FaceSimilarities:
     """float32 (images,); 0 where no face was found."""
     faces: Sequence[EncodedFace | None]
     """Each image's face, or None where there was none."""
+    left_out: tuple[int, ...] = ()
+    """Numbers of the references without a face, from 1 on: they are not compared with."""
 
     @property
     def mean(self) -> float:
@@ -41,7 +43,7 @@ def face_similarities(
     """Compare images with the person in the references; the largest face of each image counts.
 
     The references' mean direction is compared with each image by raw cosine. An image without a face counts as 0: it
-    doesn't show the person.
+    doesn't show the person. A reference without a face is left out.
 
     Args:
         encoder: The face encoder.
@@ -66,7 +68,8 @@ def face_similarities(
     person = mean_embedding(torch.stack(known))[0]
     faces = find_faces(encoder, compared, lambda done: progress(len(found) + done))
     cosines = [0.0 if face is None else float(F.cosine_similarity(face.embedding, person, dim=0)) for face in faces]
-    return FaceSimilarities(torch.tensor(cosines), faces)
+    left_out = tuple(number for number, face in enumerate(found, start=1) if face is None)
+    return FaceSimilarities(torch.tensor(cosines), faces, left_out)
 
 
 def find_faces(

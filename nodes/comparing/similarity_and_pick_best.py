@@ -115,7 +115,8 @@ class PickBest(io.ComfyNode):
         shown = torch.tensor([face is not None for face in found.faces])
         cosines, faces = (values.split(list(map(len, images))) for values in (found.cosines, shown))
         order = ranked(cosines, faces)
-        text = "\n".join(f"candidate {row + 1}: {describe_candidate(cosines[row], faces[row])}" for row in order)
+        lines = [f"candidate {row + 1}: {describe_candidate(cosines[row], faces[row])}" for row in order]
+        text = "\n".join([*lines, *describe_left_out(found)])
         show_text(text, cls.hidden.unique_id)
         best = order[0]
         return io.NodeOutput(loras[best], images[best], float(cosines[best].mean()), text, ui=ui.PreviewText(text))
@@ -164,8 +165,13 @@ def measured(face_analysis: object, references: Sequence[Tensor], images: Sequen
 
 
 def describe(found: FaceSimilarities) -> str:
-    """List the mean and every image's cosine, one per line."""
+    """List the mean and every image's cosine, one per line, and references that are left out."""
     lines = [f"mean {found.mean:.3f}"]
     for number, (cosine, face) in enumerate(zip(found.cosines.tolist(), found.faces, strict=True), start=1):
         lines.append(f"image {number}: {cosine:.3f}" if face else f"image {number}: no face, counts as 0")
-    return "\n".join(lines)
+    return "\n".join([*lines, *describe_left_out(found)])
+
+
+def describe_left_out(found: FaceSimilarities) -> list[str]:
+    """List the references without a face, one per line."""
+    return [f"reference {number}: no face, left out" for number in found.left_out]

@@ -94,6 +94,7 @@ found = {
     "two image encoders": mix(3, 4, 3),
     "no image": error("DiffLoRAImageGrid", images=[None], labels=["a"], columns=0),
     "number as label": error("DiffLoRAImageGrid", images=[image], labels=[0.5], columns=0),
+    "no identity": error("DiffLoRALoadIdentity", identity="no identity found"),
     "empty LoRA": save(lora={}),
     "no permission": save(errno.EACCES),
     "read-only": save(errno.EROFS),

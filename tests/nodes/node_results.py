@@ -79,7 +79,7 @@ def best_candidate(*batches: torch.Tensor) -> dict[str, Any]:
             "DiffLoRAPickBest",
             loras=loras,
             images=list(batches),
-            references=[image(1.0, 0.0)],
+            references=[image(1.0, 0.0), image(0.0, 0.0)],
             face_analysis=[object()],
         )
     except ValueError as error:

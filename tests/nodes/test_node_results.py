@@ -10,6 +10,8 @@ import pytest
 
 from miniature.comfyui.host import find_host
 
+LEFT_OUT = "reference 2: no face, left out"
+
 
 def output_of(name: str, base: Path) -> dict[str, Any]:
     """Run one of the scripts beside this file and return what it prints."""
@@ -41,7 +43,7 @@ def test_a_loaded_identity_is_where_other_latents_are(results: dict[str, Any]) -
 def test_the_best_candidate_is_the_one_whose_images_are_most_similar(results: dict[str, Any]) -> None:
     best = results["best"]
     assert (best["best"], best["images"]) == (1, 2)
-    assert best["lines"] == ["candidate 2: 0.970", "candidate 3: 0.707", "candidate 1: 0.000"]
+    assert best["lines"] == ["candidate 2: 0.970", "candidate 3: 0.707", "candidate 1: 0.000", LEFT_OUT]
     assert best["mean"] == pytest.approx(0.8 / 0.68**0.5, rel=1e-3)
 
 
@@ -58,6 +60,7 @@ def test_an_image_without_a_face_ranks_below_one_with_another_face(results: dict
         "candidate 2: -0.101",
         "candidate 3: -0.050, no face in 1 of 2 images",
         "candidate 1: 0.000, no face",
+        LEFT_OUT,
     ]
 
 
@@ -125,6 +128,7 @@ def test_tensors_of_every_dtype_have_a_fingerprint(results: dict[str, Any]) -> N
         ("two image encoders", "ValueError: `clip_vision_output` has features of the widths 3, 4, which several image"),
         ("no image", "ValueError: Images are a tensor (images, height, width, 3), found NoneType"),
         ("number as label", "no error"),
+        ("no identity", "FileNotFoundError: there is no identity in models/difflora_identities: save one with Save Id"),
         ("empty LoRA", "ValueError: the LoRA has no modules: nothing is saved"),
     ],
 )

@@ -37,7 +37,8 @@ def test_an_image_without_a_face_counts_as_zero():
 
 
 def test_references_without_a_face_are_left_out():
-    assert face_similarities(Faces(), images(BLACK, RED), images(RED)).mean == 1.0
+    found = face_similarities(Faces(), images(BLACK, RED, BLACK), images(RED))
+    assert (found.mean, found.left_out) == (1.0, (1, 3))
     with pytest.raises(NoFaceError, match="in any of the 2 reference images"):
         face_similarities(Faces(), images(BLACK, BLACK), images(RED))
 
