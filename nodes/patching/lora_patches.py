@@ -70,6 +70,7 @@ def fitting_patches(model: Any, lora: Mapping[str, Tensor], strict: bool = True)
     patches: dict[Any, Any] = {}
     for name, own in known.items():
         _check_kinds(name, own)
+        _check_shapes(name, own)
         loaded, trial = _load(name, own, keys[name]), _trial(name, own, keys[name])
         if twice := loaded.keys() & patches.keys():
             raise ValueError(
@@ -130,6 +131,21 @@ def _check_kinds(name: str, own: Mapping[str, Tensor]) -> None:
         raise ValueError(f"{name}: the LoRA changes one weight in several ways ({named}); the core loader keeps one")
     if not kinds and any(parse(key).method == "DoRA" for key in own):
         raise ValueError(f"{name}: the LoRA has a magnitude (DoRA) without factors; the file is damaged")
+
+
+def _check_shapes(name: str, own: Mapping[str, Tensor]) -> None:
+    """Check what the core loader takes for granted: that factors are matrices, and an alpha is one number."""
+    for key, tensor in own.items():
+        role, expected = parse(key).role, ""
+        if role in ("down", "up") and (tensor.ndim < 2 or not tensor.numel()):
+            expected = "a matrix"
+        elif role == "alpha" and tensor.numel() != 1:
+            expected = "one number"
+        if expected:
+            raise ValueError(
+                f"{name}: the LoRA has a tensor of shape {tuple(tensor.shape)} in {key}, expected {expected}; the file "
+                "is damaged"
+            )
 
 
 def _load(name: str, own: Mapping[str, Tensor], target: Any) -> dict[Any, Any]:

@@ -154,6 +154,20 @@ def enlarged(sizes: list[float], dtype: torch.dtype) -> str:
     return str([size - own for size, own in zip(patch.weights[5], (outer, inner), strict=True)])
 
 
+def damaged(**shapes: tuple[int, ...]) -> str:
+    """Return the error of a LoRA of one layer that has tensors of other shapes."""
+    built = model("SDXL")
+    key = next(key for key in built.model.state_dict() if key.endswith(".to_q.weight"))
+    outer, inner = built.model.state_dict()[key].shape
+    whole = {"lora_up.weight": (outer, 2), "lora_down.weight": (2, inner), "alpha": ()}
+    own = {ending: torch.ones(shapes.get(ending.split(".")[0], shape)) for ending, shape in whole.items()}
+    try:
+        lora_patches.fitting_patches(built, {f"{key.removesuffix('weight')}{name}": own[name] for name in own})
+    except ValueError as error:
+        return str(error)
+    return "no error"
+
+
 asyncio.run(load_pack().comfy_entrypoint())
 lora_patches, layouts, files = (
     module(name)
@@ -166,4 +180,5 @@ results["SDXL packed"] = apply_result(packed(model("SDXL")), strict=True)
 results |= {f"{name} beside": beside_layers(name) for name in MODELS}
 results["enlarged"] = [enlarged([0, 2], dtype) for dtype in (torch.int64, torch.float32)]
 results["not enlarged"] = [enlarged(sizes, torch.float32) for sizes in ([0, 2.5], [0, math.nan], [2], [0, 2, 0])]
+results["damaged"] = [damaged(alpha=(2,)), damaged(lora_up=()), damaged(lora_up=(4, 0), lora_down=(0, 4)), damaged()]
 print(json.dumps(results))  # noqa: T201

@@ -71,3 +71,13 @@ def test_what_is_no_shape_of_the_layer_is_an_error(results: dict[str, Any]) -> N
     assert "nan], expected a weight's shape" in missing
     assert len(others) == 2
     assert all("does not fit the model's" in message for message in others)
+
+
+def test_factors_are_matrices_and_an_alpha_is_a_number(results: dict[str, Any]) -> None:
+    alpha, up, empty, whole = results["damaged"]
+    assert "has a tensor of shape (2,) in " in alpha
+    assert alpha.endswith("to_q.alpha, expected one number; the file is damaged")
+    assert "of shape () in " in up
+    assert "of shape (4, 0) in " in empty
+    assert empty.endswith("expected a matrix; the file is damaged")
+    assert whole == "no error"
