@@ -143,6 +143,8 @@ class StepFigure:
     """Pixels of a side of the people's images."""
     ms: NonNegativeFloat = 0
     """Milliseconds of an optimizer step; 0 is unknown."""
+    accumulate: PositiveInt = 1
+    """Micro-batches of the step; with more or fewer of them a step takes as many times as long."""
     gib: NonNegativeFloat = 0
     """Peak of GPU memory; 0 is unknown."""
 

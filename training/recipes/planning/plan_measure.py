@@ -155,7 +155,7 @@ def _with_trainers(card: Card, recipe: Recipe) -> Card:
             settings = read_settings(DiffLoRASettings, step.settings)
             cost = difflora_cost(settings, open_lae(settings.lae) if settings.lae.is_file() else None)
             batch, accumulate = settings.training.batch, settings.training.loop.accumulate
-            steps.append(_step_figure("train-difflora", at.denoiser, batch, cost))
+            steps.append(_step_figure("train-difflora", at.denoiser, batch, accumulate, cost))
             each = BatchTime(batch, 1000 * cost.seconds / accumulate)
             card = replace(card, dit_training=DiTTraining(settings.dit.name, (each,), NOTE))
     return replace(card, steps=tuple(steps))
@@ -165,12 +165,13 @@ def _lae_figure(step: Step, network: NetworkSize) -> StepFigure:
     _say("a step of train-lae")
     settings = read_settings(LAESettings, step.settings)
     assert settings.layout is not None  # else the network is not counted
-    return _step_figure("train-lae", network, settings.training.batch, lae_cost(settings, settings.layout.layout()))
+    cost, training = lae_cost(settings, settings.layout.layout()), settings.training
+    return _step_figure("train-lae", network, training.batch, training.loop.accumulate, cost)
 
 
-def _step_figure(name: str, network: NetworkSize, batch: int, cost: StepCost) -> StepFigure:
+def _step_figure(name: str, network: NetworkSize, batch: int, accumulate: int, cost: StepCost) -> StepFigure:
     peak = 0.0 if cost.peak is None else cost.peak / GIB
-    return StepFigure(name, batch, NOTE, network.parameters, ms=1000 * cost.seconds, gib=peak)
+    return StepFigure(name, batch, NOTE, network.parameters, ms=1000 * cost.seconds, accumulate=accumulate, gib=peak)
 
 
 def _say(what: str) -> None:

@@ -38,7 +38,7 @@ def lae_row(settings: LAESettings, at: Situation) -> PlanRow:
     if at.lae is None or at.lora is None:
         return PlanRow(name, note=NO_NETWORK if at.lora else "the base model's configuration is not there")
     loop, batch = training.loop, training.batch
-    measured = _measured(name, at, at.lae, batch, 768)
+    measured = _measured(name, at, at.lae, batch, loop)
     lora_bytes = FLOAT32_BYTES * LORA_COPIES * at.lora.values
     check = at.base_bytes if settings.diffusion_loss_check else 0.0
     memory = add(_trained_bytes(at, at.lae, loop), batch * (at.lae.activations + lora_bytes), check)
@@ -54,7 +54,7 @@ def difflora_row(settings: DiffLoRASettings, at: Situation) -> PlanRow:
     if at.denoiser is None:
         return PlanRow(name, note=NO_NETWORK)
     loop, batch = training.loop, training.batch
-    measured = _measured(name, at, at.denoiser, batch, 768)
+    measured = _measured(name, at, at.denoiser, batch, loop)
     check = at.base_bytes if settings.diffusion_loss_check else 0.0
     decoded = training.delta_w_people if training.delta_w_error or training.delta_w_direction else 0
     activations = at.denoiser.checkpointed if training.gradient_checkpointing else at.denoiser.activations
@@ -75,7 +75,7 @@ def finetune_row(settings: FinetuneSettings, at: Situation) -> PlanRow:
         return PlanRow(name, note=NO_NETWORK)
     own = settings.lae if is_lae else settings.denoiser
     loop, people = own.loop, own.people
-    measured = _measured("finetune", at, network, people, dataset.preprocess.size)
+    measured = _measured("finetune", at, network, people, loop, dataset.preprocess.size)
     rows = people * settings.images_per_person
     unet_bytes = _row_bytes(at, dataset, rows, settings.gradient_checkpointing)
     samples = people if is_lae else people + settings.denoiser.batch
@@ -115,7 +115,7 @@ def joint_row(settings: JointSettings, at: Situation) -> PlanRow:
         operations=at.lae.operations + at.denoiser.operations,  # encodes what it decodes, as the LAE's own training
         activations=at.lae.activations + at.denoiser.activations,
     )
-    measured = _measured(name, at, network, people, dataset.preprocess.size)
+    measured = _measured(name, at, network, people, loop, dataset.preprocess.size)
     rows = people * settings.images_per_person
     unet_bytes = _row_bytes(at, dataset, rows, settings.gradient_checkpointing)
     memory = add(_trained_bytes(at, network, loop), people * network.activations, unet_bytes)
@@ -131,10 +131,14 @@ def joint_row(settings: JointSettings, at: Situation) -> PlanRow:
     return _row(name, disk, memory, step, loop, measured, _notes(at, step, people, loop, part), at)
 
 
-def _measured(step: str, at: Situation, network: NetworkSize, batch: int, size: int) -> tuple[float, float]:
-    """Seconds of an optimizer step and peak in bytes that were measured of exactly this; 0 is unknown."""
+def _measured(
+    step: str, at: Situation, network: NetworkSize, batch: int, loop: TrainConfig, size: int = 768
+) -> tuple[float, float]:
+    """Seconds of an optimizer step and peak in bytes that were measured of such micro-batches; 0 is unknown."""
     figure = at.card.step(step, network.parameters, batch, size) if at.card else None
-    return (figure.ms / 1000, figure.gib * GIB) if figure else (0.0, 0.0)
+    if figure is None:
+        return 0.0, 0.0
+    return figure.ms / 1000 * loop.accumulate / figure.accumulate, figure.gib * GIB
 
 
 def _row(
