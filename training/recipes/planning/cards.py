@@ -161,6 +161,8 @@ class Card:
     """Its name."""
     memory_gb: NonNegativeFloat = 0
     """As it is sold."""
+    times_of: str = ""
+    """The card that was measured, if all times are scaled from it."""
     sdxl: bool = True
     """Whether the base model was SDXL; else it was the miniature's."""
     matrix_products: MatrixProducts | None = None
@@ -231,6 +233,7 @@ def scale_card(card: Card, tflops: float) -> Card:
     return replace(
         _scaled(card, factor),
         title=f"a card of {tflops:g} TFLOP/s, with the times of {card.title} × {factor:.3g}",
+        times_of=card.title,
         memory_gb=0,
         matrix_products=MatrixProducts(tflops, "given with --tflops"),
     )

@@ -221,8 +221,13 @@ def too_large(plan: Plan) -> list[str]:
 
 
 def larger_card(plan: Plan) -> list[str]:
-    """Say that the hours are those of a larger card than the recipe is made for, and how to get the others."""
+    """Say that the hours are those of a larger card than the recipe is made for, or were scaled from another one's."""
     card, own = plan.situation.card, plan.recipe.gpu_memory_gb
+    if card is not None and card.times_of:
+        return [
+            f"Nothing was measured on such a card: all times, those called measured, too, are {card.times_of}'s, "
+            "scaled by the rate of matrix products alone; steps that memory or the host limit scale otherwise."
+        ]
     if card is None or not 0 < own < FITS * card.memory_gb:
         return []
     return [
@@ -257,4 +262,4 @@ def sources(card: Card) -> list[str]:
         "optimizer": card.optimizer,
     }
     lines = [f"  {name}: {section.measured}" for name, section in sections.items() if section]
-    return [f"Measured on {card.title} (a slow host makes times longer):", *lines]
+    return [f"Measured on {card.times_of or card.title} (a slow host makes times longer):", *lines]

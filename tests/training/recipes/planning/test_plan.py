@@ -207,6 +207,8 @@ def test_another_card_is_scaled_by_its_rate(capsys, h100):
     assert "a card of 391 TFLOP/s, with the times of NVIDIA H100 80GB × 2" in shown
     assert re.search(r"dreambooth .* 37\.33  3,000 people × 400 steps × 112 ms", shown)
     assert "The hours are those of" not in shown
+    assert "Nothing was measured on such a card: all times, those called measured, too, are NVIDIA H100 80GB's" in shown
+    assert "Measured on NVIDIA H100 80GB (a slow host" in shown
 
 
 @pytest.mark.parametrize(("recipe", "said"), [("sdxl-24gb", True), ("sdxl-80gb", False), ("miniature", False)])
