@@ -4,6 +4,7 @@ recipe        a recipe's steps, read and checked: what each step reads, an earli
 step_files    which files a step reads and writes
 step_inputs   what a step is made from
 step_records  which steps are done
+recipe_output one output folder, one recipe
 held_out_people whoever one step keeps from training is trained on in none
 planning      what a recipe will cost: `python -m training plan`
 pilot_step    the pilot as a recipe's first step

@@ -24,6 +24,7 @@ from training.pilot.settings_file import change_settings
 
 from .pilot_step import pilot_settings, reason_not_to_write
 from .recipe import Recipe, Step, missing_inputs, pilot_step, read_recipe, teacher_step
+from .recipe_output import claim_output
 from .step_inputs import inputs_of
 from .step_records import note_done
 
@@ -77,7 +78,8 @@ def run(arguments: argparse.Namespace) -> None:
         FileNotFoundError: There is no such recipe, or images or models are missing.
         FolderInUseError: Another process runs a pilot of the recipe.
         PermissionError: The settings are to be written and may not be.
-        ValueError: The grid is empty, a value is out of range, or there is nobody to train.
+        ValueError: The grid is empty, a value is out of range, there is nobody to train, or the output folder is
+            another recipe's.
         RuntimeError: No setting is better than no LoRA.
     """
     silence_library_logs()
@@ -95,6 +97,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{recipe.title}: {len(grid)} settings on {settings.people} people, in {folder}. The choice {outcome}")
     if why_not is None:
         check_writable(files)
+        claim_output(recipe)
     with folder_lock(folder):
         measured_with = settings.measuring_pack, settings.clip
         choice = find_settings(

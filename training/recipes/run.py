@@ -22,6 +22,7 @@ from .held_out_people import check_held_out_people
 from .pilot_step import check_may_write, is_left_out
 from .planning.time_left import TimeLeft
 from .recipe import FILE, Recipe, Step, missing_inputs, read_recipe
+from .recipe_output import claim_output
 from .step_inputs import inputs_of
 from .step_records import RECORDS, StepRecord, note_done, read_records
 
@@ -64,14 +65,16 @@ def run_recipe(recipe: Recipe, plan: Callable[[], TimeLeft], *, keep: bool = Fal
     Raises:
         FileNotFoundError: Files or folders of the user are missing; all of them are named.
         FolderInUseError: Another process runs the recipe.
-        ValueError: The inputs or settings of a step that is done have changed since, the recipe's pilot may not
-            write what it will choose, the dataset has nobody to evaluate, or somebody is held out in one step alone.
+        ValueError: The inputs or settings of a step that is done have changed since, the recipe's pilot may not write
+            what it will choose, the output folder is another recipe's, the dataset has nobody to evaluate, or somebody
+            is held out in one step alone.
         RuntimeError: A step failed.
     """
     check_may_write(recipe, read_records(recipe.output))
     if missing := missing_inputs(recipe.steps):
         raise FileNotFoundError(f"the recipe needs what is not there: {'; '.join(missing)}")
     with folder_lock(recipe.output):
+        claim_output(recipe)
         for number, step in enumerate(recipe.steps):
             records = read_records(recipe.output)
             record = records.get(step.name)

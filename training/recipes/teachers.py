@@ -21,6 +21,7 @@ from training.lora_dataset.stage_registry import IMAGE_STAGES
 from training.lora_dataset.workspace_lock import workspace_lock
 
 from .recipe import Recipe, Step, missing_inputs, read_recipe, teacher_step
+from .recipe_output import claim_output
 from .step_files import without_images
 from .step_inputs import inputs_of
 from .step_records import note_done
@@ -49,7 +50,8 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         FileNotFoundError: Images or models are missing; all of them are named.
         FolderInUseError: Another process runs the recipe, or writes to the workspace.
-        ValueError: No folder is given, it holds no LoRA, or none of a person with images.
+        ValueError: No folder is given, it holds no LoRA, or none of a person with images; or the output folder is
+            another recipe's.
         RuntimeError: Items failed.
     """
     silence_library_logs()
@@ -59,6 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
     step = teacher_step(recipe)
     config = load_config(step.settings)
     with folder_lock(recipe.output):
+        claim_output(recipe)
         if arguments.without_images:
             import_without_images(arguments, recipe, config)
         else:

@@ -19,6 +19,7 @@ from training.recipes.held_out_people import check_held_out_people
 from training.recipes.pilot_command import write_choice
 from training.recipes.planning.time_left import TimeLeft
 from training.recipes.recipe import FOLDER, Recipe, dataset_step, read_recipe
+from training.recipes.recipe_output import claim_output
 from training.recipes.step_inputs import inputs_of
 from training.store.lora_store import LoRAStore
 
@@ -220,6 +221,17 @@ def test_everything_missing_is_named_before_anything_runs(recipe, commands):
 def test_one_run_at_a_time(recipe, commands):
     with folder_lock(recipe.output), pytest.raises(FolderInUseError):
         run.run_recipe(recipe, left)
+
+
+def test_a_copy_does_not_go_on_with_another_recipe_s_results(recipe, commands):
+    run.run_recipe(recipe, left)
+    original = recipe.steps[0].settings.parent
+    copied = read_recipe(str(shutil.copytree(original, original.with_name("second"))))
+    with pytest.raises(ValueError, match=rf"sdxl-24gb holds the results of the recipe {original}, and .*second names"):
+        run.run_recipe(copied, left)
+    assert commands.ran == ALL
+    shutil.rmtree(original)  # as after it was renamed
+    claim_output(copied)
 
 
 def test_a_damaged_record_is_named(recipe, commands):
