@@ -66,7 +66,10 @@ def add_personalize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="default: cuda where there is one, else cpu")
     parser.add_argument("--dtype", choices=list(DTYPES), default="fp32", help="what the networks compute in")
     parser.add_argument(
-        "--format", choices=["kohya", "diffusers"], default="kohya", help="names of the tensors (default: ComfyUI's)"
+        "--format",
+        choices=["kohya", "diffusers"],
+        default="kohya",
+        help="names of the tensors: kohya's for ComfyUI (default), or diffusers', which the node Save LoRA calls peft",
     )
     parser.set_defaults(run=personalize)
 

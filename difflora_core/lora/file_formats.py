@@ -17,7 +17,8 @@ from .file_contents import errors_of, read_contents
 from .layout import LoRALayout
 
 Format = Literal["kohya", "peft", "diffusers"]
-"""Names of a LoRA file's tensors: kohya's (ComfyUI), or PEFT's, which diffusers reads and gives its name to."""
+"""Names of a LoRA file's tensors: kohya's (ComfyUI), or PEFT's, which diffusers reads and gives its name to: `peft`, as
+in workflows of the node Save LoRA, and `diffusers`, as in commands, are one format."""
 
 
 def read_lora(source: str | Path | Mapping[str, Tensor], layout: LoRALayout) -> Tensor:
@@ -69,7 +70,10 @@ def lora_state_dict(flat: Tensor, layout: LoRALayout, format: Format = "kohya") 
             f"One LoRA is a vector of {layout.numel} weights, found a tensor of shape {tuple(flat.shape)}."
         )
     if format not in ("kohya", "peft", "diffusers"):
-        raise ValueError(f"A LoRA is written in the format 'kohya' (ComfyUI) or 'peft' (diffusers), found {format!r}.")
+        raise ValueError(
+            f"A LoRA is written in the format 'kohya' (ComfyUI) or 'diffusers', which is also called 'peft', found "
+            f"{format!r}."
+        )
     tensors = {}
     for name, (down, up) in layout.unflatten(flat.detach()).items():
         if format == "kohya":
