@@ -6,8 +6,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from difflora_core.files import replacing
+from difflora_core.images import describe_passed_over
 
 from .generation.image_generation import ImageGeneration, describe_device
+from .generation.image_sizes import describe_sizes
 from .generation.image_workers import WorkerDevice, generate_on
 from .generation.method_plans import MethodPlan
 from .json_files import write_json
@@ -73,6 +75,7 @@ class Evaluation:
                 plan.check()
             except RuntimeError as error:
                 yield f"{plan.name}: {error}"
+        yield from self._remarks(given_alone=True)
         yield f"{len(self.metrics)} metrics: {', '.join(source.key for source in self.metrics) or 'none'}"
         yield from self._missing()
 
@@ -93,12 +96,22 @@ class Evaluation:
             plan.check()
             for remark in filter(None, (plan.remade, plan.kept)):
                 print(remark)
+        for remark in self._remarks(given_alone=True):
+            print(remark)
         if workers:
             generate_on(workers, self.generation, self.keep)
         else:
             self.generation.run()
         results = self._measure()
         return self._report(results)
+
+    def _remarks(self, given_alone: bool = False) -> Iterator[str]:
+        """Say what of the people's files is passed over, and which images, or given ones alone, have another size."""
+        for person in self.people:
+            if person.passed_over:
+                yield f"{person.name}: {describe_passed_over(person.passed_over)}"
+        plans = [plan for plan in self.plans if isinstance(plan.method, GivenImages) or not given_alone]
+        yield from describe_sizes(plans, self.people, self.requests, self.settings.size)
 
     def _missing(self) -> list[str]:
         """Say which files of metrics are missing."""
@@ -170,7 +183,7 @@ class Evaluation:
             self._sets(),
             {plan.name: method_cost([plan.images.record(name) for name in plan.people]) for plan in plans},
             {name: found for name, found in failures.items() if found},
-            [plan.kept for plan in plans if plan.kept],
+            [*filter(None, (plan.kept for plan in plans)), *self._remarks()],
             self._device(),
         )
         by_name = {plan.name: plan for plan in plans}

@@ -27,6 +27,8 @@ class EvaluatedPerson:
     """Given to the methods."""
     others: tuple[Path, ...]
     """Kept from them."""
+    passed_over: tuple[str, ...] = ()
+    """Names of files beside them that are not taken for images."""
 
 
 def read_people(settings: EvaluationSettings) -> list[EvaluatedPerson]:
@@ -55,12 +57,20 @@ def _read_person(folder: Path, count: int) -> EvaluatedPerson:
         where = folder / REFERENCES if sorted_out else folder
         raise ValueError(f"{where} holds no image of the person: expected {', '.join(KINDS)}")
     if sorted_out:
-        return EvaluatedPerson(folder.name, references, _images(folder / OTHERS))
-    return EvaluatedPerson(folder.name, references[:count], references[count:])
+        passed_over = (*_passed_over(folder / REFERENCES), *_passed_over(folder / OTHERS))
+        return EvaluatedPerson(folder.name, references, _images(folder / OTHERS), passed_over)
+    return EvaluatedPerson(folder.name, references[:count], references[count:], _passed_over(folder))
 
 
 def _images(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(path for path in folder.iterdir() if is_image(path))) if folder.is_dir() else ()
+
+
+def _passed_over(folder: Path) -> tuple[str, ...]:
+    """Names of visible files that are no images and no captions, such as .heic."""
+    files = (path for path in (folder.iterdir() if folder.is_dir() else ()) if path.is_file())
+    names = (path.name for path in files if not is_image(path) and path.suffix.lower() != ".txt")
+    return tuple(sorted(name for name in names if not name.startswith(".")))
 
 
 def seen_references(person: EvaluatedPerson, count: int | None) -> Sequence[Path]:

@@ -188,6 +188,23 @@ def test_one_output_is_anothers_method(small: SmallEvaluation, tmp_path: Path) -
     assert read_image(small.folder / "output" / "images" / "own" / "ann" / "01_0.png").size == (SIZE, SIZE)
 
 
+def test_what_would_pass_in_silence_is_said_before_and_in_the_report(small: SmallEvaluation, tmp_path: Path) -> None:
+    """Photos of a kind that is not read, and images of another program in another size."""
+    (small.folder / "people" / "ann" / "references" / "IMG_1.HEIC").touch()
+    small.evaluation().run()
+    given = small.folder / "output" / "images" / "own"
+    Image.new("RGB", (SIZE, 2 * SIZE)).save(given / "bob" / "01_0.png")
+    methods = {"given": MethodSettings("images", given)}
+    evaluation = small.evaluation(methods=methods, output=tmp_path / "second")
+    expected = (
+        "ann: 1 file passed over: IMG_1.HEIC; images are jpg,",
+        "given: 1 of 12 images are not of 32 × 32 pixels, first bob/01_0.png with 32 × 64;",
+    )
+    before = "\n".join(evaluation.describe())
+    report = evaluation.run().with_name("report.md").read_text().split("## Remarks\n")[1]
+    assert all(text in before and text in report for text in expected)
+
+
 def test_a_missing_model_ends_before_anything_is_made(small: SmallEvaluation) -> None:
     metrics = MetricSettings(FaceMetricSettings("nobody", small.folder), dino="no/model")
     evaluation = small.evaluation(metrics=metrics)
