@@ -18,6 +18,8 @@ from .sockets import CATEGORY, node_schema, show_text
 
 FOLDERS = {"models/loras": "models", "output/loras": "output"}
 DEFAULT_NAME = "difflora"
+_latest: dict[tuple[str | None, str], tuple[Path, int]] = {}
+"""By prefix and folder, as entered: the file that was saved last, and how often such a file was found to be gone."""
 
 
 class _Choice(str):
@@ -86,18 +88,29 @@ class SaveLoRA(io.ComfyNode):
         return True
 
     @classmethod
+    def fingerprint_inputs(cls, filename_prefix: str | None, folder: str, **_: object) -> str:
+        """Return a string that changes when the file is gone: ComfyUI would pass its name on without saving it again."""
+        latest = _latest.get((filename_prefix, folder))
+        if latest is None:
+            return "0"
+        path, gone = latest
+        return str(gone + (not path.exists()))
+
+    @classmethod
     def execute(cls, lora: Mapping[str, Tensor], filename_prefix: str, format: Format, folder: str) -> io.NodeOutput:
         """Write the file and show its name in the node."""
-        filename_prefix = file_prefix(filename_prefix)
+        prefix = file_prefix(filename_prefix)
         tensors, metadata = prepare(lora, format)
         root = lora_folder(folder)
+        gone = int(cls.fingerprint_inputs(filename_prefix, folder))  # before a new file takes the name
         path = write_numbered(
-            filename_prefix,
+            prefix,
             root,
             ".safetensors",
             partial(is_taken, root),
             lambda path: write_tensors(path, tensors, metadata, move_new),
         )
+        _latest[filename_prefix, folder] = path, gone
         listed = str(path.relative_to(root))
         description = f"saved {listed} in {folder}"
         show_text(description, cls.hidden.unique_id)

@@ -87,3 +87,17 @@ def test_name_of_the_file_goes_into_load_lora(client: Client, workflow: ApiPromp
     )
     assert loaded.tobytes() == applied.tobytes()
     assert (base / folder / f"{name}_00002_.safetensors").exists()
+
+
+def test_a_deleted_file_is_saved_again(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    """ComfyUI has the node's result, and gives the name of a file that is gone to Load LoRA."""
+    graph = workflow.copy().add("Ours", "DiffLoRASave", lora=workflow.output("Decode LoRA"), filename_prefix="deleted")
+    graph.set("Ours", format="kohya", folder="output/loras")
+    links = {"model": graph.output("Load Checkpoint"), "lora_name": graph.output("Ours")}
+    graph.add("Core", "LoraLoaderModelOnly", strength_model=1.0, **links).set("KSampler", model=graph.output("Core"))
+    files = base / "output" / "loras"
+    for strength in (0.9, 0.8, 0.7, 0.6):
+        client.run(graph.set("Core", strength_model=strength).only("Save Image").prompt)
+        (path,) = files.glob("deleted_*")  # saved once
+        if strength in (0.8, 0.7):
+            path.unlink()
