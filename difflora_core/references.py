@@ -121,7 +121,8 @@ def encode_references(
 
 def _single_images(images: Sequence[ImageSource] | Tensor) -> Sequence[ImageSource] | Tensor:
     """Take batches within a list apart; one image that is not in a list would be taken for a list of its parts."""
-    if isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) == 3:
+    alone = isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) == 3
+    if alone or not hasattr(images, "__getitem__"):  # a set, or what `Path.glob` returns, can't be taken in parts
         found = printable(str(images)) if isinstance(images, str | Path) else f"one {type(images).__name__}"
         raise ValueError(f"reference images are a list, found {found}: pass [image], or a list of a folder's files")
     if isinstance(images, Tensor) or not any(isinstance(source, Tensor) and source.ndim == 4 for source in images):

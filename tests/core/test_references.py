@@ -69,8 +69,10 @@ def test_files_arrays_images_and_tensors_are_one(tmp_path):
         (Image.fromarray(flat(51)), "one Image"),
         (flat(51), "one ndarray"),
         (torch.full((32, 32, 3), 0.2), "one Tensor"),
+        (iter([flat(51)]), "one list_iterator"),
+        ({"ann.png"}, "one set"),
     ],
-    ids=["file", "folder", "PIL", "array", "tensor"],
+    ids=["file", "folder", "PIL", "array", "tensor", "iterator", "set"],
 )
 def test_an_image_that_is_not_in_a_list_is_refused(image, found):
     with pytest.raises(ValueError, match=rf"reference images are a list, found {found}: pass \[image\]"):
