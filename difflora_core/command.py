@@ -81,15 +81,16 @@ def personalize(arguments: argparse.Namespace) -> None:
         FileNotFoundError: An image, the checkpoint or an encoder is not there.
         ValueError: A file or setting can't be used, or no image can.
     """
-    from .model import DiffLoRA  # brings diffusers, which takes seconds, and `info` does without
-
     start = time.perf_counter()
-    silence_library_logs()
     check_out(arguments.out)
     paths, others = image_files(arguments.images)
     if others:
         print(describe_passed_over(others), file=sys.stderr)
-    model = DiffLoRA.load(arguments.checkpoint, choose_device(arguments.device), DTYPES[arguments.dtype])
+    device = choose_device(arguments.device)
+    silence_library_logs()
+    from .model import DiffLoRA  # brings diffusers, which takes seconds: neither `info` nor a mistake waits for it
+
+    model = DiffLoRA.load(arguments.checkpoint, device, DTYPES[arguments.dtype])
     given = {
         "steps": arguments.steps,
         "guidance_scale": arguments.guidance,
