@@ -73,11 +73,11 @@ def test_cmyk(gradient, tmp_path):
     assert difference(read_image(tmp_path / "a.jpg"), gradient) < 12
 
 
-def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
-    gray = np.linspace(0, 65535, 32 * 48).astype(np.uint16).reshape(32, 48)
+@pytest.mark.parametrize("largest", [65535, 200])
+def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path, largest):
+    gray = np.linspace(0, largest, 32 * 48).astype(np.uint16).reshape(32, 48)
     Image.fromarray(gray).save(tmp_path / "a.png")
-    read = np.asarray(read_image(tmp_path / "a.png"))
-    assert np.abs(read[..., 0] - gray / 257.0).max() <= 1
+    assert np.abs(np.asarray(read_image(tmp_path / "a.png"))[..., 0] - gray / 257.0).max() <= 1
 
 
 @pytest.mark.parametrize("largest", [1.0, 255.0])

@@ -82,6 +82,24 @@ def test_latents_are_standardized(layout, people):
     torch.testing.assert_close(latents.std(0), torch.ones(2, 2), atol=1e-3, rtol=0)
 
 
+@torch.no_grad()
+def test_by_the_scale_delta_equal_errors_change_delta_w_equally(layout, people):
+    """Whatever factor they are in, although the factors of one module are 100 times as large as the other's."""
+    loras = people * torch.tensor([1.0, 10.0, 0.1, 0.1]).repeat_interleave(torch.tensor(layout.factor_sizes))
+    lae = LAE(layout, replace(CONFIG, scale="delta"))
+    lae.fit(loras)
+    errors = torch.randn(loras.shape, generator=torch.Generator().manual_seed(2))
+    changes = []
+    for factor, size in enumerate(layout.factor_sizes):
+        own = torch.arange(layout.numel).split(layout.factor_sizes)[factor]
+        wrong = loras.clone()
+        wrong[:, own] += (lae.restore(errors) - lae.mean)[:, own]
+        module = layout.names[factor // 2]
+        (down, up), (wrong_down, wrong_up) = layout.unflatten(loras)[module], layout.unflatten(wrong)[module]
+        changes.append((wrong_up @ wrong_down - up @ down).square().sum((-2, -1)).mean() / size)
+    torch.testing.assert_close(torch.stack(changes), changes[0].expand(4), rtol=0.25, atol=0)
+
+
 @pytest.mark.parametrize("config", [CONFIG, TOKEN], ids=["conv", "token"])
 @torch.no_grad()
 def test_scale_survives(layout, people, config):

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from difflora_core.denoiser.config import CONFIGURATIONS, PAPER, DiTConfig
-from difflora_core.denoiser.dit import DiT, RMSNorm, parameter_count
+from difflora_core.denoiser.dit import DiT, RMSNorm, parameter_count, timestep_embedding
 
 SMALL = DiTConfig(tokens=3, latent_width=4, width=22, layers=2, heads=3, head_width=8, condition_width=10)
 
@@ -36,6 +37,38 @@ def test_the_papers_denoiser_has_16_layers_of_width_1454():
     block = attention + (w + 1) * hidden + (hidden + 1) * w + (w + 1) * 6 * w
     ends = (128 + 1) * w + 160 * w + (256 + 1) * w + (w + 1) * w + (w + 1) * w + (w + 1) * 2 * w + (w + 1) * 128
     assert sum(p.numel() for p in network.parameters()) == 16 * block + ends
+
+
+@torch.no_grad()
+def test_blocks_are_those_of_adaln_zero():
+    """Written out with `nn.functional` from DiT's figure 3 (arXiv 2212.09748); names are the state dict's."""
+    made, (noisy, timesteps, condition) = network(), inputs()
+    state, width = made.state_dict(), SMALL.width
+
+    def linear(x: torch.Tensor, name: str) -> torch.Tensor:
+        return F.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
+
+    def modulated(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        return F.layer_norm(x, (width,), eps=1e-6) * (1 + scale) + shift
+
+    def head(x: torch.Tensor, name: str) -> torch.Tensor:
+        heads = x.unflatten(-1, (SMALL.heads, SMALL.head_width)).transpose(1, 2)
+        return F.rms_norm(heads, (SMALL.head_width,), state[name], 1e-6) if name else heads
+
+    time = linear(F.silu(linear(timestep_embedding(timesteps, 256), "embed_time.0")), "embed_time.2")
+    mixed = F.silu(time + linear(condition, "embed_condition"))
+    x = linear(noisy, "embed") + state["position"]
+    for block in ("blocks.0", "blocks.1"):
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = linear(mixed, f"{block}.modulation")[:, None].chunk(6, -1)
+        q, k, v = linear(modulated(x, shift_a, scale_a), f"{block}.attention.to_qkv").chunk(3, -1)
+        q, k = head(q, f"{block}.attention.norm_q.weight"), head(k, f"{block}.attention.norm_k.weight")
+        weights = (q @ k.mT / SMALL.head_width**0.5).softmax(-1)
+        x = x + gate_a * linear((weights @ head(v, "")).transpose(1, 2).flatten(2), f"{block}.attention.to_out")
+        hidden = F.gelu(linear(modulated(x, shift_m, scale_m), f"{block}.mlp.0"), approximate="tanh")
+        x = x + gate_m * linear(hidden, f"{block}.mlp.2")
+    shift, scale = linear(mixed, "modulation_out")[:, None].chunk(2, -1)
+    expected = linear(modulated(x, shift, scale), "out")
+    torch.testing.assert_close(made(noisy, timesteps, condition), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_an_untrained_denoiser_predicts_the_average_person():

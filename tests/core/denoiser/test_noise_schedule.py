@@ -17,6 +17,13 @@ def test_schedule_goes_from_clean_to_noise():
     )
 
 
+def test_noise_is_added_as_the_sampler_expects_it():
+    generator, timesteps = torch.Generator().manual_seed(0), torch.tensor([0, 300, 999])
+    clean, noise = torch.randn(2, 3, 4, 5, generator=generator)
+    expected = make_scheduler("ddim").add_noise(clean, noise, timesteps)
+    torch.testing.assert_close(NoiseSchedule().add_noise(clean, noise, timesteps), expected)
+
+
 def test_min_snr_weight_is_capped():
     schedule, steps = NoiseSchedule(), torch.tensor([0, 999])
     weights = schedule.weight(steps, 5.0)

@@ -36,6 +36,15 @@ def test_a_thousand_images_are_encoded_in_chunks_and_in_order():
     torch.testing.assert_close(embeddings[:, 0], (torch.arange(1000) % 256) / 255.0)
 
 
+def test_an_image_is_reduced_without_aliases_to_whole_colors():
+    stripes = np.zeros((16, 24, 3), np.uint8)
+    stripes[:, 1::4] = 255  # a fourth of the image, but most of what lies around the middle of four columns
+    pixels = 255 * ImageEncoder(Tower(), (0, 0, 0), (1, 1, 1)).preprocess(stripes)
+    assert pixels.shape == (3, 4, 4)
+    torch.testing.assert_close(pixels, pixels.round(), rtol=0, atol=1e-3)
+    assert (pixels - 255 / 4).abs().max() < 20
+
+
 def test_weights_in_half_precision_are_computed_with_in_float32(tmp_path):
     folder = tmp_path / "encoder"
     shutil.copytree(WEIGHTS / "clip_vision" / "miniature", folder)

@@ -87,6 +87,12 @@ def test_similarity_of_half_a_group_is_no_reason_against_the_other_half():
     assert [row for row, _ in found] == [3, 4]
 
 
+def test_a_person_in_less_than_half_of_the_images_is_the_person():
+    strangers = [near(*direction) for direction in ((0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))]
+    found = somebody_else(torch.cat([*strangers, near(1, 0, 0, 0, count=2)]))
+    assert [row for row, _ in found] == [0, 1, 2]
+
+
 def test_if_no_two_are_alike_all_are_named():
     found = somebody_else(torch.eye(3) + torch.tensor([0.0, 0.0, 0.1]))
     assert [row for row, _ in found] == [0, 1, 2]
