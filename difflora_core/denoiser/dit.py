@@ -28,7 +28,7 @@ def parameter_count(config: DiTConfig) -> int:
 
 
 def timestep_embedding(timesteps: Tensor, width: int) -> Tensor:
-    """Compute sinusoids of timesteps (batch,) in 0…999: (batch, width) float32, periods from 2π to 20000π."""
+    """Compute sinusoids of timesteps (batch,) in 0…999: (batch, width) float32, periods from 2π to nearly 20000π."""
     half = width // 2
     frequencies = torch.exp(
         -math.log(10000.0) * torch.arange(half, device=timesteps.device, dtype=torch.float32) / half
