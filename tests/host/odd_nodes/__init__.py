@@ -20,7 +20,7 @@ IMAGES = {
     "no image": lambda image: image[:0],
     "one pixel": lambda image: image[:, :1, :1],
     "NaN": lambda image: torch.cat([image, torch.full_like(image, torch.nan)]),
-    "8k": lambda image: torch.nn.functional.pad(image, (0, 0, 0, 7680 - image.shape[2], 0, 4320 - image.shape[1])),
+    "huge": lambda image: torch.nn.functional.pad(image, (0, 0, 0, 5000 - image.shape[2], 0, 5000 - image.shape[1])),
 }
 
 
