@@ -3,7 +3,8 @@
 In the order of the pipeline, from reference images to a model with a LoRA:
 
 - `sockets`: the pack's own socket types and what travels on them
-- `loaders`: Load DiffLoRA, Load Face Analysis, Load CLIP Vision, Load Reference Images from Folder
+- `loaders`: Load DiffLoRA, Load Face Analysis, Load CLIP Vision, Load LoRA File, Load Reference Images
+  from Folder
 - `encode_and_mix_features`: Encode Face, Mix Features
 - `sample_and_decode_lora`: Sample LoRA, Decode LoRA
 - `encode_and_blend_latents`: Encode LoRA, Blend Latents
@@ -31,6 +32,7 @@ from .input_checks import with_checked_inputs
 from .loaders.load_clip_vision import LoadCLIPVision
 from .loaders.load_difflora import LoadDiffLoRA
 from .loaders.load_face_analysis import LoadFaceAnalysis
+from .loaders.load_lora_file import LoadLoRAFile
 from .loaders.load_reference_folder import LoadReferenceFolder
 from .refine_lora import RefineLoRA
 from .sample_and_decode_lora import DecodeLoRA, SampleLoRA
@@ -48,6 +50,7 @@ NODES = [
         MixFeatures,
         SampleLoRA,
         DecodeLoRA,
+        LoadLoRAFile,
         EncodeLoRA,
         BlendLatents,
         SaveIdentity,

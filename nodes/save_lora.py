@@ -89,7 +89,7 @@ class SaveLoRA(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, filename_prefix: str | None, folder: str, **_: object) -> str:
-        """Return a string that changes when the file is gone: ComfyUI would pass its name on without saving it again."""
+        """Return a string that changes when the file is gone: ComfyUI would pass on its name without saving again."""
         latest = _latest.get((filename_prefix, folder))
         if latest is None:
             return "0"

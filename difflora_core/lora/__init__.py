@@ -8,6 +8,7 @@
 - `layer_tensors`: one layer's tensors of a file, and its scale
 - `file_contents`: every tensor of a file, sorted: used, other layers, text encoders, unknown
 - `file_formats`: LoRA files to a flat vector and back
+- `kohya_names`: a LoRA file's tensors under names that ComfyUI reads
 - `lora`: a LoRA that this project made, with its layout and origin
 - `canonical_form`: other factors of the same ΔW, another rank
 - `delta_weights`: inner products and losses of ΔW

@@ -88,7 +88,7 @@ def _sort(
 ) -> LoRAContents:
     """See `read_contents`; the path is that of the file, if it is one."""
     names = {key: parse(key) for key in tensors}
-    _check_adapters(names.values())
+    check_adapters(names.values())
     table = _name_table(layout, {name.layer for name in names.values()})
     layers: dict[str, Layer] = {}
     others: dict[str, Layer] = {}
@@ -110,7 +110,7 @@ def _sort(
         else:
             layers.setdefault(module, Layer(name.layer)).add(key, name.role, tensor)
     _check_complete(layout, layers, others, text, unknown, next(iter(tensors), "none: it is empty"))
-    scale = LayerScale(layout, path, metadata)
+    scale = LayerScale(layout.base, path, metadata)
     factors = {module.name: _factors(module, layers[module.name], scale) for module in layout.modules}
     dtypes = {layer.tensors[role].dtype for layer in layers.values() for role in FACTORS}
     rounding = max(torch.finfo(dtype).eps for dtype in dtypes)
@@ -120,7 +120,12 @@ def _sort(
     return LoRAContents(factors, rounding, others, sum(norms.values()), tuple(text), metadata)
 
 
-def _check_adapters(names: Iterable[TensorName]) -> None:
+def check_adapters(names: Iterable[TensorName]) -> None:
+    """Refuse a file of several of PEFT's adapters.
+
+    Raises:
+        ValueError: It holds several; they are named.
+    """
     adapters = {name.adapter for name in names if name.role in FACTORS}
     if len(adapters) > 1:
         listed = ", ".join(sorted(adapter or "one without a name" for adapter in adapters))

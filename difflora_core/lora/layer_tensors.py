@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .layout import Factors, LoRALayout
+from .base_model import BaseModel
+from .layout import Factors
 from .peft_config import CONFIG_FILE, RAW_PREFIX, PEFTConfig, read_configs
 from .tensor_names import Role
 
@@ -62,9 +63,15 @@ def _matrix(factor: Tensor) -> Tensor:
 class LayerScale:
     """What up · down is multiplied by, layer by layer."""
 
-    def __init__(self, layout: LoRALayout, path: Path | None, metadata: Mapping[str, str]) -> None:
-        first = layout.names[0]
-        self.configs = read_configs(path, metadata, (layout.base.peft_name(first).removesuffix(first), ""))
+    def __init__(self, base: BaseModel, path: Path | None, metadata: Mapping[str, str]) -> None:
+        """Find PEFT's configurations.
+
+        Args:
+            base: Whose layers they are.
+            path: Of the file; None for tensors without one.
+            metadata: Of the file.
+        """
+        self.configs = read_configs(path, metadata, (base.peft_name(""), ""))
         self.place = "" if path is None else f" into {path.parent}"
 
     def __call__(self, layer: Layer, rank: int) -> Tensor:

@@ -33,10 +33,12 @@ DOCS = ROOT / "web" / "docs"
 PREFIX = "DiffLoRA"
 WHO = 5
 """Number of the person among the held-out people."""
-TEXT_LINES = {"DiffLoRALoad": 100, "DiffLoRAFaceSimilarity": 40}
+TEXT_LINES = {"DiffLoRALoad": 100, "DiffLoRALoadLoRA": 130, "DiffLoRAFaceSimilarity": 40}
 """Pixels that a node's text needs below its widgets, where that is more than usual."""
 IDENTITY = "person_00001_.safetensors"
 """What Load Identity loads."""
+BEANIE = "miniature_blue_beanie.safetensors"
+"""What Load LoRA File loads."""
 FOLDER = "help"
 """Of the input directory: what Load Reference Images from Folder loads."""
 STEP = 2000
@@ -74,6 +76,8 @@ class AllNodes:
         lora = add("DiffLoRADecode", 300, model=model, latent=latent)[0]
         loaded = add("DiffLoRALoadIdentity", 300, identity=IDENTITY)[0]
         add("DiffLoRASaveIdentity", 300, latent=loaded)
+        read = add("DiffLoRALoadLoRA", 400, lora_name=BEANIE)[0]
+        add("DiffLoRASave", 300, lora=read, folder="output/loras")
         again = add("DiffLoRAEncode", 300, model=model, lora=lora)[0]
         add("DiffLoRADecode", 300, model=model, latent=add("DiffLoRABlend", 340, first=latent, second=again)[0])
         made = self.generate(base, add("DiffLoRAApply", 340, model=base[0], lora=lora)[0])

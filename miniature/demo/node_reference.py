@@ -8,7 +8,7 @@ from miniature.paths import ROOT
 
 PATH = ROOT / "docs" / "nodes.md"
 CATEGORY = "DiffLoRA"
-INSTALLED = {"checkpoint", "clip_name", "identity", "image_folder", "model_pack", "provider"}
+INSTALLED = {"checkpoint", "clip_name", "identity", "image_folder", "lora_name", "model_pack", "provider"}
 """Inputs whose choices depend on the machine: what lies in the models folder, what onnxruntime offers."""
 TITLE = """\
 # Nodes

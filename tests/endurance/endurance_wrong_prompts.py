@@ -92,9 +92,9 @@ class WrongPrompts:
                 return graph.set("Save LoRA", filename_prefix="a:b")
             case "loss not finite":
                 graph = self._prompts.with_refine(rng)
-                graph.add("File", "DiffLoRATestReadLoRA", lora_name=f"{kind}.safetensors")
+                graph.add("File", "DiffLoRALoadLoRA", lora_name=f"{kind}.safetensors")
                 return graph.set("Refine", lora=graph.output("File"))
-        graph.add("File", "DiffLoRATestReadLoRA", lora_name=f"{kind}.safetensors")
+        graph.add("File", "DiffLoRALoadLoRA", lora_name=f"{kind}.safetensors")
         return graph.set("Your strength", lora=graph.output("File"))
 
 

@@ -97,7 +97,7 @@ def with_file(workflow: ApiPrompt, base: Path, name: str, tensors: dict[str, tor
     """Return the workflow with a LoRA file, written first if tensors are given, as input of Apply LoRA."""
     if tensors is not None:
         save_file(tensors, base / "models" / "loras" / f"{name}.safetensors")
-    graph = workflow.copy().add("File", "DiffLoRATestReadLoRA", lora_name=f"{name}.safetensors")
+    graph = workflow.copy().add("File", "DiffLoRALoadLoRA", lora_name=f"{name}.safetensors")
     return graph.set("Your strength", lora=graph.output("File"))
 
 

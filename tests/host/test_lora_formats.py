@@ -63,7 +63,7 @@ def lora_of(client: Client, graph: ApiPrompt) -> list[object]:
 def from_file(workflow: ApiPrompt, base: Path, name: str, tensors: State) -> ApiPrompt:
     """Return the workflow with a LoRA file as the node titled Train."""
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, base / "models" / "loras" / f"{name}.sft")
-    return workflow.copy().add("Train", "DiffLoRATestReadLoRA", lora_name=f"{name}.sft")
+    return workflow.copy().add("Train", "DiffLoRALoadLoRA", lora_name=f"{name}.sft")
 
 
 def weights(client: Client, graph: ApiPrompt, base: Path, name: str, loader: str, **widgets: object) -> State:

@@ -19,6 +19,7 @@ NODES = {
     "DiffLoRAMixFeatures": (["DIFFLORA_FEATURES"], {"DIFFLORA_MODEL", "DIFFLORA_FACE", "CLIP_VISION_OUTPUT"}),
     "DiffLoRASample": (["DIFFLORA_LATENT"], {"DIFFLORA_MODEL", "DIFFLORA_FEATURES"}),
     "DiffLoRADecode": (["LORA_MODEL"], {"DIFFLORA_MODEL", "DIFFLORA_LATENT"}),
+    "DiffLoRALoadLoRA": (["LORA_MODEL"], set()),
     "DiffLoRAEncode": (["DIFFLORA_LATENT"], {"DIFFLORA_MODEL", "LORA_MODEL"}),
     "DiffLoRABlend": (["DIFFLORA_LATENT"], {"DIFFLORA_LATENT"}),
     "DiffLoRAApply": (["MODEL"], {"MODEL", "LORA_MODEL"}),

@@ -36,7 +36,7 @@ def test_peft_names_for_diffusers(client: Client, workflow: ApiPrompt, base: Pat
 
 def test_peft_names_of_other_loras_are_an_error(client: Client, workflow: ApiPrompt, base: Path) -> None:
     (path,) = saved(client, workflow, base, "Decode LoRA", "unknown")
-    graph = workflow.copy().add("File", "DiffLoRATestReadLoRA", lora_name=f"{path.name}")
+    graph = workflow.copy().add("File", "DiffLoRALoadLoRA", lora_name=f"{path.name}")
     with pytest.raises(PromptError, match=r"DiffLoRASave: only a LoRA from Decode LoRA"):
         saved(client, graph, base, "File", "unknown_peft", format="peft")
 

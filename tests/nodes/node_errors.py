@@ -95,6 +95,7 @@ found = {
     "no image": error("DiffLoRAImageGrid", images=[None], labels=["a"], columns=0),
     "number as label": error("DiffLoRAImageGrid", images=[image], labels=[0.5], columns=0),
     "no identity": error("DiffLoRALoadIdentity", identity="no identity found"),
+    "no LoRA": error("DiffLoRALoadLoRA", lora_name="no LoRA found"),
     "empty LoRA": save(lora={}),
     "no permission": save(errno.EACCES),
     "read-only": save(errno.EROFS),

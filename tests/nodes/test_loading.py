@@ -28,7 +28,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_every_schema_is_valid(loaded: dict[str, Any]) -> None:
-    assert len(loaded["nodes"]) == len(set(loaded["nodes"])) == 19
+    assert len(loaded["nodes"]) == len(set(loaded["nodes"])) == 20
 
 
 def test_one_copy_of_the_core(loaded: dict[str, Any]) -> None:
@@ -79,6 +79,7 @@ def test_newer_hosts_get_further_fields(loaded: dict[str, Any]) -> None:
         "DiffLoRAMixFeatures",
         "DiffLoRASample",
         "DiffLoRALoadIdentity",
+        "DiffLoRALoadLoRA",
         "DiffLoRAApply",
         "DiffLoRAApplyStrengths",
         "DiffLoRARefine",

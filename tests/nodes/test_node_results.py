@@ -129,6 +129,7 @@ def test_tensors_of_every_dtype_have_a_fingerprint(results: dict[str, Any]) -> N
         ("no image", "ValueError: Images are a tensor (images, height, width, 3), found NoneType"),
         ("number as label", "no error"),
         ("no identity", "FileNotFoundError: there is no identity in models/difflora_identities: save one with Save Id"),
+        ("no LoRA", "FileNotFoundError: there is no LoRA in models/loras: put a safetensors file there, then press R"),
         ("empty LoRA", "ValueError: the LoRA has no modules: nothing is saved"),
     ],
 )

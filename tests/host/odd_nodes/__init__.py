@@ -5,8 +5,6 @@ from typing import Any
 
 import comfy.model_management
 import comfy.patcher_extension
-import comfy.utils
-import folder_paths
 import torch
 from comfy_api.latest import ComfyExtension, io, ui
 
@@ -22,26 +20,6 @@ IMAGES = {
     "NaN": lambda image: torch.cat([image, torch.full_like(image, torch.nan)]),
     "huge": lambda image: torch.nn.functional.pad(image, (0, 0, 0, 5000 - image.shape[2], 0, 5000 - image.shape[1])),
 }
-
-
-class ReadLoRA(io.ComfyNode):
-    """Read a file of models/loras as it is."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """Define inputs and outputs."""
-        return io.Schema(
-            node_id="DiffLoRATestReadLoRA",
-            category="DiffLoRA/tests",
-            inputs=[io.String.Input("lora_name")],
-            outputs=[io.LoraModel.Output()],
-        )
-
-    @classmethod
-    def execute(cls, lora_name: str) -> io.NodeOutput:
-        """Read the tensors."""
-        path = folder_paths.get_full_path_or_raise("loras", lora_name)
-        return io.NodeOutput(comfy.utils.load_torch_file(path, safe_load=True))
 
 
 class OddImage(io.ComfyNode):
@@ -177,7 +155,7 @@ class TestExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return the node classes for ComfyUI to register."""
-        return [ReadLoRA, OddImage, OtherVision, Twice, LikeOnGPU, Memory, TrimMemory, WeightChanges]
+        return [OddImage, OtherVision, Twice, LikeOnGPU, Memory, TrimMemory, WeightChanges]
 
 
 async def comfy_entrypoint() -> TestExtension:
