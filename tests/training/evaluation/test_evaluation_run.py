@@ -203,6 +203,9 @@ def test_what_would_pass_in_silence_is_said_before_and_in_the_report(small: Smal
     before = "\n".join(evaluation.describe())
     report = evaluation.run().with_name("report.md").read_text().split("## Remarks\n")[1]
     assert all(text in before and text in report for text in expected)
+    (given / "bob" / "02_1.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"method given: .*02_1\.png is no image, or is damaged"):
+        small.evaluation(methods=methods | {"none": MethodSettings("none")}, output=tmp_path / "third").run()
 
 
 def test_a_missing_model_ends_before_anything_is_made(small: SmallEvaluation) -> None:

@@ -1,6 +1,7 @@
 """Sizes of images that other programs made: metrics take any, so that a wrong one would pass over in silence."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from PIL import Image
 
@@ -22,13 +23,13 @@ def describe_sizes(
         size: Pixels of a side of the other methods' images.
 
     Raises:
-        OSError: An image is damaged.
+        ValueError: An image is damaged.
     """
     for plan in plans:
         if not (isinstance(plan.method, GivenImages) or plan.is_on_server):
             continue
         files = [file for who in people if plan.failure(who.name) is None for file in plan.files(who, requests)]
-        sizes = {file: Image.open(file).size for file in files}
+        sizes = {file: _size(file, plan.name) for file in files}
         others = [file for file in files if sizes[file] != (size, size)]
         if others:
             width, height = sizes[others[0]]
@@ -37,3 +38,11 @@ def describe_sizes(
                 f"{others[0].parent.name}/{others[0].name} with {width} × {height}; metrics scale them, and some cut "
                 "them to a square"
             )
+
+
+def _size(file: Path, method: str) -> tuple[int, int]:
+    try:
+        with Image.open(file) as image:
+            return image.size
+    except OSError as error:
+        raise ValueError(f"method {method}: {file} is no image, or is damaged: {error}") from error
