@@ -1,6 +1,7 @@
 """Likeness and prompt fidelity of DiffLoRA, of its ablations and of baselines, on people it was not trained on.
 
     python -m benchmarks.identity [--table methods stages dreambooth gate] [--people 25] [--seeds 1 2 3]
+    python -m benchmarks.identity --table checkpoint --checkpoint FILE
     python -m benchmarks.identity --table sampling --split validation --people 16 [--figure curves.png]
 
 Every method gets the same three reference images of each person, through the real encoders, and images of the same
@@ -114,12 +115,18 @@ def sampling(people: EvaluatedPeople, model: DiffLoRA) -> Table:
     }
 
 
+def checkpoint(people: EvaluatedPeople, model: DiffLoRA) -> Table:
+    """DiffLoRA alone; needs nothing of the scratch folder."""
+    return {"DiffLoRA": model.decode(people.latents(model))}
+
+
 TABLES: dict[str, Callable[[EvaluatedPeople, DiffLoRA], Table]] = {
     "methods": methods,
     "stages": stages,
     "dreambooth": dreambooth,
     "gate": gate,
     "sampling": sampling,
+    "checkpoint": checkpoint,
 }
 
 

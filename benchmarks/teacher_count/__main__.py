@@ -6,8 +6,8 @@
 FOLDER is the scratch folder of `python -m miniature build` (latents, embeddings, teachers; the last ones only for bases
 of some). A run takes its LAE from principal components of so many teachers, or untrained, and trains LAE, MIF and DiT
 by `train-teacher-free`'s own objective. Measured are validation people: teacher recovery while training, likeness and
-prompt fidelity of generated images at the end, core seconds with all evaluations. Runs resume; each writes
-FOLDER/teacher_count/<name>/result.json.
+prompt fidelity of generated images at the end, core seconds with all evaluations. Runs resume; each writes result.json
+and checkpoint.safetensors, which `benchmarks.identity` measures on held-out people, in FOLDER/teacher_count/<name>.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from benchmarks.teacher_count.curves import PEOPLE_PER_STEP, RESULTS, TEACHERS, curves, progress, results, table
 from difflora_core.autoencoder.model import LAE
+from difflora_core.config import DiffLoRAConfig, EncoderNames
 from difflora_core.denoiser.config import MIFConfig, SamplingConfig
 from difflora_core.denoiser.model import Denoiser
 from difflora_core.denoiser.sampling import sample
@@ -50,6 +51,7 @@ from training.end_to_end.joint_start import FITTED_DEVIATION, start_from_conditi
 from training.end_to_end.train import train_joint
 from training.engine.charts import draw_panels
 from training.engine.config import EvaluationConfig, TrainConfig
+from training.people.assembly import assemble
 from training.people.conditions import Conditions
 from training.store.lora_store import LoRAStore
 
@@ -192,11 +194,20 @@ def train(laboratory: Laboratory, run: Run) -> Path:
         )
     with torch.no_grad():
         measured = laboratory.measure(network.lae, network.denoiser)
+    write_checkpoint(folder, network)
     seconds = json.loads((folder / "core_seconds.json").read_text("utf-8"))
     result = {"run": asdict(run), "core_seconds": seconds, "images": measured, "history": history}
     with replacing(path) as partial:
         partial.write_text(json.dumps(result, indent=1), "utf-8")
     return path
+
+
+def write_checkpoint(folder: Path, network: JointNetwork) -> None:
+    """Write a run's networks as a checkpoint that samples as the run was measured."""
+    encoders, sampling = EncoderNames("miniature", "miniature"), SAMPLED["plain"]
+    lae, denoiser = network.lae, network.denoiser
+    config = DiffLoRAConfig(lae.config, denoiser.dit.config, denoiser.mif.config, encoders, sampling)
+    assemble(lae, denoiser, config).save(folder / "checkpoint.safetensors")
 
 
 @contextmanager
@@ -239,7 +250,7 @@ def main() -> None:
     if arguments.figure:
         if not (found := results(arguments.build)):
             parser.error(f"no run is finished in {arguments.build / RESULTS}: run without --figure first")
-        several = len({result["run"]["teachers"] for result in found}) > 1
+        several = len({result["run"]["teachers"] for result in found}) > 2
         draw_panels(arguments.figure, [progress(found), *(curves(found) if several else [])])
     elif arguments.baselines:
         print(json.dumps(baselines(Laboratory(arguments.build)), indent=1))

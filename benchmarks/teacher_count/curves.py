@@ -50,17 +50,17 @@ def curves(found: list[dict]) -> list[Panel]:
 
 
 def progress(found: list[dict]) -> Panel:
-    """Teacher recovery while training: mean and range over the seeds, a line for each number of teachers."""
-    longest = max(result["run"]["steps"] for result in found)
-    runs = [result for result in found if result["run"]["steps"] == longest]
+    """Teacher recovery while training: mean and range over the seeds, a line for each number of teachers and steps."""
     lines = []
-    for color, teachers in enumerate(sorted({result["run"]["teachers"] for result in runs})):
-        histories = [result["history"] for result in runs if result["run"]["teachers"] == teachers]
-        points = []
+    kinds = sorted({(result["run"]["teachers"], result["run"]["steps"]) for result in found})
+    for color, kind in enumerate(kinds):
+        runs = [result for result in found if (result["run"]["teachers"], result["run"]["steps"]) == kind]
+        histories, points = [result["history"] for result in runs], []
         for step in sorted(set.intersection(*({int(step) for step in history} for history in histories)) - {0}):
             values = [history[str(step)]["teacher_recovery"] for history in histories]
             points.append((step, sum(values) / len(values), min(values), max(values)))
-        lines.append(Line(f"{teachers:,} teachers" if teachers else "no teachers", color, False, points))
+        teachers, steps = kind
+        lines.append(Line(f"{teachers or 'no'} teachers, {steps:,} steps", color, False, points))
     return Panel("teacher recovery", f"steps of {PEOPLE_PER_STEP} people", lines, (), False, RECOVERY)
 
 
