@@ -1,4 +1,4 @@
-"""Likeness against prompt fidelity over guidance and strength, for DiffLoRA and teachers, on validation people.
+"""Likeness and prompt fidelity over guidance and strength, for DiffLoRA and teachers, on validation people.
 
     python -m benchmarks.images.trade_off [--people 16] [--figure benchmarks/images/trade_off.png]
 
@@ -6,6 +6,7 @@ With hybrid guidance (side `positive`) the LoRA acts on the prompt's side of gui
 """
 
 import argparse
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,12 @@ from training.engine.charts import Line, Panel, draw_panels
 
 GUIDANCES = (1.5, 2.0, 3.0, 4.0, 5.0)
 STRENGTHS = (0.8, 1.0, 1.25)
-Point = tuple[float, float]
-"""Prompt fidelity and face similarity."""
+SIDES: tuple[Side, ...] = ("positive", "both")
+RANGES = {"likeness": (0.65, 0.95), "prompt fidelity": (0.95, 1.0)}
+Metrics = dict[str, float]
+"""Of one LoRA, side, strength and guidance: likeness (face similarity) and prompt fidelity."""
+Measured = dict[tuple[Side, float], list[Metrics]]
+"""By side and strength, one for each of `GUIDANCES`."""
 
 
 def main() -> None:
@@ -41,17 +46,14 @@ def main() -> None:
     panels = []
     print("| | side | strength | guidance | likeness | fidelity |\n|---|---|---|---|---|---|")
     for name, flat in loras.items():
-        lines = []
-        sides: tuple[Side, ...] = ("both", "positive")
-        for color, side in enumerate(sides):
-            for strength in tqdm(STRENGTHS, desc=f"{name}, {side}"):
-                scaled = at_strength(layout, flat, strength)
-                points = [measure(people, scaled, side, guidance) for guidance in GUIDANCES]
-                for guidance, (fidelity, likeness) in zip(GUIDANCES, points, strict=True):
-                    print(f"| {name} | {side} | {strength} | {guidance} | {likeness:.3f} | {fidelity:.3f} |")
-                lines.append(line(f"{side}, strength {strength}", color, strength != 1.0, points))
-        low = min(point[1] for one in lines for point in one.points)
-        panels.append(Panel(name, "prompt fidelity", lines, logarithmic=False, range=(low - 0.02, 1.0)))
+        found: Measured = {}
+        for side, strength in tqdm(list(product(SIDES, STRENGTHS)), desc=name):
+            scaled = at_strength(layout, flat, strength)
+            found[side, strength] = [measure(people, scaled, side, guidance) for guidance in GUIDANCES]
+            for guidance, metrics in zip(GUIDANCES, found[side, strength], strict=True):
+                numbers = f"{metrics['likeness']:.3f} | {metrics['prompt fidelity']:.3f}"
+                tqdm.write(f"| {name} | {side} | {strength} | {guidance} | {numbers} |")
+        panels += [panel(name, metric, found) for metric in RANGES]
     draw_panels(arguments.figure, panels)
 
 
@@ -61,19 +63,24 @@ def at_strength(layout: LoRALayout, flat: Tensor, strength: float) -> Tensor:
     return layout.flatten({name: (down, strength * up) for name, (down, up) in factors.items()})
 
 
-def measure(people: EvaluatedPeople, loras: Tensor, side: Side, guidance: float) -> Point:
+def measure(people: EvaluatedPeople, loras: Tensor, side: Side, guidance: float) -> Metrics:
     """Generate images and measure them."""
     used = people.evaluation
     images = generate_images(
         used.base, used.vae, used.tokenizer, lora_layout(), loras, used.scenes, used.seed, side, guidance
     )
     likeness = [face_similarity(own, refs).mean() for own, refs in zip(images, people.references, strict=True)]
-    return float(np.mean([prompt_fidelity(own, used.scenes).mean() for own in images])), float(np.mean(likeness))
+    fidelity = [prompt_fidelity(own, used.scenes).mean() for own in images]
+    return {"likeness": float(np.mean(likeness)), "prompt fidelity": float(np.mean(fidelity))}
 
 
-def line(name: str, color: int, dashed: bool, points: list[Point]) -> Line:
-    """Draw likeness over fidelity."""
-    return Line(name, color, dashed, [(x, y, y, y) for x, y in sorted(points)])
+def panel(name: str, metric: str, found: Measured) -> Panel:
+    """Draw a metric over guidance: a color for each strength, dashed where the LoRA acts on both sides."""
+    lines = []
+    for (side, strength), measured in found.items():
+        points = [(guidance, *[metrics[metric]] * 3) for guidance, metrics in zip(GUIDANCES, measured, strict=True)]
+        lines.append(Line(f"{side}, strength {strength}", STRENGTHS.index(strength), side == "both", points))
+    return Panel(f"{name}: {metric}", "guidance scale", lines, logarithmic=False, range=RANGES[metric])
 
 
 if __name__ == "__main__":
