@@ -11,7 +11,7 @@ In the order of the pipeline, from reference images to a model with a LoRA:
 - `save_and_load_identity`: Save Identity, Load Identity
 - `apply_lora`: Apply LoRA; `patching`: a LoRA on ComfyUI's MODEL, complete or not at all
 - `refine_lora`: Refine LoRA; `refine_training`: its training loop on ComfyUI's model
-- `save_lora`: Save LoRA; `file_names`: names and numbers of written files
+- `save_lora`: Save LoRA; `file_names`: names and numbers of written files, changes of read ones
 - `comparing`: Face Similarity, Pick Best Candidate, Apply LoRA at Several Strengths, Image Grid with Labels
 - `preview_images`: images that nodes make: boxes around faces, a grid with labels, a loss curve
 - `input_checks`: ranges and choices of the widgets, for all nodes

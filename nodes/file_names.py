@@ -1,4 +1,4 @@
-"""Names of written files: the start, as a user enters it, on every operating system, and a number of its own."""
+"""Files on disk: names of written ones, on every operating system and with a number of its own; whether one changed."""
 
 import errno
 import os
@@ -39,6 +39,16 @@ def portable_prefix(prefix: str, default: str, appended: str) -> str:
         if fault := _fault(part, longest):
             raise ValueError(f"`filename_prefix` is {prefix!r}, but {part!r} {fault}")
     return "/".join(parts)
+
+
+def fingerprint(*paths: Path) -> str:
+    """Return a string that changes with files: ComfyUI does not notice another file under the same name.
+
+    Args:
+        paths: Those that are not there are left out.
+    """
+    statuses = {path: path.stat() for path in paths if path.exists()}
+    return ";".join(f"{path}:{status.st_mtime_ns}:{status.st_size}" for path, status in statuses.items())
 
 
 def write_numbered(

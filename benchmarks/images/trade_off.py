@@ -6,6 +6,7 @@ With hybrid guidance (side `positive`) the LoRA acts on the prompt's side of gui
 """
 
 import argparse
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from training.engine.charts import Line, Panel, draw_panels
 GUIDANCES = (1.5, 2.0, 3.0, 4.0, 5.0)
 STRENGTHS = (0.8, 1.0, 1.25)
 SIDES: tuple[Side, ...] = ("positive", "both")
-RANGES = {"likeness": (0.65, 0.95), "prompt fidelity": (0.95, 1.0)}
+METRICS = ("likeness", "prompt fidelity")
 Metrics = dict[str, float]
 """Of one LoRA, side, strength and guidance: likeness (face similarity) and prompt fidelity."""
 Measured = dict[tuple[Side, float], list[Metrics]]
@@ -43,18 +44,17 @@ def main() -> None:
     torch.set_num_threads(1)
     people, layout = EvaluatedPeople("validation", arguments.people, 1, find_tokenizer()), lora_layout()
     loras = {"DiffLoRA": people.loras(DiffLoRA.load(DIFFLORA_CHECKPOINT)), "teacher": people.teachers()}
-    panels = []
+    measured: dict[str, Measured] = {}
     print("| | side | strength | guidance | likeness | fidelity |\n|---|---|---|---|---|---|")
     for name, flat in loras.items():
-        found: Measured = {}
+        found = measured.setdefault(name, {})
         for side, strength in tqdm(list(product(SIDES, STRENGTHS)), desc=name):
             scaled = at_strength(layout, flat, strength)
             found[side, strength] = [measure(people, scaled, side, guidance) for guidance in GUIDANCES]
             for guidance, metrics in zip(GUIDANCES, found[side, strength], strict=True):
                 numbers = f"{metrics['likeness']:.3f} | {metrics['prompt fidelity']:.3f}"
                 tqdm.write(f"| {name} | {side} | {strength} | {guidance} | {numbers} |")
-        panels += [panel(name, metric, found) for metric in RANGES]
-    draw_panels(arguments.figure, panels)
+    draw_panels(arguments.figure, [panel(name, metric, measured) for name in measured for metric in METRICS])
 
 
 def at_strength(layout: LoRALayout, flat: Tensor, strength: float) -> Tensor:
@@ -74,13 +74,19 @@ def measure(people: EvaluatedPeople, loras: Tensor, side: Side, guidance: float)
     return {"likeness": float(np.mean(likeness)), "prompt fidelity": float(np.mean(fidelity))}
 
 
-def panel(name: str, metric: str, found: Measured) -> Panel:
-    """Draw a metric over guidance: a color for each strength, dashed where the LoRA acts on both sides."""
+def panel(name: str, metric: str, measured: Mapping[str, Measured]) -> Panel:
+    """Draw a metric of a LoRA over guidance: a color for each strength, dashed where it acts on both sides.
+
+    The axis is the same for all LoRAs.
+    """
+    values = [metrics[metric] for found in measured.values() for row in found.values() for metrics in row]
     lines = []
-    for (side, strength), measured in found.items():
-        points = [(guidance, *[metrics[metric]] * 3) for guidance, metrics in zip(GUIDANCES, measured, strict=True)]
+    for (side, strength), row in measured[name].items():
+        points = [(guidance, *[metrics[metric]] * 3) for guidance, metrics in zip(GUIDANCES, row, strict=True)]
         lines.append(Line(f"{side}, strength {strength}", STRENGTHS.index(strength), side == "both", points))
-    return Panel(f"{name}: {metric}", "guidance scale", lines, logarithmic=False, range=RANGES[metric])
+    return Panel(
+        f"{name}: {metric}", "guidance scale", lines, logarithmic=False, range=(min(values) - 0.01, max(values))
+    )
 
 
 if __name__ == "__main__":

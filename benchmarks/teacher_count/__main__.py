@@ -250,6 +250,7 @@ def main() -> None:
     if arguments.figure:
         if not (found := results(arguments.build)):
             parser.error(f"no run is finished in {arguments.build / RESULTS}: run without --figure first")
+        # Of two numbers of teachers the table says more
         several = len({result["run"]["teachers"] for result in found}) > 2
         draw_panels(arguments.figure, [progress(found), *(curves(found) if several else [])])
     elif arguments.baselines:

@@ -12,6 +12,7 @@ from comfy_api.latest import io
 
 from ...difflora_core.fields import read_json
 from ...difflora_core.files import read_shapes
+from ..file_names import fingerprint
 from ..sockets import CATEGORY, node_schema
 
 WEIGHTS, CONFIG, PREPROCESSING = "model.safetensors", "config.json", "preprocessor_config.json"
@@ -51,8 +52,7 @@ class LoadCLIPVision(io.ComfyNode):
         """Return a string that changes with the files on disk: the weights, and those beside them in a folder."""
         path = weights_path(clip_name)
         beside = map(path.with_name, (CONFIG, PREPROCESSING)) if clip_name in folders() else ()
-        statuses = {file: file.stat() for file in (path, *beside) if file.exists()}
-        return ";".join(f"{file}:{status.st_mtime_ns}:{status.st_size}" for file, status in statuses.items())
+        return fingerprint(path, *beside)
 
     @classmethod
     def execute(cls, clip_name: str) -> io.NodeOutput:

@@ -8,6 +8,7 @@ from comfy_api.latest import io, ui
 from ...difflora_core.file_info.describe_file import describe_file
 from ...difflora_core.lora.kohya_names import read_with_kohya_names
 from ...difflora_core.lora.peft_config import CONFIG_FILE
+from ..file_names import fingerprint
 from ..sockets import CATEGORY, node_schema, show_text
 
 ENDINGS = (".safetensors", ".sft")
@@ -52,8 +53,7 @@ class LoadLoRAFile(io.ComfyNode):
         if lora_name is None:
             return ""
         path = lora_path(lora_name)
-        statuses = {file: file.stat() for file in (path, path.with_name(CONFIG_FILE)) if file.exists()}
-        return ";".join(f"{file}:{status.st_mtime_ns}:{status.st_size}" for file, status in statuses.items())
+        return fingerprint(path, path.with_name(CONFIG_FILE))
 
     @classmethod
     def execute(cls, lora_name: str) -> io.NodeOutput:

@@ -69,7 +69,7 @@ class DenoiserFinetuning:
     timestep_bias: PositiveFloat = 8.0
     """Of the latent-space loss, see `draw_timesteps`."""
     max_rollout_steps: Annotated[int, Interval(ge=1, le=TIMESTEPS)] = 50
-    """Most steps of the samplers whose latents are met in on-policy rollouts."""
+    """Most steps of the samplers whose latents occur in on-policy rollouts."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -108,7 +108,7 @@ class JointTraining:
     modality_dropout: Share = 0.3
     """Share of steps with only the face or only the image embedding, each in half of them."""
     max_rollout_steps: Annotated[int, Interval(ge=1, le=TIMESTEPS)] = 50
-    """Most steps of the samplers whose latents are met in on-policy rollouts."""
+    """Most steps of the samplers whose latents occur in on-policy rollouts."""
 
     def __post_init__(self) -> None:
         check_fields(self)
