@@ -160,6 +160,11 @@ class Laboratory:
         lae, generator = LAE(self.layout, LAE_CONFIG), torch.Generator().manual_seed(run.seed)
         if run.teachers:
             loras, _ = self.store.read("train")
+            if len(loras) < run.teachers:
+                raise ValueError(
+                    f"{self.store.folder} holds {len(loras)} training people's teachers, of which "
+                    f"{run.teachers} are wanted: train them first (python -m miniature build teachers)."
+                )
             lae.fit(loras.roll(-run.seed * run.teachers, 0)[: run.teachers])  # other teachers for every seed
         else:
             lae.start_without_loras(shared_start(self.layout), run.training.start_deviation, generator)
