@@ -18,6 +18,8 @@ from .fields import read_json
 from .files import shapes_of
 
 Network = TypeVar("Network", bound=nn.Module)
+WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+"""What weights are computed and stored in."""
 READING_ERRORS = (AttributeError, ArithmeticError, LookupError, RecursionError, RuntimeError, TypeError, ValueError)
 """What a header of another form makes Python raise."""
 Shapes = Mapping[str, tuple[int, ...]]
@@ -29,8 +31,9 @@ def exact_state(network: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     """Copy a network's state for a file: weights in `dtype`, statistics in float32, on the CPU, contiguous.
 
     Raises:
-        ValueError: A weight is beyond the largest number of `dtype`.
+        ValueError: `dtype` is none of `WEIGHT_DTYPES`, or a weight is beyond its largest number.
     """
+    _check_dtype(dtype)
     statistics = dict(network.named_buffers())
     state = {
         name: (tensor.float() if name in statistics else tensor.to(dtype)).cpu().contiguous()
@@ -46,11 +49,21 @@ def exact_state(network: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def cast_weights(network: Network, device: str | torch.device, dtype: torch.dtype) -> Network:
-    """Cast a network's weights and move it to a device, in place; statistics keep their dtype."""
+    """Cast a network's weights and move it to a device, in place; statistics keep their dtype.
+
+    Raises:
+        ValueError: `dtype` is none of `WEIGHT_DTYPES`.
+    """
+    _check_dtype(dtype)
     for parameter in network.parameters():
         parameter.data = parameter.data.to(dtype)
     network.to(device)
     return network
+
+
+def _check_dtype(dtype: torch.dtype) -> None:
+    if dtype not in WEIGHT_DTYPES:  # integers would cut weights off without a word
+        raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(map(str, WEIGHT_DTYPES))}")
 
 
 def read_header(

@@ -26,6 +26,14 @@ def test_a_file_has_statistics_in_float32():
     assert state["running_mean"].data_ptr()
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn, "bfloat16"])
+def test_weights_are_floating_point_numbers(dtype):
+    with pytest.raises(ValueError, match=r"expected one of torch.float32, .*, torch.float16, torch.float64"):
+        cast_weights(network(), "cpu", dtype)
+    with pytest.raises(ValueError, match=f"dtype is {dtype!r}, expected one of"):
+        exact_state(network(), dtype)
+
+
 def test_weights_that_overflow_are_not_saved():
     made = network()
     made.weight.data[1] = 7e4
