@@ -48,6 +48,8 @@ _BOUNDS = {
 def check_fields(settings: Any) -> None:
     """Check every number and every choice of a dataclass against its annotation.
 
+    NumPy's numbers become Python's, which files in JSON can hold.
+
     Args:
         settings: An instance of a dataclass. None is right for fields whose annotation has it.
 
@@ -68,6 +70,8 @@ def check_fields(settings: Any) -> None:
         right_kind = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
         if not right_kind or not math.isfinite(value) or not all(_within(value, bound) for bound in bounds):
             raise ValueError(f"{name}: found {value!r}, expected {describe(kind, bounds)}")
+        if type(value) not in (int, float):
+            object.__setattr__(settings, name, kind(value))  # the dataclass is frozen
 
 
 @cache

@@ -5,20 +5,21 @@ lora = model.personalize(images, generator=torch.Generator().manual_seed(0))
 lora.save("person.safetensors")
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from huggingface_hub import ModelHubMixin, hf_hub_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from torch import Tensor, nn
 
 from .autoencoder.inverse import latents_of
 from .autoencoder.model import LAE
 from .checkpoint import read_checkpoint_header, write_checkpoint
 from .config import DiffLoRAConfig
-from .denoiser.config import Mode, SamplingConfig
+from .denoiser.config import Mode
 from .denoiser.dit import DiT
 from .denoiser.mif import MIF, MixedCondition, mean_embedding
 from .denoiser.row_checks import check_rows
@@ -39,8 +40,7 @@ class DiffLoRA(nn.Module, ModelHubMixin, library_name="difflora", tags=["lora", 
     """Reference embeddings → condition → latent → LoRA.
 
     `save_pretrained`, `from_pretrained` and `push_to_hub` are those of huggingface_hub's `ModelHubMixin`. A folder is
-    read without any network call; only the name of a repository, or a push, uses the network. What `from_pretrained`
-    takes besides are the options of `load`.
+    read without any network call; only the name of a repository, or a push, uses the network.
     """
 
     def __init__(self, layout: LoRALayout, config: DiffLoRAConfig) -> None:
@@ -92,6 +92,25 @@ class DiffLoRA(nn.Module, ModelHubMixin, library_name="difflora", tags=["lora", 
     def save(self, path: str | Path, dtype: torch.dtype = torch.float16) -> None:
         """Write one safetensors file: weights in `dtype`, statistics in float32, everything else in its header."""
         write_checkpoint(path, self, self.layout, self.config, dtype)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
+        """Read a checkpoint from a folder, or from a repository of the Hugging Face Hub.
+
+        Args:
+            pretrained_model_name_or_path: The folder, or the repository's name, owner/name.
+            options: Those of `load`, and the mixin's: `revision`, `token`, …
+
+        Raises:
+            FileNotFoundError: There is no such folder, and no repository of this name, or it can't be reached.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **options)
+        except (HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError) as error:
+            raise FileNotFoundError(
+                f"there is no folder {pretrained_model_name_or_path}, expected one that holds {WEIGHTS}, or owner/name "
+                f"of a repository of the Hugging Face Hub, where it was not found either: {error}"
+            ) from error
 
     @classmethod
     def _from_pretrained(
@@ -153,54 +172,30 @@ class DiffLoRA(nn.Module, ModelHubMixin, library_name="difflora", tags=["lora", 
         condition, weights = self.mif(face, image, mode, image_share)
         return MixedCondition(condition, *weights[0].tolist())
 
-    def sampling_config(self, **settings: Any) -> SamplingConfig:
-        """Return the recommended settings, with those in their place that are given and not None.
-
-        Raises:
-            ValueError: A setting is outside its range.
-        """
-        return replace(self.config.sampling, **{name: value for name, value in settings.items() if value is not None})
-
     def sample(
         self,
         condition: Tensor,
         *,
         generator: torch.Generator | Sequence[torch.Generator],
-        steps: int | None = None,
-        guidance_scale: float | None = None,
-        scheduler: str | None = None,
-        samples: int | None = None,
-        latent_scale: float | None = None,
-        temperature: float | None = None,
         callback: StepCallback | None = None,
+        **sampling: Any,
     ) -> Tensor:
-        """Sample latents; a setting that is None is the checkpoint's, see `SamplingConfig`.
+        """Sample latents.
 
         Args:
             condition: (people, width) of any dtype.
             generator: One for all, or one for each condition.
-            steps: Denoising steps.
-            guidance_scale: Strength of classifier-free guidance.
-            scheduler: Name of the sampler.
-            samples: Latents that are drawn and averaged.
-            latent_scale: Distance from the average person.
-            temperature: Size of a random change, by which candidates differ.
             callback: Called with (step, steps) before each step; it may raise to interrupt.
+            sampling: Settings by name: steps, guidance_scale, scheduler, samples, latent_scale and temperature of
+                `SamplingConfig`. One that is not given, or None, is the checkpoint's.
 
         Returns:
             (people, tokens, width) float32.
 
         Raises:
-            ValueError: A setting is outside its range, or a condition holds NaN.
+            ValueError: There is no such setting, one is outside its range, or a condition holds NaN.
         """
-        config = self.sampling_config(
-            steps=steps,
-            guidance_scale=guidance_scale,
-            scheduler=scheduler,
-            samples=samples,
-            latent_scale=latent_scale,
-            temperature=temperature,
-        )
+        config = self.config.sampling.changed(sampling)
         null, shape = self.mif.null, (self.config.dit.tokens, self.config.dit.latent_width)
         return sample(self.dit, condition.to(self.device, self.dtype), null, shape, config, generator, callback)
 
@@ -245,7 +240,7 @@ class DiffLoRA(nn.Module, ModelHubMixin, library_name="difflora", tags=["lora", 
 
         Args:
             images: Files, PIL images, uint8 arrays or float tensors, any number; see `images.ImageSource`.
-            generator: Draws the noise; seed 0 unless given.
+            generator: Draws the noise, one for the person; seed 0 unless given.
             face_root: The folder that holds models/<pack>. Both encoders default to ../insightface and
                 ../clip_vision/<name> beside the checkpoint's folder, as in ComfyUI's models folder, and stay loaded.
             image_encoder: The CLIP vision folder.
@@ -258,10 +253,11 @@ class DiffLoRA(nn.Module, ModelHubMixin, library_name="difflora", tags=["lora", 
         Raises:
             FileNotFoundError: An encoder is not there.
             NoFaceError: An image has no face; it is named.
-            ValueError: A setting is outside its range, or there is no image that can be used.
+            ValueError: A setting is unknown or outside its range, or there is no image that can be used.
         """
-        self.sampling_config(**sampling)  # refuses impossible settings before any image is read
+        generator = torch.Generator().manual_seed(0) if generator is None else generator
         mode = mode or self.config.mif.mode
+        self._made_by(generator, mode, sampling)  # refuses impossible settings before any image is read
         references = encode_references(
             images,
             None if mode == "image" else self.encoders.face(self.device, face_root),
@@ -269,7 +265,6 @@ class DiffLoRA(nn.Module, ModelHubMixin, library_name="difflora", tags=["lora", 
             unusable=unusable,
             on_image=on_image,
         )
-        generator = generator or torch.Generator().manual_seed(0)
         face, image = references.face, references.image
         return self.lora(face, image, mode=mode, generator=generator, callback=callback, **sampling)
 
@@ -285,16 +280,21 @@ class DiffLoRA(nn.Module, ModelHubMixin, library_name="difflora", tags=["lora", 
     ) -> LoRA:
         """Make a LoRA, whose file says how it was made, from the embeddings of one person's references.
 
-        Args:
-            face: See `mix`.
-            image: See `mix`.
-            mode: See `mix`.
-            generator: Draws the noise.
-            callback: See `sample`.
-            sampling: See `sample`.
+        The arguments are those of `mix` and `sample`, with one generator.
+
+        Raises:
+            ValueError: See `mix` and `sample`, or there are several generators.
         """
+        made_by = self._made_by(generator, mode, sampling)
         condition = self.mix(face, image, mode).condition
         latents = self.sample(condition, generator=generator, callback=callback, **sampling)
         references = max(len(embeddings) for embeddings in (face, image) if embeddings is not None)
-        made_by = {"references": references, "seed": generator.initial_seed(), **sampling}
-        return LoRA(self.decode(latents)[0].cpu(), self.layout, made_by)
+        return LoRA(self.decode(latents)[0].cpu(), self.layout, {"references": references, **made_by})
+
+    def _made_by(self, generator: torch.Generator, mode: Mode | None, sampling: Mapping[str, Any]) -> dict[str, Any]:
+        """Check the settings of a LoRA, and return all of them, the checkpoint's too, as its file has them."""
+        if not isinstance(generator, torch.Generator):
+            raise ValueError(f"generator is a {type(generator).__name__}, expected one torch.Generator for the person")
+        mode = mode or self.config.mif.mode
+        self.mif.check_mode(mode)
+        return {"seed": generator.initial_seed(), "mode": mode, **asdict(self.config.sampling.changed(sampling))}

@@ -1,7 +1,8 @@
 """Configurations of the denoiser: MIF, DiT, and how LoRA latents are sampled."""
 
-from dataclasses import asdict, dataclass
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Interval
 
@@ -100,6 +101,17 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    def changed(self, settings: Mapping[str, Any]) -> Self:
+        """Return these settings, with those in their place that are given and not None.
+
+        Raises:
+            ValueError: There is no such setting, or one is outside its range.
+        """
+        names = [entry.name for entry in fields(self)]
+        if unknown := sorted(settings.keys() - set(names)):
+            raise ValueError(f"there is no sampling setting {unknown[0]!r}; there are {', '.join(names)}")
+        return replace(self, **{name: value for name, value in settings.items() if value is not None})
 
     @property
     def name(self) -> str:

@@ -72,7 +72,7 @@ class MIF(nn.Module):
                 embedding is missing, or it needs what was not trained in the configuration's.
         """
         mode = mode or self.config.mode
-        self._check_mode(mode, image_share)
+        self.check_mode(mode, image_share)
         self._check(face, image, image_share)
         if mode == "face" or image is None:
             if face is None or mode == "image":
@@ -90,10 +90,13 @@ class MIF(nn.Module):
             weights = _weights(face, 1.0 - image_share, image_share)
         return (weights.unsqueeze(-1) * experts).sum(1), weights
 
-    def _check_mode(self, mode: Mode, image_share: float | None) -> None:
+    def check_mode(self, mode: Mode, image_share: float | None = None) -> None:
         """Refuse an unknown mode, or one that needs untrained layers.
 
         `mean` trains no gate, `face` and `image` one expert each.
+
+        Raises:
+            ValueError: It is one.
         """
         if mode not in get_args(Mode):
             raise ValueError(f"MIF's modes are {', '.join(get_args(Mode))}, found {mode!r}.")

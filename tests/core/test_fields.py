@@ -88,5 +88,16 @@ def test_values_inside_their_range_or_choices_are_accepted(changed):
     replace(Settings(), **changed)
 
 
+def test_numbers_of_numpy_become_python_s():
+    settings = replace(Settings(), steps=np.int64(3), rate=np.float32(0.5), noise=np.float64(0.25), blend=np.int8(1))
+    assert [type(value) for value in (settings.steps, settings.rate, settings.noise, settings.blend)] == [
+        int,
+        float,
+        float,
+        float,
+    ]
+    assert (settings.steps, settings.rate, settings.noise, settings.blend) == (3, 0.5, 0.25, 1)
+
+
 def test_fields_without_a_number_have_no_range():
     assert number_fields(Settings).keys().isdisjoint({"name", "mode", "sizes"})

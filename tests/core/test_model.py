@@ -1,14 +1,17 @@
 """From embeddings and from images to LoRAs, and back."""
 
+import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
 
 import difflora_core
 from difflora_core.encoders.face_encoder import EncodedFace
+from difflora_core.lora.lora import METADATA_KEY
 from difflora_core.model import DiffLoRA
 
 
@@ -70,6 +73,12 @@ def test_impossible_settings_are_refused_before_any_image_is_read(model):
         ValueError, match="temperature: found 3, expected a finite number of at least 0 and of at most 2"
     ):
         model.personalize(["ann.png"], temperature=3)
+    with pytest.raises(ValueError, match="there is no sampling setting 'scale'; there are steps, guidance_scale, sch"):
+        model.personalize(["ann.png"], scale=1.2)
+    with pytest.raises(ValueError, match=r"generator is a list, expected one torch\.Generator for the person"):
+        model.personalize(["ann.png"], generator=[torch.Generator()])
+    with pytest.raises(ValueError, match="MIF's modes are gate, mean, face, image, found 'photo'"):
+        model.personalize(["ann.png"], mode="photo")
 
 
 class Encoder:
@@ -96,10 +105,12 @@ def test_personalize_needs_nothing_but_images(monkeypatch, model):
     first, second = (model.personalize([image], callback=lambda step, steps: seen.append((step, steps))) for _ in "ab")
     assert torch.equal(first.flat, second.flat)
     assert seen == 2 * [(0, 3), (1, 3), (2, 3)]
-    assert first.made_by == {"references": 1, "seed": 0}
-    varied = model.personalize([image], temperature=0.5)
+    recommended = asdict(model.config.sampling)
+    assert first.made_by == {"references": 1, "seed": 0, "mode": "gate", **recommended}
+    varied = model.personalize([image], mode="face", steps=None, temperature=np.float32(0.5))
     assert not torch.allclose(varied.flat, first.flat, rtol=1e-2)
-    assert varied.made_by == {"references": 1, "seed": 0, "temperature": 0.5}
+    assert varied.made_by == {"references": 1, "seed": 0, "mode": "face", **recommended, "temperature": 0.5}
+    assert json.loads(varied.metadata[METADATA_KEY]) == varied.made_by
 
 
 @pytest.mark.parametrize("path", ["model.safetensors", "./model.safetensors", "../difflora/model.safetensors"])

@@ -50,6 +50,15 @@ def test_a_folder_without_a_checkpoint_is_named(tmp_path, no_network):
         DiffLoRA.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("place", ["none/at/all", "models/difflora"])
+def test_a_missing_folder_is_named(tmp_path, monkeypatch, no_network, place):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        FileNotFoundError, match=f"there is no folder {place}, expected one that holds {WEIGHTS}, or owner/name of a"
+    ):
+        DiffLoRA.from_pretrained(Path(place), local_files_only=True)
+
+
 def test_a_repository_is_downloaded_with_its_options(tmp_path, model, monkeypatch):
     model.save_pretrained(tmp_path)
     downloads = []
