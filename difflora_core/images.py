@@ -6,6 +6,7 @@ that the same file is the same image in a node, in a command and in the library.
 
 import io
 import math
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -265,6 +266,19 @@ def _eight_bits(gray: np.ndarray) -> np.ndarray:
 def is_image(path: Path) -> bool:
     """Whether a file is taken for an image, by its suffix; hidden files (thumbnails, `._photo.jpg`) are not."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def visible(folder: Path) -> list[Path]:
+    """List what a folder holds, sorted, but hidden files.
+
+    Raises:
+        ValueError: A link leads nowhere, for instance to a disk that is not there: it would be passed over.
+    """
+    inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    if dead := next((path for path in inside if path.is_symlink() and not path.exists()), None):
+        name, target = printable(str(dead)), printable(os.readlink(dead))
+        raise ValueError(f"{name} is a link to {target}, which is not there: correct or delete it")
+    return inside
 
 
 def describe_passed_over(names: Sequence[str]) -> str:

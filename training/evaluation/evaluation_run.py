@@ -16,7 +16,7 @@ from .json_files import write_json
 from .methods.given_images import GivenImages
 from .methods.method import ImageRequest
 from .metric_list import MetricSource, metric_sources, missing_models
-from .people_folders import EvaluatedPerson
+from .people_folders import EvaluatedPerson, unreadable_images
 from .report.contact_sheets import write_sheets
 from .report.evaluation_report import EvaluationReport
 from .report.report_blocks import to_markdown
@@ -28,6 +28,9 @@ from .results import MetricResult, method_cost, metric_result
 from .score_files import MeasuredSample, MetricScores, measure_all
 from .set_scores import SetScores, check_distances, score_sets
 from .settings import EvaluationSettings
+
+MAX_NAMED = 5
+"""Unreadable images that an error names."""
 
 
 class Evaluation:
@@ -78,6 +81,7 @@ class Evaluation:
         yield from self._remarks(given_alone=True)
         yield f"{len(self.metrics)} metrics: {', '.join(source.key for source in self.metrics) or 'none'}"
         yield from self._missing()
+        yield from unreadable_images(self.people)
 
     def run(self, workers: Sequence[WorkerDevice] = ()) -> Path:
         """Generate what is missing, measure what is new, write the report; return its path.
@@ -87,11 +91,14 @@ class Evaluation:
 
         Raises:
             FileNotFoundError: A metric's model is missing; nothing was generated.
-            ValueError: Something can't be used.
+            ValueError: Something can't be used; of an image of a person nothing was generated before.
             RuntimeError: A method failed.
         """
         if missing := self._missing():
             raise FileNotFoundError(f"{'; '.join(missing)}. Get them, or leave these metrics out of the settings")
+        if unreadable := list(unreadable_images(self.people)):
+            more = f"; and {len(unreadable) - MAX_NAMED} more" if len(unreadable) > MAX_NAMED else ""
+            raise ValueError(f"{'; '.join(unreadable[:MAX_NAMED])}{more}. Replace these images, or take them out")
         for plan in self.plans:
             plan.check()
             for remark in filter(None, (plan.remade, plan.kept)):

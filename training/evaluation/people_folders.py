@@ -6,11 +6,12 @@
 Without these two folders, the first images of <people>/<person> are the references, and the rest the others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from difflora_core.images import KINDS, is_image
+from difflora_core.command_line import progress
+from difflora_core.images import KINDS, is_image, read_image, visible
 
 from .settings import EvaluationSettings
 
@@ -36,19 +37,21 @@ def read_people(settings: EvaluationSettings) -> list[EvaluatedPerson]:
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: There is nobody, or somebody has no reference, or a folder of other images alone.
+        ValueError: There is nobody, or somebody has no reference, or a folder of other images alone, or a link leads
+            nowhere.
     """
     folder = settings.people
     assert folder is not None  # the settings name a folder, or a dataset
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; `people` names a folder with one for each person")
-    places = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    places = [path for path in visible(folder) if path.is_dir()]
     if not places:
         raise ValueError(f"{folder} holds no folder of a person")
     return [_read_person(place, settings.references) for place in places[: settings.max_people]]
 
 
 def _read_person(folder: Path, count: int) -> EvaluatedPerson:
+    visible(folder)  # refuses links in place of the two folders, too
     sorted_out = (folder / REFERENCES).is_dir()
     if not sorted_out and (folder / OTHERS).is_dir():  # whose images would be passed over
         raise ValueError(f"{folder} has a folder {OTHERS}, but no folder {REFERENCES}: expected both, or neither")
@@ -63,14 +66,23 @@ def _read_person(folder: Path, count: int) -> EvaluatedPerson:
 
 
 def _images(folder: Path) -> tuple[Path, ...]:
-    return tuple(sorted(path for path in folder.iterdir() if is_image(path))) if folder.is_dir() else ()
+    return tuple(path for path in visible(folder) if is_image(path)) if folder.is_dir() else ()
 
 
 def _passed_over(folder: Path) -> tuple[str, ...]:
     """Names of visible files that are no images and no captions, such as .heic."""
-    files = (path for path in (folder.iterdir() if folder.is_dir() else ()) if path.is_file())
-    names = (path.name for path in files if not is_image(path) and path.suffix.lower() != ".txt")
-    return tuple(sorted(name for name in names if not name.startswith(".")))
+    files = (path for path in (visible(folder) if folder.is_dir() else ()) if path.is_file())
+    return tuple(path.name for path in files if not is_image(path) and path.suffix.lower() != ".txt")
+
+
+def unreadable_images(people: Iterable[EvaluatedPerson]) -> Iterator[str]:
+    """Read all images of people; say of each that can't be read what is wrong with it."""
+    files = [path for person in people for path in (*person.references, *person.others)]
+    for path in progress(files, "reading", "image"):
+        try:
+            read_image(path)
+        except ValueError as error:
+            yield str(error)
 
 
 def seen_references(person: EvaluatedPerson, count: int | None) -> Sequence[Path]:

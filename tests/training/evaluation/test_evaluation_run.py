@@ -219,6 +219,19 @@ def test_a_missing_model_ends_before_anything_is_made(small: SmallEvaluation) ->
     assert small.base.generated == 0
 
 
+@pytest.mark.parametrize("part", ["references", "others"])
+def test_a_damaged_image_ends_before_anything_is_made(small: SmallEvaluation, part: str) -> None:
+    whole = (small.folder / "people" / "bob" / part / "0.png").read_bytes()
+    (small.folder / "people" / "bob" / part / "0.png").write_bytes(whole[: len(whole) // 2])
+    evaluation = small.evaluation()
+    assert any(f"{part}/0.png is damaged or cut off" in line for line in evaluation.describe())
+    with pytest.raises(
+        ValueError, match=rf"{part}/0\.png is damaged or cut off.*Replace these images, or take them out"
+    ):
+        evaluation.run()
+    assert small.base.generated == 0
+
+
 def test_a_missing_lora_is_named(small: SmallEvaluation) -> None:
     (small.folder / "loras" / "cy.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"method own: there is no LoRA .*cy\.safetensors"):

@@ -149,6 +149,11 @@ def test_people(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="bob has a folder others, but no folder references"):
         read_people(read(tmp_path))
     (tmp_path / "people" / "bob" / "others").rmdir()
+    for link in (tmp_path / "people" / "ann" / "others" / "d.png", tmp_path / "people" / "dora"):
+        link.symlink_to(tmp_path / "photos")
+        with pytest.raises(ValueError, match=rf"{link} is a link to .*photos, which is not there: correct or delete"):
+            read_people(read(tmp_path))
+        link.unlink()
     (tmp_path / "people" / "cy").mkdir()
     with pytest.raises(ValueError, match="cy holds no image"):
         read_people(read(tmp_path))

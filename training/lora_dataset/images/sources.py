@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from difflora_core.images import KINDS, describe_passed_over, is_image, printable, read_image
+from difflora_core.images import KINDS, describe_passed_over, is_image, printable, read_image, visible
 from training.lora_dataset.config import CollectConfig
 from training.lora_dataset.fingerprints import hash_files
 from training.lora_dataset.images.caption_file import read_caption
@@ -83,7 +83,10 @@ def _folder(config: CollectConfig) -> Path:
 
 
 def _files(folder: Path) -> tuple[list[Path], list[str]]:
-    """List image files below a folder, and names of what lies beside them and is no caption, sorted, no hidden ones."""
+    """List image files below a folder, and names of what lies beside them and is no caption, sorted, no hidden ones.
+
+    Links to folders, which are not followed, are named, too.
+    """
     images: list[Path] = []
     others: list[str] = []
     for parent, folders, files in os.walk(folder):
@@ -93,6 +96,7 @@ def _files(folder: Path) -> tuple[list[Path], list[str]]:
         captions = {path.with_suffix(".txt") for path in found} | {path.with_name(f"{path.name}.txt") for path in found}
         images += found
         beside = [path for path in paths if not is_image(path) and path not in captions]
+        beside += [path for name in folders if (path := Path(parent, name)).is_symlink()]
         others += [printable(path.relative_to(folder).as_posix()) for path in beside]
     return images, others
 
@@ -119,7 +123,7 @@ def _hint(others: Sequence[str]) -> str:
 
 def _people(config: CollectConfig) -> list[Entry]:
     folder = _folder(config)
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    names = [path.name for path in visible(folder) if path.is_dir()]
     if not names:
         loose = len(_files(folder)[0])
         hint = f"; it holds {loose} images: if each is a person, set collect.source: images" if loose else ""

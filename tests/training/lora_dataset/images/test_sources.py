@@ -9,6 +9,7 @@ import datasets
 import pytest
 
 from tests.training.lora_dataset.stages.test_collect import drawn_image, run, save, settings
+from training.lora_dataset.images.sources import entries
 from training.lora_dataset.stages.collect import COLLECT
 
 
@@ -30,6 +31,17 @@ def test_an_empty_folder_is_an_error(tmp_path, source):
 def test_images_in_place_of_folders_are_explained(tmp_path):
     save(tmp_path / "in" / "a.png", drawn_image(6001, 0))
     with pytest.raises(ValueError, match="it holds 1 images: if each is a person, set collect"):
+        COLLECT.items(settings(tmp_path, tmp_path / "in"))
+
+
+def test_links_that_would_be_passed_over(tmp_path):
+    save(tmp_path / "in" / "anne" / "a.png", drawn_image(6001, 0))
+    (tmp_path / "more").mkdir()
+    (tmp_path / "in" / "anne" / "more").symlink_to(tmp_path / "more")
+    (entry,) = entries(settings(tmp_path, tmp_path / "in").collect)
+    assert entry.passed_over == ("more",)
+    (tmp_path / "in" / "bert").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"bert is a link to .*elsewhere, which is not there: correct or delete it"):
         COLLECT.items(settings(tmp_path, tmp_path / "in"))
 
 
