@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, and most commands bring it t
 TRACEBACK = "--traceback"
 EXPECTED = (ValueError, OSError, RuntimeError, ImportError)
 """Errors that a user can fix; any other one is a fault of ours."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 MAX_SEED = 2**64 - 1
 SLOW_SECONDS = 2.0
 """Of work, after which `progress` shows a bar."""
@@ -51,7 +53,7 @@ def run_command(parser: argparse.ArgumentParser, words: Sequence[str] | None = N
         return 1
     except KeyboardInterrupt:
         print(f"interrupted{hint}", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except Exception as error:
         if shown:
             traceback.print_exc()
@@ -59,6 +61,24 @@ def run_command(parser: argparse.ArgumentParser, words: Sequence[str] | None = N
             print(describe_error(error), file=sys.stderr)
         return 1
     return 0
+
+
+@contextmanager
+def interruptible(hint: str = "") -> Iterator[None]:
+    """While open, Ctrl-C ends the process with one line: where libraries are imported, before `run_command`."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"interrupted{hint}", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+
+
+def difflora() -> int:
+    """The command `difflora`; the exit code."""
+    with interruptible():
+        command = importlib.import_module(".command", __package__)  # brings torch, which takes seconds
+    code: int = command.main()
+    return code
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-from difflora_core.command_line import run_command
+from difflora_core.command_line import interruptible, run_command
 
 COMMANDS = {
     "plan": (
@@ -36,6 +36,8 @@ ORDER = """in order:
 
 docs/training.md explains each step; --help after a command, and after a stage of dataset, its options."""
 """Of the steps, below the help."""
+HINT = "; the same command resumes from here"
+"""Said after an interruption."""
 
 
 def main() -> int:
@@ -51,8 +53,9 @@ def main() -> int:
     for name, (module, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text)
         if name == given:
-            importlib.import_module(module, __package__).add_arguments(command)
-    return run_command(parser, hint="; the same command resumes from here")
+            with interruptible(HINT):
+                importlib.import_module(module, __package__).add_arguments(command)
+    return run_command(parser, hint=HINT)
 
 
 if __name__ == "__main__":

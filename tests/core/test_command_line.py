@@ -15,7 +15,7 @@ from PIL import Image
 
 from difflora_core import command_line
 from difflora_core.command_line import choose_device, describe_error, progress, run_command, seed
-from miniature.paths import DIFFLORA_CHECKPOINT
+from miniature.paths import DIFFLORA_CHECKPOINT, ROOT
 
 
 def parser_of(run: object) -> ArgumentParser:
@@ -63,6 +63,24 @@ def test_the_traceback_is_shown_on_request(capsys, words):
 def test_an_interruption_is_told(capsys):
     assert run_command(parser_of(failing(KeyboardInterrupt())), ["do"], "; run it again") == 130
     assert capsys.readouterr().err == "interrupted; run it again\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("import sys; from difflora_core.command_line import difflora; sys.exit(difflora())", "interrupted\n"),
+        (
+            "import runpy, sys; sys.argv[1:] = ['embed']; runpy.run_module('training', run_name='__main__')",
+            "interrupted; the same command resumes from here\n",
+        ),
+    ],
+    ids=["difflora", "training"],
+)
+def test_an_interruption_while_torch_is_imported_is_told(tmp_path, program, said):
+    (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (130, said)
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])

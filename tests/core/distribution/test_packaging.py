@@ -38,11 +38,11 @@ def test_all_packages_and_types_are_in_the_wheel(site):
     assert {path.relative_to(site) for path in site.rglob("*.py")} == expected
     assert (site / "difflora_core" / "py.typed").is_file()
     (entry_points,) = site.glob("*.dist-info/entry_points.txt")
-    assert "difflora = difflora_core.command:main" in entry_points.read_text(encoding="utf-8")
+    assert "difflora = difflora_core.command_line:difflora" in entry_points.read_text(encoding="utf-8")
 
 
 def test_the_command_runs_from_the_wheel(site, tmp_path):
-    program = "import sys; from difflora_core.command import main; sys.exit(main())"
+    program = "import sys; from difflora_core.command_line import difflora; sys.exit(difflora())"
     command = [sys.executable, "-c", program, "info", DIFFLORA_CHECKPOINT]
     environment = os.environ | {"PYTHONPATH": str(site)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
