@@ -179,7 +179,9 @@ def training_step(setting: Setting, name: str, batch: int) -> str:
         Conditions(torch.randn(batch, 2, FACE), torch.randn(batch, 2, IMAGE)),
     )
     precision = "bf16" if setting.dtype == torch.bfloat16 else "no"
-    loop = TrainConfig(1, 1e-4, mixed_precision=precision, device="auto" if setting.device.type == "cuda" else "cpu")
+    loop = TrainConfig(
+        1, 1e-4, warmup=0, mixed_precision=precision, device="auto" if setting.device.type == "cuda" else "cpu"
+    )
     settings = DiffLoRATraining(replace(loop, unused_parameters=True), batch=batch, max_references=2)
     network = new_denoiser(dit, MIFConfig(FACE, IMAGE, dit.condition_width), settings).to(setting.device)
     loss = LatentObjective(people, settings)

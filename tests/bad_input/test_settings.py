@@ -146,6 +146,19 @@ CASES = [
     ("joint", "training: {evaluation: {interval: 50}}", "", "r2, which is not measured here: expected loss_reduction"),
     ("lae", "diffusion_loss_check: {dataset: d.yaml, every: 0}", "diffusion_loss_check.every", AT_LEAST_1),
     ("lae", "diffusion_loss_check: {}", "diffusion_loss_check.dataset", "is missing"),
+    (
+        "lae",
+        "training: {loop: {steps: 50, learning_rate: 0.1}}",
+        "training.loop",
+        "warmup is 100, longer than the 50 steps: the learning rate would never reach its peak",
+    ),
+    # Empty
+    ("lae", "layout: {unet: ''}", "layout.unet", "found '', expected something, or no such line"),
+    ("difflora", "diffusion_loss_check: {dataset: ' '}", "diffusion_loss_check.dataset", "found ' '"),
+    ("joint", "stores: ['']", "stores.0", "found ''"),
+    ("dataset", "faces: {root: ''}", "faces.root", "found ''"),
+    ("dataset", "faces: {pack: ''}", "faces.pack", "found ''"),
+    ("dataset", "preprocess: {class_word: ' '}", "preprocess.class_word", "found ' '"),
     # YAML
     ("lae", "output: elsewhere", "", "the key 'output' stands in line 2 and again in line 3"),
     ("lae", "training: {batch: 3, batch: 4}", "", "the key 'batch' stands in line 3 and again in line 3"),

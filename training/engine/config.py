@@ -14,7 +14,8 @@ class TrainConfig:
     """One training run: steps, optimizer, precision, processes.
 
     Raises:
-        ValueError: A value is outside its range, or `shard` and `compile` are both set.
+        ValueError: A value is outside its range, the warmup is longer than the training, or `shard` and `compile` are
+            both set.
     """
 
     steps: NonNegativeInt
@@ -53,6 +54,7 @@ class TrainConfig:
         check_fields(self)
         if self.shard and self.compile:
             raise ValueError("shard and compile exclude each other: sharded modules run uncompiled. Choose one.")
+        check_warmup(self.warmup, self.steps)
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,19 @@ class EvaluationConfig:
             raise ValueError(
                 f"evaluation.monitor is {self.monitor}, which is not measured here: expected {' or '.join(measured)}"
             )
+
+
+def check_warmup(warmup: int, steps: int) -> None:
+    """Check that a learning rate reaches its peak; of no steps at all it need not.
+
+    Raises:
+        ValueError: The warmup is longer than the training.
+    """
+    if 0 < steps < warmup:
+        raise ValueError(
+            f"warmup is {warmup}, longer than the {steps} steps: the learning rate would never reach its peak. Lower "
+            "warmup"
+        )
 
 
 def linear_warmup(step: int, warmup: int) -> float:

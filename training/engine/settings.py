@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
-from pydantic import AfterValidator, ConfigDict, ValidationError, ValidationInfo, create_model
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, create_model
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
@@ -52,8 +52,16 @@ def _relative_to_file(path: Path, info: ValidationInfo) -> Path:
     return absolute_path(path, folder)
 
 
-SettingsPath = Annotated[Path, AfterValidator(_relative_to_file)]
+def _not_blank(value: Any) -> Any:
+    if isinstance(value, str) and not value.strip():  # as a path it would be the file's own folder
+        raise ValueError(f"found {value!r}, expected something, or no such line")
+    return value
+
+
+SettingsPath = Annotated[Path, BeforeValidator(_not_blank), AfterValidator(_relative_to_file)]
 """A path in a settings file; relative ones are relative to the file's folder."""
+Words = Annotated[str, AfterValidator(_not_blank)]
+"""Text that is not empty."""
 
 
 def read_settings(kind: type[T], path: str | Path) -> T:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ValidationInfo
 
 from difflora_core.fields import NonNegativeFloat, PositiveInt, Seed, check_fields
-from training.engine.settings import SettingsPath, absolute_path
+from training.engine.settings import SettingsPath, Words, absolute_path
 
 from .options.method_settings import MethodSettings, check_method_names
 
@@ -25,7 +25,7 @@ def _model_name(name: str, info: ValidationInfo) -> str:
     return str(absolute_path(Path(name), folder)) if is_path else name
 
 
-ModelName = Annotated[str, AfterValidator(_model_name)]
+ModelName = Annotated[Words, AfterValidator(_model_name)]
 """A repository whose files are in the hub's cache (`openai/clip-vit-base-patch32`), or a folder: an absolute path, or
 one that begins with a dot, relative to the settings file."""
 
@@ -45,7 +45,7 @@ def model_place(name: str) -> Path:
 class FaceMetricSettings:
     """Face Sim, copy-paste and face diversity."""
 
-    pack: str
+    pack: Words
     """An InsightFace pack that no method is conditioned on, for instance AuraFace-v1."""
     root: SettingsPath
     """Holds models/PACK."""
@@ -135,7 +135,7 @@ class EvaluationSettings:
     """Images of a person that methods are given: the first so many, unless the person's folder says which."""
     seeds: tuple[Seed, ...] = (0,)
     """An image of each prompt for each of them."""
-    class_word: str = "person"
+    class_word: Words = "person"
     """In place of {person} in the prompts."""
     negative: str = ""
     """The negative prompt."""

@@ -12,7 +12,8 @@ from annotated_types import Interval, MultipleOf
 
 from difflora_core.fields import Cosine, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, Share, check_fields
 from training.dreambooth.config import DreamBoothConfig
-from training.engine.settings import SettingsPath, absolute_path, read_settings
+from training.engine.config import check_warmup
+from training.engine.settings import SettingsPath, Words, absolute_path, read_settings
 
 ImageSize = Annotated[int, Interval(ge=64, le=4096), MultipleOf(8)]
 """Pixels of a side; the autoencoder's latents are an eighth of it."""
@@ -24,7 +25,7 @@ Degrees = Annotated[float, Interval(ge=0, le=180)]
 class FacesConfig:
     """The face models."""
 
-    pack: str = "buffalo_l"
+    pack: Words = "buffalo_l"
     """InsightFace's model pack."""
     root: SettingsPath = Path("insightface")
     """Folder of packs: the models are in root/models/<pack>."""
@@ -129,7 +130,7 @@ class PreprocessConfig:
     """Pixels of the square training image."""
     margin: NonNegativeFloat = 0.0
     """Of the crop around the face, in face sizes; 0 takes the image's center square."""
-    class_word: str = "person"
+    class_word: Words = "person"
     """Of captions."""
     max_images: NonNegativeInt = 0
     """Per person, those most similar to the person first; 0 for all."""
@@ -226,21 +227,46 @@ class DatasetConfig:
         return self.stage("embeddings") / f"{self.faces.pack}+{image_encoder.name}"
 
 
+def _check_sections(config: DatasetConfig) -> None:
+    """Check what several settings say together.
+
+    Raises:
+        ValueError: The filter would drop everybody, nobody has an image to train on for sure, or a teacher's learning
+            rate would not reach its peak.
+    """
+    needed, held_out = config.filter.min_images, config.preprocess.held_out
+    name, images = (
+        ("generate.images", config.generate.images)
+        if config.generate.enabled
+        else ("collect.max_images", config.collect.max_images)
+    )
+    if 0 < images < needed:
+        raise ValueError(f"{name} is {images}, of which filter.min_images needs {needed}: everybody would be dropped")
+    if needed <= held_out:
+        raise ValueError(
+            f"filter.min_images is {needed}, and preprocess.held_out keeps {held_out} of them from training: people "
+            f"with so few would have no image to train on. Set min_images to {held_out + 1} or more"
+        )
+    try:
+        check_warmup(config.dreambooth.warmup, config.dreambooth.steps)
+    except ValueError as error:
+        raise ValueError(f"dreambooth: {error}") from error
+
+
 def load_config(path: str | Path) -> DatasetConfig:
     """Read a YAML file.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not YAML, a key is unknown, a value has another type than the field, or the filter would drop
-            everybody.
+        ValueError: It is not YAML, a key is unknown, a value has another type than the field, or the sections don't
+            fit together.
     """
     path = Path(path)
     config = read_settings(DatasetConfig, path)
-    if config.generate.enabled and config.generate.images < config.filter.min_images:
-        raise ValueError(
-            f"{path}: generate.images is {config.generate.images}, of which filter.min_images needs "
-            f"{config.filter.min_images}: everybody would be dropped"
-        )
+    try:
+        _check_sections(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     if not config.collect.path:
         return config
     # The only path that may also be a name, of a data set in the local cache

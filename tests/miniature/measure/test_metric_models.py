@@ -28,7 +28,7 @@ from training.evaluation.metrics.image_reward import ImageReward
 from training.evaluation.metrics.metric import PersonSample
 from training.evaluation.metrics.pick_score import PickScore
 
-SHORT = TrainConfig(steps=2, learning_rate=1e-3, warmup=100, ema=0.5, save_every=1)
+SHORT = TrainConfig(steps=2, learning_rate=1e-3, warmup=2, ema=0.5, save_every=1)
 PROMPTS = ("a portrait of a person, smiling, red shirt, dark background", "a portrait of a person, white shirt")
 
 

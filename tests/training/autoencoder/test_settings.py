@@ -24,7 +24,9 @@ def test_shipped_files_are_read(path):
 
 
 def test_a_check_that_comes_after_the_end_is_refused(tmp_path):
-    training = LAETraining(TrainConfig(steps=50, learning_rate=1e-3), EvaluationConfig(20, "teacher_recovery"))
+    training = LAETraining(
+        TrainConfig(steps=50, learning_rate=1e-3, warmup=5), EvaluationConfig(20, "teacher_recovery")
+    )
     LAESettings(
         (tmp_path,), tmp_path, training=training, diffusion_loss_check=DiffusionLossCheckSettings(tmp_path, 8, 3)
     )

@@ -8,7 +8,7 @@ from torch import nn
 from training.engine.config import TrainConfig
 from training.engine.step_cost import measure_activations, measure_step
 
-LOOP = TrainConfig(steps=1, learning_rate=0.1)
+LOOP = TrainConfig(steps=1, learning_rate=0.1, warmup=0)
 
 
 def test_frozen_networks_are_counted_once(tmp_path: Path, monkeypatch) -> None:

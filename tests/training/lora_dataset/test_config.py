@@ -53,6 +53,18 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
             "workspace: w\nbase: b\ngenerate: {images: 4}\n",
             "generate.images is 4, of which filter.min_images needs 8: everybody would be dropped",
         ),
+        (
+            "workspace: w\nbase: b\ncollect: {max_images: 5}\ngenerate: {enabled: false}\n",
+            "collect.max_images is 5, of which filter.min_images needs 8: everybody would be dropped",
+        ),
+        (
+            "workspace: w\nbase: b\nfilter: {min_images: 2}\n",
+            "filter.min_images is 2, and preprocess.held_out keeps 2 of them .* Set min_images to 3 or more",
+        ),
+        (
+            "workspace: w\nbase: b\ndreambooth: {steps: 10}\n",
+            "dreambooth: warmup is 20, longer than the 10 steps",
+        ),
         ("base: b\n", "workspace"),
         ("- a list\n", "expected settings by name"),
         ("a: [1\n", "not valid YAML"),

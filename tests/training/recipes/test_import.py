@@ -48,6 +48,7 @@ CHANGES = {
     "2_train_lae.yaml": {
         "dataset/store]": "dataset/store, ../output/miniature/dataset/without_images/store]",
         "steps: 600": "steps: 2",
+        "warmup: 50": "warmup: 0",
         "batch: 4": "batch: 2",
     },
 }

@@ -22,18 +22,29 @@ from training.recipes.step_records import RECORDS, read_records
 SHORTER = {
     "1_dataset.yaml": {
         "steps: 80": "steps: 2",
+        "warmup: 5": "warmup: 0",
         "people: 4": "people: 1",
         "images: 4": "images: 1",
         "steps: 16": "steps: 2",
     },
-    "2_train_lae.yaml": {"steps: 600": "steps: 4", "batch: 4": "batch: 2"},
-    "3_finetune_lae.yaml": {"steps: 100": "steps: 2", "people: 4": "people: 1"},
-    "4_train_difflora.yaml": {"steps: 2500": "steps: 4", "batch: 4": "batch: 2"},
-    "5_finetune_difflora.yaml": {"steps: 100": "steps: 2", "people: 4": "people: 1", "batch: 4": "batch: 2"},
+    "2_train_lae.yaml": {"steps: 600": "steps: 4", "warmup: 50": "warmup: 0", "batch: 4": "batch: 2"},
+    "3_finetune_lae.yaml": {"steps: 100": "steps: 2", "warmup: 20": "warmup: 0", "people: 4": "people: 1"},
+    "4_train_difflora.yaml": {"steps: 2500": "steps: 4", "warmup: 200": "warmup: 0", "batch: 4": "batch: 2"},
+    "5_finetune_difflora.yaml": {
+        "steps: 100": "steps: 2",
+        "warmup: 20": "warmup: 0",
+        "people: 4": "people: 1",
+        "batch: 4": "batch: 2",
+    },
     "6_evaluate.yaml": {"steps: 16": "steps: 2"},
 }
 TEACHER_FREE = {
-    "2_train_teacher_free.yaml": {"steps: 200": "steps: 2", "people: 4": "people: 1", "name: miniature}": "layers: 1}"},
+    "2_train_teacher_free.yaml": {
+        "steps: 200": "steps: 2",
+        "warmup: 20": "warmup: 0",
+        "people: 4": "people: 1",
+        "name: miniature}": "layers: 1}",
+    },
     "3_evaluate.yaml": {"steps: 16": "steps: 2"},
 }
 """The recipes' settings, cut to a few steps."""

@@ -9,6 +9,7 @@ from typing import Literal
 from difflora_core.config import RefinementSettings
 from difflora_core.fields import NonNegativeFloat, PositiveFloat, PositiveInt, Seed, check_fields
 from training.dreambooth.config import DreamBoothConfig
+from training.engine.config import check_warmup
 from training.engine.settings import SettingsPath, absolute_path
 from training.textual_inversion.config import TextualInversionConfig
 
@@ -169,6 +170,8 @@ class MethodSettings:
             raise ValueError(f"face_models is missing: {self.kind} needs InsightFace's {FACE_PACKS[self.kind]}")
         if self.kind == "dreambooth" and self.training.prior_weight:
             raise ValueError("training.prior_weight is set, but there are no class images here: leave it out")
+        if self.kind == "dreambooth":
+            check_warmup(self.training.warmup, self.training.steps)
         if not 0 <= self.style_strength <= 100:
             raise ValueError(f"style_strength is a percentage, found {self.style_strength}")
 
