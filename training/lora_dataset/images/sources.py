@@ -123,7 +123,9 @@ def _hint(others: Sequence[str]) -> str:
 
 def _people(config: CollectConfig) -> list[Entry]:
     folder = _folder(config)
-    names = [path.name for path in visible(folder) if path.is_dir()]
+    inside = visible(folder)
+    names = [path.name for path in inside if path.is_dir()]
+    loose_files = [printable(path.name) for path in inside if not path.is_dir()]
     if not names:
         loose = len(_files(folder)[0])
         hint = f"; it holds {loose} images: if each is a person, set collect.source: images" if loose else ""
@@ -132,6 +134,8 @@ def _people(config: CollectConfig) -> list[Entry]:
     for name in names:
         images, others = _files(folder / name)
         sources = tuple(FileSource(path, folder) for path in images)
+        if name == names[0]:  # said once
+            others += loose_files
         found.append(Entry(item_name(name), printable(name), sources, tuple(others)))
     if not any(entry.sources for entry in found):
         others = [f"{entry.origin}/{name}" for entry in found for name in entry.passed_over]

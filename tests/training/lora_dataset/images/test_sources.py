@@ -34,12 +34,15 @@ def test_images_in_place_of_folders_are_explained(tmp_path):
         COLLECT.items(settings(tmp_path, tmp_path / "in"))
 
 
-def test_links_that_would_be_passed_over(tmp_path):
+def test_links_and_loose_images_are_not_passed_over_in_silence(tmp_path):
     save(tmp_path / "in" / "anne" / "a.png", drawn_image(6001, 0))
     (tmp_path / "more").mkdir()
     (tmp_path / "in" / "anne" / "more").symlink_to(tmp_path / "more")
     (entry,) = entries(settings(tmp_path, tmp_path / "in").collect)
     assert entry.passed_over == ("more",)
+    save(tmp_path / "in" / "of_nobody.png", drawn_image(6001, 1))
+    (entry,) = entries(settings(tmp_path, tmp_path / "in").collect)
+    assert entry.passed_over == ("more", "of_nobody.png")
     (tmp_path / "in" / "bert").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match=r"bert is a link to .*elsewhere, which is not there: correct or delete it"):
         COLLECT.items(settings(tmp_path, tmp_path / "in"))
