@@ -31,18 +31,12 @@ PARAMETRIZATION = "parametrizations.weight.0"
 class LowRank(nn.Module):
     """A parametrization: weight → weight + up @ down, which starts at no change."""
 
-    def __init__(self, weight: Tensor, rank: int, generator: torch.Generator) -> None:
-        """Start with a random `down` and `up` zero.
-
-        Args:
-            weight: Of a linear layer or a convolution: (out, in, …).
-            rank: Of the change.
-            generator: Draws `down`.
-        """
+    def __init__(self, weight: Tensor, generator: torch.Generator) -> None:
+        """Draw `down` and set `up` to zero, for the weight (out, in, …) of a linear layer or a convolution."""
         super().__init__()
-        inside = weight[0].numel()
-        self.down = nn.Parameter((torch.rand(rank, inside, generator=generator) * 2 - 1) / inside**0.5)
-        self.up = nn.Parameter(torch.zeros(len(weight), rank))
+        inputs = weight[0].numel()
+        self.down = nn.Parameter((torch.rand(RANK, inputs, generator=generator) * 2 - 1) / inputs**0.5)
+        self.up = nn.Parameter(torch.zeros(len(weight), RANK))
 
     def forward(self, weight: Tensor) -> Tensor:
         """The changed weight, of the same shape."""
@@ -52,7 +46,7 @@ class LowRank(nn.Module):
 class ControlLoRA(nn.Module):
     """The ControlNet in training: low-rank changes, hint and zero convolutions are trained, the rest is frozen."""
 
-    def __init__(self, unet: UNet2DConditionModel, rank: int = RANK) -> None:
+    def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
         self.net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=HINT_CHANNELS)
         self.net.requires_grad_(False)
@@ -60,7 +54,7 @@ class ControlLoRA(nn.Module):
         for part in (self.net.down_blocks, self.net.mid_block):
             layers = [layer for layer in part.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
             for layer in layers:
-                parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank, generator))
+                parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, generator))
         for part in (
             self.net.controlnet_cond_embedding,
             self.net.controlnet_down_blocks,

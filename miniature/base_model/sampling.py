@@ -19,6 +19,7 @@ from .model import TextCondition, TinySDXL, Tokenizer, noise_scheduler
 from .vae import TinyVAE, to_images
 
 PEOPLE_PER_BATCH = 5
+STEPS = 16
 GUIDANCE = 3.0
 Side = Literal["both", "positive"]
 
@@ -59,7 +60,7 @@ def generate_images(
         generator = torch.Generator().manual_seed(seed)
         # Guidance doubles the batch: each person's rows with the text, then each person's rows without it
         with stacked_loras(base.unet, layout, torch.cat([chunk, chunk if side == "both" else torch.zeros_like(chunk)])):
-            latents = sample_latents(base, condition, empty, generator, guidance=guidance)
+            latents = sample_latents(base, condition, empty, generator, guidance)
         images = to_images(vae.decode(latents))
         people.append(images.reshape(len(chunk), len(scenes), *images.shape[1:]))
     return np.concatenate(people)
@@ -67,12 +68,7 @@ def generate_images(
 
 @torch.no_grad()
 def sample_latents(
-    base: TinySDXL,
-    condition: TextCondition,
-    empty: TextCondition,
-    generator: torch.Generator,
-    steps: int = 16,
-    guidance: float = GUIDANCE,
+    base: TinySDXL, condition: TextCondition, empty: TextCondition, generator: torch.Generator, guidance: float
 ) -> Tensor:
     """Sample latents (batch, 16, 16, 16) by stochastic DPM-Solver++ (2M) with classifier-free guidance.
 
@@ -84,11 +80,10 @@ def sample_latents(
         condition: Text conditions of the batch.
         empty: Conditions of the empty prompt, as many.
         generator: Draws the initial noise, and that of each step.
-        steps: Of the solver.
         guidance: Guidance scale; 1 is none.
     """
     scheduler = DPMSolverMultistepScheduler.from_config(noise_scheduler().config, algorithm_type="sde-dpmsolver++")
-    scheduler.set_timesteps(steps)
+    scheduler.set_timesteps(STEPS)
     latents = torch.randn(len(condition.pooled), *LATENT_SHAPE, generator=generator)
     both = TextCondition(torch.cat([condition.context, empty.context]), torch.cat([condition.pooled, empty.pooled]))
     for timestep in scheduler.timesteps:

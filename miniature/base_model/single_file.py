@@ -110,8 +110,8 @@ def save_single_file(
     write_tensors(path, stored, {name: json.dumps(config) for name, config in configs.items()})
 
 
-def load_single_file(path: str | Path, dtype: torch.dtype = torch.float32) -> SingleFile:
-    """Read a checkpoint of `save_single_file` back into diffusers and transformers modules.
+def load_single_file(path: str | Path) -> SingleFile:
+    """Read a checkpoint of `save_single_file` back into diffusers and transformers modules, in float32.
 
     Raises:
         ValueError: The file's metadata does not hold the three configurations.
@@ -120,7 +120,7 @@ def load_single_file(path: str | Path, dtype: torch.dtype = torch.float32) -> Si
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         # Floating tensors alone: the head widths are for ComfyUI, the configurations say the same.
-        tensors = {name: file.get_tensor(name).to(dtype) for name in file.keys() if name != HEAD_WIDTHS}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name).float() for name in file.keys() if name != HEAD_WIDTHS}  # noqa: SIM118
     missing = {"unet", "text_encoder", "text_encoder_2"} - metadata.keys()
     if missing:
         raise ValueError(
@@ -196,7 +196,7 @@ def _load_text_state(model: torch.nn.Module, state: Mapping[str, Tensor]) -> Non
 
 
 def _assign(model: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put the tensors themselves in place, so that they keep the dtype in which they were read."""
+    """Put the tensors themselves in place, whatever dtype the network was made with."""
     model.load_state_dict(state, assign=True)
     model.requires_grad_(False)
 

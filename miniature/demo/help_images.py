@@ -122,13 +122,13 @@ def write_identity(base: Path) -> None:
     save_latents(path, average, DIFFLORA_CHECKPOINT.name, [{}], autoencoder_fingerprint(DIFFLORA_CHECKPOINT))
 
 
-def make_help_images(client: Client, sampling: SamplingConfig, folder: Path = DOCS) -> None:
+def make_help_images(client: Client, sampling: SamplingConfig) -> None:
     """Run one of each node and take an image of it in the page."""
     who = split_people("held_out")[WHO]
     for number in (1, 2):
         image = draw(person(who), reference_scene(np.random.default_rng(number))).image
-        for folder_name in ("", FOLDER):
-            client.upload(Image.fromarray(image), f"help_{number}.png", folder=folder_name)
+        for folder in ("", FOLDER):
+            client.upload(Image.fromarray(image), f"help_{number}.png", folder=folder)
     workflow = AllNodes(client.object_info(), sampling).build()
     settings(client.url, TutorialCompleted=True, Locale="en")
     with chromium() as browser, opened(browser, client.url, device_scale_factor=1.5) as page:
@@ -136,7 +136,7 @@ def make_help_images(client: Client, sampling: SamplingConfig, folder: Path = DO
         run_shown(page, client)
         names = {node["id"]: node["type"] for node in workflow["nodes"] if node["type"].startswith(PREFIX)}
         for number, name in reversed(names.items()):  # of two nodes of a kind the first is shown
-            _take_image(page, number, TEXT_LINES.get(name, 0)).save(folder / f"{name}.png", optimize=True)
+            _take_image(page, number, TEXT_LINES.get(name, 0)).save(DOCS / f"{name}.png", optimize=True)
 
 
 def _take_image(page: Page, number: int, more: int) -> Image.Image:

@@ -1,7 +1,6 @@
 """Write docs/nodes.md, the reference of all nodes, from a running ComfyUI: `python -m miniature node-docs`."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from miniature.paths import ROOT
@@ -37,9 +36,9 @@ def node_reference(object_info: Mapping[str, Node]) -> str:
     return "\n".join([TITLE, *contents, *(_section(name, node) for name, node in nodes.items())]) + "\n"
 
 
-def write_node_reference(object_info: Mapping[str, Node], path: Path = PATH) -> None:
+def write_node_reference(object_info: Mapping[str, Node]) -> None:
     """Write the page."""
-    path.write_text(node_reference(object_info), encoding="utf-8")
+    PATH.write_text(node_reference(object_info), encoding="utf-8")
 
 
 def _section(name: str, node: Node) -> str:

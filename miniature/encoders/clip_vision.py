@@ -87,9 +87,9 @@ def load_image_encoder(folder: Path = FOLDER) -> tuple[CLIPVisionModelWithProjec
     return model, CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
 
 
-def encode(images: list[Image.Image], folder: Path = FOLDER) -> Tensor:
+def encode(images: list[Image.Image]) -> Tensor:
     """`image_embeds` of transformers: float32 (n, 96), not normalized."""
-    model, processor = load_image_encoder(folder)
+    model, processor = load_image_encoder()
     with torch.no_grad():
         return model(pixel_values=processor(images=images, return_tensors="pt")["pixel_values"]).image_embeds
 

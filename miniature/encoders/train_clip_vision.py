@@ -86,9 +86,10 @@ class CaptionedImages(nn.Module):
     spelling: Tensor
     """Share of each word in each clause: (clauses, words)."""
 
-    def __init__(self, clauses: list[str], width: int = 96) -> None:
+    def __init__(self, clauses: list[str]) -> None:
         super().__init__()
         self.vision = CLIPVisionModelWithProjection(vision_config())
+        width = self.vision.config.projection_dim
         words = sorted({word for clause in clauses for word in clause.split()})
         spelling = torch.zeros(len(clauses), len(words))
         for row, clause in enumerate(clauses):

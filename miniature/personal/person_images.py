@@ -48,15 +48,13 @@ def training_person_images(build: Path) -> dict[int, PersonImages]:
     }
 
 
-def draw_person_images(vae: TinyVAE, people: Sequence[int], images: int = VALIDATION_IMAGES) -> list[PersonImages]:
+def draw_person_images(vae: TinyVAE, people: Sequence[int]) -> list[PersonImages]:
     """Draw images of other people, for validation."""
-    return [
-        as_person_images(
-            index,
-            vae.encode_images(np.stack([draw(person(index), training_scene(index, k)).image for k in range(images)])),
-        )
-        for index in people
-    ]
+    found = []
+    for index in people:
+        images = [draw(person(index), training_scene(index, k)).image for k in range(VALIDATION_IMAGES)]
+        found.append(as_person_images(index, vae.encode_images(np.stack(images))))
+    return found
 
 
 def diffusion_loss(

@@ -79,9 +79,9 @@ def landmarks_and_box(who: Person, scene: Scene, size: int = IMAGE_SIZE) -> tupl
     return landmarks, box
 
 
-def draw_empty(scene: Scene, size: int = IMAGE_SIZE) -> np.ndarray:
-    """The scene's background without a person: uint8 (size, size, 3)."""
-    return rasterize(_document(backdrop(scene)), size)
+def draw_empty(scene: Scene) -> np.ndarray:
+    """The scene's background without a person: uint8 (128, 128, 3)."""
+    return rasterize(_document(backdrop(scene)), IMAGE_SIZE)
 
 
 def to_svg(who: Person, scene: Scene) -> str:

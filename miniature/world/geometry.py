@@ -54,10 +54,10 @@ class Head:
                 words.append(f"{x:.2f} {y:.2f}")
         return f'<path d="{" ".join(words)}" {style}/>'
 
-    def ellipse(self, center: Point, rx: float, ry: float, style: str, tilt: float = 0.0) -> str:
-        """An ellipse facing the viewer; `tilt` in degrees, clockwise, on top of the head's own roll."""
+    def ellipse(self, center: Point, rx: float, ry: float, style: str) -> str:
+        """An ellipse that faces the viewer and tilts with the head."""
         x, y = self.place(center)
-        angle = np.degrees(np.arctan2(self.sin_roll, self.cos_roll)) + tilt
+        angle = np.degrees(np.arctan2(self.sin_roll, self.cos_roll))
         rx, ry = rx * self.scale * self.cos_yaw, ry * self.scale
         return (
             f'<ellipse cx="{x:.2f}" cy="{y:.2f}" rx="{rx:.2f}" ry="{ry:.2f}" '

@@ -55,8 +55,8 @@ class Residual(nn.Module):
         return torch.relu(x + self.branch(x))
 
 
-def normed(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+def normed(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
     """Convolution, batch norm, ReLU. An even kernel tiles the image without padding."""
     padding = kernel // 2 if kernel % 2 else 0
-    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
     return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]

@@ -79,10 +79,9 @@ RUNS = {
 }
 
 
-def train_recognizers(build: Path, weights: Path, names: tuple[str, ...] = ("miniature", "measuring")) -> None:
+def train_recognizers(build: Path, weights: Path) -> None:
     """Train (resumable, state in build/faces) and export weights/insightface/models/NAME/recognizer.onnx."""
-    for name in names:
-        run = RUNS[name]
+    for name, run in RUNS.items():
         sample = crop_sampler(open_face_images(build, run.people), run)
         torch.manual_seed(run.training.seed)  # for the initial weights: batches have their own
         model = _Trained(run)
