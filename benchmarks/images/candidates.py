@@ -14,10 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from difflora_core.model import DiffLoRA
-from miniature.base_model.config import lora_layout
-from miniature.base_model.sampling import generate_images
 from miniature.comfyui.host import find_tokenizer
-from miniature.measure.metrics import face_similarity, prompt_fidelity
 from miniature.paths import DIFFLORA_CHECKPOINT
 from miniature.personal.evaluated_people import EvaluatedPeople
 
@@ -56,21 +53,16 @@ def measure(people: EvaluatedPeople, model: DiffLoRA, latents: Tensor) -> tuple[
         Mean likeness; mean standard deviation of a person's candidates; mean likeness of the chosen ones; prompt
         fidelity; root mean square of the latents' deviation from the person's mean.
     """
-    used, rows, fidelity = people.evaluation, [], []
-    for own in latents:
-        images = generate_images(
-            used.base, used.vae, used.tokenizer, lora_layout(), model.decode(own), used.scenes, used.seed, used.side
-        )
-        pairs = zip(images, people.references, strict=True)
-        rows.append([face_similarity(made, references) for made, references in pairs])
-        fidelity.append(np.mean([prompt_fidelity(made, used.scenes).mean() for made in images]))
-    likeness = np.array(rows)  # (candidates, people, scenes)
+    evaluation = people.evaluation
+    images = [evaluation.generate(model.decode(own)) for own in latents]
+    likeness = np.stack([evaluation.similarities(made) for made in images])  # (candidates, people, scenes)
+    fidelity = np.mean([evaluation.fidelities(made) for made in images])
     half = likeness.shape[2] // 2
     chosen = likeness[..., :half].mean(2).argmax(0)  # (people,)
     best = likeness[chosen, np.arange(len(chosen)), half:].mean()
     deviation = (latents - latents.mean(0)).square().mean().sqrt()
     spread = likeness.mean(2).std(0).mean()
-    return float(likeness.mean()), float(spread), float(best), float(np.mean(fidelity)), float(deviation)
+    return float(likeness.mean()), float(spread), float(best), float(fidelity), float(deviation)
 
 
 if __name__ == "__main__":

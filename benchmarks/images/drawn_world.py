@@ -19,15 +19,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from difflora_core.model import DiffLoRA
-from miniature.base_model.checkpoint import load_checkpoint
 from miniature.base_model.config import lora_layout
-from miniature.base_model.model import Tokenizer
-from miniature.base_model.sampling import Side, generate_images
+from miniature.base_model.sampling import Side
 from miniature.base_model.vae import to_images
 from miniature.comfyui.host import find_tokenizer
 from miniature.encoders.clip_vision import encode
-from miniature.measure.metrics import face_similarity, prompt_fidelity, right_traits, sharpness
-from miniature.paths import DIFFLORA_CHECKPOINT, WEIGHTS
+from miniature.measure.lora_evaluation import LoRAEvaluation
+from miniature.measure.metrics import right_traits, sharpness
+from miniature.paths import DIFFLORA_CHECKPOINT
 from miniature.personal.evaluated_people import EvaluatedPeople
 from miniature.personal.teachers import CONFIG as TEACHER_CONFIG
 from miniature.personal.teachers import person_latents, train_teachers
@@ -56,6 +55,11 @@ class DrawnWorld:
     """What each is to show."""
 
     @cached_property
+    def evaluation(self) -> LoRAEvaluation:
+        """Generates and measures images of the scenes."""
+        return replace(self.people.evaluation, scenes=self.scenes)
+
+    @cached_property
     def drawings(self) -> np.ndarray:
         """The scenes as drawn: uint8 (people, scenes, 128, 128, 3)."""
         return self.draw(self.people.indices)
@@ -73,11 +77,10 @@ class DrawnWorld:
         """Measure images uint8 (people, scenes, 128, 128, 3)."""
         flat = images.reshape(-1, *images.shape[2:])
         owners = [index for index in self.people.indices for _ in self.scenes]
-        pairs = zip(images, self.people.references, strict=True)
         traits = {name: float(values.mean()) for name, values in right_traits(flat, owners).items()}
         return {
-            "likeness": float(np.mean([face_similarity(own, references).mean() for own, references in pairs])),
-            "attributes": float(np.mean([prompt_fidelity(own, self.scenes).mean() for own in images])),
+            "likeness": float(self.evaluation.similarities(images).mean()),
+            "attributes": float(self.evaluation.fidelities(images).mean()),
             **traits,
             "sharpness": sharpness(flat) / sharpness(self.drawings.reshape(flat.shape)),
             "Fréchet": frechet_distance(features(images), self.other_features),
@@ -91,12 +94,11 @@ def features(images: np.ndarray) -> Tensor:
 
 def rows(world: DrawnWorld, teacher_steps: Sequence[int]) -> dict[str, Callable[[], np.ndarray]]:
     """How the images of each row are made."""
-    people, seed = world.people, world.people.seed
-    base, vae = load_checkpoint(WEIGHTS)
-    tokenizer, layout = Tokenizer(find_tokenizer()), lora_layout()
+    people, evaluation = world.people, world.evaluation
+    base, vae, tokenizer = evaluation.base, evaluation.vae, evaluation.tokenizer
 
     def generate(loras: Tensor, side: Side) -> np.ndarray:
-        return generate_images(base, vae, tokenizer, layout, loras, world.scenes, seed, side)
+        return replace(evaluation, side=side).generate(loras)
 
     def through_autoencoder() -> np.ndarray:
         return np.stack([to_images(vae.decode(vae.encode_images(own))) for own in world.drawings])
@@ -110,7 +112,7 @@ def rows(world: DrawnWorld, teacher_steps: Sequence[int]) -> dict[str, Callable[
     made: dict[str, Callable[[], np.ndarray]] = {
         "drawings": lambda: world.drawings,
         "drawings through the autoencoder": through_autoencoder,
-        "no LoRA": lambda: generate(torch.zeros(len(people.indices), layout.numel), "both"),
+        "no LoRA": lambda: generate(torch.zeros(len(people.indices), lora_layout().numel), "both"),
     }
     sides: tuple[Side, ...] = ("both", "positive")
     for name, flat in loras.items():

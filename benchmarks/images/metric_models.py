@@ -10,6 +10,7 @@ in which metric and judge agree: 0.5 is chance. An untrained DINO shows what col
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,6 @@ from transformers import ViTModel
 
 from benchmarks.images.drawn_world import DrawnWorld
 from difflora_core.model import DiffLoRA
-from miniature.base_model.config import lora_layout
-from miniature.base_model.sampling import generate_images
 from miniature.base_model.vae import to_pixels
 from miniature.comfyui.host import find_tokenizer
 from miniature.measure.judge import ATTRIBUTES, attribute_indices, load_judge
@@ -130,8 +129,8 @@ def main() -> None:
     generator = torch.Generator().manual_seed(SEED)
     pairs = torch.randint(len(scenes), (arguments.prompts, 2), generator=generator).tolist()
     prompts = [prompt_between(scenes[first], scenes[second], generator) for first, second in pairs]
-    used, loras = people.evaluation, people.loras(DiffLoRA.load(DIFFLORA_CHECKPOINT))
-    generated = generate_images(used.base, used.vae, used.tokenizer, lora_layout(), loras, scenes, 0, "positive")
+    loras = people.loras(DiffLoRA.load(DIFFLORA_CHECKPOINT))
+    generated = replace(people.evaluation, scenes=scenes).generate(loras)
     for name, images in (("drawings", DrawnWorld(people, scenes).drawings), ("DiffLoRA", generated)):
         print(name)
         for metric, row in measure(

@@ -7,10 +7,10 @@ With hybrid guidance (side `positive`) the LoRA acts on the prompt's side of gui
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -18,9 +18,8 @@ from tqdm import tqdm
 from difflora_core.lora.layout import LoRALayout
 from difflora_core.model import DiffLoRA
 from miniature.base_model.config import lora_layout
-from miniature.base_model.sampling import Side, generate_images
+from miniature.base_model.sampling import Side
 from miniature.comfyui.host import find_tokenizer
-from miniature.measure.metrics import face_similarity, prompt_fidelity
 from miniature.paths import DIFFLORA_CHECKPOINT
 from miniature.personal.evaluated_people import EvaluatedPeople
 from training.engine.charts import Line, Panel, draw_panels
@@ -28,11 +27,9 @@ from training.engine.charts import Line, Panel, draw_panels
 GUIDANCES = (1.5, 2.0, 3.0, 4.0, 5.0)
 STRENGTHS = (0.8, 1.0, 1.25)
 SIDES: tuple[Side, ...] = ("positive", "both")
-METRICS = ("likeness", "prompt fidelity")
-Metrics = dict[str, float]
-"""Of one LoRA, side, strength and guidance: likeness (face similarity) and prompt fidelity."""
-Measured = dict[tuple[Side, float], list[Metrics]]
-"""By side and strength, one for each of `GUIDANCES`."""
+TITLES = {"similarity": "likeness", "fidelity": "prompt fidelity"}
+Measured = dict[tuple[Side, float], list[dict[str, float]]]
+"""Metrics of a LoRA by side and strength, for each of `GUIDANCES`."""
 
 
 def main() -> None:
@@ -50,28 +47,18 @@ def main() -> None:
         found = measured.setdefault(name, {})
         for side, strength in tqdm(list(product(SIDES, STRENGTHS)), desc=name):
             scaled = at_strength(layout, flat, strength)
-            found[side, strength] = [measure(people, scaled, side, guidance) for guidance in GUIDANCES]
+            evaluations = [replace(people.evaluation, side=side, guidance=guidance) for guidance in GUIDANCES]
+            found[side, strength] = [evaluation.evaluate(scaled) for evaluation in evaluations]
             for guidance, metrics in zip(GUIDANCES, found[side, strength], strict=True):
-                numbers = f"{metrics['likeness']:.3f} | {metrics['prompt fidelity']:.3f}"
+                numbers = f"{metrics['similarity']:.3f} | {metrics['fidelity']:.3f}"
                 tqdm.write(f"| {name} | {side} | {strength} | {guidance} | {numbers} |")
-    draw_panels(arguments.figure, [panel(name, metric, measured) for name in measured for metric in METRICS])
+    draw_panels(arguments.figure, [panel(name, metric, measured) for name in measured for metric in TITLES])
 
 
 def at_strength(layout: LoRALayout, flat: Tensor, strength: float) -> Tensor:
     """Scale what LoRAs (people, numel) add to the weights."""
     factors = layout.unflatten(flat)
     return layout.flatten({name: (down, strength * up) for name, (down, up) in factors.items()})
-
-
-def measure(people: EvaluatedPeople, loras: Tensor, side: Side, guidance: float) -> Metrics:
-    """Generate images and measure them."""
-    used = people.evaluation
-    images = generate_images(
-        used.base, used.vae, used.tokenizer, lora_layout(), loras, used.scenes, used.seed, side, guidance
-    )
-    likeness = [face_similarity(own, refs).mean() for own, refs in zip(images, people.references, strict=True)]
-    fidelity = [prompt_fidelity(own, used.scenes).mean() for own in images]
-    return {"likeness": float(np.mean(likeness)), "prompt fidelity": float(np.mean(fidelity))}
 
 
 def panel(name: str, metric: str, measured: Mapping[str, Measured]) -> Panel:
@@ -85,7 +72,7 @@ def panel(name: str, metric: str, measured: Mapping[str, Measured]) -> Panel:
         points = [(guidance, *[metrics[metric]] * 3) for guidance, metrics in zip(GUIDANCES, row, strict=True)]
         lines.append(Line(f"{side}, strength {strength}", STRENGTHS.index(strength), side == "both", points))
     return Panel(
-        f"{name}: {metric}", "guidance scale", lines, logarithmic=False, range=(min(values) - 0.01, max(values))
+        f"{name}: {TITLES[metric]}", "guidance scale", lines, logarithmic=False, range=(min(values) - 0.01, max(values))
     )
 
 

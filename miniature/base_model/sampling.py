@@ -10,11 +10,10 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
-from difflora_core.lora.layout import LoRALayout
 from miniature.world.scenes import Scene, caption
 from training.base_model.batched_loras import stacked_loras
 
-from .config import LATENT_SHAPE
+from .config import LATENT_SHAPE, lora_layout
 from .model import TextCondition, TinySDXL, Tokenizer, noise_scheduler
 from .vae import TinyVAE, to_images
 
@@ -29,7 +28,6 @@ def generate_images(
     base: TinySDXL,
     vae: TinyVAE,
     tokenizer: Tokenizer,
-    layout: LoRALayout,
     loras: Tensor,
     scenes: Sequence[Scene],
     seed: int = 0,
@@ -42,7 +40,6 @@ def generate_images(
         base: The base model.
         vae: Its autoencoder.
         tokenizer: Its tokenizer.
-        layout: Of the LoRAs.
         loras: One for each person: (people, numel).
         scenes: What each person's images are to show.
         seed: Of the initial noise, which starts anew for every batch of `PEOPLE_PER_BATCH` people.
@@ -59,7 +56,8 @@ def generate_images(
         # Published figures depend on these draws: a generator with the plain seed, not `difflora_core.seeds`
         generator = torch.Generator().manual_seed(seed)
         # Guidance doubles the batch: each person's rows with the text, then each person's rows without it
-        with stacked_loras(base.unet, layout, torch.cat([chunk, chunk if side == "both" else torch.zeros_like(chunk)])):
+        without_text = chunk if side == "both" else torch.zeros_like(chunk)
+        with stacked_loras(base.unet, lora_layout(), torch.cat([chunk, without_text])):
             latents = sample_latents(base, condition, empty, generator, guidance)
         images = to_images(vae.decode(latents))
         people.append(images.reshape(len(chunk), len(scenes), *images.shape[1:]))

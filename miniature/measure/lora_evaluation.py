@@ -10,9 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from miniature.base_model.checkpoint import load_checkpoint
-from miniature.base_model.config import lora_layout
 from miniature.base_model.model import TinySDXL, Tokenizer
-from miniature.base_model.sampling import Side, generate_images
+from miniature.base_model.sampling import GUIDANCE, Side, generate_images
 from miniature.base_model.vae import TinyVAE
 from miniature.world.drawing import draw_references
 from miniature.world.scenes import VALIDATION_SCENES, Scene
@@ -38,15 +37,29 @@ class LoRAEvaluation:
     """Of their initial noise."""
     side: Side = "positive"
     """Of guidance, on which LoRAs act; see `generate_images`."""
+    guidance: float = GUIDANCE
+    """Guidance scale."""
+
+    def generate(self, loras: Tensor) -> np.ndarray:
+        """Images of LoRAs (people, numel): uint8 (people, scenes, 128, 128, 3)."""
+        return generate_images(
+            self.base, self.vae, self.tokenizer, loras, self.scenes, self.seed, self.side, self.guidance
+        )
+
+    def similarities(self, images: np.ndarray) -> np.ndarray:
+        """Face similarity of images (people, scenes, 128, 128, 3): (people, scenes)."""
+        return np.stack([face_similarity(own, refs) for own, refs in zip(images, self.references, strict=True)])
+
+    def fidelities(self, images: np.ndarray) -> np.ndarray:
+        """Prompt fidelity of images (people, scenes, 128, 128, 3): (people, scenes)."""
+        return np.stack([prompt_fidelity(own, self.scenes) for own in images])
 
     def evaluate(self, loras: Tensor) -> dict[str, float]:
         """Mean face similarity and mean prompt fidelity of LoRAs (people, numel)."""
-        layout = lora_layout()
-        images = generate_images(self.base, self.vae, self.tokenizer, layout, loras, self.scenes, self.seed, self.side)
-        pairs = list(zip(images, self.references, strict=True))
+        images = self.generate(loras)
         return {
-            "similarity": float(np.mean([face_similarity(own, references).mean() for own, references in pairs])),
-            "fidelity": float(np.mean([prompt_fidelity(own, self.scenes).mean() for own in images])),
+            "similarity": float(self.similarities(images).mean(1).mean()),
+            "fidelity": float(self.fidelities(images).mean(1).mean()),
         }
 
 

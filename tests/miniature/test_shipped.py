@@ -44,7 +44,7 @@ def images() -> dict[str, np.ndarray]:
     base, vae = load_checkpoint(WEIGHTS)
     tokenizer = Tokenizer(find_tokenizer())
     return {
-        name: generate_images(base, vae, tokenizer, model.layout, flat, SCENES)
+        name: generate_images(base, vae, tokenizer, flat, SCENES)
         for name, flat in (("none", torch.zeros_like(loras)), ("difflora", loras))
     }
 
