@@ -10,7 +10,7 @@ from .colors import BLACK, WHITE, eye_color, mix, rgb
 from .geometry import Head, Point, Shape, surface
 from .gradients import linear_gradient, radial_gradient
 from .people import Person
-from .scenes import Scene
+from .scenes import Scene, side_of
 
 LIDS_AND_BROWS = {
     "": (1.0, 1.0, 0.0, 0.0),
@@ -56,8 +56,7 @@ def eye(head: Head, who: Person, scene: Scene, shape: Shape, side: int) -> str:
 def _iris(head: Head, who: Person, scene: Scene, shape: Shape, side: int) -> str:
     """Iris with a dark rim, pupil and highlight, where the eye looks."""
     x, y, rx = side * shape.eye_x, shape.eye_y, shape.eye_rx
-    gaze = {"": 0.0, "looking left": -1.0, "looking right": 1.0}[scene.gaze]
-    pupil = surface(x + 0.4 * rx * gaze, y - 0.3)
+    pupil = surface(x + 0.4 * rx * side_of(scene.gaze), y - 0.3)
     radius = _radius(scene, shape)
     color, name = eye_color(who), f"iris{side + 1}"
     stops = [(0.0, mix(color, WHITE, 0.28), 1.0), (0.7, color, 1.0), (1.0, mix(color, BLACK, 0.4), 1.0)]

@@ -45,7 +45,7 @@ def mouth_corners(scene: Scene, shape: Shape) -> tuple[Point, Point]:
     return surface(-half, y, 2.0), surface(half, y, 2.0)
 
 
-def lip_color(who: Person, shape: Shape) -> Color:
+def _lip_color(who: Person, shape: Shape) -> Color:
     """Color of the lips: the skin's, reddened by a trait."""
     return mix(mix(shape.skin, (170, 66, 66), 0.55), (200, 24, 52), 0.3 + 0.3 * who["lip_redness"])
 
@@ -53,7 +53,7 @@ def lip_color(who: Person, shape: Shape) -> Color:
 def mouth(head: Head, who: Person, scene: Scene, shape: Shape) -> str:
     """Lips, and the open mouth of a laugh or a surprise."""
     left, right = mouth_corners(scene, shape)
-    full, lips = 3.0 + 1.5 * who["lip_fullness"], lip_color(who, shape)
+    full, lips = 3.0 + 1.5 * who["lip_fullness"], _lip_color(who, shape)
     if scene.expression in ("laughing", "surprised"):
         return _open_mouth(head, left, right, full, lips, laughing=scene.expression == "laughing")
     half, y = right[0], left[1]

@@ -17,7 +17,7 @@ def _length(who: Person) -> float:
     return -4.0 + 32.0 * (who["hair_length"] + 1.0)
 
 
-def hair_side(who: Person, shape: Shape, side: int) -> list[str | Point]:
+def _hair_side(who: Person, shape: Shape, side: int) -> list[str | Point]:
     """One side of the hair's outer edge from the crown downwards: waves grow with the trait, never with the scene."""
     volume, bottom = _volume(who), _length(who)
     wave = 3.0 * max(0.0, who["hair_wave"] + 0.4)
@@ -44,7 +44,7 @@ def back_hair(head: Head, who: Person, shape: Shape) -> str:
     stops = [(0.0, mix(shape.hair, BLACK, 0.12), 1.0), (1.0, dark, 1.0)]
     shapes = linear_gradient("back", head.place((0, -20, 0)), head.place((0, 56, 0)), stops)
     for side in (1, -1):
-        path: list[str | Point] = ["M", (0, crown, 0), *hair_side(who, shape, side), "L", (0, 0, -8), "Z"]
+        path: list[str | Point] = ["M", (0, crown, 0), *_hair_side(who, shape, side), "L", (0, 0, -8), "Z"]
         shapes += head.path(path, 'fill="url(#back)"')
     return shapes
 

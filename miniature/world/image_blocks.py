@@ -21,11 +21,14 @@ from .people import person
 from .scenes import TEACHER_IMAGES, training_scene
 
 TEACHER_PEOPLE = 1200
+"""With `TEACHER_IMAGES` each; teachers are trained for `personal.teachers.TRAIN_PEOPLE` of them."""
 BASE_PEOPLE = 4800
+"""Those, and others with `BASE_IMAGES` each."""
 BASE_IMAGES = 6
 OTHER_PEOPLE = range(TEACHER_PEOPLE, BASE_PEOPLE)
-"""Training people with `BASE_IMAGES` each: who is in no training with the images of the first ones."""
+"""Those others, for networks that must not be trained on the first ones."""
 BLOCK = 50
+"""People in a file."""
 
 
 @dataclass(frozen=True)

@@ -104,9 +104,14 @@ def eye_word(who: Person) -> str:
     return _word(who["eye_color"], EYE_COLORS)
 
 
+def beard_level(who: Person) -> float:
+    """How much beard is drawn: 1 is a full one; none up to the trait's value 0.2, where this is 0."""
+    return (who["beard"] - 0.2) / 0.8
+
+
 def trait_words(who: Person) -> dict[str, str]:
-    """The words for what an image shows of freckles and beard, as far as one sees it."""
-    beard = (who["beard"] - 0.2) / 0.8
+    """The words for freckles and beard; "" where an image shows none."""
+    beard = beard_level(who)
     return {"freckles": FRECKLES[who["freckles"] > 0.0], "beard": BEARDS[(beard > 0.0) + (beard > 0.5)]}
 
 

@@ -62,16 +62,20 @@ class Scene:
     """Depth of the light's gradient, 0 to 1."""
 
 
+def side_of(word: str) -> float:
+    """The side of the image in a word of a gaze, pose or light: −1 left, 1 right, 0 neither."""
+    return {"left": -1.0, "right": 1.0}.get(word.rpartition(" ")[2], 0.0)
+
+
 def random_scene(rng: np.random.Generator) -> Scene:
     """Draw a scene. Defaults (no glasses, no hat, frontal, even light) are more frequent than each alternative."""
 
-    def choose(words: tuple[str, ...], default: float) -> str:
-        if rng.random() < default:
+    def choose(words: tuple[str, ...], default_chance: float) -> str:
+        if rng.random() < default_chance:
             return words[0]
         return words[1 + int(rng.integers(len(words) - 1))]
 
     pose = choose(POSES, 0.5)
-    turn = {"": 0.0, "turned left": -1.0, "turned right": 1.0}[pose]
     return Scene(
         expression=choose(EXPRESSIONS, 0.25),
         gaze=choose(GAZES, 0.5),
@@ -81,7 +85,7 @@ def random_scene(rng: np.random.Generator) -> Scene:
         hat=choose(HATS, 0.6),
         shirt=SHIRTS[int(rng.integers(len(SHIRTS)))],
         background=BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))],
-        yaw=turn * rng.uniform(0.22, 0.34) + rng.normal(0.0, 0.04),
+        yaw=side_of(pose) * rng.uniform(0.22, 0.34) + rng.normal(0.0, 0.04),
         pitch=rng.normal(0.0, 0.06),
         roll=rng.normal(0.0, 0.05),
         scale=rng.uniform(0.94, 1.06),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from .colors import WHITE, mix, rgb
 from .geometry import Head, Point, Shape, face_outline, surface
 from .gradients import linear_gradient, radial_gradient
-from .people import Person
-from .scenes import Scene
+from .people import Person, beard_level
+from .scenes import Scene, side_of
 
-FRECKLES = ((-5.5, 1.5), (0.0, -2.0), (0.0, 4.5), (5.5, 1.5))
+FRECKLE_PLACES = ((-5.5, 1.5), (0.0, -2.0), (0.0, 4.5), (5.5, 1.5))
 """Places of freckles on a cheek, from its middle: few and large, since the autoencoder loses dots of two pixels."""
 SHADOW, SUNLIGHT = (44, 12, 24), (255, 240, 206)
 
@@ -58,16 +58,16 @@ def _freckles(head: Head, who: Person, shape: Shape) -> str:
     if who["freckles"] <= 0.0:
         return ""
     color, opacity = rgb(mix(shape.skin, (96, 40, 12), 0.62)), 0.4 + 0.6 * who["freckles"]
-    places = [(side * (18 + dx), 10 + dy) for side in (-1, 1) for dx, dy in FRECKLES] + [(0.0, 2.0)]
+    places = [(side * (18 + dx), 10 + dy) for side in (-1, 1) for dx, dy in FRECKLE_PLACES] + [(0.0, 2.0)]
     style = f'fill="{color}" fill-opacity="{opacity:.2f}"'
     return "".join(head.ellipse(surface(x, y), 1.9, 1.9, style) for x, y in places)
 
 
 def light(head: Head, scene: Scene, shape: Shape) -> str:
     """The scene's light on face and hair: even, or a gradient from a lit to a dark side; to be drawn over both."""
-    if scene.light == "":
+    if not scene.light:
         return ""
-    lit = -1 if scene.light == "light from the left" else 1
+    lit = side_of(scene.light)
     reach = (shape.half_width + 8.0) * head.scale
     x, y = head.center
     stops = [
@@ -86,7 +86,7 @@ def lit_face(head: Head, scene: Scene, shape: Shape) -> str:
 
 def beard(head: Head, who: Person, shape: Shape) -> str:
     """A beard from stubble to full along the jaw and over the lip, with a soft edge; from the trait's value 0.2 up."""
-    level = (who["beard"] - 0.2) / 0.8
+    level = beard_level(who)
     if level <= 0.0:
         return ""
     w, jaw, chin = shape.half_width, shape.jaw, shape.chin + 5.5 * max(0.0, level - 0.3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .colors import BLACK, WHITE, Color, mix, rgb
 from .geometry import HEAD_CENTER, HEAD_SCALE, IMAGE_SIZE, Shape
 from .gradients import linear_gradient, radial_gradient
-from .scenes import Scene
+from .scenes import Scene, side_of
 
 SHIRT_COLORS: dict[str, Color] = {
     "white shirt": (240, 240, 236),
@@ -27,7 +27,7 @@ BACKGROUND_COLORS: dict[str, Color] = {
 def backdrop(scene: Scene) -> str:
     """A wall that is brightest on the side that the light comes from, with two large soft discs."""
     base = BACKGROUND_COLORS[scene.background]
-    x = {"": 64, "light from the left": 16, "light from the right": 112}[scene.light] + scene.shift_x
+    x = 64 + 48 * side_of(scene.light) + scene.shift_x
     stops = [(0.0, mix(base, WHITE, 0.34), 1.0), (0.55, base, 1.0), (1.0, mix(base, BLACK, 0.22), 1.0)]
     disc = f'fill="{rgb(mix(base, WHITE, 0.55))}" fill-opacity="0.22"'
     return (
@@ -57,7 +57,7 @@ def _neck(x: float, y: float, shape: Shape) -> str:
 def _shirt(x: float, y: float, scene: Scene) -> str:
     """A shirt with a round collar and two folds; it is bright on the side that the light comes from."""
     color = SHIRT_COLORS[scene.shirt]
-    side = {"": 0.0, "light from the left": -1.0, "light from the right": 1.0}[scene.light]
+    side = side_of(scene.light)
     bright, dark = mix(color, WHITE, 0.12), mix(color, BLACK, 0.24)
     stops = [(0.0, bright, 1.0), (1.0, dark, 1.0)]
     start, end = ((x + side * 50, y), (x - side * 50, y + 20)) if side else ((x, y), (x, y + 32))
