@@ -21,11 +21,11 @@ def base_model() -> nn.Module:
     return network.requires_grad_(False)
 
 
-def person_images(name: str, color: Tensor, images: int = 3) -> PersonImages:
-    """Images (images, 4, 2, 2) of about one color (4,)."""
+def person_images(name: str, color: Tensor) -> PersonImages:
+    """Three images (3, 4, 2, 2) of about one color (4,)."""
     generator = torch.Generator().manual_seed(len(name))
-    latents = color[:, None, None] + 0.05 * torch.randn(images, 4, 2, 2, generator=generator)
-    return PersonImages.complete(name, latents, torch.zeros(images, dtype=torch.long))
+    latents = color[:, None, None] + 0.05 * torch.randn(3, 4, 2, 2, generator=generator)
+    return PersonImages.complete(name, latents, torch.zeros(3, dtype=torch.long))
 
 
 def predict_with(network: nn.Module):

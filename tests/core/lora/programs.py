@@ -50,7 +50,7 @@ def layout_of(layers_per_block: int = 1, rank: int = 4) -> LoRALayout:
     return LoRALayout.from_network(network(layers_per_block), rank)
 
 
-def kohya(rank: int = 4) -> dict[str, Tensor]:
+def kohya() -> dict[str, Tensor]:
     """A random LoRA under kohya names."""
-    layout = layout_of(rank=rank)
+    layout = layout_of()
     return lora_state_dict(torch.randn(layout.numel, generator=torch.Generator().manual_seed(0)), layout)

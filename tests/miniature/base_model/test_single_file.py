@@ -14,15 +14,15 @@ from miniature.base_model.single_file import load_single_file, save_single_file,
 TAESD = {"taesd_encoder.0.weight": torch.ones(64, 3, 3, 3), "taesd_decoder.1.weight": torch.ones(64, 4, 3, 3)}
 
 
-def tiny_unet(layers: int = 2, depth: tuple[int, ...] = (1, 1, 2), heads: tuple[int, ...] = (1, 1, 1)) -> Any:
+def tiny_unet(layers: int = 2) -> Any:
     return UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(32, 32, 32),
         layers_per_block=layers,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=depth,
-        attention_head_dim=heads,
+        transformer_layers_per_block=(1, 1, 2),
+        attention_head_dim=(1, 1, 1),
         cross_attention_dim=24,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,

@@ -23,11 +23,11 @@ SETTINGS = {
 }
 
 
-def people(count: int, seed: int = 0, layout: LoRALayout = LAYOUT) -> torch.Tensor:
+def people(count: int, seed: int = 0) -> torch.Tensor:
     """LoRAs (count, numel) on a curved two-dimensional surface."""
     position = torch.randn(count, 2, generator=torch.Generator().manual_seed(seed))
     waves = torch.cat([position, (2.0 * position).sin(), position.square(), position.prod(1, keepdim=True)], dim=1)
-    return waves @ torch.randn(waves.shape[1], layout.numel, generator=torch.Generator().manual_seed(1))
+    return waves @ torch.randn(waves.shape[1], LAYOUT.numel, generator=torch.Generator().manual_seed(1))
 
 
 def written(folder: Path, **changed) -> Path:

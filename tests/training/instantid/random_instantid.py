@@ -9,7 +9,7 @@ from diffusers import ControlNetModel
 from training.instantid.instantid_files import InstantID, attention_shapes, resampler_shapes
 
 
-def random_instantid(unet: Any, width: int = 64, queries: int = 4, face: int = 512) -> InstantID:
+def random_instantid(unet: Any) -> InstantID:
     """An adapter and an IdentityNet that have effect, for a U-Net."""
     generator = torch.Generator().manual_seed(0)
 
@@ -19,7 +19,7 @@ def random_instantid(unet: Any, width: int = 64, queries: int = 4, face: int = 5
         return torch.randn(shape, generator=generator) * shape[-1] ** -0.5
 
     shapes = {
-        "image_proj": resampler_shapes(width, queries, face, unet.config.cross_attention_dim),
+        "image_proj": resampler_shapes(64, 4, 512, unet.config.cross_attention_dim),
         "ip_adapter": attention_shapes(unet),
     }
     adapter = {part: {name: draw(name, shape) for name, shape in own.items()} for part, own in shapes.items()}

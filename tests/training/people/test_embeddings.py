@@ -14,11 +14,9 @@ from training.people.embeddings import EmbeddingCache, ImageEmbeddings, write_em
 ENCODERS = EncoderNames("faces", "images")
 
 
-def embeddings(count: int, seed: int = 0, face: int = 4, image: int = 3) -> ImageEmbeddings:
+def embeddings(count: int, seed: int = 0, image: int = 3) -> ImageEmbeddings:
     generator = torch.Generator().manual_seed(seed)
-    return ImageEmbeddings(
-        torch.randn(count, face, generator=generator), torch.randn(count, image, generator=generator)
-    )
+    return ImageEmbeddings(torch.randn(count, 4, generator=generator), torch.randn(count, image, generator=generator))
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from training.lora_dataset.stages.collect import COLLECT
 FACES = FacesConfig("miniature", WEIGHTS / "insightface")
 
 
-def drawn_image(index: int, number: int, size: int = 128) -> Image.Image:
+def drawn_image(index: int, number: int) -> Image.Image:
     """The n-th image of a validation person."""
     scene = reference_scene(np.random.default_rng([31, index, number]))
-    return Image.fromarray(draw(person(index), scene, size=size).image)
+    return Image.fromarray(draw(person(index), scene).image)
 
 
 def save(path: Path, image: Image.Image) -> Path:

@@ -33,11 +33,11 @@ def distance(first: torch.Tensor, second: torch.Tensor) -> float:
     return float((first - second).norm() / second.norm())
 
 
-def of_rank(rank: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+def of_rank(rank: int) -> dict[str, torch.Tensor]:
     """A kohya state dict of a random LoRA."""
     layout = LoRALayout(LAYOUT.modules, rank)
     flat = torch.randn(layout.numel, generator=torch.Generator().manual_seed(rank))
-    return {key: tensor.to(dtype) for key, tensor in lora_state_dict(flat, layout).items()}
+    return lora_state_dict(flat, layout)
 
 
 def spread(rank: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
