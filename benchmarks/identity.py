@@ -84,11 +84,11 @@ def stages(people: EvaluatedPeople, model: DiffLoRA) -> Table:
 
 def dreambooth(people: EvaluatedPeople, _: DiffLoRA) -> Table:
     """Teachers that were trained longer: how good can training for a person become?"""
-    used = people.evaluation
-    latents = torch.stack([person_latents(used.vae, index) for index in people.indices])
+    evaluation = people.evaluation
+    latents = torch.stack([person_latents(evaluation.vae, index) for index in people.indices])
     return {
         f"DreamBooth LoRA, {steps} steps": train_teachers(
-            used.base, used.tokenizer, latents, replace(TEACHER_CONFIG, steps=steps)
+            evaluation.base, evaluation.tokenizer, latents, replace(TEACHER_CONFIG, steps=steps)
         )[0]
         for steps in (160, 320)
     }

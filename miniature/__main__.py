@@ -50,8 +50,8 @@ def main() -> int:
         ("stills", stills, "take images of every example workflow in a browser, opened and run, for docs/workflows.md"),
         ("help-images", help_images, "take an image of every node in a browser, for the help pages"),
         ("node-docs", node_docs, "write docs/nodes.md from the nodes' schemas"),
-        ("prepare-dataset", prepare, "draw images for the LoRA dataset pipeline's example"),
-        ("prepare-evaluation", prepare_held_out, "write held-out people and their teachers for the evaluation"),
+        ("prepare-dataset", run_dataset, "draw images for the LoRA dataset pipeline's example"),
+        ("prepare-evaluation", run_held_out, "write held-out people and their teachers for the evaluation"),
     ):
         commands.add_parser(name, help=text).set_defaults(run=run)
     compare = commands.add_parser("evaluate", help="compare methods on held-out people, and write a report")
@@ -81,7 +81,7 @@ def run_server(arguments: argparse.Namespace) -> None:
     serve(not arguments.no_browser)
 
 
-def prepare(_: argparse.Namespace) -> None:
+def run_dataset(_: argparse.Namespace) -> None:
     """Draw what the dataset pipeline's example starts from."""
     from miniature.personal.example_dataset import prepare_dataset
 
@@ -90,7 +90,7 @@ def prepare(_: argparse.Namespace) -> None:
     prepare_dataset(config.build, config.weights, config.tokenizer)
 
 
-def prepare_held_out(_: argparse.Namespace) -> None:
+def run_held_out(_: argparse.Namespace) -> None:
     """Write what the evaluation starts from."""
     from miniature.personal.evaluation import FOLDER, prepare_evaluation
 

@@ -88,7 +88,7 @@ def prompt_fidelity(images: Sequence[AnyImage] | np.ndarray, scenes: Sequence[Sc
 
 @torch.no_grad()
 def right_traits(images: np.ndarray, people: Sequence[int]) -> dict[str, np.ndarray]:
-    """Whether images show traits of drawn people, and eyes that agree.
+    """Whether images show the traits of drawn people, and two equal eyes.
 
     Args:
         images: uint8 (n, 128, 128, 3).

@@ -19,9 +19,8 @@ from miniature.encoders import clip_vision
 from miniature.encoders.faces.alignment import aligned_crop, alignment, jittered
 from miniature.encoders.faces.face_analysis import load_face_analysis
 from miniature.world.drawing import draw
-from miniature.world.image_blocks import TEACHER_IMAGES
 from miniature.world.people import person
-from miniature.world.scenes import training_scene
+from miniature.world.scenes import TEACHER_IMAGES, training_scene
 from training.people.conditions import Conditions
 
 

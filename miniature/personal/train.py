@@ -57,22 +57,22 @@ def train_difflora(build: Path, weights: Path, tokenizer: Path, processes: int) 
     store, layout = LoRAStore(build / "teachers", lora_layout()), lora_layout()
     loras, people = store.read("train")
     validation, validation_people = store.read("validation")
-    conditions, other_conditions = embed_all(build, people, validation_people)
+    conditions, validation_conditions = embed_all(build, people, validation_people)
     lae, lae_history = train_lae(
         LoRAsInMemory(loras), LoRAsInMemory(validation), layout, LAE_CONFIG, LAE_TRAINING, build
     )
     lae_finetuning = finetune_lae_in_processes(lae, build, weights, tokenizer, processes)
     mif = MIFConfig(conditions.face.shape[-1], conditions.image.shape[-1], DIT_CONFIG.condition_width)
     with torch.no_grad():
-        known = People(lae.encode(loras), conditions)
-        others = People(lae.encode(validation), other_conditions)
-    denoiser, history = train_denoiser(known, others, DIT_CONFIG, mif, DIFFLORA_TRAINING, build)
+        train_data = People(lae.encode(loras), conditions)
+        validation_data = People(lae.encode(validation), validation_conditions)
+    denoiser, history = train_denoiser(train_data, validation_data, DIT_CONFIG, mif, DIFFLORA_TRAINING, build)
     finetuning = finetune_denoiser_in_processes(denoiser, lae, build, weights, tokenizer, processes)
     config = DiffLoRAConfig(LAE_CONFIG, DIT_CONFIG, mif, EncoderNames("miniature", "miniature"))
     model = assemble(lae, denoiser, config)
     evaluation = open_evaluation(weights, tokenizer, validation_people[:SAMPLING_PEOPLE])
-    own = conditions_of(model, build / "conditions" / "validation.safetensors", SAMPLING_PEOPLE)
-    sampling, tried = choose_by_similarity(model, evaluation, own, validation[:SAMPLING_PEOPLE])
+    mixed = conditions_of(model, build / "conditions" / "validation.safetensors", SAMPLING_PEOPLE)
+    sampling, tried = choose_by_similarity(model, evaluation, mixed, validation[:SAMPLING_PEOPLE])
     provenance = {
         "people": len(people),
         "validation_people": len(validation_people),

@@ -30,9 +30,8 @@ def degrade(image: np.ndarray, rng: np.random.Generator, color: float = 0.03) ->
             _, code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 90))])
             image = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))
         else:
-            image = cv2.bilateralFilter(
-                image, 5, rng.uniform(20, 60), 3
-            )  # flat areas and soft lines, as an autoencoder makes them
+            # Flat areas and soft lines, as an autoencoder makes them
+            image = cv2.bilateralFilter(image, 5, rng.uniform(20, 60), 3)
     pixels = image.astype(np.float32)
     if rng.random() < 0.5:
         pixels *= rng.normal(1.0, color, 3).astype(np.float32)

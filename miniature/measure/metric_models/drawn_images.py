@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from miniature.base_model.vae import to_pixels
 from miniature.measure.judge import soften
 from miniature.world.image_blocks import BASE_PEOPLE, BLOCK, Block, draw_blocks, load_block
 from miniature.world.people import split_people
@@ -77,4 +78,4 @@ def softened_pixels(images: np.ndarray, generator: torch.Generator) -> Tensor:
         images: uint8 (n, 128, 128, 3).
         generator: Source of strengths and noise.
     """
-    return soften(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255.0, generator)
+    return soften(to_pixels(images), generator)

@@ -123,15 +123,15 @@ def write_choices(folder: Path, choices: Sequence[Choice], values: Mapping[str, 
         f"{_number(without['likeness'])}, fidelity {_number(without['fidelity'])}. Chosen is the highest likeness with "
         f"a fidelity of at least {floor:.3f}."
     ]
-    told = []
+    chosen_lines = []
     for choice in choices:
         chosen = choice.chosen.point.name if choice.chosen else "none, fidelity is too low or the method fails"
-        told.append(f"{choice.baseline.name}: chosen {chosen}; the evaluation has {choice.present or 'others'}")
+        chosen_lines.append(f"{choice.baseline.name}: chosen {chosen}; the evaluation has {choice.present or 'others'}")
         lines += ["", f"## {choice.baseline.name}", "", "| settings | likeness | fidelity | s/person | |"]
         lines += ["|---|---|---|---|---|", *(_row(own, choice) for own in choice.outcomes)]
     with replacing(folder / TABLE) as partial:
         partial.write_text("\n".join(["# Settings of baselines", "", *lines, ""]), "utf-8")
-    return [*told, f"the table is {folder / TABLE}"]
+    return [*chosen_lines, f"the table is {folder / TABLE}"]
 
 
 def _row(own: Outcome, choice: Choice) -> str:
