@@ -15,7 +15,7 @@ from typing import Any
 from difflora_core.files import replacing
 
 from .api_prompt import widget_names
-from .workflow_layout import Group, Node, arrange, node_size, note_size, view
+from .workflow_layout import Group, Node, arrange, newer_height, node_size, note_size, view
 
 YOURS = {"color": "#143d29", "bgcolor": "#226044"}
 """Color of the nodes that a user changes."""
@@ -93,7 +93,12 @@ class WorkflowGraph:
             "properties": {"Node name for S&R": type},
             "widgets_values": _values(names, forms, inputs),
         }
-        return self.place(node, slots, linked, list(zip(info["output_name"], info["output"], strict=True)))
+        outputs = self.place(node, slots, linked, list(zip(info["output_name"], info["output"], strict=True)))
+        sockets = sum("widget" not in slot for slot in slots)
+        rows = sum(name is not None for name in names)  # what the browser adds has no row of its own there
+        badge = info.get("experimental", False) or info.get("python_module", "").startswith("custom_nodes")
+        self.groups[-1].newer_heights[self.nodes[-1]["id"]] = newer_height(type, sockets, len(outputs), rows, badge)
+        return outputs
 
     def add_yours(self, type: str, title: str, /, **inputs: Any) -> tuple[Output, ...]:
         """Add a node that the user changes, see `add`."""
@@ -104,6 +109,7 @@ class WorkflowGraph:
     def resize(self, width: int, height: int) -> None:
         """Give the node that was added last another size, in pixels."""
         self.nodes[-1]["size"] = [width, height]
+        self.groups[-1].newer_heights[self.nodes[-1]["id"]] = height
 
     def to_top(self) -> None:
         """Move the node that was added last to the top of its column."""

@@ -1,4 +1,8 @@
-"""Sizes and places of a workflow's nodes: columns from left to right, frames around them, and the view on all of it."""
+"""Sizes and places of a workflow's nodes: columns from left to right, frames around them, and the view on all of it.
+
+A file has the sizes of the page's classic nodes. The newer ones, "Nodes 2.0", take the room that they need, which is
+left free below each node.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +34,9 @@ EXTRA_HEIGHT = {
     "SaveImage": IMAGE,
 }
 """Pixels below the widgets for the text or the image that a node shows after it has run."""
+NEWER_BASE, NEWER_WIDGET, NEWER_BADGE, NEWER_GAP = 14, 28, 24, 16
+"""Of the page's newer nodes (Nodes 2.0), which are higher, in pixels: a node without inputs and widgets, a widget, what
+is at the bottom of some nodes, and the least that is left between nodes."""
 LETTERS_PER_LINE, LINE = 54, 17
 """Of a note: letters in a line, and the line's height in pixels."""
 GROUP_COLOR = "#a9bfd0"
@@ -47,6 +54,8 @@ class Group:
     """What stands above them."""
     columns: list[list[Node]] = field(default_factory=lambda: [[]])
     """Nodes as in the file, from top to bottom, the columns from left to right."""
+    newer_heights: dict[int, int] = field(default_factory=dict)
+    """Height in pixels by a node's id where the page's newer nodes need more than the file's."""
 
 
 def node_size(type: str, inputs: int, outputs: int, widgets: Sequence[bool]) -> list[int]:
@@ -61,6 +70,20 @@ def node_size(type: str, inputs: int, outputs: int, widgets: Sequence[bool]) -> 
     fields = sum(TEXT_FIELD if several_lines else WIDGET for several_lines in widgets)
     height = SLOT * max(inputs, outputs, 1) + 6 + (fields + 8 if widgets else 0)
     return [WIDTH, height + EXTRA_HEIGHT.get(type, 0)]
+
+
+def newer_height(type: str, inputs: int, outputs: int, widgets: int, badge: bool) -> int:
+    """Height in pixels of one of the page's newer nodes.
+
+    Args:
+        type: Class of the node.
+        inputs: Number of its sockets.
+        outputs: Number of its outputs.
+        widgets: Number of its widgets.
+        badge: Whether it has something at the bottom: the name of its pack, "BETA", or a subgraph's button.
+    """
+    height = SLOT * max(inputs, outputs, 1) + NEWER_BASE + NEWER_WIDGET * widgets + (NEWER_BADGE if badge else 0)
+    return height + EXTRA_HEIGHT.get(type, 0)
 
 
 def note_size(text: str) -> list[int]:
@@ -79,8 +102,9 @@ def arrange(groups: Sequence[Group]) -> list[dict[str, Any]]:
             y = GROUP_TITLE + TITLE
             for node in column:
                 node["pos"] = [x, y]
-                y += node["size"][1] + TITLE + GAP
-            bottom = max(bottom, y - TITLE - GAP)
+                height, newer = node["size"][1], group.newer_heights.get(node["id"], 0)
+                bottom = max(bottom, y + height, y + newer + NEWER_GAP - PADDING)
+                y += max(height + GAP, newer + NEWER_GAP) + TITLE
             x += max(node["size"][0] for node in column) + GAP
         right = x - GAP + PADDING
         bounding = [left, 0, right - left, bottom + PADDING]

@@ -6,7 +6,7 @@ from typing import Any
 
 from .api_prompt import INPUT_NODE, LINK_FIELDS, OUTPUT_NODE
 from .workflow_graph import YOURS, Output, WorkflowGraph
-from .workflow_layout import GAP, arrange, node_size
+from .workflow_layout import GAP, arrange, newer_height, node_size
 
 END_WIDTH = 140
 """Of the two ends, in pixels."""
@@ -62,7 +62,10 @@ class Subgraph(WorkflowGraph):
         slots = [{"name": name, "type": form} for name, form in self.inputs]
         if all(known["id"] != self.identity for known in graph.subgraphs):
             graph.subgraphs.append(self._definition())
-        return graph.place(node, slots, linked, self.outputs)
+        outputs = graph.place(node, slots, linked, self.outputs)
+        height = newer_height("", len(slots), len(outputs), len(self.widgets), badge=True)
+        graph.groups[-1].newer_heights[graph.nodes[-1]["id"]] = height
+        return outputs
 
     def _definition(self) -> dict[str, Any]:
         frames = arrange(self.groups)

@@ -1,12 +1,25 @@
 """Places of nodes: columns without overlaps, frames around what they hold, all of it in view."""
 
-from itertools import combinations
+from itertools import combinations, count
 
-from miniature.comfyui.workflow_layout import GAP, TITLE, VIEW, Group, arrange, node_size, note_size, view
+from miniature.comfyui.workflow_layout import (
+    GAP,
+    NEWER_GAP,
+    TITLE,
+    VIEW,
+    Group,
+    arrange,
+    newer_height,
+    node_size,
+    note_size,
+    view,
+)
+
+numbers = count(1)
 
 
 def node(width, height):
-    return {"size": [width, height]}
+    return {"id": next(numbers), "size": [width, height]}
 
 
 def box(node):
@@ -30,6 +43,27 @@ def test_nodes_keep_their_distance():
         beside = max(a[0], b[0]) - min(a[2], b[2])
         below = max(a[1], b[1]) - min(a[3], b[3])
         assert max(beside, below) >= GAP
+
+
+def test_newer_nodes_which_are_higher_keep_a_distance_and_stay_in_their_frame():
+    column = [node(300, 100), node(300, 100), node(300, 100)]
+    heights = {node["id"]: height for node, height in zip(column, (150, 90, 130), strict=True)}
+    frame = arrange([Group("One", [column], heights)])[0]
+    tops = [node["pos"][1] - TITLE for node in column]
+    assert tops[1] - column[0]["pos"][1] - 150 == NEWER_GAP
+    assert tops[2] - column[1]["pos"][1] - 100 == GAP
+    assert frame["bounding"][3] - column[2]["pos"][1] - 130 == NEWER_GAP
+
+
+def test_heights_are_those_of_newer_nodes_in_the_page():
+    """Measured in frontend 1.49.6, without the title, after a run."""
+    assert newer_height("ImageBatch", 2, 1, 0, badge=False) == 54
+    assert newer_height("CheckpointLoaderSimple", 0, 3, 1, badge=False) == 102
+    assert newer_height("PairConditioningSetPropertiesAndCombine", 7, 2, 2, badge=True) == 234
+    assert newer_height("DiffLoRADecode", 2, 1, 0, badge=True) == 78
+    assert newer_height("DiffLoRALoadFaceAnalysis", 1, 1, 2, badge=True) == 114
+    assert newer_height("DiffLoRAEncodeFace", 3, 3, 3, badge=True) == 414
+    assert newer_height("DiffLoRAApply", 2, 1, 7, badge=True) == 338
 
 
 def test_frames_hold_their_nodes_and_keep_their_distance():
