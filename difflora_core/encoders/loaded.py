@@ -34,9 +34,9 @@ class LoadedEncoders:
         Raises:
             FileNotFoundError: It is not there.
         """
-        place = str(root or self.models / "insightface")
-        if (key := (place, device.type)) not in self._face:
-            self._face[key] = FaceEncoder.open(self.names.face, place, providers_for(device))
+        place, providers = str(root or self.models / "insightface"), providers_for(device)
+        if (key := (place, str(providers))) not in self._face:
+            self._face[key] = FaceEncoder.open(self.names.face, place, providers)
         return self._face[key]
 
     def image(self, device: torch.device, folder: str | Path | None = None) -> ImageEncoder:

@@ -10,7 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from difflora_core.config import EncoderNames
 from difflora_core.encoders.face_encoder import FaceEncoder, NoFaceError, providers_for
+from difflora_core.encoders.loaded import LoadedEncoders
 from difflora_core.images import rgb_array
 from miniature.paths import WEIGHTS
 from miniature.world.drawing import draw, draw_empty
@@ -100,6 +102,16 @@ def test_faces_are_found_on_the_cpu_where_there_is_no_gpu_runtime(monkeypatch):
     assert providers_for(torch.device("cuda:1")) == [second, "CPUExecutionProvider"]
     runtime.get_available_providers = lambda: ["CPUExecutionProvider"]
     assert providers_for(torch.device("cuda")) == ["CPUExecutionProvider"]
+
+
+def test_each_gpu_has_a_face_encoder_of_its_own(monkeypatch):
+    runtime = SimpleNamespace(get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    monkeypatch.setattr(FaceEncoder, "open", lambda _, __, providers: providers)
+    encoders = LoadedEncoders(EncoderNames(face="pack", image="vision"))
+    first, again, second = (encoders.face(torch.device(name)) for name in ("cuda", "cuda:0", "cuda:1"))
+    assert first is again
+    assert second == providers_for(torch.device("cuda:1"))
 
 
 def test_no_provider_is_replaced_by_the_cpus(monkeypatch):
