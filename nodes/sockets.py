@@ -140,7 +140,8 @@ def show_text(text: str, node_id: str | None) -> None:
         node_id: The node's `hidden.unique_id`; None outside a workflow.
     """
     if node_id is not None:
-        PromptServer.instance.send_progress_text(text, node_id)
+        # Newer nodes of the page read it as Markdown, where a line ends with two spaces; older ones show no space there
+        PromptServer.instance.send_progress_text(text.replace("\n", "  \n"), node_id)
 
 
 def describe_sampling(sampling: SamplingConfig) -> str:

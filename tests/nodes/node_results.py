@@ -205,6 +205,18 @@ def names_taken_meanwhile(place: str, function: str, node: str, **values: Any) -
     return [f"{file.name[:10]} {'other' if file.read_bytes() == b'another process' else 'own'}" for file in files]
 
 
+def shown_lines() -> list[str]:
+    """Return what the page gets to show of a text of two lines."""
+    sockets, shown = module("nodes.sockets"), []
+    server, page = sockets.PromptServer, SimpleNamespace(send_progress_text=lambda *sent: shown.extend(sent))
+    sockets.PromptServer = SimpleNamespace(instance=page)
+    try:
+        sockets.show_text("one\ntwo", "7")
+    finally:
+        sockets.PromptServer = server
+    return shown
+
+
 def no_links(*_: Any) -> None:
     """Fail as a file system without hard links does."""
     raise PermissionError(errno.EPERM, "no links")
@@ -215,6 +227,7 @@ gray = [torch.zeros(1, 8, 12, 1)]
 (grid,) = run("DiffLoRAImageGrid", images=gray, labels=["gray"], columns=[0])
 found = {
     "gray grid": list(grid.shape),
+    "shown": shown_lines(),
     "identity": device_of_loaded_identity(),
     "best": best_candidate(image(0.0, 1.0), image(0.8, 0.2, 2), image(0.5, 0.5)),
     "no face": best_candidate(

@@ -35,6 +35,10 @@ def test_gray_images_are_shown_in_a_grid(results: dict[str, Any]) -> None:
     assert results["gray grid"] == [1, 8 + 20, 12, 3]
 
 
+def test_lines_of_a_shown_text_stay_lines_in_markdown(results: dict[str, Any]) -> None:
+    assert results["shown"] == ["one  \ntwo", "7"]
+
+
 def test_a_loaded_identity_is_where_other_latents_are(results: dict[str, Any]) -> None:
     """Blend Latents could not mix it with a sampled latent otherwise."""
     assert results["identity"] == "meta"
