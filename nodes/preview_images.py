@@ -14,6 +14,8 @@ MAX_PREVIEW_SIDE = 1024
 """Longest side in pixels of an image with boxes."""
 MAX_CELL_SIDE = 512
 """Longest side in pixels of an image in a grid."""
+MAX_GRID_PIXELS = 2**26
+"""Of a grid, without its labels: as many take 800 MB in 32 bits."""
 MIN_BAND, MIN_FONT = 20, 9
 """Least height in pixels of the space below an image in a grid, and of its label."""
 MIN_NUMBER = 14
@@ -76,23 +78,25 @@ def labeled_grid(images: Sequence[Tensor], labels: Sequence[str], *, columns: in
         images: Each (height, width, 3) in [0, 1], of any size.
         labels: One for each.
         columns: Images in a row.
-        max_side: Longest side in pixels of an image; larger ones are resized.
+        max_side: Longest side in pixels of an image; larger ones are resized, further where the grid would have more
+            than MAX_GRID_PIXELS.
 
     Returns:
         One image (1, height, width, 3) in [0, 1].
     """
     height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
-    scale = min(1.0, max_side / max(height, width))
+    rows = -(-len(images) // columns)
+    scale = min(1.0, max_side / max(height, width), (MAX_GRID_PIXELS / (rows * columns * height * width)) ** 0.5)
     height, width = max(1, round(scale * height)), max(1, round(scale * width))
     band = max(MIN_BAND, height // 10)
-    sheet = Image.new("RGB", (columns * width, -(-len(images) // columns) * (height + band)), PAPER_COLOR)
+    sheet = Image.new("RGB", (columns * width, rows * (height + band)), PAPER_COLOR)
     draw, font = ImageDraw.Draw(sheet), _fitting_font(labels, width, band)
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         cell = ImageOps.contain(_to_pil(image), (width, height))
         x, y = number % columns * width, number // columns * (height + band)
         sheet.paste(cell, (x + (width - cell.width) // 2, y + (height - cell.height) // 2))
         draw.text((x + width // 2, y + height + band // 2), label, TEXT_COLOR, font, anchor="mm")
-    return torch.from_numpy(np.asarray(sheet).copy()).float()[None] / 255.0
+    return torch.from_numpy(np.asarray(sheet).copy()).float()[None].div_(255.0)
 
 
 def _fitting_font(labels: Sequence[str], width: int, band: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -205,6 +205,17 @@ def names_taken_meanwhile(place: str, function: str, node: str, **values: Any) -
     return [f"{file.name[:10]} {'other' if file.read_bytes() == b'another process' else 'own'}" for file in files]
 
 
+def reduced_grid() -> list[int]:
+    """Return the shape of a grid of four images of 20 × 20 pixels where a quarter of these pixels is allowed."""
+    previews = module("nodes.preview_images")
+    limit, previews.MAX_GRID_PIXELS = previews.MAX_GRID_PIXELS, 400
+    try:
+        (grid,) = run("DiffLoRAImageGrid", images=[torch.zeros(4, 20, 20, 3)], labels=["gray"], columns=[2])
+    finally:
+        previews.MAX_GRID_PIXELS = limit
+    return list(grid.shape)
+
+
 def shown_lines() -> list[str]:
     """Return what the page gets to show of a text of two lines."""
     sockets, shown = module("nodes.sockets"), []
@@ -227,6 +238,7 @@ gray = [torch.zeros(1, 8, 12, 1)]
 (grid,) = run("DiffLoRAImageGrid", images=gray, labels=["gray"], columns=[0])
 found = {
     "gray grid": list(grid.shape),
+    "reduced grid": reduced_grid(),
     "shown": shown_lines(),
     "identity": device_of_loaded_identity(),
     "best": best_candidate(image(0.0, 1.0), image(0.8, 0.2, 2), image(0.5, 0.5)),

@@ -35,6 +35,10 @@ def test_gray_images_are_shown_in_a_grid(results: dict[str, Any]) -> None:
     assert results["gray grid"] == [1, 8 + 20, 12, 3]
 
 
+def test_a_big_grid_has_smaller_images(results: dict[str, Any]) -> None:
+    assert results["reduced grid"] == [1, 2 * (10 + 20), 2 * 10, 3]
+
+
 def test_lines_of_a_shown_text_stay_lines_in_markdown(results: dict[str, Any]) -> None:
     assert results["shown"] == ["one  \ntwo", "7"]
 
