@@ -18,7 +18,7 @@ from .sockets import CATEGORY, node_schema, show_text
 
 FOLDERS = {"models/loras": "models", "output/loras": "output"}
 DEFAULT_NAME = "difflora"
-_latest: dict[tuple[str | None, str], tuple[Path, int]] = {}
+_latest: dict[tuple[str, str], tuple[Path, int]] = {}
 """By prefix and folder, as entered: the file that was saved last, and how often such a file was found to be gone."""
 
 
@@ -89,12 +89,14 @@ class SaveLoRA(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, filename_prefix: str | None, folder: str, **_: object) -> str:
-        """Return a string that changes when the file is gone: ComfyUI would pass on its name without saving again."""
-        latest = _latest.get((filename_prefix, folder))
-        if latest is None:
-            return "0"
-        path, gone = latest
-        return str(gone + (not path.exists()))
+        """Return a string that changes when the file is gone: ComfyUI would pass on its name without saving again.
+
+        A prefix that comes over a link is None here: then it changes with any of the folder's files.
+        """
+        latest = [
+            found for (prefix, where), found in _latest.items() if where == folder and filename_prefix in (None, prefix)
+        ]
+        return str(sum(gone + (not path.exists()) for path, gone in latest))
 
     @classmethod
     def execute(cls, lora: Mapping[str, Tensor], filename_prefix: str, format: Format, folder: str) -> io.NodeOutput:

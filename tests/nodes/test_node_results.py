@@ -39,6 +39,11 @@ def test_a_big_grid_has_smaller_images(results: dict[str, Any]) -> None:
     assert results["reduced grid"] == [1, 2 * (10 + 20), 2 * 10, 3]
 
 
+def test_a_deleted_file_is_noticed_whether_the_prefix_is_linked_or_not(results: dict[str, Any]) -> None:
+    """Saved, deleted, saved again: only the deletion makes ComfyUI run the node again."""
+    assert results["saved file"] == [[False, False], [True, True], [False, False]]
+
+
 def test_lines_of_a_shown_text_stay_lines_in_markdown(results: dict[str, Any]) -> None:
     assert results["shown"] == ["one  \ntwo", "7"]
 
