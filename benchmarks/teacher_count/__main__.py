@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.teacher_count.curves import PEOPLE_PER_STEP, RESULTS, TEACHERS, curves, progress, results, table
+from benchmarks.teacher_count.curves import PEOPLE_PER_STEP, RESULTS, TEACHERS, curve, progress, results, table
 from difflora_core.autoencoder.model import LAE
 from difflora_core.config import DiffLoRAConfig, EncoderNames
 from difflora_core.denoiser.config import MIFConfig, SamplingConfig
@@ -258,7 +258,7 @@ def main() -> None:
             parser.error(f"no run of these people is finished in {arguments.build / RESULTS}: first without --figure")
         # Of two numbers of teachers the table says more
         several = len({result["run"]["teachers"] for result in found}) > 2
-        draw_panels(arguments.figure, [progress(found), *(curves(found) if several else [])])
+        draw_panels(arguments.figure, [progress(found), *([curve(found)] if several else [])])
     elif arguments.baselines:
         print(json.dumps(baselines(Laboratory(arguments.build)), indent=1))
     else:

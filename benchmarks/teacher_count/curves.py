@@ -13,7 +13,7 @@ NONE = 8
 """Where no teachers stand on the logarithmic axis."""
 PEOPLE_PER_STEP = 16
 RECOVERY = (0.0, 1.6)
-RANGES = {"similarity": ("face similarity", (0.5, 0.9)), "fidelity": ("prompt fidelity", (0.85, 1.0))}
+SIMILARITY = (0.7, 0.9)
 
 
 def results(build: Path) -> list[dict]:
@@ -36,17 +36,14 @@ def table(found: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def curves(found: list[dict]) -> list[Panel]:
-    """Likeness and fidelity by number of teachers: mean and range over the seeds, a line for each number of steps."""
-    panels = []
-    for metric, (title, extent) in RANGES.items():
-        lines = []
-        for color, steps in enumerate(sorted({result["run"]["steps"] for result in found})):
-            of_steps = [result for result in found if result["run"]["steps"] == steps]
-            lines.append(Line(f"{steps:,} steps", color, False, list(_points(of_steps, metric))))
-        axis = f"teachers that the LAE starts from ({NONE} stands for none)"
-        panels.append(Panel(title, axis, lines, (NONE, *TEACHERS[1:]), True, extent))
-    return panels
+def curve(found: list[dict]) -> Panel:
+    """Face similarity by number of teachers: mean and range over the seeds, a line for each number of steps."""
+    lines = []
+    for color, steps in enumerate(sorted({result["run"]["steps"] for result in found})):
+        of_steps = [result for result in found if result["run"]["steps"] == steps]
+        lines.append(Line(f"{steps:,} steps", color, False, list(_points(of_steps))))
+    ticks = {max(teachers, NONE): f"{teachers:,}" if teachers else "none" for teachers in TEACHERS}
+    return Panel("face similarity", "teachers that the LAE starts from", lines, ticks, True, SIMILARITY)
 
 
 def progress(found: list[dict]) -> Panel:
@@ -60,12 +57,14 @@ def progress(found: list[dict]) -> Panel:
             values = [history[str(step)]["teacher_recovery"] for history in histories]
             points.append((step, sum(values) / len(values), min(values), max(values)))
         teachers, steps = kind
-        lines.append(Line(f"{teachers or 'no'} teachers, {steps:,} steps", color, False, points))
+        lines.append(
+            Line(f"{format(teachers, ',') if teachers else 'no'} teachers, {steps:,} steps", color, False, points)
+        )
     return Panel("teacher recovery", f"steps of {PEOPLE_PER_STEP} people", lines, (), False, RECOVERY)
 
 
-def _points(found: list[dict], metric: str) -> Iterator[tuple[float, float, float, float]]:
+def _points(found: list[dict]) -> Iterator[tuple[float, float, float, float]]:
     for teachers in TEACHERS:
-        values = [result["images"]["plain"][metric] for result in found if result["run"]["teachers"] == teachers]
+        values = [result["images"]["plain"]["similarity"] for result in found if result["run"]["teachers"] == teachers]
         if values:
             yield max(teachers, NONE), sum(values) / len(values), min(values), max(values)

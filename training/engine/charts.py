@@ -1,6 +1,6 @@
 """Sheets of line charts and of histograms, drawn with matplotlib."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from difflora_core.files import replacing
 
@@ -19,7 +19,7 @@ HISTOGRAM_PANEL, HISTOGRAM_COLUMNS = (4.4, 3.0), 3
 """Inches of a panel, and panels side by side."""
 BINS = 30
 BACKGROUND, INK, GRAY, RULE = "#ffffff", "#202428", "#6a7078", "#e4e6e9"
-COLORS = ("#c0602c", "#2f6fb0", "#e0a878", "#8cb8dc")
+COLORS = ("#c0602c", "#2f6fb0", "#e0a878", "#8cb8dc", "#6a9a52", "#8a6fae")
 PASSED, FAILED, THRESHOLD = "#4c82b8", "#dcb4a4", "#c03028"
 PanelT = TypeVar("PanelT")
 
@@ -48,8 +48,8 @@ class Panel:
     """What the horizontal axis shows."""
     lines: Sequence[Line]
     """At least one."""
-    ticks: Sequence[float] = ()
-    """Of the horizontal axis; none are chosen by matplotlib."""
+    ticks: Sequence[float] | Mapping[float, str] = ()
+    """Of the horizontal axis, or their labels by place; with none, matplotlib chooses."""
     logarithmic: bool = True
     """Whether the horizontal axis is logarithmic, base 2."""
     range: tuple[float, float] = (0.0, 1.1)
@@ -131,7 +131,9 @@ def _draw_lines(axes: Axes, panel: Panel) -> None:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
     if panel.ticks:
-        axes.xaxis.set_major_locator(FixedLocator(panel.ticks))
+        axes.xaxis.set_major_locator(FixedLocator(list(panel.ticks)))
+    if isinstance(panel.ticks, Mapping):
+        axes.xaxis.set_major_formatter(FixedFormatter(list(panel.ticks.values())))
     axes.xaxis.set_minor_locator(NullLocator())
     _set_style(axes)
     if len(panel.lines) > 1:
