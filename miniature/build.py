@@ -114,14 +114,14 @@ def photomaker(config: BuildConfig) -> None:
     """Train the identity encoder of the LoRA dataset pipeline; it stays in the scratch folder."""
     from miniature.encoders.photomaker import train_photomaker
 
-    train_photomaker(config.weights, config.build, config.tokenizer)
+    train_photomaker(config.build, config.weights, config.tokenizer, config.processes)
 
 
 def instantid(config: BuildConfig) -> None:
     """Train InstantID, which DiffLoRA is compared with; it stays in the scratch folder."""
     from miniature.encoders.instantid import train_instantid
 
-    train_instantid(config.weights, config.build, config.tokenizer, config.processes)
+    train_instantid(config.build, config.weights, config.tokenizer, config.processes)
 
 
 def teachers(config: BuildConfig) -> None:
@@ -137,13 +137,13 @@ def teachers(config: BuildConfig) -> None:
 def _train_teachers(config: BuildConfig, part: int) -> None:
     from miniature.base_model.checkpoint import load_checkpoint
     from miniature.base_model.model import Tokenizer
-    from miniature.personal.teachers import make_split
+    from miniature.personal.teachers import train_split
 
     torch.set_num_threads(1)
     tokenizer = Tokenizer(config.tokenizer)
     model, autoencoder = load_checkpoint(config.weights)
     for split in ("validation", "train", "held_out"):
-        make_split(config.build, split, model, autoencoder, tokenizer, part, config.processes)
+        train_split(config.build, split, model, autoencoder, tokenizer, part, config.processes)
 
 
 def difflora(config: BuildConfig) -> None:

@@ -28,9 +28,9 @@ from benchmarks.rehearsal.measuring_models import PACKS, make_measuring_models
 from difflora_core.files import write_tensors
 from difflora_core.lora.layout import LoRALayout
 from miniature.base_model import config as miniature
-from miniature.base_model.checkpoint import NAME
+from miniature.base_model.checkpoint import read_checkpoint
 from miniature.base_model.diffusers_folder import diffusers_autoencoder
-from miniature.base_model.single_file import CLIP_G, CLIP_L, UNET, VAE, load_single_file, save_single_file, text_state
+from miniature.base_model.single_file import CLIP_G, CLIP_L, UNET, VAE, save_single_file, text_state
 from miniature.base_model.single_file_names import to_open_clip, unet_names
 from miniature.comfyui.host import find_tokenizer
 from miniature.paths import WEIGHTS
@@ -185,7 +185,7 @@ def make_base(size: Size, folder: Path, single_file: Path) -> None:
     first = random_weights(lambda: CLIPTextModel(CLIPTextConfig(**size.text_encoder)))
     second = random_weights(lambda: CLIPTextModelWithProjection(CLIPTextConfig(**size.text_encoder_2)))
     if size.vae is None:
-        taesd = load_single_file(WEIGHTS / "checkpoints" / NAME).taesd
+        taesd = read_checkpoint(WEIGHTS).taesd
         vae: nn.Module = diffusers_autoencoder(taesd)
         save_single_file(single_file, unet, first, second, taesd)
     else:

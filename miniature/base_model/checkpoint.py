@@ -10,35 +10,45 @@ from pathlib import Path
 import torch
 
 from .model import TinySDXL, Tokenizer, expand_vocabulary
-from .single_file import load_single_file, save_single_file
+from .single_file import SingleFile, load_single_file, save_single_file
 from .train import load_base
-from .train_vae import CONFIG, load_vae
-from .vae import TinyVAE, export_taesd, import_taesd
+from .train_vae import load_vae
+from .vae import TinyVAE, VAEConfig, export_taesd, import_taesd
 
-NAME = "miniature_sdxl.safetensors"
+
+def checkpoint_path(weights: Path) -> Path:
+    """The file's place in the folder of what ships."""
+    return weights / "checkpoints" / "miniature_sdxl.safetensors"
 
 
 def write_checkpoint(build: Path, weights: Path, tokenizer: Path) -> Path:
-    """Write weights/checkpoints/miniature_sdxl.safetensors and return its path."""
+    """Write the checkpoint and return its path."""
     base, tokens = load_base(build, Tokenizer(tokenizer))
-    full = expand_vocabulary(base, tokens)
-    path = weights / "checkpoints" / NAME
+    full, path = expand_vocabulary(base, tokens), checkpoint_path(weights)
     save_single_file(path, full.unet, full.text_l, full.text_g, export_taesd(load_vae(build)))
     return path
 
 
-def load_checkpoint(weights: Path) -> tuple[TinySDXL, TinyVAE]:
-    """The base model and its autoencoder from weights/checkpoints/miniature_sdxl.safetensors, for inference.
+def read_checkpoint(weights: Path) -> SingleFile:
+    """The checkpoint's parts as modules of diffusers and transformers.
 
     Raises:
         FileNotFoundError: The file has not been made.
     """
-    path = weights / "checkpoints" / NAME
+    path = checkpoint_path(weights)
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: make it with `python -m miniature build base`")
-    parts = load_single_file(path)
-    model = TinySDXL(None)
+    return load_single_file(path)
+
+
+def load_checkpoint(weights: Path) -> tuple[TinySDXL, TinyVAE]:
+    """The base model and its autoencoder, for inference.
+
+    Raises:
+        FileNotFoundError: The file has not been made.
+    """
+    parts, model = read_checkpoint(weights), TinySDXL()
     model.unet, model.text_l, model.text_g = parts.unet, parts.text_encoder, parts.text_encoder_2
-    vae = TinyVAE(CONFIG)
+    vae = TinyVAE(VAEConfig())
     vae.load_state_dict(import_taesd(parts.taesd, vae))
     return model.eval().requires_grad_(False), vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)

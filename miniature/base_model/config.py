@@ -12,6 +12,8 @@ LATENT_CHANNELS = 16
 LATENT_SHAPE = (LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
 IMAGE_SIZE = 128
 TEXT_L_WIDTH, TEXT_G_WIDTH = 32, 64
+VOCABULARY, END_TOKEN = 49408, 49407
+"""Of SDXL's tokenizer."""
 TIME_IDS = (IMAGE_SIZE, IMAGE_SIZE, 0, 0, IMAGE_SIZE, IMAGE_SIZE)
 """What ComfyUI sends for a 128 × 128 image."""
 LORA_RANK = 4
@@ -36,10 +38,10 @@ UNET: dict[str, Any] = {
 }
 
 _TEXT: dict[str, Any] = {
-    "vocab_size": 49408,
+    "vocab_size": VOCABULARY,
     "max_position_embeddings": 77,
     "num_hidden_layers": 2,
-    "eos_token_id": 49407,
+    "eos_token_id": END_TOKEN,
     "bos_token_id": 49406,
 }
 TEXT_L: dict[str, Any] = {
@@ -49,7 +51,7 @@ TEXT_L: dict[str, Any] = {
     "num_attention_heads": 2,
     "projection_dim": TEXT_L_WIDTH,
     "hidden_act": "quick_gelu",
-    "pad_token_id": 49407,
+    "pad_token_id": END_TOKEN,
 }
 TEXT_G: dict[str, Any] = {
     **_TEXT,

@@ -18,8 +18,8 @@ from torch.nn.utils import parametrize
 
 from difflora_core.files import write_tensors
 
-from . import config as base_config
-from .model import TextCondition
+from .config import UNET
+from .model import TextCondition, added_conditions
 from .single_file_names import unet_names
 
 RANK = 4
@@ -66,8 +66,7 @@ class ControlLoRA(nn.Module):
         self, noisy: Tensor, timesteps: Tensor, condition: TextCondition, hint: Tensor
     ) -> tuple[list[Tensor], Tensor]:
         """Residuals for the U-Net's skip connections and its middle, from hint (batch, 3, 128, 128) in [0, 1]."""
-        time_ids = torch.tensor([base_config.TIME_IDS], dtype=noisy.dtype).expand(len(noisy), -1)
-        added = {"text_embeds": condition.pooled, "time_ids": time_ids}
+        added = added_conditions(condition.pooled, noisy.dtype)
         return self.net(noisy, timesteps, condition.context, hint, added_cond_kwargs=added, return_dict=False)
 
 
@@ -75,7 +74,7 @@ def export_control(control: ControlLoRA) -> dict[str, Tensor]:
     """The trained parts under the names of a Control-LoRA file, float16."""
     state = dict(control.net.named_parameters())
     changed = [name.removesuffix(f".{PARAMETRIZATION}.up") for name in state if name.endswith(f"{PARAMETRIZATION}.up")]
-    places = unet_names(base_config.UNET, [f"{name}.weight" for name in changed])
+    places = unet_names(UNET, [f"{name}.weight" for name in changed])
     tensors = {"lora_controlnet": torch.zeros(0)}
     for name in changed:
         up, down = state[f"{name}.{PARAMETRIZATION}.up"], state[f"{name}.{PARAMETRIZATION}.down"]

@@ -13,17 +13,17 @@ from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionXLPipeline
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from .checkpoint import read_checkpoint
 from .model import noise_scheduler
-from .single_file import load_single_file
 
 
-def export_diffusers(checkpoint: Path, folder: Path, tokenizer: Path) -> Path:
-    """Write a checkpoint as an SDXL folder of diffusers, in float32, and return the folder.
+def export_diffusers(weights: Path, folder: Path, tokenizer: Path) -> Path:
+    """Write the checkpoint as an SDXL folder of diffusers, in float32, and return the folder.
 
     A folder written earlier is replaced; at any moment `folder` is either absent or whole.
 
     Args:
-        checkpoint: A file of `miniature.base_model.single_file`.
+        weights: Folder of what ships.
         folder: The folder to write.
         tokenizer: Folder with SDXL's vocab.json and merges.txt.
 
@@ -31,13 +31,11 @@ def export_diffusers(checkpoint: Path, folder: Path, tokenizer: Path) -> Path:
         FileNotFoundError: There is no checkpoint or no tokenizer.
         FileExistsError: `folder` holds something else.
     """
-    if not checkpoint.is_file():
-        raise FileNotFoundError(f"{checkpoint} is missing: make it with `python -m miniature build base`")
     if not (tokenizer / "merges.txt").exists():
         raise FileNotFoundError(f"no SDXL tokenizer in {tokenizer}: expected vocab.json and merges.txt there")
     if folder.exists() and any(folder.iterdir()) and not (folder / "model_index.json").exists():
         raise FileExistsError(f"{folder} holds files that are no diffusers model; choose another folder")
-    parts = load_single_file(checkpoint)
+    parts = read_checkpoint(weights)
     pipeline = StableDiffusionXLPipeline(
         vae=diffusers_autoencoder(parts.taesd),
         text_encoder=parts.text_encoder,

@@ -12,16 +12,12 @@ from pathlib import Path
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from miniature.world.scenes import BACKGROUNDS, EXPRESSIONS, GAZES, GLASSES, HATS, LIGHTS, POSES, SHIRTS, Scene, caption
 
-from . import config as base_config
-
-VOCABULARY = 49408
-END_TOKEN = 49407
+from .config import END_TOKEN, TEXT_G, TEXT_L, TIME_IDS, UNET, VOCABULARY
 
 
 def noise_scheduler() -> DDPMScheduler:
@@ -71,8 +67,7 @@ def used_tokens(tokenizer: Tokenizer) -> Tensor:
     words = ["", caption(Scene())]
     for field in (EXPRESSIONS, GAZES, POSES, LIGHTS, GLASSES, HATS, SHIRTS, BACKGROUNDS):
         words += [f"{word}, {word} background" for word in field]
-    left, right = tokenizer(words)
-    return torch.cat([left, right]).unique()
+    return torch.cat(tokenizer(words)).unique()
 
 
 @dataclass
@@ -89,6 +84,11 @@ class TextCondition:
         return TextCondition(self.context.repeat(times, 1, 1), self.pooled.repeat(times, 1))
 
 
+def added_conditions(pooled: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+    """What SDXL's U-Net takes beside the text's states: their pooled state (batch, 64), and sizes and crop."""
+    return {"text_embeds": pooled, "time_ids": torch.tensor([TIME_IDS], dtype=dtype).expand(len(pooled), -1)}
+
+
 class TinySDXL(nn.Module):
     """U-Net and text encoders."""
 
@@ -102,26 +102,23 @@ class TinySDXL(nn.Module):
             tokens: Sorted ids that the embedding tables hold; None for the whole vocabulary.
         """
         super().__init__()
-        size = VOCABULARY if tokens is None else len(tokens)
-        end = END_TOKEN if tokens is None else int(torch.searchsorted(tokens, torch.tensor(END_TOKEN)))
-        lookup = torch.arange(VOCABULARY)
+        lookup, compact = torch.arange(VOCABULARY), {}
         if tokens is not None:
             lookup = torch.zeros(VOCABULARY, dtype=torch.long)
-            lookup[tokens] = torch.arange(size)
+            lookup[tokens] = torch.arange(len(tokens))
+            end = int(lookup[END_TOKEN])
+            compact = {"vocab_size": len(tokens), "eos_token_id": end, "bos_token_id": None, "pad_token_id": None}
         self.register_buffer("lookup", lookup, persistent=False)
-        compact = {"vocab_size": size, "eos_token_id": end, "bos_token_id": None, "pad_token_id": None}
-        if tokens is None:
-            compact = {}
-        self.text_l = CLIPTextModel(CLIPTextConfig(**{**base_config.TEXT_L, **compact}))
-        self.text_g = CLIPTextModelWithProjection(CLIPTextConfig(**{**base_config.TEXT_G, **compact}))
-        self.unet = UNet2DConditionModel(**base_config.UNET)
+        self.text_l = CLIPTextModel(CLIPTextConfig(**{**TEXT_L, **compact}))
+        self.text_g = CLIPTextModelWithProjection(CLIPTextConfig(**{**TEXT_G, **compact}))
+        self.unet = UNet2DConditionModel(**UNET)
 
     def encode(self, ids: tuple[Tensor, Tensor]) -> TextCondition:
         """Token ids (batch, 77) for both encoders → text condition."""
-        left = self.text_l(self.lookup[ids[0]], output_hidden_states=True)
-        right = self.text_g(self.lookup[ids[1]], output_hidden_states=True)
-        context = torch.cat([left.hidden_states[-2], right.hidden_states[-2]], dim=-1)
-        return TextCondition(context, right.text_embeds)
+        found_l = self.text_l(self.lookup[ids[0]], output_hidden_states=True)
+        found_g = self.text_g(self.lookup[ids[1]], output_hidden_states=True)
+        context = torch.cat([found_l.hidden_states[-2], found_g.hidden_states[-2]], dim=-1)
+        return TextCondition(context, found_g.text_embeds)
 
     def predict(
         self,
@@ -141,14 +138,12 @@ class TinySDXL(nn.Module):
         Returns:
             (batch, 16, 16, 16).
         """
-        time_ids = torch.tensor([base_config.TIME_IDS], dtype=noisy.dtype).expand(len(noisy), -1)
-        added = {"text_embeds": condition.pooled, "time_ids": time_ids}
         down, middle = control or (None, None)
         return self.unet(
             noisy,
             timesteps,
             condition.context,
-            added_cond_kwargs=added,
+            added_cond_kwargs=added_conditions(condition.pooled, noisy.dtype),
             down_block_additional_residuals=down,
             mid_block_additional_residual=middle,
         ).sample
@@ -162,7 +157,7 @@ class TinySDXL(nn.Module):
 
 def expand_vocabulary(compact: TinySDXL, tokens: Tensor) -> TinySDXL:
     """The same model with full embedding tables."""
-    full = TinySDXL(None)
+    full = TinySDXL()
     state = compact.state_dict()
     for name, parameter in full.state_dict().items():
         if parameter.shape != state[name].shape:
@@ -171,8 +166,3 @@ def expand_vocabulary(compact: TinySDXL, tokens: Tensor) -> TinySDXL:
             state[name] = rows
     full.load_state_dict(state)
     return full
-
-
-def load_latents(folder: Path) -> dict[str, Tensor]:
-    """All cached latents by block name: float16 (people, images, 16, 16, 16)."""
-    return {path.stem: load_file(path)["latents"] for path in sorted(folder.glob("*.safetensors"))}

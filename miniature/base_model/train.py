@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from diffusers.models.attention_processor import AttnProcessor
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -28,7 +29,7 @@ from training.engine.loop import load_trained, train
 from training.engine.processes import in_processes
 
 from .config import IMAGE_SIZE, LATENT_SIZE
-from .model import TinySDXL, Tokenizer, load_latents, noise_scheduler, used_tokens
+from .model import TinySDXL, Tokenizer, noise_scheduler, used_tokens
 from .train_vae import load_vae
 from .vae import TinyVAE
 
@@ -81,6 +82,11 @@ def encode_block(build: Path, block: Block, vae: TinyVAE | None = None) -> None:
     write_tensors(path, {"latents": torch.stack(rows)})
 
 
+def load_latents(build: Path) -> dict[str, Tensor]:
+    """All latents that `encode_block` has written, by the block's name: float16 (people, images, 16, 16, 16)."""
+    return {path.stem: load_file(path)["latents"] for path in sorted((build / "latents").glob("*.safetensors"))}
+
+
 @cache
 def loss_weights(index: int, image: int) -> Tensor:
     """Weights (1, 16, 16), mean 1, of the latents of a person's n-th training image: more where the eyes are."""
@@ -95,7 +101,7 @@ def loss_weights(index: int, image: int) -> Tensor:
 
 def train_base(build: Path, tokenizer: Path, processes: int) -> None:
     """Train to build/base.safetensors, then to build/base_detail.safetensors (both resumable)."""
-    in_processes(_work, processes, build, tokenizer)
+    in_processes(_train_in_process, processes, build, tokenizer)
 
 
 def _encode_all(build: Path, rank: int, processes: int) -> None:
@@ -106,22 +112,24 @@ def _encode_all(build: Path, rank: int, processes: int) -> None:
         dist.barrier()
 
 
-def _work(rank: int, processes: int, build: Path, tokenizer_folder: Path) -> None:
+def _train_in_process(rank: int, processes: int, build: Path, tokenizer_folder: Path) -> None:
     _encode_all(build, rank, processes)
     tokenizer = Tokenizer(tokenizer_folder)
-    latents = load_latents(build / "latents")
+    latents = load_latents(build)
     blocks = [block for block in training_blocks() if block.name in latents]
-    index = [(b, p, k) for b, block in enumerate(blocks) for p in range(len(block.people)) for k in range(block.images)]
+    images = [
+        (b, p, k) for b, block in enumerate(blocks) for p in range(len(block.people)) for k in range(block.images)
+    ]
     scheduler = noise_scheduler()
 
     def loss(
         little_noise: LittleNoise, model: nn.Module, _: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
-        picks = torch.randint(0, len(index), (BATCH,), generator=generator).tolist()
+        picks = torch.randint(0, len(images), (BATCH,), generator=generator).tolist()
         chances = torch.rand(BATCH, 3, generator=generator).tolist()
         rows, texts, weights = [], [], []
         for pick, (whole, shirt, background) in zip(picks, chances, strict=True):
-            b, p, k = index[pick]
+            b, p, k = images[pick]
             rows.append(latents[blocks[b].name][p, k])
             weights.append(loss_weights(blocks[b].people[p], k))
             drop = {n for n, chance in (("shirt", shirt), ("background", background)) if chance < DROP_CLAUSE}

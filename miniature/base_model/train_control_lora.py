@@ -17,8 +17,8 @@ from training.engine.processes import in_processes
 
 from .checkpoint import load_checkpoint
 from .control_lora import ControlLoRA, write_control
-from .model import TinySDXL, Tokenizer, load_latents, noise_scheduler
-from .train import encode_block
+from .model import TinySDXL, Tokenizer, noise_scheduler
+from .train import encode_block, load_latents
 from .vae import to_pixels
 
 NAME = "miniature_canny.safetensors"
@@ -51,10 +51,10 @@ def edge_block(build: Path, block: Block) -> None:
 
 def train_control(build: Path, weights: Path, tokenizer: Path, processes: int) -> None:
     """Train to build/control.safetensors (resumable), and write weights/controlnet/miniature_canny.safetensors."""
-    in_processes(_work, processes, build, weights, tokenizer)
+    in_processes(_train_in_process, processes, build, weights, tokenizer)
 
 
-def _work(rank: int, processes: int, build: Path, weights: Path, tokenizer_folder: Path) -> None:
+def _train_in_process(rank: int, processes: int, build: Path, weights: Path, tokenizer_folder: Path) -> None:
     blocks = training_blocks()[:BLOCKS]
     for block in tqdm(blocks[rank::processes], desc="edges", disable=rank > 0):
         encode_block(build, block)
@@ -76,7 +76,7 @@ class ControlLoss:
     def __init__(self, build: Path, base: TinySDXL, tokenizer: Tokenizer) -> None:
         self.base, self.tokenizer, self.scheduler = base, tokenizer, noise_scheduler()
         self.blocks = training_blocks()[:BLOCKS]
-        latents = load_latents(build / "latents")
+        latents = load_latents(build)
         self.latents = [latents[block.name] for block in self.blocks]
         self.edges = [np.load(build / "edges" / f"{block.name}.npy", mmap_mode="r") for block in self.blocks]
 

@@ -14,17 +14,15 @@ from training.engine.config import TrainConfig
 from training.engine.loop import load_trained, train
 from training.engine.processes import in_processes
 
-from .config import LATENT_CHANNELS
 from .vae import TinyVAE, VAEConfig, reconstruction_loss
 
-CONFIG = VAEConfig((24, 32, 64, 64), (0, 1, 1, 2), (1, 2, 2, 3), LATENT_CHANNELS)
 TRAINING = TrainConfig(steps=18000, learning_rate=1.5e-3, warmup=100, ema=0.998, mixed_precision="bf16")
 CROP, BATCH = 64, 8
 
 
 def train_vae(build: Path, processes: int) -> None:
     """Train to build/vae.safetensors (resumable). With crops a second of training shows four times as many people."""
-    in_processes(_work, processes, build)
+    in_processes(_train_in_process, processes, build)
 
 
 def pixel_weight() -> Tensor:
@@ -34,7 +32,7 @@ def pixel_weight() -> Tensor:
     return (0.6 + 1.4 * face)[None]
 
 
-def _work(_rank: int, _processes: int, build: Path) -> None:
+def _train_in_process(_rank: int, _processes: int, build: Path) -> None:
     blocks = [
         b for b in training_blocks() if b.people[0] < TEACHER_PEOPLE and (build / "images" / f"{b.name}.npy").exists()
     ]
@@ -58,7 +56,7 @@ def _work(_rank: int, _processes: int, build: Path) -> None:
         return value, {"psnr": float(-10 * torch.log10(mse))}
 
     torch.manual_seed(0)
-    vae = TinyVAE(CONFIG).to(memory_format=torch.channels_last)
+    vae = TinyVAE(VAEConfig()).to(memory_format=torch.channels_last)
     train(_WithLoss(vae), loss, TRAINING, build, "vae")
 
 
@@ -76,6 +74,6 @@ class _WithLoss(torch.nn.Module):
 
 def load_vae(build: Path) -> TinyVAE:
     """The trained autoencoder (EMA), for inference."""
-    module = _WithLoss(TinyVAE(CONFIG))
+    module = _WithLoss(TinyVAE(VAEConfig()))
     load_trained(module, build, "vae")
     return module.vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .config import LATENT_CHANNELS
+
 TAESD_CHANNELS = 64
 DETAIL = 8.0
 """Added weight in the reconstruction loss of a pixel that differs by 1 from its surroundings."""
@@ -25,16 +27,16 @@ TAESD_DECODER_BLOCKS = (3, 3, 3, 1)
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """The active part of the TAESD network, from full resolution down to an eighth."""
+    """The active part of the TAESD network, from full resolution down to an eighth; by default what ships."""
 
-    widths: tuple[int, int, int, int] = (16, 32, 64, 64)
+    widths: tuple[int, int, int, int] = (24, 32, 64, 64)
     """Active channels per resolution."""
     encoder_blocks: tuple[int, int, int, int] = (0, 1, 1, 2)
     """Active residual blocks of the encoder per resolution, at most TAESD's own."""
     decoder_blocks: tuple[int, int, int, int] = (1, 2, 2, 3)
     """The same of the decoder."""
-    latent_channels: int = 4
-    """SDXL has four."""
+    latent_channels: int = LATENT_CHANNELS
+    """Of the latents that the diffusion model denoises."""
 
 
 class Block(nn.Module):

@@ -26,7 +26,7 @@ from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.comfyui.host import Host, interrupt_on_signals, prepare_base
 from miniature.measure.metrics import face_similarity, prompt_fidelity
 from miniature.paths import DIFFLORA_CHECKPOINT, ROOT
-from miniature.personal.held_out_teachers import HeldOutTeachers, write_teachers
+from miniature.personal.held_out_teachers import HeldOutTeachers
 from miniature.world.drawing import draw, draw_references
 from miniature.world.people import person
 from miniature.world.scenes import DEMO_SCENES, Scene, caption
@@ -96,6 +96,11 @@ class DemoWorkflow:
         return self.client.images(result, prompt.id("Save Image"))[0], result
 
 
+def teacher_file(index: int) -> str:
+    """Name of a person's teacher in models/loras."""
+    return f"teacher_{index}.safetensors"
+
+
 def without_lora(prompt: ApiPrompt) -> ApiPrompt:
     """The workflow with the base model alone."""
     return prompt.copy().set("KSampler", model=prompt.output("Load Checkpoint"))
@@ -148,7 +153,7 @@ def evaluate_person(
         "no_lora": without_lora(prompt),
         "average_person": average_person(prompt),
         "difflora": prompt,
-        "teacher": with_file(prompt, held_out.teacher_file(index)),
+        "teacher": with_file(prompt, teacher_file(index)),
     }
     images = {"real_images": [Image.fromarray(draw(who, scene).image) for scene in DEMO_SCENES]}
     for kind, variant in prompts.items():
@@ -201,7 +206,8 @@ def run(people: int | None, seed: int) -> None:
     shutil.rmtree(base / "output" / "loras", ignore_errors=True)
     held_out = HeldOutTeachers.load()
     indices = LEAD if people is None else held_out.people[:people]
-    write_teachers(held_out, indices, base / "models" / "loras")
+    for index in indices:
+        held_out.write(index, base / "models" / "loras" / teacher_file(index))
     measured, results = Measurements(), []
     print(f"starting ComfyUI; {len(indices)} people x {len(DEMO_SCENES)} prompts")
     # By default ComfyUI drops what the last prompt did not use, for instance the checkpoint

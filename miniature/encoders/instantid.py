@@ -1,8 +1,8 @@
-"""Stage `instantid`: InstantID for the drawn world, of the modules that its official files are read into.
+"""Stage `instantid`: InstantID for the drawn world, made of the same modules that read its official files.
 
-First the Resampler is trained, see `instantid_resampler`. Then the keys and values of its tokens in the U-Net and the
-whole IdentityNet are, with the frozen base model's diffusion loss on images of training people: another image of the
-person gives the face embedding, the image itself the keypoints and the caption.
+First the Resampler is trained, see `instantid_resampler`. Then two more parts are trained with the frozen base model's
+diffusion loss on images of training people: the U-Net's keys and values for the Resampler's tokens, and the whole
+IdentityNet. Another image of the person gives the face embedding, the image itself the keypoints and the caption.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from diffusers.models.embeddings import IPAdapterPlusImageProjection
 from torch import Tensor, nn
 
 from difflora_core.diffusion_loss import loss_target
-from miniature.base_model.checkpoint import NAME, load_checkpoint
-from miniature.base_model.config import IMAGE_SIZE, TIME_IDS
+from miniature.base_model.checkpoint import load_checkpoint
+from miniature.base_model.config import IMAGE_SIZE
 from miniature.base_model.diffusers_folder import export_diffusers
+from miniature.base_model.model import added_conditions
 from miniature.base_model.vae import to_pixels
 from miniature.world.image_blocks import BASE_IMAGES, OTHER_PEOPLE, TEACHER_PEOPLE, draw_blocks, training_blocks
 from miniature.world.scenes import caption, training_scene
@@ -38,7 +39,7 @@ from .instantid_resampler import (
     reference_faces,
     train_resampler,
 )
-from .training_latents import LOWEST, TrainingLatents
+from .training_latents import MIN_TIMESTEP, TrainingLatents
 
 PEOPLE = TEACHER_PEOPLE
 """Training people, of whom there are many images."""
@@ -48,7 +49,7 @@ DROPPED = 0.1
 """Share of samples without a face, and of samples without a caption, both of which guidance needs."""
 BATCH = 8
 NOISY, NOISY_SHARE = 400, 0.75
-"""Timestep from which an identity is to be made rather than seen, and the share of samples from there on."""
+"""From this timestep on the noisy image hardly shows who it is, so that the face must tell; share of such samples."""
 CONFIG = TrainConfig(steps=6000, learning_rate=2e-3, warmup=30, ema=0.99, save_every=100, seed=7)
 
 
@@ -65,7 +66,7 @@ class TrainableParts(nn.Module):
 
 
 def initial_instantid(unet: nn.Module, resampler: IPAdapterPlusImageProjection) -> InstantID:
-    """Beside a Resampler: keys and values as the text's, but smaller; IdentityNet as the U-Net, without effect."""
+    """Start with the text's keys and values, made smaller, and an IdentityNet that is a U-Net and adds nothing."""
     torch.manual_seed(7)
     names = list(unet.attn_processors)  # type: ignore[arg-type]
     attention = {}
@@ -96,9 +97,9 @@ def trained_instantid(pipeline: InstantIDPipeline) -> InstantID:
 
 def random_timesteps(count: int, generator: torch.Generator) -> Tensor:
     """Draw timesteps: int64 (count,), most of them noisy."""
-    few = torch.randint(LOWEST, NOISY, (count,), generator=generator)
-    many = torch.randint(NOISY, 1000, (count,), generator=generator)
-    return torch.where(torch.rand(count, generator=generator) < NOISY_SHARE, many, few)
+    clear = torch.randint(MIN_TIMESTEP, NOISY, (count,), generator=generator)
+    noisy = torch.randint(NOISY, 1000, (count,), generator=generator)
+    return torch.where(torch.rand(count, generator=generator) < NOISY_SHARE, noisy, clear)
 
 
 class InstantIDLoss:
@@ -111,7 +112,7 @@ class InstantIDLoss:
         self.scheduler = pipeline.base.scheduler()
 
     def __call__(self, module: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """The parts are trained where the pipeline has them."""
+        """The loss; `module` only lists the trained parts, which the pipeline runs."""
         picks, pictures, faces, captions = [], [], [], []
         rows = torch.randint(0, len(self.images.people), (BATCH,), generator=generator).tolist()
         for row, (no_face, no_caption) in zip(rows, torch.rand(BATCH, 2, generator=generator).tolist(), strict=True):
@@ -144,10 +145,7 @@ class InstantIDLoss:
         """
         base, net = self.pipeline.base, self.pipeline.identity_net
         texts = base.encode_text(captions)
-        added = {
-            "text_embeds": texts["pooled"],
-            "time_ids": torch.tensor([TIME_IDS], dtype=noisy.dtype).expand(len(noisy), -1),
-        }
+        added = added_conditions(texts["pooled"], noisy.dtype)
         net.face_tokens = self.pipeline.tokens(faces)
         down, middle = net(noisy, timesteps, texts["context"], pictures, added_cond_kwargs=added, return_dict=False)
         return base.unet(
@@ -160,7 +158,7 @@ class InstantIDLoss:
         ).sample
 
 
-def train_instantid(weights: Path, build: Path, tokenizer: Path, processes: int) -> Path:
+def train_instantid(build: Path, weights: Path, tokenizer: Path, processes: int) -> Path:
     """Train (resumable) and write build/instantid/miniature in the official layout; returns that folder."""
     folder = build / "instantid" / "miniature"
     if (folder / ADAPTER).exists():
@@ -168,7 +166,7 @@ def train_instantid(weights: Path, build: Path, tokenizer: Path, processes: int)
     torch.set_num_threads(1)  # with small matrices more threads are slower
     draw_blocks(build / "images", training_blocks(), processes)
     images, others = open_face_images(build, range(PEOPLE)), open_face_images(build, OTHER_PEOPLE)
-    base = SDXLBase.open(export_diffusers(weights / "checkpoints" / NAME, folder.with_name("base"), tokenizer))
+    base = SDXLBase.open(export_diffusers(weights, folder.with_name("base"), tokenizer))
     resampler = initial_resampler(base.pipeline.unet.config.cross_attention_dim)
     other_faces = reference_faces(others, BASE_IMAGES, folder.with_name("other_faces.safetensors"))
     train_resampler(resampler, other_faces, torch.from_numpy(others.traits()), folder.parent)

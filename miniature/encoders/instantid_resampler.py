@@ -1,8 +1,8 @@
 """InstantID's Resampler for the drawn world: from its tokens of a face a linear map predicts the person's traits.
 
-It is trained alone, on other people than the rest of InstantID, and is frozen then. In one training with the rest it
-would learn late, through keys and values that have nothing to attend to before; and of the rest's own people it would
-know more than of anybody else.
+It is trained alone, on other people than the rest of InstantID, and then frozen. Trained together, it would learn late,
+since keys and values are of no use before its tokens say something. Trained on the same people, it would describe those
+better than others, and the rest would learn to rely on it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ WIDTH, QUERIES, FACE_WIDTH = 64, 4, 512
 TOKEN_SCALE = 0.21
 """Standard deviation of the base model's text conditions, which keys and values were made for."""
 TOKEN_FACTOR = 8.0
-"""How many times as large the tokens are: keys and values, which start as many times as small, then learn as many times
-as fast as other weights."""
+"""Tokens are larger by this factor, and the keys and values start smaller by it: these then learn faster by it."""
 BATCH = 128
 CONFIG = TrainConfig(steps=600, learning_rate=2e-3, warmup=30, ema=0.99, save_every=200, seed=8)
 

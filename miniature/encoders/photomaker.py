@@ -2,8 +2,8 @@
 
 Two runs. First the vision tower, initialized with the shipped CLIP vision model, is trained to tell people apart, since
 CLIP's training leaves out what captions don't say. Then projections, fuse module and LoRA are trained with the frozen
-base model's diffusion loss: references of a person go in, another image of that person is denoised. The second run's
-people are not among the first one's: of those the tower knows more than of anybody else, and the rest would rely on it.
+base model's diffusion loss: references of a person go in, another image of that person is denoised. The two runs have
+different people: the tower knows those it was trained on better than others, and the rest would learn to rely on it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from training.lora_dataset.photomaker.identity_encoder import IdEncoder, encoder
 from training.lora_dataset.photomaker.photomaker_file import official_lora_names, write_photomaker
 
 from .clip_vision import preprocess
-from .training_latents import LOWEST, TrainingLatents
+from .training_latents import MIN_TIMESTEP, TrainingLatents
 
 RANK = 4
 MAX_REFERENCES = 4
@@ -130,13 +130,13 @@ class CaptionEncoder:
 
 
 class TrainingImages:
-    """Images of training people, drawn where they are missing."""
+    """Images of training people."""
 
-    def __init__(self, build: Path, people: range) -> None:
-        """Open whole blocks of people."""
+    def __init__(self, build: Path, people: range, processes: int) -> None:
+        """Open whole blocks of people, and draw those that are missing."""
         self.people = people
         blocks: list[Block] = [block for block in training_blocks() if block.people[0] in people]
-        draw_blocks(build / "images", blocks, processes=2)
+        draw_blocks(build / "images", blocks, processes)
         self.stacks = [load_block(build / "images", block) for block in blocks]
 
     def __getitem__(self, row: int) -> np.ndarray:
@@ -144,7 +144,7 @@ class TrainingImages:
         return self.stacks[row // BLOCK][row % BLOCK]
 
 
-def train_photomaker(weights: Path, build: Path, tokenizer: Path) -> Path:
+def train_photomaker(build: Path, weights: Path, tokenizer: Path, processes: int) -> Path:
     """Train (resumable) and write build/photomaker/miniature.bin in the official layout; returns its path."""
     path = build / "photomaker" / "miniature.bin"
     if path.exists():
@@ -153,7 +153,9 @@ def train_photomaker(weights: Path, build: Path, tokenizer: Path) -> Path:
     base, vae = load_checkpoint(weights)
     base.unet.set_attn_processor(AttnProcessor())  # torch's own attention is slow backwards on a CPU
     texts, scheduler = CaptionEncoder(base, tokenizer), noise_scheduler()
-    images, tower_images = (TrainingImages(build, people) for people in (range(TEACHER_PEOPLE), OTHER_PEOPLE))
+    images, tower_images = (
+        TrainingImages(build, people, processes) for people in (range(TEACHER_PEOPLE), OTHER_PEOPLE)
+    )
     latents = TrainingLatents(build, TEACHER_PEOPLE, vae)
     encoder, layout = initial_encoder(weights), LoRALayout.from_network(base.unet, RANK)
     train_tower(Tower(encoder), tower_images, path.parent)
@@ -173,7 +175,7 @@ def train_photomaker(weights: Path, build: Path, tokenizer: Path) -> Path:
         condition, positions = texts(captions, n)
         condition.context = encoder.fuse(condition.context, positions, encoder.project(torch.stack(references)))
         noise = torch.randn(clean.shape, generator=generator)
-        timesteps = torch.randint(LOWEST, 1000, (BATCH,), generator=generator)
+        timesteps = torch.randint(MIN_TIMESTEP, 1000, (BATCH,), generator=generator)
         velocity = scheduler.get_velocity(clean, noise, timesteps)
         noisy = scheduler.add_noise(clean, noise, timesteps)
         lora = stacked_loras(base.unet, layout, LORA_RATE * model.lora[None])
@@ -195,13 +197,13 @@ def train_tower(tower: Tower, images: TrainingImages, folder: Path) -> None:
         people = torch.randint(0, len(images.people), (TOWER_BATCH,), generator=generator)
         chosen = torch.randint(0, len(images[0]), (TOWER_BATCH,), generator=generator).tolist()
         batch = np.stack([images[row][k] for row, k in zip(people.tolist(), chosen, strict=True)])
-        pixels = varied(preprocess(batch), generator)
+        pixels = augmented(preprocess(batch), generator)
         return (model(pixels) - traits[people]).square().mean(), {}
 
     train(tower, loss, TOWER, folder, "tower")
 
 
-def varied(pixels: Tensor, generator: torch.Generator) -> Tensor:
+def augmented(pixels: Tensor, generator: torch.Generator) -> Tensor:
     """Shift images (images, 3, height, width) at random, edges repeated, and change their brightness."""
     padded = nn.functional.pad(pixels, (SHIFT,) * 4, mode="replicate")
     height, width = pixels.shape[-2:]

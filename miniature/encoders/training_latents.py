@@ -1,4 +1,4 @@
-"""Latents of training people's images, as the baselines that know identities are trained on them.
+"""Latents of training people's images, which PhotoMaker and InstantID are trained on.
 
 Errors at the eyes weigh more, as in the training of the base model and of LoRAs.
 """
@@ -17,8 +17,8 @@ from miniature.base_model.train import encode_block, loss_weights
 from miniature.base_model.vae import TinyVAE
 from miniature.world.image_blocks import BLOCK, training_blocks
 
-LOWEST = 100
-"""Timestep below which hardly any noise is left, and nothing of an identity is to be learned."""
+MIN_TIMESTEP = 100
+"""Of training: below it hardly any noise is left, and nothing about a face can be learned."""
 
 
 class TrainingLatents:

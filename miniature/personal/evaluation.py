@@ -3,7 +3,7 @@
 python -m miniature prepare-evaluation     # writes output/miniature/evaluation
 python -m miniature evaluate               # the same, then evaluates, with the attribute judge among the metrics
 
-Methods and metrics that need what `python -m miniature build` leaves in the scratch folder are there where that is.
+Methods and metrics whose files do not ship take part where `python -m miniature build` has made these files.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,6 @@ from PIL import Image
 
 from difflora_core.command_line import progress
 from difflora_core.images import write_image
-from miniature.base_model.checkpoint import NAME
 from miniature.base_model.diffusers_folder import export_diffusers
 from miniature.measure.attribute_fidelity import COLUMN, AttributeFidelity, scene_of
 from miniature.measure.judge import FILE as JUDGE
@@ -36,7 +35,7 @@ from training.evaluation.prompt_list import read_prompt_list
 from training.evaluation.settings import DistanceSettings, EvaluationSettings, MetricSettings
 from training.lora_dataset.fingerprints import hash_file
 
-from .held_out_teachers import HeldOutTeachers, write_teachers
+from .held_out_teachers import HeldOutTeachers
 from .ship_held_out import NEAREST
 
 FOLDER = ROOT / "output" / "miniature" / "evaluation"
@@ -72,7 +71,7 @@ SCRATCH_METHODS = {
 SCRATCH_METRICS = {name: BUILD / MODELS / name for name in ("clip", "dino", "image_reward", "pick_score")}
 """By setting, networks of metrics that do not ship."""
 REAL_PEOPLE = split_people("train")[:50]
-"""Drawn for the distances between sets of images: with each prompt as many images as two methods have."""
+"""Their drawings of each prompt are what distances are measured to: twice as many people as are held out."""
 
 
 def prepare_evaluation(folder: Path, tokenizer: Path, people: Sequence[int] | None = None) -> None:
@@ -89,7 +88,9 @@ def prepare_evaluation(folder: Path, tokenizer: Path, people: Sequence[int] | No
     held_out = HeldOutTeachers.load()
     for index in progress(held_out.people if people is None else people, "held-out people", "person"):
         write_images(folder, index)
-        _write_teacher(held_out, index, folder)
+        teacher = folder / "teachers" / f"{person_name(index)}.safetensors"
+        if not teacher.exists():
+            held_out.write(index, teacher)
     write_base(folder, tokenizer)
 
 
@@ -110,15 +111,7 @@ def write_images(folder: Path, index: int) -> None:
 def write_base(folder: Path, tokenizer: Path) -> None:
     """Write base/, the miniature's base model, if it is not there."""
     if not (folder / "base").exists():
-        export_diffusers(WEIGHTS / "checkpoints" / NAME, folder / "base", tokenizer)
-
-
-def _write_teacher(held_out: HeldOutTeachers, index: int, folder: Path) -> None:
-    teacher = folder / "teachers" / f"{person_name(index)}.safetensors"
-    if not teacher.exists():
-        write_teachers(held_out, [index], folder)
-        teacher.parent.mkdir(exist_ok=True)
-        (folder / held_out.teacher_file(index)).replace(teacher)
+        export_diffusers(WEIGHTS, folder / "base", tokenizer)
 
 
 def built_methods() -> dict[str, MethodSettings]:

@@ -10,10 +10,9 @@ from PIL import Image
 
 from difflora_core.command_line import progress
 from difflora_core.files import replacing
-from miniature.base_model.checkpoint import NAME
 from miniature.base_model.diffusers_folder import export_diffusers
 from miniature.world.drawing import draw
-from miniature.world.people import person
+from miniature.world.people import person, person_name
 from miniature.world.scenes import TEACHER_SCENES, Scene, caption
 
 PEOPLE = 8
@@ -25,7 +24,7 @@ def draw_person_folders(folder: Path, people: Iterable[int], scenes: Iterable[Sc
     scenes = tuple(scenes)
     for index in progress(people, "drawing people", "person"):
         for number, scene in enumerate(scenes):
-            path = folder / f"person_{index:05d}" / f"{number:02d}.png"
+            path = folder / person_name(index) / f"{number:02d}.png"
             if not path.exists():
                 with replacing(path) as partial:
                     path.with_suffix(".txt").write_text(caption(scene), encoding="utf-8")
@@ -35,4 +34,4 @@ def draw_person_folders(folder: Path, people: Iterable[int], scenes: Iterable[Sc
 def prepare_dataset(build: Path, weights: Path, tokenizer: Path, people: int = PEOPLE) -> None:
     """Write what training/recipes/miniature/1_dataset.yaml names: images, and the base model as a diffusers folder."""
     draw_person_folders(build / "photographs", range(people))
-    export_diffusers(weights / "checkpoints" / NAME, build / "diffusers", tokenizer)
+    export_diffusers(weights, build / "diffusers", tokenizer)

@@ -12,8 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from miniature.base_model.config import lora_layout
-from miniature.base_model.model import TinySDXL, Tokenizer, load_latents, noise_scheduler
-from miniature.base_model.train import loss_weights
+from miniature.base_model.model import TinySDXL, Tokenizer, noise_scheduler
+from miniature.base_model.train import load_latents, loss_weights
 from miniature.base_model.vae import TinyVAE
 from miniature.world.drawing import draw
 from miniature.world.image_blocks import training_blocks
@@ -39,7 +39,7 @@ def as_person_images(index: int, latents: Tensor) -> PersonImages:
 
 def training_person_images(build: Path) -> dict[int, PersonImages]:
     """Images of all training people that have been drawn, by person."""
-    latents = load_latents(build / "latents")
+    latents = load_latents(build)
     return {
         index: as_person_images(index, latents[block.name][row])
         for block in tqdm(training_blocks(), "images", unit="block", disable=None)

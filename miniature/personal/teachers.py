@@ -1,7 +1,7 @@
 """Stage `teachers`: one LoRA per person by DreamBooth on the miniature's base model, many people per batch.
 
-DiffLoRA is trained on the training people's teachers. With the validation people's settings are chosen, with the
-held-out people's it is compared; both are trained by the same code on images that nothing else was trained on.
+DiffLoRA is trained on the training people's teachers. Those of validation people serve to choose settings, those of
+held-out people to compare; the same code trains them, on images that nothing else was trained on.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def train_teachers(
     return train_loras(base.unet, layout, shared_start(layout), people, loss, config)
 
 
-def make_split(
+def train_split(
     build: Path, split: str, base: TinySDXL, vae: TinyVAE, tokenizer: Tokenizer, part: int, parts: int
 ) -> None:
     """Train the teachers of a split batch by batch; a batch that has its file is not trained again.

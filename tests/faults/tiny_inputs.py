@@ -44,7 +44,7 @@ def ensure_base(shared: Path) -> None:
         "prompts": PROMPTS,
     }.items():
         (shared / name).symlink_to(target)
-    export_diffusers(WEIGHTS / "checkpoints" / "miniature_sdxl.safetensors", shared / "base", find_tokenizer())
+    export_diffusers(WEIGHTS, shared / "base", find_tokenizer())
 
 
 def write_faces(folder: Path, shared: Path) -> None:

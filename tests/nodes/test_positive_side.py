@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from difflora_core.lora.file_formats import save_lora
+from miniature.base_model.checkpoint import checkpoint_path
 from miniature.base_model.config import lora_layout
 from miniature.comfyui.host import COMPANION, find_host
 from miniature.paths import WEIGHTS
@@ -24,7 +25,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     base = tmp_path_factory.mktemp("base")
     save_lora(base / "teacher.safetensors", HeldOutTeachers.load().teachers[0].float(), lora_layout())
     script = Path(__file__).with_name("positive_side.py")
-    checkpoint = WEIGHTS / "checkpoints" / "miniature_sdxl.safetensors"
+    checkpoint = checkpoint_path(WEIGHTS)
     command = [sys.executable, script, find_host(), base, COMPANION, checkpoint, base / "teacher.safetensors"]
     done = subprocess.run(list(map(str, command)), cwd=base, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

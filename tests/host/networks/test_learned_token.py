@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 from difflora_core.files import write_tensors
-from miniature.base_model.checkpoint import NAME
+from miniature.base_model.checkpoint import checkpoint_path
 from miniature.base_model.diffusers_folder import export_diffusers
 from miniature.comfyui.host import find_host, find_tokenizer
 from miniature.paths import WEIGHTS
 from training.base_model.sdxl import SDXLBase
 
-CHECKPOINT = WEIGHTS / "checkpoints" / NAME
+CHECKPOINT = checkpoint_path(WEIGHTS)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -31,7 +31,7 @@ def test_the_same_text_conditions(tmp_path: Path, count: int) -> None:
     command = [sys.executable, script, find_host(), CHECKPOINT, tmp_path / "embeddings", outputs, prompt]
     done = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    base = SDXLBase.open(export_diffusers(CHECKPOINT, tmp_path / "base", find_tokenizer()))
+    base = SDXLBase.open(export_diffusers(WEIGHTS, tmp_path / "base", find_tokenizer()))
     with base.added_token("<ann>", vectors):
         expected = base.encode_text(["a portrait of a <ann>, smiling"])
     found = load_file(outputs)

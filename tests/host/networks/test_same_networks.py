@@ -12,12 +12,13 @@ from torch import Tensor
 
 from difflora_core.lora.file_formats import save_lora
 from difflora_core.model import DiffLoRA
+from miniature.base_model.checkpoint import checkpoint_path, read_checkpoint
 from miniature.base_model.config import LATENT_SHAPE
-from miniature.base_model.single_file import SingleFile, load_single_file
+from miniature.base_model.single_file import SingleFile
 from miniature.comfyui.host import find_host
 from miniature.paths import ROOT, WEIGHTS
 
-SDXL = WEIGHTS / "checkpoints" / "miniature_sdxl.safetensors"
+SDXL = checkpoint_path(WEIGHTS)
 CHECKPOINT = WEIGHTS / "difflora" / "miniature.safetensors"
 TIME_IDS = torch.tensor([[128.0, 128.0, 0.0, 0.0, 128.0, 128.0]])
 TOLERANCE = 1e-3
@@ -25,7 +26,7 @@ TOLERANCE = 1e-3
 
 @pytest.fixture(scope="module")
 def parts() -> SingleFile:
-    return load_single_file(SDXL)
+    return read_checkpoint(WEIGHTS)
 
 
 @pytest.fixture(scope="module")

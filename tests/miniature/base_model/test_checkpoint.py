@@ -3,12 +3,11 @@
 import pytest
 import torch
 
-from miniature.base_model.checkpoint import NAME, load_checkpoint
+from miniature.base_model.checkpoint import checkpoint_path, load_checkpoint
 from miniature.base_model.config import LATENT_SHAPE
 from miniature.base_model.model import TinySDXL, Tokenizer
 from miniature.base_model.single_file import save_single_file
-from miniature.base_model.train_vae import CONFIG
-from miniature.base_model.vae import TinyVAE, export_taesd
+from miniature.base_model.vae import TinyVAE, VAEConfig, export_taesd
 from miniature.comfyui.host import find_tokenizer
 from miniature.world.scenes import Scene, caption
 
@@ -22,10 +21,10 @@ def tokenizer() -> Tokenizer:
 
 def test_checkpoint_computes_what_was_trained(tokenizer, tmp_path):
     torch.manual_seed(0)
-    vae, base = TinyVAE(CONFIG), TinySDXL(None).eval()
-    (tmp_path / "checkpoints").mkdir()
-    state = export_taesd(vae)
-    save_single_file(tmp_path / "checkpoints" / NAME, base.unet, base.text_l, base.text_g, state, torch.float32)
+    vae, base = TinyVAE(VAEConfig()), TinySDXL().eval()
+    path, state = checkpoint_path(tmp_path), export_taesd(vae)
+    path.parent.mkdir()
+    save_single_file(path, base.unet, base.text_l, base.text_g, state, torch.float32)
     read, read_vae = load_checkpoint(tmp_path)
     noisy, timesteps = torch.randn(3, *LATENT_SHAPE), torch.tensor([10, 500, 999])
     with torch.no_grad():

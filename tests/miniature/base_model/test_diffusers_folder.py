@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from miniature.base_model.checkpoint import NAME, load_checkpoint
+from miniature.base_model.checkpoint import load_checkpoint
 from miniature.base_model.config import LATENT_SHAPE
 from miniature.base_model.diffusers_folder import export_diffusers
 from miniature.base_model.model import Tokenizer
@@ -22,7 +22,7 @@ TOKENIZER = find_tokenizer()
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return export_diffusers(WEIGHTS / "checkpoints" / NAME, tmp_path_factory.mktemp("export") / "sdxl", TOKENIZER)
+    return export_diffusers(WEIGHTS, tmp_path_factory.mktemp("export") / "sdxl", TOKENIZER)
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +90,11 @@ def test_only_safetensors(folder):
 def test_foreign_folder_is_kept(tmp_path: Path):
     (tmp_path / "letter.txt").write_text("dear diary")
     with pytest.raises(FileExistsError, match="no diffusers model"):
-        export_diffusers(WEIGHTS / "checkpoints" / NAME, tmp_path, TOKENIZER)
+        export_diffusers(WEIGHTS, tmp_path, TOKENIZER)
     assert (tmp_path / "letter.txt").exists()
 
 
 def test_no_checkpoint(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="build base"):
-        export_diffusers(tmp_path / "none.safetensors", tmp_path / "sdxl", TOKENIZER)
+        export_diffusers(tmp_path, tmp_path / "sdxl", TOKENIZER)
     assert not list(tmp_path.iterdir())

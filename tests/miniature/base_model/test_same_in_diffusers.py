@@ -9,7 +9,6 @@ from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
 from difflora_core import DiffLoRA, LoRA
-from miniature.base_model.checkpoint import NAME
 from miniature.base_model.config import LATENT_SHAPE
 from miniature.base_model.diffusers_folder import export_diffusers
 from miniature.comfyui.host import find_tokenizer
@@ -23,7 +22,7 @@ TOLERANCE = 1e-3
 def pipeline(tmp_path_factory) -> StableDiffusionXLPipeline:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("export") / "sdxl"
-    export_diffusers(WEIGHTS / "checkpoints" / NAME, folder, find_tokenizer())
+    export_diffusers(WEIGHTS, folder, find_tokenizer())
     return StableDiffusionXLPipeline.from_pretrained(folder, local_files_only=True, add_watermarker=False)
 
 

@@ -16,7 +16,7 @@ def test_the_64_channel_export_computes_the_same():
     full.load_state_dict(export_taesd(small))
     pixels = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(full.encode(pixels), small.encode(pixels), rtol=1e-4, atol=1e-5)
-    latents = torch.randn(2, 4, 4, 4)
+    latents = torch.randn(2, 16, 4, 4)
     torch.testing.assert_close(full.decode(latents), small.decode(latents), rtol=1e-4, atol=1e-5)
 
 
@@ -27,7 +27,7 @@ def test_what_was_exported_is_read_back_as_it_was():
 
 
 def test_export_has_taesds_names_and_shapes():
-    state = export_taesd(TinyVAE(VAEConfig()))
+    state = export_taesd(TinyVAE(VAEConfig(latent_channels=4)))
     assert state["taesd_decoder.1.weight"].shape == (64, 4, 3, 3)
     assert state["taesd_encoder.14.weight"].shape == (4, 64, 3, 3)
     assert sum(tensor.numel() for tensor in state.values()) == pytest.approx(2.45e6, rel=0.01)

@@ -54,7 +54,7 @@ def build(tmp_path_factory: pytest.TempPathFactory, patched: Any) -> Path:
     # Encoding 800 images takes a minute; what is tested here does not depend on what they show
     latents = torch.randn(BLOCK, TEACHER_IMAGES, *LATENT_SHAPE, generator=torch.Generator().manual_seed(0))
     write_tensors(folder / "latents" / f"{training_blocks()[0].name}.safetensors", {"latents": latents.half()})
-    train_instantid(WEIGHTS, folder, find_tokenizer(), 1)
+    train_instantid(folder, WEIGHTS, find_tokenizer(), 1)
     return folder
 
 
@@ -138,8 +138,8 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(build: Path, tmp_path: 
 
         patch.setattr(instantid, "train", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            train_instantid(WEIGHTS, tmp_path, find_tokenizer(), 1)
+            train_instantid(tmp_path, WEIGHTS, find_tokenizer(), 1)
     one, other = (
-        tensors(read_instantid(train_instantid(WEIGHTS, folder, find_tokenizer(), 1))) for folder in (build, tmp_path)
+        tensors(read_instantid(train_instantid(folder, WEIGHTS, find_tokenizer(), 1))) for folder in (build, tmp_path)
     )
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -10,10 +10,6 @@ from torch import Tensor
 from difflora_core.files import write_tensors
 from difflora_core.lora.file_formats import lora_state_dict, storable
 from difflora_core.seeds import generator_for
-from miniature.base_model.checkpoint import NAME
-from miniature.base_model.diffusers_folder import export_diffusers
-from miniature.comfyui.host import find_tokenizer
-from miniature.paths import WEIGHTS
 from miniature.personal.held_out_teachers import HeldOutTeachers
 from training.base_model.sdxl import SDXLBase
 
@@ -22,19 +18,13 @@ SEEDS, STEPS, SIZE = (5, 6), 4, 128
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("models") / "base"
-    return export_diffusers(WEIGHTS / "checkpoints" / NAME, place, find_tokenizer())
+def sdxl(sdxl_folder: Path) -> SDXLBase:
+    return SDXLBase.open(sdxl_folder)
 
 
 @pytest.fixture(scope="module")
-def sdxl(folder: Path) -> SDXLBase:
-    return SDXLBase.open(folder)
-
-
-@pytest.fixture(scope="module")
-def other(folder: Path) -> SDXLBase:
-    return SDXLBase.open(folder)
+def other(sdxl_folder: Path) -> SDXLBase:
+    return SDXLBase.open(sdxl_folder)
 
 
 @pytest.fixture(scope="module", params=["U-Net", "U-Net and text encoders"])

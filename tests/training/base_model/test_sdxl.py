@@ -10,11 +10,7 @@ import pytest
 import torch
 
 from difflora_core.files import read_tensors, write_tensors
-from miniature.base_model.checkpoint import NAME
-from miniature.base_model.diffusers_folder import export_diffusers
-from miniature.comfyui.host import find_tokenizer
-from miniature.paths import WEIGHTS
-from miniature.personal.held_out_teachers import HeldOutTeachers, write_teachers
+from miniature.personal.held_out_teachers import HeldOutTeachers
 from miniature.world.drawing import draw
 from miniature.world.people import person
 from miniature.world.scenes import caption, random_scene
@@ -22,12 +18,6 @@ from training.base_model.diffusion_loss import DiffusionLoss, predictor
 from training.base_model.held_out_loss import mean_loss
 from training.base_model.person_images import PersonImages
 from training.base_model.sdxl import SDXLBase
-
-
-@pytest.fixture(scope="module")
-def sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "base"
-    return export_diffusers(WEIGHTS / "checkpoints" / NAME, folder, find_tokenizer())
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +106,8 @@ def test_images_of_a_batch_are_decoded_one_by_one(sdxl: SDXLBase, monkeypatch: p
 
 def test_lora_files_of_any_program(sdxl: SDXLBase, tmp_path: Path) -> None:
     held_out, captions = HeldOutTeachers.load(), ["a portrait of a person, smiling"]
-    write_teachers(held_out, held_out.people[:1], tmp_path)
-    kohya = tmp_path / held_out.teacher_file(held_out.people[0])
+    kohya = tmp_path / "kohya.safetensors"
+    held_out.write(held_out.people[0], kohya)
     with sdxl.loaded_lora(held_out.teachers[0].float(), sdxl.layout(4, True)):
         expected = sdxl.generate(captions, 128, 2, 3.0, seed=1)
     with sdxl.loaded_lora_file(kohya):

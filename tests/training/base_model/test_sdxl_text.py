@@ -6,10 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from miniature.base_model.checkpoint import NAME
-from miniature.base_model.diffusers_folder import export_diffusers
-from miniature.comfyui.host import find_tokenizer
-from miniature.paths import WEIGHTS
 from training.base_model.sdxl import SDXLBase
 
 TOKEN = "<person>"
@@ -17,14 +13,8 @@ PROMPTS = ["a portrait of a <person>, smiling", "<person>", "a portrait of a per
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("models") / "base"
-    return export_diffusers(WEIGHTS / "checkpoints" / NAME, place, find_tokenizer())
-
-
-@pytest.fixture(scope="module")
-def sdxl(folder: Path) -> SDXLBase:
-    return SDXLBase.open(folder)
+def sdxl(sdxl_folder: Path) -> SDXLBase:
+    return SDXLBase.open(sdxl_folder)
 
 
 def random_vectors(count: int) -> dict[str, Tensor]:
@@ -35,10 +25,10 @@ def random_vectors(count: int) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_same_as_diffusers_own_loader(folder: Path, sdxl: SDXLBase, count: int) -> None:
+def test_the_same_as_diffusers_own_loader(sdxl_folder: Path, sdxl: SDXLBase, count: int) -> None:
     """Text conditions, and the gradients that training gets, which diffusers' example takes from the whole table."""
     vectors = {name: vector.requires_grad_() for name, vector in random_vectors(count).items()}
-    other, parts = SDXLBase.open(folder), {}
+    other, parts = SDXLBase.open(sdxl_folder), {}
     for name, suffix in (("clip_l", ""), ("clip_g", "_2")):
         encoder, tokenizer = (
             getattr(other.pipeline, f"text_encoder{suffix}"),
@@ -72,9 +62,9 @@ def test_nothing_is_left_of_a_token(sdxl: SDXLBase) -> None:
     assert {name for name, _ in sdxl.pipeline.text_encoder.named_parameters()} == names
 
 
-def test_the_end_token_is_pooled_in_spite_of_sdxls_configuration(folder: Path, sdxl: SDXLBase) -> None:
+def test_the_end_token_is_pooled_in_spite_of_sdxls_configuration(sdxl_folder: Path, sdxl: SDXLBase) -> None:
     """SDXL's text_encoder_2 has the wrong `eos_token_id` 2: transformers then pools at the highest id."""
-    other, vectors = SDXLBase.open(folder), random_vectors(2)
+    other, vectors = SDXLBase.open(sdxl_folder), random_vectors(2)
     encoder = next(m for m in other.pipeline.text_encoder_2.modules() if hasattr(m, "eos_token_id"))
     encoder.eos_token_id = 2
     assert torch.equal(other.encode_text(PROMPTS)["pooled"], sdxl.encode_text(PROMPTS)["pooled"])

@@ -1,5 +1,7 @@
 """Refinement through a diffusers base model: its functions against diffusers' own, and what it does to a LoRA."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,6 @@ from torch import Tensor
 
 from difflora_core.config import RefinementSettings
 from difflora_core.lora.lora import LoRA
-from miniature.base_model.checkpoint import NAME
-from miniature.base_model.diffusers_folder import export_diffusers
-from miniature.comfyui.host import find_tokenizer
-from miniature.paths import WEIGHTS
 from miniature.personal.held_out_teachers import HeldOutTeachers
 from miniature.world.drawing import draw_references
 from training.base_model.batched_loras import stacked_loras
@@ -25,9 +23,8 @@ CAPTION = "a portrait of a person"
 
 
 @pytest.fixture(scope="module")
-def sdxl(tmp_path_factory: pytest.TempPathFactory) -> SDXLBase:
-    place = tmp_path_factory.mktemp("models") / "base"
-    return SDXLBase.open(export_diffusers(WEIGHTS / "checkpoints" / NAME, place, find_tokenizer()))
+def sdxl(sdxl_folder: Path) -> SDXLBase:
+    return SDXLBase.open(sdxl_folder)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])

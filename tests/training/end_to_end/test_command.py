@@ -46,7 +46,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> FinetuneSettings:
     """Three people with shipped teachers, the third for validation; a fourth has only images."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("finetune")
-    export_diffusers(WEIGHTS / "checkpoints" / "miniature_sdxl.safetensors", folder / "base", find_tokenizer())
+    export_diffusers(WEIGHTS, folder / "base", find_tokenizer())
     (folder / "dataset.yaml").write_text(
         "workspace: work\nbase: base\npreprocess: {size: 128, held_out: 1}\ndreambooth: {dtype: fp32}\n"
     )

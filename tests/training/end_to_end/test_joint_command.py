@@ -45,7 +45,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> JointSettings:
     """Four people with three images each, on the miniature's base model and encoders."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("joint")
-    export_diffusers(WEIGHTS / "checkpoints" / "miniature_sdxl.safetensors", folder / "base", find_tokenizer())
+    export_diffusers(WEIGHTS, folder / "base", find_tokenizer())
     (folder / "dataset.yaml").write_text(
         f"workspace: work\nbase: base\nfaces: {{pack: miniature, root: {WEIGHTS / 'insightface'}}}\n"
         "preprocess: {size: 128, held_out: 1}\npack: {validation: 0.4, test: 0.0}\n"

@@ -13,11 +13,7 @@ from torch.nn import functional as F
 
 from difflora_core.files import read_tensors, write_tensors
 from difflora_core.lora.base_model import SDXL
-from miniature.base_model.checkpoint import NAME
 from miniature.base_model.config import LATENT_SHAPE
-from miniature.base_model.diffusers_folder import export_diffusers
-from miniature.comfyui.host import find_tokenizer
-from miniature.paths import WEIGHTS
 from tests.training.instantid.random_instantid import random_instantid
 from training.base_model.sdxl import SDXLBase
 from training.instantid.instantid_files import (
@@ -38,19 +34,13 @@ PROMPTS = ["a portrait of a person, smiling", "a portrait of a person, red shirt
 
 
 @pytest.fixture(scope="module")
-def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("models") / "base"
-    return export_diffusers(WEIGHTS / "checkpoints" / NAME, place, find_tokenizer())
+def instantid(sdxl_folder: Path) -> InstantID:
+    return random_instantid(SDXLBase.open(sdxl_folder).unet)
 
 
 @pytest.fixture(scope="module")
-def instantid(base_folder: Path) -> InstantID:
-    return random_instantid(SDXLBase.open(base_folder).unet)
-
-
-@pytest.fixture(scope="module")
-def pipeline(base_folder: Path, instantid: InstantID) -> InstantIDPipeline:
-    return InstantIDPipeline(SDXLBase.open(base_folder), instantid)
+def pipeline(sdxl_folder: Path, instantid: InstantID) -> InstantIDPipeline:
+    return InstantIDPipeline(SDXLBase.open(sdxl_folder), instantid)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
@@ -111,7 +101,7 @@ def test_cross_attention_equals_a_small_one(pipeline: InstantIDPipeline, instant
         assert torch.allclose(found, expected, atol=1e-5), names[number]
 
 
-def test_identity_net_sees_the_face_in_place_of_the_text(pipeline: InstantIDPipeline, base_folder: Path) -> None:
+def test_identity_net_sees_the_face_in_place_of_the_text(pipeline: InstantIDPipeline, sdxl_folder: Path) -> None:
     net, generator = pipeline.identity_net, torch.Generator().manual_seed(2)
     stock = ControlNetModel.from_config(net.config)
     stock.load_state_dict(net.state_dict())
@@ -133,10 +123,10 @@ def generate(pipeline: InstantIDPipeline, face: Tensor, guidance: float = 3.0, *
     return pipeline.generate(PROMPTS, "", face, pictures, seeds, Sampler(128, 2, guidance), Strengths(**changes))
 
 
-def test_both_parts_act_and_without_them_it_is_the_base_model(pipeline: InstantIDPipeline, base_folder: Path) -> None:
+def test_both_parts_act_and_without_them_it_is_the_base_model(pipeline: InstantIDPipeline, sdxl_folder: Path) -> None:
     off = generate(pipeline, FACE, adapter=0.0, control=0.0)
     seeds = [torch.Generator().manual_seed(number) for number in range(len(PROMPTS))]
-    plain = SDXLBase.open(base_folder).pipeline(
+    plain = SDXLBase.open(sdxl_folder).pipeline(
         PROMPTS, height=128, width=128, num_inference_steps=2, guidance_scale=3.0, generator=seeds, output_type="latent"
     )
     assert torch.allclose(off, pipeline.base.decode(plain.images), atol=1e-4)

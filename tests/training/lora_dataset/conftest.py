@@ -1,4 +1,4 @@
-"""The miniature's SDXL folder, its face models, a PhotoMaker with random weights, and two preprocessed people."""
+"""The miniature's face models, a PhotoMaker with random weights, and two preprocessed people."""
 
 from pathlib import Path
 
@@ -10,9 +10,6 @@ from torch import Tensor
 from difflora_core.encoders.face_encoder import FaceEncoder
 from difflora_core.lora.layout import LoRALayout
 from miniature.base_model import config as base_config
-from miniature.base_model.checkpoint import NAME
-from miniature.base_model.diffusers_folder import export_diffusers
-from miniature.comfyui.host import find_tokenizer
 from miniature.encoders.photomaker import initial_encoder
 from miniature.paths import WEIGHTS
 from miniature.world.drawing import draw
@@ -31,20 +28,14 @@ PEOPLE = ("anna", "bert")
 
 
 @pytest.fixture(scope="session")
-def sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "base"
-    return export_diffusers(WEIGHTS / "checkpoints" / NAME, folder, find_tokenizer())
-
-
-@pytest.fixture(scope="session")
 def photomaker_lora() -> tuple[LoRALayout, Tensor]:
     layout = LoRALayout.from_config(base_config.UNET, 2)
     return layout, 0.05 * torch.randn(layout.numel, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="session")
-def photomaker_file(sdxl_folder: Path, photomaker_lora: tuple[LoRALayout, Tensor]) -> Path:
-    path, encoder = sdxl_folder.parent / "random.bin", initial_encoder(WEIGHTS)
+def photomaker_file(tmp_path_factory: pytest.TempPathFactory, photomaker_lora: tuple[LoRALayout, Tensor]) -> Path:
+    path, encoder = tmp_path_factory.mktemp("photomaker") / "random.bin", initial_encoder(WEIGHTS)
     with torch.no_grad():  # untrained it hardly changes the class word; a test has to see where the identity comes in
         encoder.fuse_module.mlp1.fc2.weight.mul_(20.0)
         encoder.fuse_module.layer_norm.weight.fill_(1.0)

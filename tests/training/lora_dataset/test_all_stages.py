@@ -15,8 +15,6 @@ import torch
 
 from difflora_core.lora.layout import LoRALayout
 from miniature.base_model import config as base_config
-from miniature.base_model.diffusers_folder import export_diffusers
-from miniature.comfyui.host import find_tokenizer
 from miniature.paths import ROOT, WEIGHTS
 from miniature.personal.example_dataset import draw_person_folders
 from miniature.world.scenes import TEACHER_SCENES
@@ -29,16 +27,14 @@ WITH_BROKEN_IMAGE = "person_00020"
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def config(tmp_path_factory: pytest.TempPathFactory, sdxl_folder: Path) -> Path:
     """A set-up with four people in groups of two; one of them has a broken image among six."""
     folder = tmp_path_factory.mktemp("pipeline")
     draw_person_folders(folder / "faces", PEOPLE, TEACHER_SCENES[:6])
     (folder / "faces" / WITH_BROKEN_IMAGE / "broken.png").write_bytes(b"this is not an image")
-    base = WEIGHTS / "checkpoints" / "miniature_sdxl.safetensors"
-    export_diffusers(base, folder / "base", find_tokenizer())
     settings = {
         "workspace": "work",
-        "base": "base",
+        "base": str(sdxl_folder),
         "faces": {"pack": "miniature", "root": str(WEIGHTS / "insightface")},
         "collect": {"source": "people", "path": str(folder / "faces"), "min_face": 24},
         "generate": {"enabled": False},

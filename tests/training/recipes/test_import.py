@@ -15,7 +15,6 @@ from difflora_core.autoencoder.lae_file import load_lae
 from difflora_core.lora.file_formats import save_lora
 from difflora_core.lora.layout import LoRALayout
 from miniature.base_model import config as base_config
-from miniature.base_model.checkpoint import NAME
 from miniature.base_model.diffusers_folder import export_diffusers
 from miniature.comfyui.host import find_tokenizer
 from miniature.paths import ROOT, WEIGHTS
@@ -68,7 +67,7 @@ def folder(tmp_path: Path) -> Path:
         path.write_text(text, "utf-8")
     build = tmp_path / "miniature" / "build"
     draw_person_folders(build / "photographs", range(WITH_BOTH + 1), TEACHER_SCENES[:IMAGES])
-    export_diffusers(WEIGHTS / "checkpoints" / NAME, build / "diffusers", find_tokenizer())
+    export_diffusers(WEIGHTS, build / "diffusers", find_tokenizer())
     (tmp_path / "miniature" / "weights").symlink_to(WEIGHTS)
     layout, generator = LoRALayout.from_config(base_config.UNET, 4, feed_forward=True), torch.Generator().manual_seed(0)
     names = [f"loras/person_{number:05d}" for number in range(WITH_BOTH)] + ["loras/nobody"]

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from miniature.base_model.checkpoint import NAME
 from miniature.base_model.diffusers_folder import export_diffusers
 from miniature.comfyui.host import find_tokenizer
 from miniature.paths import WEIGHTS
@@ -13,7 +12,7 @@ from training.evaluation.methods.shared_base import SharedBase
 
 def test_another_scheduler_makes_other_images(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
-    export_diffusers(WEIGHTS / "checkpoints" / NAME, settings.base, find_tokenizer())
+    export_diffusers(WEIGHTS, settings.base, find_tokenizer())
     before = SharedBase(settings, "cpu").fingerprint
     path = settings.base / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "timestep_spacing": "linspace"}))

@@ -7,10 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from miniature.base_model.checkpoint import NAME
-from miniature.base_model.diffusers_folder import export_diffusers
-from miniature.comfyui.host import find_tokenizer
-from miniature.paths import WEIGHTS
 from training.recipes.planning.cards import Card, read_card
 from training.recipes.planning.plan import make_plan
 from training.recipes.planning.plan_measure import measure_card
@@ -18,10 +14,10 @@ from training.recipes.recipe import FOLDER, read_recipe
 
 
 @pytest.fixture
-def recipe_folder(tmp_path: Path) -> Path:
+def recipe_folder(tmp_path: Path, sdxl_folder: Path) -> Path:
     """A copy of the miniature's recipe with a base model of its own, and small batches."""
     folder = shutil.copytree(FOLDER / "miniature", tmp_path / "recipe")
-    base = export_diffusers(WEIGHTS / "checkpoints" / NAME, tmp_path / "base", find_tokenizer())
+    base = shutil.copytree(sdxl_folder, tmp_path / "base")
     edit(folder / "1_dataset.yaml", "base: ../../../miniature/build/diffusers", f"base: {json.dumps(str(base))}")
     edit(folder / "1_dataset.yaml", "  people: 16\n", "  people: 2\n")
     unet = json.dumps(str(base / "unet" / "config.json"))
