@@ -102,7 +102,7 @@ def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path, world, lae, monkeypatch
 def test_any_mode_can_be_trained(tmp_path, world, mode):
     """The only modality of a mode is not dropped, whatever modality_dropout says."""
     people = People(*world[:2])
-    config = DiffLoRATraining(replace(LOOP, steps=8), batch=4, modality_dropout=1.0)
+    config = DiffLoRATraining(replace(LOOP, steps=8, warmup=2), batch=4, modality_dropout=1.0)
     _, history = train_denoiser(people, people, DIT, replace(MIF_CONFIG, mode=mode), config, tmp_path)
     assert list(history) == [8]
 
@@ -112,7 +112,9 @@ def test_compiled_and_checkpointed_blocks_learn_the_same(tmp_path, world, monkey
     people = People(*world[:2])
 
     def trained(folder, **options):
-        config = DiffLoRATraining(replace(LOOP, steps=4, compile=options.pop("compile", False)), batch=4, **options)
+        config = DiffLoRATraining(
+            replace(LOOP, steps=4, warmup=2, compile=options.pop("compile", False)), batch=4, **options
+        )
         return train_denoiser(people, people, DIT, MIF_CONFIG, config, folder)[0].state_dict()
 
     plain = trained(tmp_path / "plain")
@@ -135,7 +137,7 @@ def test_the_diffusion_loss_check_adds_its_metrics_when_it_is_due(tmp_path, worl
             shapes.append(loras.shape)
             return {"teacher_recovery": 0.5}
 
-    config = DiffLoRATraining(replace(LOOP, steps=4), EvaluationConfig(interval=2), batch=4)
+    config = DiffLoRATraining(replace(LOOP, steps=4, warmup=2), EvaluationConfig(interval=2), batch=4)
     _, history = train_denoiser(people, people, DIT, MIF_CONFIG, config, tmp_path, lae, check=Check())
     assert ["teacher_recovery" in metrics for metrics in history.values()] == [False, True]
     assert shapes == [(2, lae.layout.numel)]

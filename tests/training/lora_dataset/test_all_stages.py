@@ -38,12 +38,13 @@ def config(tmp_path_factory: pytest.TempPathFactory, sdxl_folder: Path) -> Path:
         "faces": {"pack": "miniature", "root": str(WEIGHTS / "insightface")},
         "collect": {"source": "people", "path": str(folder / "faces"), "min_face": 24},
         "generate": {"enabled": False},
-        "filter": {"min_face": 24, "min_sharpness": 0.0, "min_similarity": 0.0, "min_images": 2},
+        "filter": {"min_face": 24, "min_sharpness": 0.0, "min_similarity": 0.0, "min_images": 3},
         "preprocess": {"size": 128},
         "dreambooth": {
             "feed_forward": True,
             "people": 2,
             "steps": 12,  # long enough that the second group is not done when the first one's record is noticed
+            "warmup": 2,
             "images_per_person": 2,
             "dtype": "fp32",
             "gradient_checkpointing": False,

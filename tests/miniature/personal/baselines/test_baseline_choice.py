@@ -19,7 +19,7 @@ from training.evaluation.settings import EvaluationSettings
 
 DREAMBOOTH, TOKEN = BASELINES[:2]
 TINY = (
-    replace(DREAMBOOTH, axes=(Axis("training.steps", "steps", (2,)), Axis("training.learning_rate", "rate", (0.001,)))),
+    replace(DREAMBOOTH, axes=(Axis("training.steps", "steps", (5,)), Axis("training.learning_rate", "rate", (0.001,)))),
     replace(
         TOKEN,
         axes=(Axis("textual_inversion.vectors", "vectors", (1, 4)), Axis("textual_inversion.steps", "steps", (2,))),

@@ -21,8 +21,8 @@ def test_the_evaluation_has_a_point_of_the_grid(baseline: Baseline) -> None:
 
 def test_what_is_no_axis_stays_as_in_the_evaluation() -> None:
     settings = evaluation_methods()[DREAMBOOTH.method]
-    axes = Axis("training.steps", "steps", (2,)), Axis("training.learning_rate", "rate", (0.001,))
+    axes = Axis("training.steps", "steps", (5,)), Axis("training.learning_rate", "rate", (0.001,))
     (point,) = replace(DREAMBOOTH, axes=axes).points(settings)
-    assert point.name == "DreamBooth, steps 2, rate 0.001"
-    assert point.values == {"training.steps": 2, "training.learning_rate": 0.001}
-    assert point.settings == replace(settings, training=replace(settings.training, steps=2, learning_rate=0.001))
+    assert point.name == "DreamBooth, steps 5, rate 0.001"
+    assert point.values == {"training.steps": 5, "training.learning_rate": 0.001}
+    assert point.settings == replace(settings, training=replace(settings.training, steps=5, learning_rate=0.001))
