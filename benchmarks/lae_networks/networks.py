@@ -77,7 +77,7 @@ def train_shortly(lae: LAE, loras: Tensor, training: LAETraining) -> float:
 
 def finetune_shortly(lae: LAE, data: FinetuneData, steps: int, seed: int) -> None:
     """Train in place with the base model's diffusion loss; the weights of the best teacher recovery are kept."""
-    loop = replace(LAE_FINETUNING.loop, steps=steps, save_every=steps, seed=seed)
+    loop = replace(LAE_FINETUNING.loop, steps=steps, warmup=steps // 10, save_every=steps, seed=seed)
     config = replace(LAE_FINETUNING, loop=loop, evaluation=replace(LAE_FINETUNING.evaluation, interval=steps // 2))
     loras, images = LoRAsInMemory(data.loras), [data.images[index] for index in data.people]
     with tempfile.TemporaryDirectory() as folder:
