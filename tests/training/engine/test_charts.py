@@ -39,6 +39,15 @@ def test_what_lies_beyond_is_drawn_at_the_edge(tmp_path):
     assert heights(tmp_path / "edge.png", 0)
 
 
+def test_ticks_have_the_labels_that_are_given(tmp_path):
+    shown = {}
+    for name, ticks in {"plain": (1, 4), "same": {1: "1", 4: "4"}, "named": {1: "none", 4: "4"}}.items():
+        draw_panels(tmp_path / f"{name}.png", [Panel("", "", [level("", 0, 1.0)], ticks)])
+        shown[name] = np.asarray(Image.open(tmp_path / f"{name}.png"))
+    assert np.array_equal(shown["plain"], shown["same"])
+    assert not np.array_equal(shown["plain"], shown["named"])
+
+
 def test_panels_stand_side_by_side(tmp_path):
     draw_panels(tmp_path / "three.png", [Panel("", "", [level("", 0, 1.0)])] * 3)
     assert Image.open(tmp_path / "three.png").size == (1120, 840)
