@@ -31,7 +31,7 @@ def error(name: str, **arguments: Any) -> str:
 
 
 def refine(**arguments: Any) -> str:
-    """Return the error of Refine LoRA, which comes before the LoRA and the model are looked at."""
+    """Return the error of Refine LoRA, which comes before the LoRA and the model are checked."""
     settings = {"prompt": "a person", "steps": 1, "learning_rate": 1e-3, "batch_size": 1, "seed": 0}
     links = {"model": object(), "clip": object(), "vae": object(), "lora": [], "images": torch.ones(1, 64, 64, 3)}
     return error("DiffLoRARefine", **links | settings | {"gradient_checkpointing": False} | arguments)
