@@ -57,6 +57,22 @@ def apply_as_branches(
     )
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, branches.run_model)
     model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, branches.release)
+    model.add_callback_with_key(CallbacksMP.ON_LOAD, KEY, refuse_saving)
+
+
+def refuse_saving(_patcher: Any, _device: Any, _memory: float, for_saving: bool, _full: bool) -> None:
+    """Stop core's nodes that save a model or extract a LoRA from it; a callback of core's ON_LOAD.
+
+    They alone load with `force_patch_weights`, and write weights, in which this LoRA is not.
+
+    Raises:
+        ValueError: The MODEL is loaded to be saved.
+    """
+    if for_saving:
+        raise ValueError(
+            "the model has a LoRA beside its layers, which the saved file would lack: set `side` of its Apply LoRA to "
+            "both, and `bypass` off"
+        )
 
 
 def mixed_rows(rows: int, expected: str) -> ValueError:
