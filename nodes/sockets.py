@@ -1,6 +1,7 @@
 """The pack's own socket types and the values on them; small helpers of all nodes."""
 
 import hashlib
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -16,6 +17,8 @@ from ..difflora_core.denoiser.config import SamplingConfig
 from ..difflora_core.model import DiffLoRA
 
 CATEGORY = "DiffLoRA"
+MARKDOWN = str.maketrans({sign: f"&#{ord(sign)};" for sign in "*_`~[]|\\"})
+"""Signs that Markdown reads as its own; as references they are signs in Markdown and in HTML."""
 NEWER_FIELDS = {"search_aliases", "has_intermediate_output"}
 """Fields of a node's schema that ComfyUI 0.3.75 does not have."""
 
@@ -133,15 +136,21 @@ def to_intermediate(tensor: Tensor) -> Tensor:
 
 
 def show_text(text: str, node_id: str | None) -> None:
-    """Show text inside a node while it runs; without a browser it goes nowhere.
+    """Show text inside a node while it runs, on the page that queued it; without a browser it goes nowhere.
 
     Args:
-        text: One or more lines.
+        text: One or more lines, shown sign by sign: names and metadata of files may hold anything.
         node_id: The node's `hidden.unique_id`; None outside a workflow.
     """
     if node_id is not None:
-        # Newer nodes of the page read it as Markdown, where a line ends with two spaces; older ones show no space there
-        PromptServer.instance.send_progress_text(text.replace("\n", "  \n"), node_id)
+        server = PromptServer.instance
+        server.send_progress_text(as_markdown(text), node_id, server.client_id)
+
+
+def as_markdown(text: str) -> str:
+    """Write text so that it is shown as it is: the page reads it as HTML, scripts included, newer nodes as Markdown."""
+    # A line of Markdown ends with two spaces; HTML shows no space there
+    return html.escape(text).translate(MARKDOWN).replace("\n", "  \n")
 
 
 def describe_sampling(sampling: SamplingConfig) -> str:

@@ -234,12 +234,13 @@ def reduced_grid() -> list[int]:
 
 
 def shown_lines() -> list[str]:
-    """Return what the page gets to show of a text of two lines."""
+    """Return what the page gets to show of a text of two lines, with signs of HTML and Markdown."""
     sockets, shown = module("nodes.sockets"), []
-    server, page = sockets.PromptServer, SimpleNamespace(send_progress_text=lambda *sent: shown.extend(sent))
+    server = sockets.PromptServer
+    page = SimpleNamespace(send_progress_text=lambda *sent: shown.extend(sent), client_id="page 1")
     sockets.PromptServer = SimpleNamespace(instance=page)
     try:
-        sockets.show_text("one\ntwo", "7")
+        sockets.show_text("_one_\n<b>", "7")
     finally:
         sockets.PromptServer = server
     return shown

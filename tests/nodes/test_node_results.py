@@ -44,8 +44,9 @@ def test_a_deleted_file_is_noticed_whether_the_prefix_is_linked_or_not(results: 
     assert results["saved file"] == [[False, False], [True, True], [False, False]]
 
 
-def test_lines_of_a_shown_text_stay_lines_in_markdown(results: dict[str, Any]) -> None:
-    assert results["shown"] == ["one  \ntwo", "7"]
+def test_a_text_is_shown_sign_by_sign_and_line_by_line_on_the_page_that_queued_it(results: dict[str, Any]) -> None:
+    """In a page that reads it as HTML, and in one that reads it as Markdown."""
+    assert results["shown"] == ["&#95;one&#95;  \n&lt;b&gt;", "7", "page 1"]
 
 
 def test_a_loaded_identity_is_where_other_latents_are(results: dict[str, Any]) -> None:

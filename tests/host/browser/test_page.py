@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import requests
+import torch
 from playwright.sync_api import Browser, Page
+from safetensors.torch import save_file
 
 from miniature.comfyui.browser import CHROMIUM, chromium, opened, settings, wait_for_template
 from miniature.comfyui.host import Host
@@ -125,6 +127,31 @@ def test_opens_from_templates_and_runs(page: Page, prepared: Client, name: str) 
     assert faults_of_layout(page, name) == []
     shown = page.evaluate("Object.values(window.app.nodeOutputs).flatMap(o => o?.images ?? []).length")
     assert shown >= 1, "the page shows no image"
+
+
+def test_metadata_of_a_file_is_shown_as_text(page: Page, prepared: Client, base: Path) -> None:
+    """The page reads a node's text as HTML: a file from elsewhere could run a script in it."""
+    title = '<img src="none" onerror="window.ran = true"> _A_ *b* & www.c.org/"d'
+    tensors = {f"lora_unet_x.lora_{role}.weight": torch.ones(2, 2) for role in ("up", "down")}
+    save_file(tensors, base / "models" / "loras" / "titled.safetensors", {"modelspec.title": title})
+    before = prepared.history()
+    page.evaluate(
+        """() => {
+            const {graph} = window.app, lora = LiteGraph.createNode('DiffLoRALoadLoRA');
+            const saved = LiteGraph.createNode('DiffLoRASave');
+            graph.clear();
+            graph.add(lora);
+            graph.add(saved);
+            lora.connect(0, saved, 0);
+            lora.widgets[0].value = 'titled.safetensors';
+            window.app.queuePrompt(0);
+        }"""
+    )
+    assert finished(prepared, before)["status"]["status_str"] == "success"
+    page.get_by_text("modelspec.title: ").wait_for(timeout=10_000)
+    shown = page.get_by_text("modelspec.title: ").inner_text()
+    assert title in " ".join(shown.split())
+    assert not page.evaluate("window.ran")
 
 
 def test_first_workflow_is_open_at_the_address_of_serve(browser: Browser, prepared: Client) -> None:
