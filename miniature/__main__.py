@@ -22,10 +22,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from difflora_core.command_line import run_command, silence_library_logs
+from difflora_core.command_line import interruptible, run_command, silence_library_logs
 
-from .build import STAGES, BuildConfig, build
 from .paths import DIFFLORA_CHECKPOINT, ROOT
+
+with interruptible():  # it brings torch, which takes seconds
+    from .build import STAGES, BuildConfig, build
 
 if TYPE_CHECKING:
     from difflora_core.denoiser.config import SamplingConfig

@@ -73,8 +73,9 @@ def test_an_interruption_is_told(capsys):
             "import runpy, sys; sys.argv[1:] = ['embed']; runpy.run_module('training', run_name='__main__')",
             "interrupted; the same command resumes from here\n",
         ),
+        ("import runpy; runpy.run_module('miniature', run_name='__main__')", "interrupted\n"),
     ],
-    ids=["difflora", "training"],
+    ids=["difflora", "training", "miniature"],
 )
 def test_an_interruption_while_torch_is_imported_is_told(tmp_path, program, said):
     (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
