@@ -5,6 +5,9 @@ from typing import Literal
 
 from ..fields import NonNegativeInt, PositiveInt, check_fields
 
+BASELINES = ("flat", "linear")
+"""Kinds for comparison: they are not variational, and can't start without LoRAs."""
+
 
 @dataclass(frozen=True)
 class LAEConfig:
@@ -59,5 +62,5 @@ class LAEConfig:
             raise ValueError(f"The LAE's residual kernel must be odd to keep the length, found {self.kernel}.")
         if self.kind == "token" and self.hidden % self.heads:
             raise ValueError(f"The LAE's heads must divide its hidden width, found {self.heads} and {self.hidden}.")
-        if self.variational and self.kind in ("flat", "linear"):
+        if self.variational and self.kind in BASELINES:
             raise ValueError(f"Only the networks conv and token can be variational, found kind {self.kind!r}.")

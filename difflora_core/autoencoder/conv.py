@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import LAEConfig
-from .principal_components import Read
-from .staged import LocalConv1d, StagedAutoencoder, TransposedLocalConv1d
+from .staged import LocalConv1d, StagedAutoencoder
 
 
 class ResidualConv(nn.Module):
@@ -37,11 +36,8 @@ class ResidualConv(nn.Module):
 class ConvAutoencoder(StagedAutoencoder):
     """Units are chunks of the flat vector, which is padded with zeros to a whole number of them per group."""
 
-    chunk_decoder: nn.Module
-
     def __init__(self, numel: int, config: LAEConfig) -> None:
-        super().__init__(config)
-        self.numel = numel
+        super().__init__(numel, config)
         self.chunks = math.ceil(numel / (config.chunk * config.groups)) * config.groups
         self.spans = [(i * config.chunk, (i + 1) * config.chunk) for i in range(self.chunks)]
         self.kinds = [0] * self.chunks
@@ -51,10 +47,7 @@ class ConvAutoencoder(StagedAutoencoder):
         self.encoder_blocks = nn.Sequential(*(ResidualConv(*residual) for _ in range(config.blocks)))
         self.add_groups(self.chunks)
         self.decoder_blocks = nn.Sequential(*(ResidualConv(*residual) for _ in range(config.blocks)))
-        if config.tied:
-            self.chunk_decoder = TransposedLocalConv1d(positions, config.chunk)
-        else:
-            self.chunk_decoder = LocalConv1d(positions, config.channels, config.chunk)
+        self.chunk_decoder = self.new_decoder(positions, config.channels, config.chunk)
 
     def encode_units(self, normalized: Tensor) -> Tensor:
         """Encode chunks, see the base class."""
@@ -64,37 +57,9 @@ class ConvAutoencoder(StagedAutoencoder):
 
     def decode_units(self, codes: Tensor) -> Tensor:
         """Decode chunks, see the base class."""
-        chunks: Tensor = self.chunk_decoder(codes, *([self.chunk_encoder.weight] if self.config.tied else []))
+        chunks = self.run_decoder(self.chunk_decoder, self.chunk_encoder, codes)
         return rearrange(chunks, "b c n -> b (c n)")[:, : self.numel]
 
-    def encode_unit(self, unit: int, normalized: Tensor) -> Tensor:
-        """Encode one chunk, see the base class."""
-        position = self._position(unit)
-        return normalized @ self.chunk_encoder.weight[position] + self.chunk_encoder.bias[position]
-
-    def set_unit(self, unit: int, basis: Tensor, size: Tensor) -> None:
-        """Initialize one chunk's maps, see the base class."""
-        position = self._position(unit)
-        self.chunk_encoder.weight[position] = basis / size
-        if isinstance(self.chunk_decoder, TransposedLocalConv1d):
-            self.chunk_decoder.gain[position] = size.square()
-        elif isinstance(self.chunk_decoder, LocalConv1d):
-            self.chunk_decoder.weight[position] = basis.T * size
-
-    def _position(self, unit: int) -> int:
-        return unit if self.config.local else 0
-
-    def encode_columns(self, read: Read, loras: int, batch_size: int = 64) -> Tensor:
-        """Encode LoRAs that are read in slices of columns, see the base class."""
-        return super().encode_columns(self._padded(read), loras, batch_size)
-
-    def initialize_from(self, read: Read, loras: int) -> None:
-        """Initialize both stages from training LoRAs, see the base class."""
-        super().initialize_from(self._padded(read), loras)
-
-    def _padded(self, read: Read) -> Read:
-        def padded(start: int, stop: int) -> Tensor:
-            inside = min(start, self.numel), min(stop, self.numel)
-            return F.pad(read(*inside), (0, stop - start - (inside[1] - inside[0])))
-
-        return padded
+    def maps_of(self, unit: int) -> tuple[LocalConv1d, nn.Module, int]:
+        """Return a chunk's maps, see the base class."""
+        return self.chunk_encoder, self.chunk_decoder, unit if self.config.local else 0

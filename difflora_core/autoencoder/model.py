@@ -19,9 +19,10 @@ from .baselines import FlatAutoencoder, LinearAutoencoder
 from .config import LAEConfig
 from .conv import ConvAutoencoder
 from .principal_components import LoRAColumns, Read, slices, thinning
+from .staged import StagedAutoencoder
 from .token import TokenAutoencoder
 
-Network = ConvAutoencoder | TokenAutoencoder | FlatAutoencoder | LinearAutoencoder
+Network = StagedAutoencoder | FlatAutoencoder | LinearAutoencoder
 MIN_SPREAD = 1e-5
 """Share of a factor's size below which LoRAs are taken not to differ in it: float32 rounds at 6e-8 of a weight."""
 
@@ -32,7 +33,9 @@ def network_for(layout: LoRALayout, config: LAEConfig) -> Network:
         return TokenAutoencoder(layout, config)
     if config.kind == "conv":
         return ConvAutoencoder(layout.numel, config)
-    return (FlatAutoencoder if config.kind == "flat" else LinearAutoencoder)(layout.numel, config)
+    if config.kind == "flat":
+        return FlatAutoencoder(layout.numel, config)
+    return LinearAutoencoder(layout.numel, config)
 
 
 class LAE(nn.Module):
@@ -182,7 +185,7 @@ class LAE(nn.Module):
             ValueError: The LoRA has another layout, or the network is a baseline.
         """
         self.layout.check(start[None])
-        if not isinstance(self.network, ConvAutoencoder | TokenAutoencoder):
+        if not isinstance(self.network, StagedAutoencoder):
             raise ValueError(f"An LAE of kind {self.config.kind!r} is fitted to LoRAs; without any take conv or token.")
         self.mean.copy_(start)
         self.factor_scale.fill_(deviation)

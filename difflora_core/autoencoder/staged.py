@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .config import LAEConfig
 from .principal_components import (
@@ -69,6 +70,17 @@ def apply_maps(x: Tensor, weight: Tensor) -> Tensor:
     return torch.einsum("bpi,pio->bpo", x, weight)
 
 
+def set_maps(
+    encoder: LocalConv1d, decoder: nn.Module, position: int, basis: Tensor, size: Tensor | float = 1.0
+) -> None:
+    """Initialize the maps of one position by an orthonormal basis (long, short); codes are divided by `size`."""
+    encoder.weight[position] = basis / size
+    if isinstance(decoder, TransposedLocalConv1d):
+        decoder.gain[position] = size**2
+    elif isinstance(decoder, LocalConv1d):
+        decoder.weight[position] = basis.T * size
+
+
 def random_basis(length: int, count: int, generator: torch.Generator) -> Tensor:
     """Draw orthonormal columns (length, count); where there are more columns than rows, the last are zero."""
     columns = torch.randn(length, min(length, count), generator=generator)
@@ -78,20 +90,21 @@ def random_basis(length: int, count: int, generator: torch.Generator) -> Tensor:
 class StagedAutoencoder(nn.Module):
     """Normalized LoRAs (batch, numel) ⇄ raw latents (batch, tokens, width), in two stages: see above.
 
-    A subclass has the maps between units and codes.
+    A subclass has the maps between units and codes: in `__init__` it makes them, `spans`, `kinds`, the residual layers,
+    and by `add_groups` the second stage; `encode_units`, `decode_units` and `maps_of` use them. All else is here.
     """
 
     encoder_blocks: nn.Module
     decoder_blocks: nn.Module
     group_decoder: nn.Module
     spans: Sequence[Span]
-    """Range of the flat vector of each unit."""
+    """Range of the flat vector of each unit, in order; what reaches past its end is zeros."""
     kinds: Sequence[int]
     """Index of each unit's map, where maps are shared."""
 
-    def __init__(self, config: LAEConfig) -> None:
+    def __init__(self, numel: int, config: LAEConfig) -> None:
         super().__init__()
-        self.config = config
+        self.numel, self.config = numel, config
 
     def encode_units(self, normalized: Tensor) -> Tensor:
         """Encode normalized LoRAs (batch, numel) into codes (batch, units, channels)."""
@@ -101,12 +114,8 @@ class StagedAutoencoder(nn.Module):
         """Decode codes (batch, units, channels) into normalized LoRAs (batch, numel)."""
         raise NotImplementedError
 
-    def encode_unit(self, unit: int, normalized: Tensor) -> Tensor:
-        """Encode one unit alone, (batch, size), into its codes (batch, channels)."""
-        raise NotImplementedError
-
-    def set_unit(self, unit: int, basis: Tensor, size: Tensor) -> None:
-        """Initialize a unit's maps by an orthonormal basis (unit size, channels); codes are divided by `size`."""
+    def maps_of(self, unit: int) -> tuple[LocalConv1d, nn.Module, int]:
+        """Return the encoder and the decoder of a unit, and its position in both."""
         raise NotImplementedError
 
     def add_groups(self, units: int) -> None:
@@ -117,10 +126,18 @@ class StagedAutoencoder(nn.Module):
         if config.variational:
             self.log_variance = LocalConv1d(config.groups, span, latents)
             nn.init.zeros_(self.log_variance.weight)
-        if config.tied:
-            self.group_decoder = TransposedLocalConv1d(config.groups, span)
-        else:
-            self.group_decoder = LocalConv1d(config.groups, latents, span)
+        self.group_decoder = self.new_decoder(config.groups, latents, span)
+
+    def new_decoder(self, positions: int, fan_in: int, fan_out: int) -> nn.Module:
+        """Make the decoder to an encoder from `fan_out` to `fan_in`; tied, it has no weights of its own."""
+        if self.config.tied:
+            return TransposedLocalConv1d(positions, fan_out)
+        return LocalConv1d(positions, fan_in, fan_out)
+
+    def run_decoder(self, decoder: nn.Module, encoder: LocalConv1d, x: Tensor) -> Tensor:
+        """Map (batch, positions, fan_in) to (batch, positions, fan_out); tied, by the weights of `encoder`."""
+        decoded: Tensor = decoder(x, encoder.weight) if self.config.tied else decoder(x)
+        return decoded
 
     def encode(self, normalized: Tensor) -> Tensor:
         """Encode normalized LoRAs (batch, numel) into raw latents (batch, tokens, width)."""
@@ -140,7 +157,7 @@ class StagedAutoencoder(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Decode raw latents (batch, tokens, width) into normalized LoRAs (batch, numel)."""
         grouped = rearrange(latents, "b (g t) w -> b g (t w)", g=self.config.groups)
-        spans = self.group_decoder(grouped, *([self.group_encoder.weight] if self.config.tied else []))
+        spans = self.run_decoder(self.group_decoder, self.group_encoder, grouped)
         return self.decode_units(
             self.decoder_blocks(rearrange(spans, "b g (c n) -> b (g c) n", n=self.config.channels))
         )
@@ -148,7 +165,10 @@ class StagedAutoencoder(nn.Module):
     @torch.no_grad()
     def encode_columns(self, read: Read, loras: int, batch_size: int = 64) -> Tensor:
         """Encode LoRAs that are read in slices of columns: raw latents (loras, tokens, width)."""
-        parts = [self.encode_unit(unit, x) for unit, x in read_spans(read, self.spans, loras)]
+        parts = []
+        for unit, x in read_spans(self._padded(read), self.spans, loras):
+            encoder, _, position = self.maps_of(unit)
+            parts.append(x @ encoder.weight[position] + encoder.bias[position])
         codes = torch.stack(parts, dim=1)
         return torch.cat([self.posterior_of_codes(batch)[0] for batch in codes.split(batch_size)])
 
@@ -165,7 +185,7 @@ class StagedAutoencoder(nn.Module):
 
         The codes of a unit are the directions that matter most to the *group's* components, not to the unit alone.
         """
-        config = self.config
+        config, read = self.config, self._padded(read)
         per, latents = len(self.spans) // config.groups, self.group_encoder.weight.shape[-1]
         groups = [range(first, first + per) for first in range(0, len(self.spans), per)]
 
@@ -188,10 +208,8 @@ class StagedAutoencoder(nn.Module):
             size = codes.square().mean().sqrt().clamp_min(1e-8) if shared is None else shared[1]
             directions = principal_directions((codes / size).flatten(1), latents)
             for unit, basis in zip(group, bases, strict=True):
-                self.set_unit(unit, basis, size)
-            self.group_encoder.weight[number] = directions
-            if isinstance(self.group_decoder, LocalConv1d):
-                self.group_decoder.weight[number] = directions.T
+                set_maps(*self.maps_of(unit), basis, size)
+            set_maps(self.group_encoder, self.group_decoder, number, directions)
 
     @torch.no_grad()
     def initialize_at_random(self, generator: torch.Generator) -> float:
@@ -208,14 +226,20 @@ class StagedAutoencoder(nn.Module):
             kind = unit if config.local else self.kinds[unit]
             if kind not in bases:
                 bases[kind] = random_basis(length, config.channels, generator)
-            self.set_unit(unit, bases[kind], size)
+            set_maps(*self.maps_of(unit), bases[kind], size)
         groups, span, latents = self.group_encoder.weight.shape
         for number in range(groups):
-            basis = random_basis(span, latents, generator)
-            self.group_encoder.weight[number] = basis
-            if isinstance(self.group_decoder, LocalConv1d):
-                self.group_decoder.weight[number] = basis.T
+            set_maps(self.group_encoder, self.group_decoder, number, random_basis(span, latents, generator))
         return math.sqrt(span / min(span, latents))
+
+    def _padded(self, read: Read) -> Read:
+        """Read zeros past the end of the flat vector."""
+
+        def padded(start: int, stop: int) -> Tensor:
+            inside = min(start, self.numel), min(stop, self.numel)
+            return F.pad(read(*inside), (0, stop - start - (inside[1] - inside[0])))
+
+        return padded
 
     def _shared_bases(
         self, read: Read, loras: int, groups: Sequence[tuple[range, Tensor]]

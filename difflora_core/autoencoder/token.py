@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ..lora.layout import LoRALayout
 from ..lora.tokens import tokens_of
 from .config import LAEConfig
-from .staged import LocalConv1d, StagedAutoencoder, TransposedLocalConv1d, apply_maps
+from .staged import LocalConv1d, StagedAutoencoder
 
 
 class TransformerLayer(nn.Module):
@@ -75,7 +75,7 @@ class TokenAutoencoder(StagedAutoencoder):
     """Units are tokens. Each of `encoders` and `decoders` has the maps of all tokens of one shape."""
 
     def __init__(self, layout: LoRALayout, config: LAEConfig) -> None:
-        super().__init__(config)
+        super().__init__(layout.numel, config)
         tokens = tokens_of(layout, config.token_of)
         if len(tokens.sizes) % config.groups:
             raise ValueError(
@@ -93,10 +93,7 @@ class TokenAutoencoder(StagedAutoencoder):
         self.encoder_blocks = TokenTransformer(config, tokens.types, tokens.depths)
         self.add_groups(len(tokens.sizes))
         self.decoder_blocks = TokenTransformer(config, tokens.types, tokens.depths)
-        self.decoders = nn.ModuleList(
-            TransposedLocalConv1d(count, size) if config.tied else LocalConv1d(count, config.channels, size)
-            for count, size in maps
-        )
+        self.decoders = nn.ModuleList(self.new_decoder(count, config.channels, size) for count, size in maps)
 
     def encode_units(self, normalized: Tensor) -> Tensor:
         """Encode tokens, see the base class."""
@@ -111,25 +108,13 @@ class TokenAutoencoder(StagedAutoencoder):
         """Decode tokens, see the base class."""
         tokens: dict[int, Tensor] = {}
         for members, encoder, decoder in zip(self.members, self.encoders, self.decoders, strict=True):
-            own = decoder(codes[:, members], *([encoder.weight] if self.config.tied else []))
+            assert isinstance(encoder, LocalConv1d)
+            own = self.run_decoder(decoder, encoder, codes[:, members])
             tokens.update(zip(members, own.unbind(1), strict=True))
         return torch.cat([tokens[i] for i in range(len(self.sizes))], dim=1)
 
-    def encode_unit(self, unit: int, normalized: Tensor) -> Tensor:
-        """Encode one token, see the base class."""
-        encoder, _, position = self._maps(unit)
-        return apply_maps(normalized[:, None], encoder.weight[position, None])[:, 0] + encoder.bias[position]
-
-    def set_unit(self, unit: int, basis: Tensor, size: Tensor) -> None:
-        """Initialize one token's maps, see the base class."""
-        encoder, decoder, position = self._maps(unit)
-        encoder.weight[position] = basis / size
-        if isinstance(decoder, TransposedLocalConv1d):
-            decoder.gain[position] = size.square()
-        elif isinstance(decoder, LocalConv1d):
-            decoder.weight[position] = basis.T * size
-
-    def _maps(self, unit: int) -> tuple[LocalConv1d, nn.Module, int]:
+    def maps_of(self, unit: int) -> tuple[LocalConv1d, nn.Module, int]:
+        """Return a token's maps, see the base class."""
         shape = self.kinds[unit]
         encoder = self.encoders[shape]
         assert isinstance(encoder, LocalConv1d)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from difflora_core.autoencoder.config import LAEConfig
+from difflora_core.autoencoder.config import BASELINES, LAEConfig
 from difflora_core.config import EncoderNames
 from difflora_core.fields import NonNegativeFloat, PositiveInt, check_fields
 from training.engine.settings import SettingsPath
@@ -105,7 +105,7 @@ class JointSettings:
         self.training.evaluation.check_monitor("loss_reduction")
         if self.embeddings.dataset is None:
             raise ValueError("embeddings names a cache, expected `dataset`: the people's images are trained on")
-        if self.lae.kind not in ("conv", "token"):
+        if self.lae.kind in BASELINES:
             raise ValueError(f"lae.kind is {self.lae.kind}, expected conv or token: baselines are fitted to teachers")
         if self.training.teachers and not self.stores:
             raise ValueError(f"training.teachers is {self.training.teachers}, and `stores` names no store of teachers")
