@@ -8,8 +8,8 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
+from typing import Self
 
 import torch
 from tqdm import tqdm
@@ -98,38 +98,52 @@ def personalize(arguments: argparse.Namespace) -> None:
         "latent_scale": arguments.latent_scale,
         "temperature": arguments.temperature,
     }
-    with logging_redirect_tqdm(), ExitStack() as bars:  # remarks on references stand above the bars
-        images = bars.enter_context(tqdm(total=len(paths), desc="images", unit="image"))
-        steps: tqdm | None = None
-
-        def on_image(image: ReferenceImage) -> None:
-            if image.error is not None:
-                reason = "no face" if isinstance(image.error, NoFaceError) else "unreadable"
-                images.write(f"left out ({reason}): {image.error}", file=sys.stderr)
-            images.update()
-
-        def before_step(step: int, total: int) -> None:
-            nonlocal steps
-            if steps is None:
-                images.close()
-                steps = bars.enter_context(tqdm(total=total, desc="steps", unit="step"))
-            steps.update(step - steps.n)
-
+    with logging_redirect_tqdm(), ProgressBars(len(paths)) as bars:  # remarks on references stand above the bars
         lora = model.personalize(
             paths,
             generator=torch.Generator().manual_seed(arguments.seed),
             face_root=arguments.face_models,
             image_encoder=arguments.image_encoder,
             unusable="skip",
-            on_image=on_image,
-            callback=before_step,
+            on_image=bars.on_image,
+            callback=bars.before_step,
             **{name: value for name, value in given.items() if value is not None},
         )
-        if steps is not None:
-            steps.update(steps.total - steps.n)
     lora.save(arguments.out, arguments.format)
     seconds = time.perf_counter() - start
     print(f"{arguments.out}: a LoRA from {lora.made_by['references']} of {len(paths)} images in {seconds:.1f} s")
+
+
+class ProgressBars:
+    """A bar of the images, and when all are encoded one of the sampler's steps; a context manager."""
+
+    def __init__(self, images: int) -> None:
+        self.images: tqdm = tqdm(total=images, desc="images", unit="image")
+        self.steps: tqdm | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if self.steps is not None and error is None:
+            self.steps.update(self.steps.total - self.steps.n)
+        for bar in (self.steps, self.images):
+            if bar is not None:
+                bar.close()
+
+    def on_image(self, image: ReferenceImage) -> None:
+        """Count an image; say why it is left out."""
+        if image.error is not None:
+            reason = "no face" if isinstance(image.error, NoFaceError) else "unreadable"
+            self.images.write(f"left out ({reason}): {image.error}", file=sys.stderr)
+        self.images.update()
+
+    def before_step(self, step: int, total: int) -> None:
+        """Count the steps that are done."""
+        if self.steps is None:
+            self.images.close()
+            self.steps = tqdm(total=total, desc="steps", unit="step")
+        self.steps.update(step - self.steps.n)
 
 
 def check_out(path: Path) -> None:

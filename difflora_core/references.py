@@ -93,13 +93,12 @@ def encode_references(
     for start in range(0, len(images), BATCH):
         arrays: list[np.ndarray] = []
         for number, source in enumerate(images[start : start + BATCH], start=start + 1):
-            outcome = _read(source, number, len(images), face_encoder, (choose, index, aligned), arrays)
-            if outcome.error is not None and unusable == "raise":
-                if face_encoder is not None and not aligned and isinstance(outcome.error, NoFaceError):
-                    raise _with_counts(outcome.error, images, face_encoder)
-                raise outcome.error
-            if outcome.error is None:
+            outcome, upright = _read(source, number, len(images), face_encoder, (choose, index, aligned))
+            if upright is not None:
                 found.append(outcome)
+                arrays.append(upright)
+            elif outcome.error is not None and unusable == "raise":
+                raise outcome.error if aligned else _with_counts(outcome.error, images, face_encoder)
             first_error = first_error or outcome.error
             if on_image is not None:
                 on_image(outcome)
@@ -131,13 +130,17 @@ def _single_images(images: Sequence[ImageSource] | Tensor) -> Sequence[ImageSour
     return [source for batch in batches for source in batch]
 
 
-def _with_counts(error: ValueError, images: Sequence[ImageSource] | Tensor, face_encoder: FaceEncoder) -> NoFaceError:
-    """Add how many faces each image has: one number of a face applies to all of them."""
+def _with_counts(
+    error: ValueError, images: Sequence[ImageSource] | Tensor, face_encoder: FaceEncoder | None
+) -> ValueError:
+    """Add to a NoFaceError how many faces each image has: one number of a face applies to all of them."""
+    if not isinstance(error, NoFaceError):
+        return error
     if len(images) == 1:
         return NoFaceError(str(error))
     counts = []
     for number, source in enumerate(images[:MAX_COUNTED], start=1):
-        outcome = _read(source, number, len(images), face_encoder, ("largest", 0, False), [])
+        outcome, _ = _read(source, number, len(images), face_encoder, ("largest", 0, False))
         count = 0 if outcome.face is None else len(outcome.face.boxes)
         readable = outcome.error is None or isinstance(outcome.error, NoFaceError)
         counts.append(f"{outcome.name}: {count if readable else 'unreadable'}")
@@ -171,16 +174,14 @@ def _read(
     total: int,
     face_encoder: FaceEncoder | None,
     face: tuple[Choice, int, bool],
-    arrays: list[np.ndarray],
-) -> ReferenceImage:
-    """Read one image, append it to `arrays` if it can be used, and find its face."""
+) -> tuple[ReferenceImage, np.ndarray | None]:
+    """Read one image and find its face; return the image, too, turned as its face was, if it can be used."""
     name = printable(str(source)) if isinstance(source, str | Path) else f"image {number} of {total}"
     try:
         array = not_huge(rgb_array(source, name))
         found = None if face_encoder is None else face_encoder.find(array, name, *face)
     except ValueError as error:
-        return ReferenceImage(name, error=error)
+        return ReferenceImage(name, error=error), None
     # The image encoder, too, knows upright people
     turns = 0 if found is None else found.quarter_turns
-    arrays.append(np.rot90(array, turns) if turns else array)
-    return ReferenceImage(name, found)
+    return ReferenceImage(name, found), np.rot90(array, turns) if turns else array

@@ -87,6 +87,27 @@ def _sort(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str], layout: LoRALayout, path: Path | None
 ) -> LoRAContents:
     """See `read_contents`; the path is that of the file, if it is one."""
+    layers, others, text = _layers(tensors, layout)
+    scale = LayerScale(layout.base, path, metadata)
+    factors = {module.name: _factors(module, layers[module.name], scale) for module in layout.modules}
+    dtypes = {layer.tensors[role].dtype for layer in layers.values() for role in FACTORS}
+    rounding = max(torch.finfo(dtype).eps for dtype in dtypes)
+    norms = {name: _squared_norm(layer, scale) for name, layer in others.items()}
+    if broken := next((name for name, norm in norms.items() if not math.isfinite(norm)), None):
+        raise ValueError(f"The LoRA holds NaN or infinite values, first in {broken}.")
+    return LoRAContents(factors, rounding, others, sum(norms.values()), tuple(text), metadata)
+
+
+def _layers(tensors: Mapping[str, Tensor], layout: LoRALayout) -> tuple[dict[str, Layer], dict[str, Layer], list[str]]:
+    """Sort tensors by the layer that they belong to.
+
+    Returns:
+        The layout's layers, by its names of the modules; the network's other layers, by the file's names; the tensors
+        of text encoders.
+
+    Raises:
+        ValueError: A tensor is unknown or of another method than LoRA, or a factor of the layout is missing.
+    """
     names = {key: parse(key) for key in tensors}
     check_adapters(names.values())
     table = _name_table(layout, {name.layer for name in names.values()})
@@ -110,14 +131,7 @@ def _sort(
         else:
             layers.setdefault(module, Layer(name.layer)).add(key, name.role, tensor)
     _check_complete(layout, layers, others, text, unknown, next(iter(tensors), "none: it is empty"))
-    scale = LayerScale(layout.base, path, metadata)
-    factors = {module.name: _factors(module, layers[module.name], scale) for module in layout.modules}
-    dtypes = {layer.tensors[role].dtype for layer in layers.values() for role in FACTORS}
-    rounding = max(torch.finfo(dtype).eps for dtype in dtypes)
-    norms = {name: _squared_norm(layer, scale) for name, layer in others.items()}
-    if broken := next((name for name, norm in norms.items() if not math.isfinite(norm)), None):
-        raise ValueError(f"The LoRA holds NaN or infinite values, first in {broken}.")
-    return LoRAContents(factors, rounding, others, sum(norms.values()), tuple(text), metadata)
+    return layers, others, text
 
 
 def check_adapters(names: Iterable[TensorName]) -> None:

@@ -17,10 +17,12 @@ from torch import Tensor
 
 from difflora_core.config import DiffLoRAConfig
 from difflora_core.denoiser.config import SamplingConfig
+from difflora_core.model import DiffLoRA
 from training.base_model.interface import BaseModel
 from training.base_model.loss_reduction import LossReduction
 from training.base_model.teacher_recovery import TeacherRecovery
 from training.engine.accelerator import close_trackers, open_accelerator
+from training.engine.evaluated_run import History
 from training.engine.step_cost import measure_step
 from training.lora_dataset.config import DatasetConfig, load_config
 from training.lora_dataset.fingerprints import hash_value
@@ -30,6 +32,7 @@ from training.people.assembly import assemble
 from training.people.conditions import Conditions, digest_of_embeddings
 from training.people.dataset_images import DatasetImages, dataset_loss, held_out_files, image_identity, open_base_model
 from training.people.embed import embed_and_open
+from training.people.embeddings import EmbeddingCache
 from training.people.latents import digest
 from training.store.lora_store import LoRAStore
 from training.store.loras import LoRAsOnDisk, digest_of_loras, open_loras, open_stores, people_of
@@ -92,17 +95,8 @@ class JointInputs:
         dataset = load_config(settings.embeddings.dataset)
         widths = settings.mif.face_width, settings.mif.image_width
         cache = embed_and_open(settings.embeddings, settings.encoders, widths, accelerator)
-        prepared = [person for person in Manifest(dataset.stage("preprocess")).done() if person in cache.people]
-        splits: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
-        for person in prepared:
-            splits[split_of(person, dataset.pack.validation, dataset.pack.test)].append(person)
+        splits = prepared_people(dataset, cache)
         validation = splits["validation"][: settings.validation_people]
-        for name in ("train", "validation"):
-            if not splits[name]:
-                raise ValueError(
-                    f"none of {len(prepared)} people with images and embeddings in {dataset.workspace} is in the split "
-                    f"{name!r}: add people, or set pack.validation to another share"
-                )
         lae = new_lae(settings, dataset)
         conditions = cache.of(splits["train"])[0]
         network = new_network(settings, lae, cache.widths)
@@ -197,6 +191,25 @@ class JointInputs:
         return LossReduction(loss, images, PEOPLE_PER_BATCH)
 
 
+def prepared_people(dataset: DatasetConfig, cache: EmbeddingCache) -> dict[str, list[str]]:
+    """List the people who have images and embeddings, by split.
+
+    Raises:
+        ValueError: Nobody can be trained on, or nobody validated with.
+    """
+    prepared = [person for person in Manifest(dataset.stage("preprocess")).done() if person in cache.people]
+    splits: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+    for person in prepared:
+        splits[split_of(person, dataset.pack.validation, dataset.pack.test)].append(person)
+    for name in ("train", "validation"):
+        if not splits[name]:
+            raise ValueError(
+                f"none of {len(prepared)} people with images and embeddings in {dataset.workspace} is in the split "
+                f"{name!r}: add people, or set pack.validation to another share"
+            )
+    return splits
+
+
 def train(settings: JointSettings) -> Path:
     """Train as the settings say, or resume; return the checkpoint, which the first process writes.
 
@@ -205,9 +218,9 @@ def train(settings: JointSettings) -> Path:
         ValueError: The parts don't fit together.
     """
     inputs = JointInputs.open(settings)
-    network, evaluation = inputs.network, inputs.loss_reduction()
+    evaluation = inputs.loss_reduction()
     history = train_joint(
-        network,
+        inputs.network,
         inputs.objective(),
         inputs.references,
         evaluation,
@@ -221,30 +234,34 @@ def train(settings: JointSettings) -> Path:
     close_trackers(inputs.accelerator)
     path = settings.output / RESULT
     if inputs.accelerator.is_main_process:
-        best = max(metrics[evaluation.metric] for metrics in history.values())
-
-        def evaluate(sampling: SamplingConfig) -> dict[str, float]:
-            value = sampled_recovery(evaluation, network.lae, network.denoiser, inputs.references, sampling)
-            return {evaluation.metric: value}
-
-        sampling, tried = choose_sampling(
-            evaluate, lambda metrics: metrics[evaluation.metric], MIN_IMPROVEMENT * max(best, 0.0)
-        )
-        denoiser = network.denoiser
-        provenance = {
-            "people": len(inputs.people),
-            "validation_people": len(inputs.validation),
-            "date": datetime.date.today().isoformat(),
-            "joint_training": json.loads(json.dumps(asdict(settings.training))),
-            "history": history,
-            "sampling": tried,
-        }
-        config = DiffLoRAConfig(
-            network.lae.config, denoiser.dit.config, denoiser.mif.config, settings.encoders, sampling, provenance
-        )
-        assemble(network.lae, denoiser, config).save(path)
+        trained_model(inputs, evaluation, history).save(path)
         print(f"wrote {path}", flush=True)
     return path
+
+
+def trained_model(inputs: JointInputs, evaluation: LossReduction, history: History) -> DiffLoRA:
+    """Make a DiffLoRA of the trained networks, with the sampling settings that are best for validation people."""
+    settings, lae, denoiser = inputs.settings, inputs.network.lae, inputs.network.denoiser
+    best = max(metrics[evaluation.metric] for metrics in history.values())
+
+    def evaluate(sampling: SamplingConfig) -> dict[str, float]:
+        return {evaluation.metric: sampled_recovery(evaluation, lae, denoiser, inputs.references, sampling)}
+
+    sampling, tried = choose_sampling(
+        evaluate, lambda metrics: metrics[evaluation.metric], MIN_IMPROVEMENT * max(best, 0.0)
+    )
+    provenance = {
+        "people": len(inputs.people),
+        "validation_people": len(inputs.validation),
+        "date": datetime.date.today().isoformat(),
+        "joint_training": json.loads(json.dumps(asdict(settings.training))),
+        "history": history,
+        "sampling": tried,
+    }
+    config = DiffLoRAConfig(
+        lae.config, denoiser.dit.config, denoiser.mif.config, settings.encoders, sampling, provenance
+    )
+    return assemble(lae, denoiser, config)
 
 
 def dry_run(settings: JointSettings) -> Iterator[str]:

@@ -76,21 +76,20 @@ def metric_result(
     """
     columns, description = about
     by_person, measured, comparisons, by_kind = {}, {}, {}, {}
-    of_kind = np.array(kinds)
     for column in columns:
         found = {m: [scores[m, p][column] if (m, p) in scores else np.array([NAN]) for p in people] for m in methods}
         by_person[column] = {method: [person_mean(values) for values in rows] for method, rows in found.items()}
         measured[column] = {method: sum(int((~np.isnan(v)).sum()) for v in rows) for method, rows in found.items()}
         comparisons[column] = compare(by_person[column], baseline, seed)
         if any(len(values) == len(kinds) for rows in found.values() for values in rows) and len(kinds) > 1:
-            by_kind[column] = {
-                method: {
-                    kind: _mean([v[of_kind == kind] for v in rows if len(v) == len(kinds)])
-                    for kind in dict.fromkeys(kinds)
-                }
-                for method, rows in found.items()
-            }
+            by_kind[column] = {method: _mean_by_kind(rows, kinds) for method, rows in found.items()}
     return MetricResult(key, columns, description, comparisons, by_person, measured, by_kind)
+
+
+def _mean_by_kind(rows: Sequence[np.ndarray], kinds: Sequence[str]) -> dict[str, float]:
+    """Average one method's values by the prompt's kind; rows: each person's, (images,) unless there are none."""
+    complete, of_kind = [values for values in rows if len(values) == len(kinds)], np.array(kinds)
+    return {kind: _mean([values[of_kind == kind] for values in complete]) for kind in dict.fromkeys(kinds)}
 
 
 def _mean(rows: Sequence[np.ndarray]) -> float:

@@ -137,14 +137,10 @@ class EmbeddingCache:
         missing = [str(person) for person in people if str(person) not in self.people]
         if missing and (not rows or not allow_missing):
             named = ", ".join(missing[:MAX_NAMES_IN_ERROR]) + (", …" if len(missing) > MAX_NAMES_IN_ERROR else "")
+            offer = ", or set embeddings.allow_missing to leave them out" if rows and allow_missing is not None else ""
             raise ValueError(
                 f"{len(missing)} of {len(people)} people have no embeddings in {self.where}: {named}. "
-                + HOW.capitalize()
-                + (
-                    ", or set embeddings.allow_missing to leave them out."
-                    if rows and allow_missing is not None
-                    else "."
-                )
+                f"{HOW.capitalize()}{offer}."
             )
         own = [self.people[str(people[row])] for row in rows]
         face, image = (

@@ -34,15 +34,17 @@ def panels(entries: Entries) -> list[Panel]:
         ("preserved", "share of the loss improvement preserved (below 0 as 0)"),
     ):
         for axis, text in (("ratio", "weights : latent values"), ("latent", "latent values")):
-            lines = []
-            for kind in KINDS:
-                for compressor in COMPRESSORS:
-                    own = [entry for entry in entries if (entry["kind"], entry["compressor"]) == (kind, compressor)]
-                    places = sorted({float(entry[axis]) for entry in own})
-                    points = [(place, *spread(own, metric, **{axis: place})) for place in places]
-                    lines.append(Line(f"{kind} ({compressor})", KINDS.index(kind), compressor == "conv", points))
+            lines = [_line(entries, metric, axis, kind, name) for kind in KINDS for name in COMPRESSORS]
             charts.append(Panel(title, text, lines))
     return charts
+
+
+def _line(entries: Entries, metric: str, axis: str, kind: str, compressor: str) -> Line:
+    """Make the line of one kind and compressor: the metric's mean and spread at each place of the axis."""
+    own = [entry for entry in entries if (entry["kind"], entry["compressor"]) == (kind, compressor)]
+    places = sorted({float(entry[axis]) for entry in own})
+    points = [(place, *spread(own, metric, **{axis: place})) for place in places]
+    return Line(f"{kind} ({compressor})", KINDS.index(kind), compressor == "conv", points)
 
 
 def table(entries: Entries) -> str:

@@ -152,6 +152,13 @@ class MethodSettings:
                 f"side is {self.side}, but a method of the kind {self.kind} is no LoRA; expected both, or one of the "
                 f"kinds {', '.join(LORA_KINDS)}"
             )
+        self._check_unused()
+        self._check_combinations()
+        if not 0 <= self.style_strength <= 100:
+            raise ValueError(f"style_strength is a percentage, found {self.style_strength}")
+
+    def _check_unused(self) -> None:
+        """Refuse a setting that the kind would pass over."""
         for entry in fields(self):
             default = entry.default if entry.default_factory is MISSING else entry.default_factory()
             kinds = USED_BY.get(entry.name, (self.kind,))
@@ -160,6 +167,9 @@ class MethodSettings:
                 raise ValueError(
                     f"{entry.name} is set, but a method of the kind {self.kind} does not use it, only {only}"
                 )
+
+    def _check_combinations(self) -> None:
+        """Check what single kinds need beside `path`, and what they can't have."""
         if self.kind == "difflora" and self.refinement is None and self.caption != MethodSettings.caption:
             raise ValueError("caption is set, but only a refinement needs it: add `refinement: {}`, or leave it out")
         if self.kind == "ridge" and not (self.stores and self.embeddings):
@@ -172,8 +182,6 @@ class MethodSettings:
             raise ValueError("training.prior_weight is set, but there are no class images here: leave it out")
         if self.kind == "dreambooth":
             check_warmup(self.training.warmup, self.training.steps)
-        if not 0 <= self.style_strength <= 100:
-            raise ValueError(f"style_strength is a percentage, found {self.style_strength}")
 
     @property
     def pack(self) -> str:
