@@ -18,7 +18,6 @@ from training.engine.accelerator import close_trackers, open_accelerator
 from training.engine.evaluated_run import compared_settings
 from training.lora_dataset.config import load_config
 from training.people.assembly import assemble
-from training.people.conditions import digest_of_embeddings
 from training.people.dataset_images import held_out_files
 from training.people.diffusion_loss_check import DiffusionLossCheck
 from training.people.embed import embed_and_open
@@ -71,12 +70,10 @@ def train_difflora(settings: DiffLoRASettings) -> Path:
         compared, teachers = validation_names[: len(validation.loras)], LoRAsInMemory(validation.loras)
         check = DiffusionLossCheck(settings.diffusion_loss_check, lae.layout, compared, teachers, accelerator.device)
     dit, mif = settings.networks(lae, cache.widths)
-    embeddings = [
-        tensor for split in (people, validation) for tensor in (split.conditions.face, split.conditions.image)
-    ]
     identity = {
         **identify(settings, lae, stores, names, validation_names),
-        "embeddings (hash)": digest_of_embeddings(*embeddings),
+        "embeddings (hash)": cache.digest(names),
+        "validation embeddings (hash)": caches["validation"].digest(validation_names),
     }
     denoiser, history = train_denoiser(
         people, validation, dit, mif, settings.training, folder, lae, identity, accelerator, check

@@ -22,7 +22,6 @@ from difflora_core.model import DiffLoRA
 from training.engine.accelerator import close_trackers
 from training.engine.format import format_bytes
 from training.engine.step_cost import StepCost, measure_step
-from training.people.conditions import digest_of_embeddings
 from training.people.embeddings import EmbeddingCache
 from training.people.latents import is_checkpoint
 from training.store.loras import open_loras, people_of
@@ -130,7 +129,7 @@ def finetune_checkpoint(settings: FinetuneSettings) -> Path:
     people = inputs.finetune_people(cache)
     dataset, loss = inputs.finetune_dataset(people, cache, lae)
     validation = inputs.references(cache)
-    embeddings = digest_of_embeddings(dataset.conditions.face, dataset.conditions.image, *validation)
+    embeddings = cache.digest([*people, *inputs.validation])
     history = finetune_denoiser(
         denoiser,
         lae,

@@ -29,7 +29,7 @@ from training.lora_dataset.fingerprints import hash_value
 from training.lora_dataset.manifest import Manifest
 from training.lora_dataset.stages.pack_plan import split_of
 from training.people.assembly import assemble
-from training.people.conditions import Conditions, digest_of_embeddings
+from training.people.conditions import Conditions
 from training.people.dataset_images import DatasetImages, dataset_loss, held_out_files, image_identity, open_base_model
 from training.people.embed import embed_and_open
 from training.people.embeddings import EmbeddingCache
@@ -72,6 +72,8 @@ class JointInputs:
     """Who are evaluated."""
     references: tuple[Tensor, Tensor]
     """Face and image embeddings (people, width) of their references."""
+    embedded: str
+    """Hash of what all these embeddings were made from."""
     stores: list[LoRAStore]
     """Of teachers; may be empty."""
     taught: list[str]
@@ -120,6 +122,7 @@ class JointInputs:
             conditions,
             validation,
             references,
+            hash_value([cache.digest(splits["train"]), given.digest(validation)]),
             stores,
             taught,
         )
@@ -180,7 +183,7 @@ class JointInputs:
             "validation people": hash_value(self.validation),
             "people with a teacher": hash_value(list(map(str, stored))),
             "LoRAs (hash)": digest_of_loras(*teachers),
-            "embeddings (hash)": digest_of_embeddings(self.conditions.face, self.conditions.image, *self.references),
+            "embeddings (hash)": self.embedded,
             **image_identity(self.dataset, [*self.people, *self.validation]),
         }
 

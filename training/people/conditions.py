@@ -3,7 +3,6 @@
 A person may have any number of images: embeddings are padded to the most, with a count per person.
 """
 
-import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from difflora_core.denoiser.mif import mean_embedding
-
-HASHED_VALUES = 16
-"""Of each embedding: another image or encoder changes all of its values."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +79,6 @@ class People:
             )
         if self.loras is not None and not 1 <= len(self.loras) <= len(self.latents):
             raise ValueError(f"LoRAs are of 1 to {len(self.latents)} of the people, found {len(self.loras)}.")
-
-
-def digest_of_embeddings(*embeddings: Tensor) -> str:
-    """Hash some values of every embedding (…, width), in order: a run is not resumed with those of other images."""
-    hashed = hashlib.sha256()
-    for tensor in embeddings:
-        hashed.update(f"{tuple(tensor.shape)}".encode())
-        hashed.update(tensor[..., :HASHED_VALUES].float().cpu().contiguous().numpy().data)
-    return hashed.hexdigest()[:16]
 
 
 def draw_references(

@@ -82,7 +82,7 @@ class Embed(Stage):
             device: Of the image encoder.
         """
         faces, images = open_faces(config.faces), ImageEncoder.open(self.image_encoder, device)
-        filtered = Manifest(config.stage("filter"))
+        filtered, fingerprint = Manifest(config.stage("filter")), self.fingerprints(config)
 
         def work(item: str) -> Record:
             record = filtered.read(item)
@@ -102,7 +102,8 @@ class Embed(Stage):
                 path.unlink(missing_ok=True)
                 return Record(item, "dropped", f"no face was found in any of {len(files)} images", facts)
             used = tuple(file for file in files if file not in faceless)
-            embeddings = ImageEmbeddings(torch.stack(face), images.encode(pixels).float().cpu(), used)
+            embedded = torch.stack(face), images.encode(pixels).float().cpu()
+            embeddings = ImageEmbeddings(*embedded, used, hash_value(fingerprint(item)))
             write_embeddings(path, {item: embeddings}, self.encoders)
             return Record(item, facts=facts)
 

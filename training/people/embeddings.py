@@ -1,7 +1,8 @@
 """What MIF is trained on: the frozen encoders' embeddings of people's images, read from a cache.
 
     <folder>/ann.safetensors     face (images, face width), image (images, image width)
-                                 metadata: people, their counts of images, the encoders' names, the images' files
+                                 metadata: people, their counts of images, the encoders' names, the images' files,
+                                 hashes of what they were made from
 
 A person may have any number of images. A file holds one person (`python -m training embed` writes such files: they can
 be made one by one, and a killed run loses only the person in progress) or several, one after another. The miniature's
@@ -21,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from difflora_core.config import EncoderNames
 from difflora_core.fields import read_fields, read_json, shorten
 from difflora_core.files import read_tensors, write_tensors
+from training.lora_dataset.fingerprints import hash_tensor, hash_value
 from training.store.shard import Person
 
 from .conditions import Conditions
@@ -40,6 +42,16 @@ class ImageEmbeddings:
     """(images, image width), as the encoder gives them, float32."""
     files: tuple[str, ...] = ()
     """Of the images, in the same order; empty if they were not recorded."""
+    made_from: str = ""
+    """Hash of the images' and encoders' contents; empty if it was not recorded."""
+
+    def digest(self) -> str:
+        """Hash what the embeddings were made from; their values, whose last bits depend on the device, only if need be.
+
+        Which of the images are meant counts as well.
+        """
+        known = [self.made_from] if self.made_from else [hash_tensor(self.face), hash_tensor(self.image)]
+        return hash_value([*known, len(self.face), list(self.files)])
 
 
 @dataclass(frozen=True)
@@ -118,8 +130,13 @@ class EmbeddingCache:
             own = people[name]
             rows = [row for row, file in enumerate(own.files) if file not in files[name]]
             if rows:
-                people[name] = ImageEmbeddings(own.face[rows], own.image[rows], tuple(own.files[row] for row in rows))
+                files_left = tuple(own.files[row] for row in rows)
+                people[name] = replace(own, face=own.face[rows], image=own.image[rows], files=files_left)
         return replace(self, people=people)
+
+    def digest(self, people: Sequence[Person]) -> str:
+        """Hash what people's embeddings are of: a run is not resumed with those of other images or encoders."""
+        return hash_value([self.people[str(person)].digest() for person in people])
 
     def of(self, people: Sequence[Person], allow_missing: bool | None = None) -> tuple[Conditions, list[int]]:
         """Return the embeddings of people, padded to the most images, and which rows of `people` they belong to.
@@ -176,6 +193,7 @@ def write_embeddings(path: Path, people: Mapping[str, ImageEmbeddings], encoders
         "people": json.dumps(list(people), ensure_ascii=False),
         "counts": json.dumps([len(embeddings.face) for embeddings in people.values()]),
         "files": json.dumps([list(embeddings.files) for embeddings in people.values()], ensure_ascii=False),
+        "made_from": json.dumps([embeddings.made_from for embeddings in people.values()]),
         "encoders": json.dumps(asdict(encoders)),
     }
     write_tensors(path, {name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
@@ -222,18 +240,19 @@ def _joined(
     """Split people, each with images of their own number, that follow one another."""
     face, image = tensors["face"].float(), tensors["image"].float()
     names, counts = (_list(path, metadata, key) for key in ("people", "counts"))
-    files = _list(path, metadata, "files") if "files" in metadata else []
-    files = files or [[] for _ in names]
+    files = _list(path, metadata, "files") if "files" in metadata else [[] for _ in names]
+    made_from = _list(path, metadata, "made_from") if "made_from" in metadata else ["" for _ in names]
     right = all(type(count) is int and count > 0 for count in counts) and sum(counts) == len(face) == len(image)
-    if not right or not len(names) == len(counts) == len(files):
+    if not right or not len(names) == len(counts) == len(files) == len(made_from):
         raise ValueError(
             f"{path} holds {len(face)} face and {len(image)} image embeddings of {len(names)} people, expected as many "
-            f"as its header counts: {shorten(counts)}, for {len(files)} lists of files."
+            f"as its header counts: {shorten(counts)}, for {len(files)} lists of files "
+            f"and {len(made_from)} hashes of what they were made from."
         )
     if not all(isinstance(own, list) and all(isinstance(file, str) for file in own) for own in files):
         raise ValueError(f"{path}: 'files' is {shorten(files)}, expected a list of names for each person.")
-    parts = zip(names, files, face.split(counts), image.split(counts), strict=True)
-    return [(str(name), ImageEmbeddings(faces, images, tuple(own))) for name, own, faces, images in parts]
+    parts = zip(names, face.split(counts), image.split(counts), files, made_from, strict=True)
+    return [(str(name), ImageEmbeddings(f, i, tuple(own), str(made))) for name, f, i, own, made in parts]
 
 
 def _list(path: Path, metadata: Mapping[str, str], key: str) -> list[Any]:

@@ -1,6 +1,7 @@
 """What a run of `train-difflora` is resumed with, and what it refuses."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +62,28 @@ def test_a_run_is_not_resumed_with_embeddings_of_other_images(world):
     cache = EmbeddingCache.open(path)
     people = {name: replace(own, face=own.face.flip(-1)) for name, own in cache.people.items()}
     write_embeddings(path, people, cache.encoders)
+    with pytest.raises(ValueError, match=r"belongs to a run with embeddings \(hash\)"):
+        train(world)
+
+
+def embed_again(world: Path, made_from: str, factor: float) -> None:
+    """Write everybody's embeddings anew, times a factor, with what they were made from."""
+    for path in (world / "embeddings").glob("*.safetensors"):
+        cache = EmbeddingCache.open(path)
+        people = {
+            name: replace(own, face=own.face * factor, made_from=f"{made_from} of {name}")
+            for name, own in cache.people.items()
+        }
+        write_embeddings(path, people, cache.encoders)
+
+
+def test_a_run_is_resumed_after_the_same_images_were_embedded_on_another_device(world):
+    """Where the last bits differ; the run's own record is of images and encoders."""
+    embed_again(world, "images", 1.0)
+    path = train(world)
+    embed_again(world, "images", 1 + 1e-6)
+    assert train(world) == path
+    embed_again(world, "other images", 1.0)
     with pytest.raises(ValueError, match=r"belongs to a run with embeddings \(hash\)"):
         train(world)
 

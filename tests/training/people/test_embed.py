@@ -14,6 +14,7 @@ from miniature.paths import WEIGHTS
 from miniature.personal.example_dataset import draw_person_folders
 from miniature.world.scenes import TEACHER_SCENES
 from training.lora_dataset.config import DatasetConfig, FacesConfig
+from training.lora_dataset.fingerprints import hash_value
 from training.lora_dataset.images.faces import open_faces
 from training.lora_dataset.manifest import Manifest, Record
 from training.people.embed import Embed, embed_people, kept_files
@@ -52,6 +53,13 @@ def test_images_are_embedded_as_the_encoders_do(config, folder):
     arrays = [np.asarray(Image.open(config.workspace / file).convert("RGB")) for file in own.files]
     torch.testing.assert_close(own.face, open_faces(config.faces).encode(arrays))
     torch.testing.assert_close(own.image, ImageEncoder.open(CLIP).encode(arrays), atol=1e-5, rtol=1e-4)
+
+
+def test_it_is_recorded_what_embeddings_were_made_from(config, folder):
+    made_from = {person.made_from for person in EmbeddingCache.open(folder).people.values()}
+    assert len(made_from) == len(NAMES)
+    stage = Embed(CLIP, EncoderNames("miniature", "miniature"))
+    assert made_from == {hash_value(stage.fingerprints(config)(name)) for name in NAMES}
 
 
 def test_a_second_run_embeds_nothing_again(config, folder):

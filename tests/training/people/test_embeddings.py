@@ -58,6 +58,23 @@ def test_the_files_of_the_images_are_kept(tmp_path):
     assert EmbeddingCache.open(tmp_path).people["ann"].files == ("a.png", "b.png")
 
 
+def test_embeddings_are_known_by_what_they_were_made_from(tmp_path) -> None:
+    """And, where that is not recorded, by their values."""
+
+    def digest(**changed) -> str:
+        own = replace(embeddings(2, 1), files=("a.png", "b.png"), **changed)
+        write_embeddings(tmp_path / "ann.safetensors", {"ann": own}, ENCODERS)
+        return EmbeddingCache.open(tmp_path).digest(["ann"])
+
+    other = embeddings(2, 2).face
+    assert digest(made_from="x") == digest(made_from="x", face=other)
+    assert digest(made_from="x") != digest(made_from="y")
+    assert digest() != digest(face=other)
+    digest(made_from="x")
+    cache = EmbeddingCache.open(tmp_path)
+    assert cache.without({"ann": ["b.png"]}).digest(["ann"]) != cache.digest(["ann"])
+
+
 def test_files_with_an_axis_of_images_are_read(tmp_path):
     face, image = torch.randn(2, 3, 4), torch.randn(2, 3, 5)
     save_file({"face": face, "image": image, "person": torch.tensor([12, 5])}, tmp_path / "train.safetensors")
@@ -199,6 +216,7 @@ HEADER = {"people": ["ann", "bob"], "counts": [1, 2], "files": [["a.png"], ["b.p
         (GOOD, HEADER | {"files": [[], [1]]}, "'files' is .* expected a list of names"),
         (GOOD, HEADER | {"files": [None, None]}, "'files' is .* expected a list of names"),
         (GOOD, HEADER | {"files": [["a.png"]]}, "for 1 lists of files"),
+        (GOOD, HEADER | {"made_from": ["x"]}, "1 hashes of what they were made from"),
         (GOOD, {"counts": [1, 2]}, "'people' of its header is None: 'people'"),
         (GOOD, HEADER | {"encoders": ["faces"]}, "cannot be read: the entry is .* expected a JSON object"),
         (GOOD, HEADER | {"encoders": {"face": "../x"}}, "the face encoder is '../x'"),
