@@ -82,8 +82,8 @@ class GenerateConfig:
     """Of the sampler."""
     guidance_scale: GuidanceScale = 5.0
     """Of classifier-free guidance."""
-    style_strength: Annotated[int, Interval(ge=0, le=100)] = 20
-    """Percentage of steps before the identity is merged in (delayed merging)."""
+    style_strength: Annotated[int, Interval(ge=0, lt=100)] = 20
+    """Percentage of steps before the identity is merged in (delayed merging); with 100 it never would be."""
     references: PositiveInt = 4
     """Images of the person that are fused into the identity."""
     lcm_lora: SettingsPath | None = None
@@ -231,8 +231,8 @@ def _check_sections(config: DatasetConfig) -> None:
     """Check what several settings say together.
 
     Raises:
-        ValueError: The filter would drop everybody, nobody has an image to train on for sure, or a teacher's learning
-            rate would not reach its peak.
+        ValueError: The filter would drop every image or everybody, nobody has an image to train on for sure, or a
+            teacher's learning rate would not reach its peak.
     """
     needed, held_out = config.filter.min_images, config.preprocess.held_out
     name, images = (
@@ -242,6 +242,11 @@ def _check_sections(config: DatasetConfig) -> None:
     )
     if 0 < images < needed:
         raise ValueError(f"{name} is {images}, of which filter.min_images needs {needed}: everybody would be dropped")
+    if config.generate.enabled and config.filter.min_face > config.generate.size:
+        raise ValueError(
+            f"filter.min_face is {config.filter.min_face}, but the images that are generated have only "
+            f"{config.generate.size} pixels of a side (generate.size): every image would be dropped. Lower min_face"
+        )
     if needed <= held_out:
         raise ValueError(
             f"filter.min_images is {needed}, and preprocess.held_out keeps {held_out} of them from training: people "

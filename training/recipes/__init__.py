@@ -1,6 +1,7 @@
 """Recipes: numbered settings files that chain, from a folder of faces to a checkpoint; a folder for each set-up.
 
 recipe        a recipe's steps, read and checked: what each step reads, an earlier one writes
+settings_agreement what several steps' settings have to say alike
 step_files    which files a step reads and writes
 step_inputs   what a step is made from
 step_records  which steps are done

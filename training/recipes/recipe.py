@@ -1,7 +1,7 @@
 """A recipe: a folder with `recipe.yaml`, the order of its steps, and the settings files of the steps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -9,6 +9,7 @@ from typing import Literal
 from difflora_core.fields import NonNegativeFloat, NonNegativeInt, check_fields
 from training.engine.settings import SettingsPath, read_settings
 
+from .settings_agreement import check_agreement
 from .step_files import StepFiles, step_files
 
 FOLDER = Path(__file__).parent
@@ -34,6 +35,9 @@ Command = Literal[
     "train-teacher-free",
     "evaluate",
 ]
+
+TRAINERS = ("train-lae", "finetune", "train-difflora", "train-teacher-free")
+"""Commands that run on all GPUs as processes of one launcher; those of the dataset find the GPUs themselves."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ class Recipe:
     """Of one machine; the trainers run on all of them. 0 is a CPU."""
     gpu_memory_gb: NonNegativeFloat = 0
     """Of each GPU."""
+    folder: Path = field(default=Path(), init=False)
+    """Of `recipe.yaml`, which `read_recipe` notes."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -92,6 +98,9 @@ class Recipe:
             raise ValueError("steps is empty, expected commands with their settings files")
         if any(step.command == "pilot" for step in self.steps[1:]):
             raise ValueError("steps: the pilot has to be the first step, since it writes settings that the others read")
+        names = [step.name for step in self.steps]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"steps: {twice} stands there twice, and what is done is noted by name: rename one's file")
 
 
 def read_recipe(name: str) -> Recipe:
@@ -102,7 +111,8 @@ def read_recipe(name: str) -> Recipe:
 
     Raises:
         FileNotFoundError: There is none, or a settings file is missing.
-        ValueError: A file can't be read, a step reads what no earlier step writes, or a pilot is another recipe's.
+        ValueError: A file can't be read, a step reads what no earlier step writes, two steps write into one folder,
+            settings of several steps contradict each other, or a pilot is another recipe's.
     """
     folder = Path(name) if (Path(name) / FILE).is_file() else FOLDER / name
     if not (folder / FILE).is_file():
@@ -110,8 +120,10 @@ def read_recipe(name: str) -> Recipe:
             f"there is no recipe {name}: it is a folder with {FILE}, or one of {', '.join(named_recipes())}"
         )
     recipe = read_settings(Recipe, folder / FILE)
+    object.__setattr__(recipe, "folder", folder.resolve())  # the dataclass is frozen
     check_chain(recipe.steps)
-    if (pilot := pilot_step(recipe)) is not None and pilot.settings.parent != folder.resolve():
+    check_agreement([(step.command, step.settings) for step in recipe.steps])
+    if (pilot := pilot_step(recipe)) is not None and pilot.settings.parent != recipe.folder:
         raise ValueError(f"{folder / FILE}: the pilot's {pilot.settings} has to be in the recipe's own folder")
     return recipe
 
@@ -156,14 +168,22 @@ def teacher_step(recipe: Recipe) -> Step:
 
 
 def check_chain(steps: Sequence[Step]) -> None:
-    """Check that what each step reads of others is what an earlier step writes.
+    """Check that what each step reads of others is what an earlier step writes, and that trainers have own folders.
 
     Raises:
         ValueError: Names the first step and setting of which that is not so, and what is written before.
     """
     written: list[Path] = []
+    outputs: dict[Path, Step] = {}
     for step in steps:
         files = step.files
+        if step.command in TRAINERS:
+            (result,) = files.writes
+            if (other := outputs.setdefault(result.parent, step)) is not step:
+                raise ValueError(
+                    f"{step.settings}: output is {result.parent}, as in {other.settings}: one training would go on "
+                    "with what the other has made. Choose another folder"
+                )
         for setting, path in files.reads.items():
             if path not in written and not path.is_file():
                 before = ", ".join(map(str, written)) or "nothing"

@@ -21,13 +21,10 @@ from training.people.dataset_splits import people_of_split
 from .held_out_people import check_held_out_people
 from .pilot_step import check_may_write, is_left_out
 from .planning.time_left import TimeLeft
-from .recipe import FILE, Recipe, Step, missing_inputs, read_recipe
+from .recipe import FILE, TRAINERS, Recipe, Step, missing_inputs, read_recipe
 from .recipe_output import claim_output
 from .step_inputs import inputs_of
 from .step_records import RECORDS, StepRecord, note_done, read_records
-
-TRAINERS = ("train-lae", "finetune", "train-difflora", "train-teacher-free")
-"""Commands that run on all GPUs as processes of one launcher; those of the dataset find the GPUs themselves."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

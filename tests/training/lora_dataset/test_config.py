@@ -58,6 +58,14 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
             "collect.max_images is 5, of which filter.min_images needs 8: everybody would be dropped",
         ),
         (
+            "workspace: w\nbase: b\ngenerate: {size: 512}\nfilter: {min_face: 600}\n",
+            "filter.min_face is 600, but the images that are generated have only 512 pixels .* every image would be",
+        ),
+        (
+            "workspace: w\nbase: b\ngenerate: {style_strength: 100}\n",
+            "generate.style_strength: Input should be less than 100, found 100",
+        ),
+        (
             "workspace: w\nbase: b\nfilter: {min_images: 2}\n",
             "filter.min_images is 2, and preprocess.held_out keeps 2 of them .* Set min_images to 3 or more",
         ),
