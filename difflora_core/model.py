@@ -31,6 +31,7 @@ from .lora.layout import LoRALayout
 from .lora.lora import LoRA
 from .network_files import cast_weights, load_network
 from .references import ReferenceImage, UnusablePolicy, encode_references
+from .seeds import describe_seed
 
 WEIGHTS = "difflora.safetensors"
 """Name of the checkpoint in a folder or a repository of the Hugging Face Hub."""
@@ -258,15 +259,14 @@ class DiffLoRA(nn.Module, ModelHubMixin, library_name="difflora", tags=["lora", 
         generator = torch.Generator().manual_seed(0) if generator is None else generator
         mode = mode or self.config.mif.mode
         self._made_by(generator, mode, sampling)  # refuses impossible settings before any image is read
-        references = encode_references(
+        found = encode_references(
             images,
             None if mode == "image" else self.encoders.face(self.device, face_root),
             None if mode == "face" else self.encoders.image(self.device, image_encoder),
             unusable=unusable,
             on_image=on_image,
         )
-        face, image = references.face, references.image
-        return self.lora(face, image, mode=mode, generator=generator, callback=callback, **sampling)
+        return self.lora(found.face, found.image, mode=mode, generator=generator, callback=callback, **sampling)
 
     def lora(
         self,
@@ -297,4 +297,4 @@ class DiffLoRA(nn.Module, ModelHubMixin, library_name="difflora", tags=["lora", 
             raise ValueError(f"generator is a {type(generator).__name__}, expected one torch.Generator for the person")
         mode = mode or self.config.mif.mode
         self.mif.check_mode(mode)
-        return {"seed": generator.initial_seed(), "mode": mode, **asdict(self.config.sampling.changed(sampling))}
+        return {"seed": describe_seed(generator), "mode": mode, **asdict(self.config.sampling.changed(sampling))}

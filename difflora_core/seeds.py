@@ -24,3 +24,16 @@ def derive_seed(*parts: int | str) -> int:
 def generator_for(*parts: int | str) -> torch.Generator:
     """Make a generator on the CPU, seeded by `derive_seed`: draws are the same on every device."""
     return torch.Generator().manual_seed(derive_seed(*parts))
+
+
+def describe_seed(generator: torch.Generator) -> int | str:
+    """Return the seed from which a generator's next draws can be made again, or say that there is none.
+
+    Args:
+        generator: As it is before the draws. Another device's draws are others, so that those have to be told apart.
+    """
+    fresh = torch.Generator(generator.device).manual_seed(generator.initial_seed())
+    if not torch.equal(fresh.get_state(), generator.get_state()):
+        return "none: the generator had been used before"
+    on_cpu = generator.device.type == "cpu"
+    return generator.initial_seed() if on_cpu else f"{generator.initial_seed()} on {generator.device.type}"

@@ -111,6 +111,9 @@ def test_personalize_needs_nothing_but_images(monkeypatch, model):
     assert not torch.allclose(varied.flat, first.flat, rtol=1e-2)
     assert varied.made_by == {"references": 1, "seed": 0, "mode": "face", **recommended, "temperature": 0.5}
     assert json.loads(varied.metadata[METADATA_KEY]) == varied.made_by
+    generator = torch.Generator().manual_seed(3)
+    recorded = [model.personalize([image], generator=generator).made_by["seed"] for _ in "ab"]
+    assert recorded == [3, "none: the generator had been used before"]
 
 
 @pytest.mark.parametrize("path", ["model.safetensors", "./model.safetensors", "../difflora/model.safetensors"])

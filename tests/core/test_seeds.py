@@ -2,7 +2,7 @@
 
 import torch
 
-from difflora_core.seeds import derive_seed, generator_for
+from difflora_core.seeds import derive_seed, describe_seed, generator_for
 
 
 def test_a_seed_is_the_same_on_every_machine():
@@ -19,3 +19,11 @@ def test_generators_of_equal_parts_draw_alike():
     first, second, other = (torch.randn(4, generator=generator_for(*parts)) for parts in ((5, "a"), (5, "a"), (5, "b")))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
+
+
+def test_a_seed_is_recorded_only_where_it_gives_the_same_draws():
+    generator = torch.Generator().manual_seed(5)
+    assert describe_seed(generator) == 5
+    torch.randn(1, generator=generator)
+    assert describe_seed(generator) == "none: the generator had been used before"
+    assert describe_seed(generator.manual_seed(7)) == 7
