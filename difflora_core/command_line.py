@@ -165,13 +165,12 @@ def silence_library_logs() -> None:
         logging.disable_progress_bar()
 
 
-def progress(items: Iterable[Item], title: str, unit: str = "it", total: int | None = None) -> "tqdm[Item]":
+def progress(items: Iterable[Item], title: str, unit: str = "it") -> "tqdm[Item]":
     """Go through items with a progress bar that appears when they take long, and only in a terminal.
 
     Args:
         items: To go through; nothing where the bar is updated by hand.
         title: What is done.
         unit: What an item is.
-        total: How many there are, where the items have no length.
     """
-    return tqdm(items, desc=title, unit=unit, total=total, leave=False, delay=SLOW_SECONDS, disable=None)
+    return tqdm(items, desc=title, unit=unit, leave=False, delay=SLOW_SECONDS, disable=None)

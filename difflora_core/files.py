@@ -51,18 +51,17 @@ SWEEP_SECONDS = 60.0  # for which a process that swept a folder writes into it w
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, a limit of a file's size
 
 
-def read_tensors(path: str | Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read all tensors of a safetensors file, and its metadata.
 
     Args:
         path: The file.
-        device: Where the tensors are put.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is something else; what it is is said.
     """
-    with open_tensors(path, device) as file:
+    with open_tensors(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
@@ -78,11 +77,11 @@ def shapes_of(file: Any) -> dict[str, tuple[int, ...]]:
 
 
 @contextmanager
-def open_tensors(path: str | Path, device: str = "cpu") -> Iterator[Any]:
+def open_tensors(path: str | Path) -> Iterator[Any]:
     """Open a safetensors file, with errors as `read_tensors` has them."""
     path = Path(path)
     try:
-        with _open_one_version(path, device) as file:
+        with _open_one_version(path) as file:
             for name, shape in shapes_of(file).items():  # torch fails for what safetensors accepts beside a width of 0
                 if math.prod(width for width in shape if width) > MAX_NUMEL:
                     raise ValueError(f"{path} has a damaged header: tensor {name!r} has the impossible shape {shape}.")
@@ -91,7 +90,7 @@ def open_tensors(path: str | Path, device: str = "cpu") -> Iterator[Any]:
         raise ValueError(f"{path} is not a safetensors file: {describe_content(path)} ({error}).") from error
 
 
-def _open_one_version(path: Path, device: str) -> Any:
+def _open_one_version(path: Path) -> Any:
     """Open a safetensors file of which the header and the data are of one version.
 
     safetensors opens a path twice, for the header and for the data; between them the file may be replaced.
@@ -100,7 +99,7 @@ def _open_one_version(path: Path, device: str) -> Any:
         before, opened, failure = _version(path), None, None
         try:
             _check_header_length(path)
-            opened = safe_open(path, framework="pt", device=device)
+            opened = safe_open(path, framework="pt")
         except (SafetensorError, OSError, RuntimeError, ValueError) as error:
             failure = error
         if _version(path) != before:

@@ -16,6 +16,8 @@ from .workflows import FOLDER
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 """Path of an installed browser, None if there is none."""
+SECONDS = 300.0
+"""That a workflow may take."""
 READY = "window.app && window.app.graph && window.app.vueAppReady"
 
 
@@ -70,19 +72,19 @@ def wait_for_template(page: Page, name: str) -> None:
     page.wait_for_timeout(1500)
 
 
-def run_shown(page: Page, client: Client, seconds: float = 300.0) -> None:
+def run_shown(page: Page, client: Client) -> None:
     """Run the workflow that the page shows, and wait until it shows the results.
 
     Raises:
         PromptError: A node failed.
-        TimeoutError: It did not end within `seconds`.
+        TimeoutError: It did not end within `SECONDS`.
     """
     before = client.history()
     page.evaluate("window.app.queuePrompt(0)")
-    end = time.monotonic() + seconds
+    end = time.monotonic() + SECONDS
     while not (new := client.history() - before):
         if time.monotonic() > end:
-            raise TimeoutError(f"the workflow did not end within {seconds:.0f} s")
+            raise TimeoutError(f"the workflow did not end within {SECONDS:.0f} s")
         time.sleep(0.2)
     client.wait(new.pop())
     page.wait_for_timeout(2000)

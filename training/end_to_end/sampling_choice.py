@@ -9,6 +9,8 @@ from difflora_core.denoiser.config import SamplingConfig
 STEPS = (1, 4, 10, 20)
 GUIDANCE_SCALES = (1.0, 1.5)
 LATENT_SCALES = (1.0, 1.25, 1.5)
+SAMPLES = 4
+"""Averaged in all settings but the last, which is for the record: one sample with latent scale 1."""
 Metrics = dict[str, float]
 
 
@@ -16,7 +18,6 @@ def choose_sampling(
     evaluate: Callable[[SamplingConfig], Metrics],
     score: Callable[[Metrics], float],
     min_improvement: float,
-    samples: int = 4,
 ) -> tuple[SamplingConfig, dict[str, Metrics]]:
     """Find the settings with the highest score. The search is our choice.
 
@@ -25,7 +26,6 @@ def choose_sampling(
         score: Of such metrics, higher is better; −inf rules settings out.
         min_improvement: What more steps, guidance (which doubles the cost) or a higher latent scale have to add to be
             chosen; cheaper settings come first.
-        samples: Averaged in all settings but the last, which is for the record: one sample with latent scale 1.
 
     Returns:
         The settings, and the metrics of all that were tried.
@@ -46,7 +46,7 @@ def choose_sampling(
                 best, highest = sampling, value
         return best
 
-    plain = SamplingConfig(guidance_scale=1.0, samples=samples, latent_scale=1.0)
+    plain = SamplingConfig(guidance_scale=1.0, samples=SAMPLES, latent_scale=1.0)
     quick = best_of(replace(plain, steps=steps) for steps in STEPS) or plain
     best = best_of(
         replace(quick, guidance_scale=guidance_scale, latent_scale=latent_scale)

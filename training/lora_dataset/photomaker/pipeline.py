@@ -15,7 +15,7 @@ from torch import Tensor
 
 from training.base_model.sdxl import SDXLBase
 
-from .class_word import repeat_class_word
+from .class_word import MAX_TOKENS, repeat_class_word
 from .photomaker_file import PhotoMaker, merge_lora, read_photomaker, read_unet_lora
 
 
@@ -203,7 +203,7 @@ class PhotoMakerPipeline:
             (self.pipeline.tokenizer, self.pipeline.text_encoder),
             (self.pipeline.tokenizer_2, self.pipeline.text_encoder_2),
         ):
-            ids = [[*row, *[tokenizer.pad_token_id] * (77 - len(row))] for row in rows]
+            ids = [[*row, *[tokenizer.pad_token_id] * (MAX_TOKENS - len(row))] for row in rows]
             output = encoder(torch.tensor(ids, device=self.base.device), output_hidden_states=True)
             states.append(output.hidden_states[-2])
             pooled = output[0]
@@ -215,5 +215,5 @@ def _token_ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, truncation=False, verbose=False).input_ids)
 
 
-def _shorten(ids: list[int], length: int = 77) -> list[int]:
-    return ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]
+def _shorten(ids: list[int]) -> list[int]:
+    return ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], ids[-1]]
