@@ -22,6 +22,8 @@ UnusablePolicy = Literal["raise", "skip"]
 """What to do about an image that can't be read or shows no such face."""
 MAX_COUNTED = 20
 """Images whose faces an error counts; a folder may hold hundreds."""
+TURNS = ("", "90° counterclockwise", "180°", "90° clockwise")
+"""Names of 0 to 3 quarter turns."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +153,8 @@ def _with_counts(
 def _remarks(found: Sequence[ReferenceImage], faces: Tensor | None) -> Iterator[str]:
     for outcome in found:
         if outcome.face is not None and outcome.face.quarter_turns:
-            degrees = 90 * outcome.face.quarter_turns
-            yield f"{outcome.name} was turned by {degrees}° counterclockwise, so that its face is upright"
+            turn = TURNS[outcome.face.quarter_turns]
+            yield f"{outcome.name} was turned by {turn}, so that its face is upright"
     others = [] if faces is None else somebody_else(faces)
     if others and len(others) == len(found):
         lowest, highest = min(cosine for _, cosine in others), max(cosine for _, cosine in others)

@@ -213,17 +213,24 @@ def test_one_person_needs_no_remark(caplog):
 
 
 class TurnedFaces(Faces):
-    """Faces are upright after a quarter turn."""
+    """Faces are upright after some quarter turns."""
+
+    turns = 1
 
     def find(self, image: np.ndarray, name: str, *options: object) -> EncodedFace:
-        return replace(super().find(image, name, *options), quarter_turns=1)
+        return replace(super().find(image, name, *options), quarter_turns=self.turns)
 
 
-def test_a_turned_image_is_named_and_turned_for_the_image_encoder():
+@pytest.mark.parametrize(
+    ("turns", "named", "shape"),
+    [(1, "90° counterclockwise", [48, 32]), (2, "180°", [32, 48]), (3, "90° clockwise", [48, 32])],
+)
+def test_a_turned_image_is_named_and_turned_for_the_image_encoder(monkeypatch, turns, named, shape):
+    monkeypatch.setattr(TurnedFaces, "turns", turns)
     image = np.full((32, 48, 3), 90, np.uint8)
     found = encode_references([image], TurnedFaces(), Images())
-    assert found.image.tolist() == [[48, 32]]
-    assert found.remarks == ("image 1 of 1 was turned by 90° counterclockwise, so that its face is upright",)
+    assert found.image.tolist() == [shape]
+    assert found.remarks == (f"image 1 of 1 was turned by {named}, so that its face is upright",)
 
 
 def test_an_intruder_among_a_drawn_persons_images_is_named():
