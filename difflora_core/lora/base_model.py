@@ -1,6 +1,7 @@
 """What LoRAs have to know of a base model: which modules are targets, their order, and their names in files.
 
-Another base model is added by writing a class with this interface and naming it in `BASE_MODELS`.
+Another base model is added by writing a class with this interface and naming it in `BASE_MODELS`; what training needs
+of one is another interface, see docs/architecture.md.
 """
 
 import re
@@ -15,7 +16,7 @@ MAX_LAYERS = 8
 _DOTTED = ("unet.", "", "base_model.model.", "base_model.model.unet.", "diffusion_model.")
 
 
-class BaseModel(Protocol):
+class BaseModelModules(Protocol):
     """A base model as LoRA layouts and LoRA files see it. Modules are given by their names in diffusers."""
 
     name: str
@@ -160,11 +161,11 @@ def _kohya(name: str) -> str:
     return f"lora_unet_{name.replace('.', '_')}"
 
 
-BASE_MODELS: dict[str, BaseModel] = {base.name: base for base in (SDXL(),)}
+BASE_MODELS: dict[str, BaseModelModules] = {base.name: base for base in (SDXL(),)}
 """By the name that a layout has."""
 
 
-def base_model(name: str) -> BaseModel:
+def base_model(name: str) -> BaseModelModules:
     """Return the base model of this name.
 
     Raises:

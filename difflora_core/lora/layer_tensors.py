@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .base_model import BaseModel
+from .base_model import BaseModelModules
 from .layout import Factors
 from .peft_config import CONFIG_FILE, RAW_PREFIX, PEFTConfig, read_configs
 from .tensor_names import Role
@@ -63,7 +63,7 @@ def _matrix(factor: Tensor) -> Tensor:
 class LayerScale:
     """What up · down is multiplied by, layer by layer."""
 
-    def __init__(self, base: BaseModel, path: Path | None, metadata: Mapping[str, str]) -> None:
+    def __init__(self, base: BaseModelModules, path: Path | None, metadata: Mapping[str, str]) -> None:
         """Find PEFT's configurations.
 
         Args:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..fields import shorten
-from .base_model import SDXL, BaseModel, base_model
+from .base_model import SDXL, BaseModelModules, base_model
 
 Factors = tuple[Tensor, Tensor]
 """down (..., rank, in), up (..., out, rank)."""
@@ -63,7 +63,7 @@ class LoRALayout:
 
     @classmethod
     def from_network(
-        cls, network: nn.Module, rank: int, feed_forward: bool = False, base: BaseModel | None = None
+        cls, network: nn.Module, rank: int, feed_forward: bool = False, base: BaseModelModules | None = None
     ) -> Self:
         """List the targets in a base model's network.
 
@@ -84,7 +84,11 @@ class LoRALayout:
 
     @classmethod
     def from_config(
-        cls, config: Mapping[str, Any] | None, rank: int, feed_forward: bool = False, base: BaseModel | None = None
+        cls,
+        config: Mapping[str, Any] | None,
+        rank: int,
+        feed_forward: bool = False,
+        base: BaseModelModules | None = None,
     ) -> Self:
         """List the targets of a base model by its configuration, without weights.
 
@@ -99,7 +103,7 @@ class LoRALayout:
         return cls.from_network(base.network(config), rank, feed_forward, base)
 
     @property
-    def base(self) -> BaseModel:
+    def base(self) -> BaseModelModules:
         """The base model."""
         return base_model(self.base_model)
 

@@ -2,8 +2,8 @@
 
 from difflora_core.lora.layout import LoRALayout
 from training.base_model.interface import DTYPES, BaseModel
-from training.base_model.sdxl import SDXLBase
-from training.base_model.sdxl_folder import folder_fingerprint, folder_layout
+from training.base_model.sdxl import PIXELS_PER_LATENT, SDXLBase
+from training.base_model.sdxl_folder import folder_fingerprint, folder_latent_channels, folder_layout
 
 from .config import DatasetConfig
 from .fingerprints import hash_value
@@ -26,6 +26,16 @@ def configured_layout(config: DatasetConfig) -> LoRALayout:
         FileNotFoundError: The base model has no configuration of a U-Net.
     """
     return folder_layout(config.base, config.dreambooth.rank, config.dreambooth.feed_forward)
+
+
+def configured_latent_shape(config: DatasetConfig) -> tuple[int, int, int]:
+    """Return (channels, height, width) of a training image's latent, from the base model's configuration alone.
+
+    Raises:
+        FileNotFoundError: The base model has no configuration of a U-Net.
+    """
+    side = config.preprocess.size // PIXELS_PER_LATENT
+    return folder_latent_channels(config.base), side, side
 
 
 def configured_fingerprint(config: DatasetConfig) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What a run will cost: images and disk by arithmetic, then hours and memory by a short measurement on this device."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +13,11 @@ from torch import Tensor
 from training.base_model.diffusion_loss import DiffusionLoss, predictor
 from training.base_model.interface import BaseModel, TextEmbeddings
 from training.base_model.person_images import PersonImages
-from training.base_model.sdxl import PIXELS_PER_LATENT
-from training.base_model.sdxl_folder import folder_latent_channels
 from training.dreambooth.train import shared_start, train_loras
 from training.engine.format import format_bytes
 
 from .config import DatasetConfig
-from .configured_base import configured_layout, open_configured_base
+from .configured_base import configured_latent_shape, configured_layout, open_configured_base
 from .manifest import Manifest
 from .stage_registry import load_stage
 from .stage_run import compare
@@ -50,8 +49,7 @@ class Sizes:
         Raises:
             FileNotFoundError: The base model has no configuration of a U-Net.
         """
-        side = config.preprocess.size // PIXELS_PER_LATENT
-        return cls(configured_layout(config).numel, folder_latent_channels(config.base) * side**2)
+        return cls(configured_layout(config).numel, math.prod(configured_latent_shape(config)))
 
 
 @dataclass(frozen=True)
