@@ -5,7 +5,7 @@ serve                ComfyUI with the miniature, in the browser
 workflows            write the example workflows and their images
 stills               write docs/workflows.md and its images, in a browser
 help-images          write the images of the nodes' help pages
-node-docs            write docs/nodes.md
+node-docs            write docs/nodes.md and locales/en
 prepare-dataset      draw the images that training/recipes/miniature/1_dataset.yaml starts from
 prepare-evaluation   write held-out people and their teachers for training/evaluation/configs/miniature.yaml
 evaluate             compare methods on held-out people, and write a report
@@ -51,7 +51,7 @@ def main() -> int:
         ("workflows", workflows, "write the example workflows and their images, by running them"),
         ("stills", stills, "take images of every example workflow in a browser, opened and run, for docs/workflows.md"),
         ("help-images", help_images, "take an image of every node in a browser, for the help pages"),
-        ("node-docs", node_docs, "write docs/nodes.md from the nodes' schemas"),
+        ("node-docs", node_docs, "write docs/nodes.md and the English texts from the nodes' schemas"),
         ("prepare-dataset", run_dataset, "draw images for the LoRA dataset pipeline's example"),
         ("prepare-evaluation", run_held_out, "write held-out people and their teachers for the evaluation"),
     ):

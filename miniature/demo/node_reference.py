@@ -1,11 +1,17 @@
-"""Write docs/nodes.md, the reference of all nodes, from a running ComfyUI: `python -m miniature node-docs`."""
+"""Write what repeats the nodes' schemas, from a running ComfyUI: `python -m miniature node-docs`.
 
+docs/nodes.md is the reference of all nodes, locales/en/nodeDefs.json the page's English texts, from which translations
+start.
+"""
+
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from miniature.paths import ROOT
 
 PATH = ROOT / "docs" / "nodes.md"
+ENGLISH = ROOT / "locales" / "en" / "nodeDefs.json"
 CATEGORY = "DiffLoRA"
 INSTALLED = {"checkpoint", "clip_name", "identity", "image_folder", "lora_name", "model_pack", "provider"}
 """Inputs whose choices depend on the machine: what lies in the models folder, what onnxruntime offers."""
@@ -37,8 +43,31 @@ def node_reference(object_info: Mapping[str, Node]) -> str:
 
 
 def write_node_reference(object_info: Mapping[str, Node]) -> None:
-    """Write the page."""
+    """Write the page and the English texts."""
     PATH.write_text(node_reference(object_info), encoding="utf-8")
+    texts = {name: texts_of(node) for name, node in object_info.items() if node["category"] == CATEGORY}
+    ENGLISH.write_text(json.dumps(texts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def inputs_of(node: Node) -> dict[str, Node]:
+    """Return the options of every input, sockets included, by name, in the order in which the node shows them."""
+    groups = (node["input"].get(group, {}) for group in ("required", "optional"))
+    return {name: options for group in groups for name, (_, options) in group.items()}
+
+
+def texts_of(node: Node) -> dict[str, Any]:
+    """Return a node's texts in the form of a translation."""
+    texts = {
+        "display_name": node["display_name"],
+        "description": node["description"],
+        "inputs": {
+            name: {"name": options.get("display_name", name), "tooltip": options["tooltip"]}
+            for name, options in inputs_of(node).items()
+        },
+    }
+    outputs = zip(node["output_name"], node["output_tooltips"], strict=True)
+    named = {str(number): {"name": name, "tooltip": tooltip} for number, (name, tooltip) in enumerate(outputs)}
+    return texts | ({"outputs": named} if named else {})
 
 
 def _section(name: str, node: Node) -> str:

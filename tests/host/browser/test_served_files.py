@@ -1,19 +1,17 @@
 """Help pages and translations, as the host serves them to the browser."""
 
 import re
-from typing import Any
 
 import pytest
 import requests
 
 from miniature.comfyui.host import PACK_NAME, Host
+from miniature.demo.node_reference import Node, inputs_of, texts_of
 from training.comfyui_client import Client
 
 LANGUAGES = ("en", "zh")
 SYNTAX = re.compile(r"[{}@|]")
 """Characters with a meaning in the syntax of the browser's translations."""
-
-Node = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -27,27 +25,6 @@ def translations(host: Host) -> dict[str, dict[str, Node]]:
     """Node texts by language; no other pack is installed."""
     served = requests.get(f"{host.url}/i18n", timeout=30).json()
     return {language: texts["nodeDefs"] for language, texts in served.items()}
-
-
-def inputs(node: Node) -> dict[str, Node]:
-    """Return the options of every input, sockets included, by name."""
-    groups = (node["input"].get(group, {}) for group in ("required", "optional"))
-    return {name: options for group in groups for name, (_, options) in group.items()}
-
-
-def texts_of(node: Node) -> Node:
-    """Return a node's texts in the form of a translation."""
-    texts = {
-        "display_name": node["display_name"],
-        "description": node["description"],
-        "inputs": {
-            name: {"name": options.get("display_name", name), "tooltip": options["tooltip"]}
-            for name, options in inputs(node).items()
-        },
-    }
-    outputs = zip(node["output_name"], node["output_tooltips"], strict=True)
-    named = {str(number): {"name": name, "tooltip": tooltip} for number, (name, tooltip) in enumerate(outputs)}
-    return texts | ({"outputs": named} if named else {})
 
 
 def leaves(texts: Node, path: str = "") -> dict[str, str]:
@@ -76,7 +53,9 @@ def test_every_node_has_a_help_page(host: Host, nodes: dict[str, Node]) -> None:
         rows = table_rows(page)
         assert {len(row) for row in rows} == {2}, f"{name}'s tables are too wide for the panel"
         in_tables = {re.sub("`|</?code>|<wbr>", "", row[0]) for row in rows}
-        assert in_tables == {*inputs(node), *node["output_name"]}, f"{name}'s page describes other inputs and outputs"
+        assert in_tables == {*inputs_of(node), *node["output_name"]}, (
+            f"{name}'s page describes other inputs and outputs"
+        )
         assert "## If it fails" in page
         assert f"]({name}.png)" in page
         image = requests.get(f"{host.url}/extensions/{PACK_NAME}/docs/{name}.png", timeout=30)
