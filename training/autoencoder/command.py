@@ -4,13 +4,11 @@ python -m training train-lae --config training/recipes/miniature/2_train_lae.yam
 accelerate launch -m training train-lae --config training/recipes/sdxl-4x24gb/2_train_lae.yaml
 """
 
-import datetime
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 from difflora_core.autoencoder.lae_file import save_lae
 from training.engine.accelerator import close_trackers, open_accelerator
+from training.engine.evaluated_run import describe_run
 from training.people.diffusion_loss_check import DiffusionLossCheck
 from training.store.loras import digest_of_people, open_loras, open_stores, people_of
 from training.trainer_command import TrainerCommand
@@ -44,14 +42,7 @@ def train_from_store(settings: LAESettings) -> Path:
     close_trackers(accelerator)
     path = settings.output / RESULT
     if accelerator.is_main_process:
-        provenance = {
-            "people": len(training),
-            "validation_people": len(validation),
-            "date": datetime.date.today().isoformat(),
-            "training": json.loads(json.dumps(asdict(settings.training))),
-            "history": history,
-        }
-        save_lae(path, lae, provenance)
+        save_lae(path, lae, describe_run(len(training), len(validation), settings.training, history))
         print(f"wrote {path}", flush=True)
     return path
 

@@ -4,8 +4,6 @@ python -m training train-difflora --config training/recipes/miniature/4_train_di
 accelerate launch -m training train-difflora --config training/recipes/sdxl-4x24gb/4_train_difflora.yaml
 """
 
-import datetime
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +13,7 @@ from difflora_core.autoencoder.model import LAE
 from difflora_core.config import DiffLoRAConfig
 from difflora_core.denoiser.config import SamplingConfig
 from training.engine.accelerator import close_trackers, open_accelerator
-from training.engine.evaluated_run import compared_settings
+from training.engine.evaluated_run import compared_settings, describe_run
 from training.lora_dataset.config import load_config
 from training.people.assembly import assemble
 from training.people.dataset_images import held_out_files
@@ -81,13 +79,7 @@ def train_difflora(settings: DiffLoRASettings) -> Path:
     close_trackers(accelerator)
     path = settings.output / RESULT
     if accelerator.is_main_process:
-        provenance = {
-            "people": len(names),
-            "validation_people": len(validation_names),
-            "date": datetime.date.today().isoformat(),
-            "training": json.loads(json.dumps(asdict(settings.training))),
-            "history": history,
-        }
+        provenance = describe_run(len(names), len(validation_names), settings.training, history)
         sampling = settings.sampling if settings.training.objective == "diffusion" else ONE_SHOT
         config = DiffLoRAConfig(lae.config, dit, mif, settings.encoders, sampling, provenance)
         assemble(lae, denoiser, config).save(path)

@@ -8,6 +8,7 @@ with EvaluatedRun(module, loss_function, config, evaluation, folder, "lae", sett
     run.load_best()
 """
 
+import datetime
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -221,3 +222,14 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
+
+
+def describe_run(people: int, validation_people: int, training: Any, history: History) -> dict[str, Any]:
+    """Return what a network's file says of its training, ready for JSON; training: its settings, a dataclass."""
+    return {
+        "people": people,
+        "validation_people": validation_people,
+        "date": datetime.date.today().isoformat(),
+        "training": json.loads(json.dumps(asdict(training))),
+        "history": history,
+    }

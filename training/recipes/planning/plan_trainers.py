@@ -82,17 +82,14 @@ def finetune_row(settings: FinetuneSettings, at: Situation) -> PlanRow:
     memory = add(_trained_bytes(at, network, loop), samples * network.activations, unet_bytes)
     memory = add(memory, at.base_bytes)
     unet = _unet_seconds(at, dataset, rows, settings.gradient_checkpointing)
-    network_part = _pass_seconds(at, network, samples)
-    disk: float | None = network.parameters * (STATE_BYTES + LAE_FILE_BYTES)
+    once = add(unet, _pass_seconds(at, network, samples))
     if is_lae:
-        once = add(unet, network_part)
+        disk: float | None = network.parameters * (STATE_BYTES + LAE_FILE_BYTES)
         step = add(times(loop.accumulate, once), optimizer_seconds(at.card, network))
     else:
-        once, disk = (
-            add(unet, network_part, _rollout_seconds(settings.denoiser.max_rollout_steps, at)),
-            _denoiser_disk(at),
-        )
-        memory, step = add(memory, _frozen_lae(at, people)), times(loop.accumulate, once)
+        disk = _denoiser_disk(at)
+        memory = add(memory, _frozen_lae(at, people))
+        step = times(loop.accumulate, add(once, _rollout_seconds(settings.denoiser.max_rollout_steps, at)))
     if step is None:  # the U-Net takes most of it
         step, part = times(loop.accumulate, unet), "of the U-Net alone, from dreambooth's figures"
     else:
