@@ -12,8 +12,10 @@ TEACHERS = (0, 16, 63, 252, 1008)
 NONE = 8
 """Where no teachers stand on the logarithmic axis."""
 PEOPLE_PER_STEP = 16
-RECOVERY = (0.0, 1.6)
-SIMILARITY = (0.7, 0.9)
+STEPS = (200, 500, 1000, 2000, 4000, 6000, 12000)
+"""Marked on the logarithmic axis."""
+RECOVERY = (0.0, 1.8)
+SIMILARITY = (0.7, 0.95)
 
 
 def results(build: Path) -> list[dict]:
@@ -60,7 +62,8 @@ def progress(found: list[dict]) -> Panel:
         lines.append(
             Line(f"{format(teachers, ',') if teachers else 'no'} teachers, {steps:,} steps", color, False, points)
         )
-    return Panel("teacher recovery", f"steps of {PEOPLE_PER_STEP} people", lines, (), False, RECOVERY)
+    ticks = {step: f"{step:,}" for step in STEPS}
+    return Panel("teacher recovery", f"steps of {PEOPLE_PER_STEP} people", lines, ticks, True, RECOVERY)
 
 
 def _points(found: list[dict]) -> Iterator[tuple[float, float, float, float]]:
