@@ -25,6 +25,7 @@ from .recipe import FILE, TRAINERS, Recipe, Step, missing_inputs, read_recipe
 from .recipe_output import claim_output
 from .step_inputs import inputs_of
 from .step_records import RECORDS, StepRecord, note_done, read_records
+from .trackers import check_trackers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,14 +63,15 @@ def run_recipe(recipe: Recipe, plan: Callable[[], TimeLeft], *, keep: bool = Fal
     Raises:
         FileNotFoundError: Files or folders of the user are missing; all of them are named.
         FolderInUseError: Another process runs the recipe.
-        ValueError: The inputs or settings of a step that is done have changed since, the recipe's pilot may not write
-            what it will choose, the output folder is another recipe's, the dataset has nobody to evaluate, or somebody
-            is held out in one step alone.
+        ValueError: The inputs or settings of a step that is done have changed since, or its result is gone, a tracker
+            is not installed, the recipe's pilot may not write what it will choose, the output folder is another
+            recipe's, the dataset has nobody to evaluate, or somebody is held out in one step alone.
         RuntimeError: A step failed.
     """
     check_may_write(recipe, read_records(recipe.output))
     if missing := missing_inputs(recipe.steps):
         raise FileNotFoundError(f"the recipe needs what is not there: {'; '.join(missing)}")
+    check_trackers(recipe.steps)
     with folder_lock(recipe.output):
         claim_output(recipe)
         for number, step in enumerate(recipe.steps):
@@ -146,15 +148,20 @@ def _wait_for(command: Sequence[str]) -> int:
 
 
 def check_unchanged(step: Step, record: StepRecord) -> None:
-    """Check that a step that is done would be made from the same now.
+    """Check that a step that is done has its result still, and would be made from the same now.
 
     Raises:
-        ValueError: It would not; what differs is named, and what can be done.
+        ValueError: It has not or would not; what differs is named, and what can be done.
     """
+    if gone := [path for path in step.files.writes if not path.exists()]:
+        raise ValueError(
+            f"step {step.name} was done on {record.finished}, but {gone[0]} is not there any more. Put it back, or "
+            f"delete the step's entry in {RECORDS} to do it again, or go on without it with --keep"
+        )
     now = inputs_of(step)
     changed = sorted(name for name in now.keys() | record.inputs.keys() if now.get(name) != record.inputs.get(name))
     if changed:
-        outputs = ", ".join(str(path.parent if path.suffix else path) for path in step.files.writes)
+        outputs = ", ".join(str(path.parent if path.suffix == ".safetensors" else path) for path in step.files.writes)
         if record.imported:
             raise ValueError(
                 f"LoRAs were imported for step {step.name} on {record.finished}, and since then its settings have "

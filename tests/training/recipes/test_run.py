@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,87 +11,15 @@ from training.engine.folder_lock import FolderInUseError, folder_lock
 from training.lora_dataset.config import load_config
 from training.lora_dataset.manifest import Manifest, Record
 from training.lora_dataset.stages.pack_plan import split_of
-from training.pilot.grid import TeacherSetting
 from training.recipes import recipe as recipes
 from training.recipes import run, step_records
 from training.recipes.held_out_people import check_held_out_people
-from training.recipes.pilot_command import write_choice
 from training.recipes.planning.time_left import TimeLeft
-from training.recipes.recipe import FOLDER, Recipe, dataset_step, read_recipe
-from training.recipes.recipe_output import claim_output
+from training.recipes.recipe import FOLDER, dataset_step, read_recipe
 from training.recipes.step_inputs import inputs_of
 from training.store.lora_store import LoRAStore
 
-
-class Commands:
-    """Stands for the processes of the steps: notes them and writes what they would write."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self.steps = {str(step.settings) + step.command: step for step in recipe.steps}
-        self.ran: list[str] = []
-        self.failing = ""
-        self.people = [name for name in map(str, range(100)) if split_of(name, 0.03, 0.03) == "test"]
-
-    def __call__(self, command: list[str]) -> int:
-        given = command[command.index("training") + 1 :]
-        if given[0] == "pilot":
-            return self.pilot(Path(given[1]))
-        words = " ".join(given[: given.index("--config")])
-        self.ran.append(words)
-        if words == "dataset all":
-            self.prepare_images(Path(command[-1]))
-        for path in self.steps[command[-1] + words].files.writes:
-            (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
-            if path.suffix:
-                path.write_bytes(b"weights")
-        return int(words == self.failing)
-
-    def prepare_images(self, dataset: Path) -> None:
-        for name in self.people:
-            Manifest(load_config(dataset).stage("preprocess")).write(Record(name))
-
-    def pilot(self, folder: Path) -> int:
-        """What `python -m training pilot` does in the end: it writes its choice, and notes that."""
-        self.ran.append("pilot")
-        if self.failing == "pilot":
-            return 0
-        recipe = read_recipe(str(folder))
-        (step,) = (step for step in recipe.steps if step.command == "pilot")
-        inputs = inputs_of(step)
-        write_choice(recipe, TeacherSetting(3e-4, 200, False, 4))
-        step_records.note_done(recipe, step, inputs, 7.0)
-        return 0
-
-
-@pytest.fixture
-def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
-    """A copy of a shipped recipe, with everything that the user has to bring."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    copied = shutil.copytree(FOLDER / "sdxl-24gb", tmp_path / "a" / "b" / "mine")
-    recipe = read_recipe(str(copied))
-    for step in recipe.steps:
-        results = [path for path in step.files.given.values() if path.is_relative_to(recipe.output)]
-        for path in {*step.files.own.values(), *step.files.given.values()} - set(results):
-            if not path.exists():
-                path.mkdir(parents=True)
-    return recipe
-
-
-@pytest.fixture
-def commands(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Commands:
-    commands = Commands(recipe)
-    monkeypatch.setattr(run, "_wait_for", commands)
-    return commands
-
-
-def left() -> TimeLeft:
-    return TimeLeft({}, "no card", 100)
-
-
-ALL = ["pilot", "dataset all", "train-lae", "finetune", "embed", "train-difflora", "finetune", "evaluate"]
-AGAIN = ["dataset all", "evaluate"]
-"""What finds out itself what has changed."""
+from .step_commands import AGAIN, ALL, left
 
 
 def test_all_steps_run_in_order_and_are_noted(recipe, commands, capsys):
@@ -155,6 +82,8 @@ def test_a_pilot_that_wrote_nothing_ends_the_run(recipe, commands):
 def test_a_pilot_is_left_out_where_there_are_teachers(recipe, commands):
     dataset = dataset_step(recipe)
     step_records.note_done(recipe, dataset, inputs_of(dataset), 5.0, imported=True)
+    for folder in dataset.files.writes:
+        folder.mkdir(parents=True, exist_ok=True)
     commands.prepare_images(dataset.settings)
     text = run.describe(
         recipe, step_records.read_records(recipe.output), TimeLeft({"0_pilot (pilot)": 60.0}, "a card", 100)
@@ -210,6 +139,29 @@ def test_a_changed_input_of_a_step_that_is_done(recipe, commands):
         run.run_recipe(recipe, left)
 
 
+def test_a_result_that_is_gone_is_named(recipe, commands):
+    """Not the next step, whose input has changed by that, and which the evaluation would have noticed at the end."""
+    run.run_recipe(recipe, left)
+    (recipe.steps[2].files.writes[0]).unlink()
+    message = (
+        r"2_train_lae \(train-lae\) was done on .*, but .*lae\.safetensors is not there any more\. Put it back, or"
+    )
+    with pytest.raises(ValueError, match=message):
+        run.run_recipe(recipe, left)
+    run.run_recipe(recipe, left, keep=True)
+    assert commands.ran == [*ALL, "dataset all", *AGAIN]
+
+
+def test_a_tracker_that_is_missing_is_named_before_anything_runs(recipe, commands):
+    settings = recipe.steps[-2].settings
+    settings.write_text(
+        settings.read_text("utf-8").replace("log_with: [tensorboard]", "log_with: [tensorbord]"), "utf-8"
+    )
+    with pytest.raises(ValueError, match=r"5_finetune_difflora.yaml: log_with names tensorbord, which is unknown or"):
+        run.run_recipe(read_recipe(str(recipe.folder)), left)
+    assert commands.ran == []
+
+
 def test_everything_missing_is_named_before_anything_runs(recipe, commands):
     shutil.rmtree(recipe.steps[1].files.own["base"])
     shutil.rmtree(recipe.steps[4].files.own["embeddings.image_encoder"])
@@ -221,41 +173,6 @@ def test_everything_missing_is_named_before_anything_runs(recipe, commands):
 def test_one_run_at_a_time(recipe, commands):
     with folder_lock(recipe.output), pytest.raises(FolderInUseError):
         run.run_recipe(recipe, left)
-
-
-def test_a_copy_does_not_go_on_with_another_recipe_s_results(recipe, commands):
-    run.run_recipe(recipe, left)
-    original = recipe.steps[0].settings.parent
-    copied = read_recipe(str(shutil.copytree(original, original.with_name("second"))))
-    with pytest.raises(ValueError, match=rf"sdxl-24gb holds the results of the recipe {original}, and .*second names"):
-        run.run_recipe(copied, left)
-    assert commands.ran == ALL
-    shutil.rmtree(original)  # as after it was renamed
-    claim_output(copied)
-
-
-def test_a_recipe_of_another_s_settings_files_is_another_recipe(recipe, commands):
-    """Only its `recipe.yaml` is its own; all outputs are the first recipe's."""
-    run.run_recipe(recipe, left)
-    own = recipe.folder.with_name("second")
-    own.mkdir()
-    text = (
-        (recipe.folder / "recipe.yaml").read_text("utf-8").replace("  - {command: pilot, settings: 0_pilot.yaml}\n", "")
-    )
-    (own / "recipe.yaml").write_text(text.replace("settings: ", f"settings: {recipe.folder}/"), "utf-8")
-    with pytest.raises(ValueError, match=rf"holds the results of the recipe {recipe.folder}, and {own} names"):
-        run.run_recipe(read_recipe(str(own)), left)
-    assert commands.ran == ALL
-
-
-def test_a_copy_whose_trainings_write_among_another_recipe_s_results(recipe, commands):
-    """The output folder was changed in recipe.yaml alone."""
-    run.run_recipe(recipe, left)
-    copied = shutil.copytree(recipe.folder, recipe.folder.with_name("second"))
-    text = (copied / "recipe.yaml").read_text("utf-8")
-    (copied / "recipe.yaml").write_text(text.replace("output/sdxl-24gb", "output/second"), "utf-8")
-    with pytest.raises(ValueError, match=rf"output.sdxl-24gb holds the results of the recipe {recipe.folder}, and"):
-        claim_output(read_recipe(str(copied)))
 
 
 def test_a_damaged_record_is_named(recipe, commands):
