@@ -40,7 +40,7 @@ PEOPLE = {"cuda": 128, "cpu": 2}
 class AlwaysPadded(PaddedLinear):
     """Pads widths that are not aligned, on a CPU and in float32 too."""
 
-    def pays(self, x: Tensor) -> bool:
+    def is_faster(self, x: Tensor) -> bool:
         """Say yes."""
         return True
 
@@ -48,7 +48,7 @@ class AlwaysPadded(PaddedLinear):
 class NeverPadded(PaddedLinear):
     """A plain linear layer."""
 
-    def pays(self, x: Tensor) -> bool:
+    def is_faster(self, x: Tensor) -> bool:
         """Say no."""
         return False
 

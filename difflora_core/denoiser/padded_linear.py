@@ -41,7 +41,7 @@ class PaddedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, in_features), or the same with zeros up to a multiple of 64, to (…, out_features)."""
-        if not (self.unaligned and self.pays(x)):
+        if not (self.unaligned and self.is_faster(x)):
             return super().forward(x)
         dtype = product_dtype(x)  # cast before they are padded: half the bytes
         wide_in, wide_out = padded_width(self.in_features), padded_width(self.out_features)
@@ -54,7 +54,7 @@ class PaddedLinear(nn.Linear):
         out = F.linear(x, weight, bias)  # (…, wide_out)
         return out if self.keep_padding else out[..., : self.out_features]
 
-    def pays(self, x: Tensor) -> bool:
+    def is_faster(self, x: Tensor) -> bool:
         """Tell whether padded products are faster for this input.
 
         Only tensor cores want alignment. On a CPU a training step of a padded block takes 1.06 (2,560 rows) to 1.3 of

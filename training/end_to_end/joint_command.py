@@ -39,7 +39,7 @@ from training.store.loras import LoRAsOnDisk, digest_of_loras, open_loras, open_
 from training.trainer_command import TrainerCommand
 
 from .inputs import PEOPLE_PER_BATCH, RUN
-from .joint_objective import JointNetwork, JointObjective, TeachersBeside
+from .joint_objective import JointNetwork, JointObjective, JointTeachers
 from .joint_start import FITTED_DEVIATION, new_lae, new_network, start_from_conditions
 from .recovery_metrics import sampled_recovery
 from .sampling_choice import choose_sampling
@@ -76,7 +76,7 @@ class JointInputs:
     """Hash of what all these embeddings were made from."""
     stores: list[LoRAStore]
     """Of teachers; may be empty."""
-    taught: list[str]
+    validation_with_teacher: list[str]
     """People of the split validation who have a teacher there."""
 
     @classmethod
@@ -111,7 +111,7 @@ class JointInputs:
         references = given.of(validation)[0].first(settings.references)
         stores = open_stores(settings.stores, lae.layout) if settings.stores else []
         known = {str(person) for person in people_of(stores, "validation")}
-        taught = [person for person in splits["validation"] if person in known][: settings.validation_people]
+        with_teacher = [person for person in splits["validation"] if person in known][: settings.validation_people]
         return cls(
             settings,
             accelerator,
@@ -124,7 +124,7 @@ class JointInputs:
             references,
             hash_value([cache.digest(splits["train"]), given.digest(validation)]),
             stores,
-            taught,
+            with_teacher,
         )
 
     def objective(self) -> JointObjective:
@@ -140,7 +140,7 @@ class JointInputs:
         )
         return JointObjective(self.network, self.conditions, images, loss, self.settings.training, self.teachers())
 
-    def teachers(self) -> TeachersBeside | None:
+    def teachers(self) -> JointTeachers | None:
         """Open the teachers of those who are trained on; others in the split train of the stores are left out."""
         if not self.stores:
             return None
@@ -150,19 +150,22 @@ class JointInputs:
         if self.accelerator.is_main_process:
             print(
                 f"teachers     {len(rows):,} of the {len(stored):,} LoRAs in the split train are of the "
-                f"{len(self.people):,} people who are trained on; of validation people there are {len(self.taught)}",
+                f"{len(self.people):,} people who are trained on; of validation people there are "
+                f"{len(self.validation_with_teacher)}",
                 flush=True,
             )
         loras = open_loras(self.stores, "train", 1e9 * self.settings.in_memory_gb)
-        return TeachersBeside(loras, rows, [positions[stored[row]] for row in rows])
+        return JointTeachers(loras, rows, [positions[stored[row]] for row in rows])
 
     def teacher_recovery(self) -> tuple[TeacherRecovery, Tensor] | None:
         """Make the evaluation of validation people's teachers (people, numel); None if there are none."""
-        if not self.taught:
+        if not self.validation_with_teacher:
             return None
         stored = [str(person) for person in people_of(self.stores, "validation")]
-        loras = open_loras(self.stores, "validation", 0).read([stored.index(person) for person in self.taught])
-        images = DatasetImages(self.dataset, self.taught, held_out=True)
+        loras = open_loras(self.stores, "validation", 0).read(
+            [stored.index(person) for person in self.validation_with_teacher]
+        )
+        images = DatasetImages(self.dataset, self.validation_with_teacher, held_out=True)
         loss = dataset_loss(self.base, self.network.lae.layout, images, self.settings.images_per_person)
         return TeacherRecovery(loss, images, loras, PEOPLE_PER_BATCH), loras
 

@@ -24,7 +24,7 @@ from .rollout import latents_of_sampling
 
 
 @dataclass(frozen=True)
-class TeachersBeside:
+class JointTeachers:
     """Teachers of some of the people who are trained on.
 
     Raises:
@@ -90,7 +90,7 @@ class JointObjective:
         images: Sequence[PersonImages],
         diffusion_loss: LoRADiffusionLoss,
         config: JointTraining,
-        teachers: TeachersBeside | None = None,
+        teachers: JointTeachers | None = None,
     ) -> None:
         """Store what a step needs.
 
@@ -132,17 +132,17 @@ class JointObjective:
         start = torch.randn(len(people), *self.lae.latent_mean.shape, generator=generator).to(device)
         noisy, timesteps = latents_of_sampling(model, (face, image), start, config.max_rollout_steps, step_generator)
         null = (torch.rand(len(people), generator=generator) < config.cfg_dropout).to(device)
-        teachers, taught = self._draw_teachers(generator)
+        teachers, owners = self._draw_teachers(generator)
         latents, loras, encoded = model(noisy, timesteps, face, image, null, decode=True, teachers=teachers)
 
-        images = [self.images[row] for row in [*people.tolist(), *taught]]
+        images = [self.images[row] for row in [*people.tolist(), *owners]]
         losses = self.diffusion_loss(loras, images, step)
         encoding_loss = reconstruction(encoded, latents.detach())
         lora_norm = self.lae.normalize(loras[: self.predicted]).square().mean()
         loss = losses.mean() + config.encoding_weight * encoding_loss + config.lora_penalty * lora_norm
         terms = {"diffusion_loss": losses[: self.predicted].mean(), "encoding_loss": encoding_loss}
         terms |= {"lora_norm": lora_norm, "latent_norm": latents.square().mean()}
-        if taught:
+        if owners:
             terms["teacher_diffusion_loss"] = losses[self.predicted :].mean()
         return loss, {name: term.detach() for name, term in terms.items()}
 

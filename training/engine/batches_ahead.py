@@ -44,24 +44,24 @@ class Objective(ABC, Generic[Batch]):
         return self.loss(module, self.draw(step, generator))
 
 
-class Undrawn(NamedTuple):
+class StepGenerator(NamedTuple):
     """What a loss function draws a micro-batch from."""
 
     step: int
     generator: torch.Generator
 
 
-class DrawnInLoss(Objective[Undrawn]):
+class LossAsObjective(Objective[StepGenerator]):
     """A loss function that draws what it needs by itself, for example because that depends on the module."""
 
     def __init__(self, loss_function: LossFunction) -> None:
         self.loss_function = loss_function
 
-    def draw(self, step: int, generator: torch.Generator) -> Undrawn:
+    def draw(self, step: int, generator: torch.Generator) -> StepGenerator:
         """Return the arguments of the loss function."""
-        return Undrawn(step, generator)
+        return StepGenerator(step, generator)
 
-    def loss(self, module: nn.Module, batch: Undrawn) -> tuple[Tensor, Metrics]:
+    def loss(self, module: nn.Module, batch: StepGenerator) -> tuple[Tensor, Metrics]:
         """Call the loss function."""
         return self.loss_function(module, *batch)
 

@@ -25,7 +25,7 @@ from difflora_core.files import FULL, replacing
 from difflora_core.seeds import generator_for
 
 from .accelerator import close_trackers, open_accelerator, unwrap, wrap
-from .batches_ahead import BatchesAhead, DrawnInLoss, LossFunction, Metrics, Objective
+from .batches_ahead import BatchesAhead, LossAsObjective, LossFunction, Metrics, Objective
 from .config import TrainConfig, cosine_decay, linear_warmup
 from .sharding import shard
 from .state import TrainState
@@ -88,7 +88,7 @@ class TrainingLoop:
         name: str,
         accelerator: Accelerator,
     ) -> None:
-        self.objective = loss_function if isinstance(loss_function, Objective) else DrawnInLoss(loss_function)
+        self.objective = loss_function if isinstance(loss_function, Objective) else LossAsObjective(loss_function)
         self.config, self.name, self.accelerator = config, name, accelerator
         self.path, self.log_path = folder / f"{name}.safetensors", folder / f"{name}.jsonl"
         self.full_module = module.to(accelerator.device)

@@ -64,14 +64,14 @@ def _check_answer(address: str) -> None:
         )
     outcome: list[OSError | None] = []
 
-    def try_it() -> None:
+    def open_connection() -> None:
         try:
             socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
             outcome.append(None)
         except (OSError, OverflowError, UnicodeError) as error:
             outcome.append(error if isinstance(error, OSError) else OSError(str(error)))
 
-    thread = threading.Thread(target=try_it, daemon=True)  # asking for the host's address knows no time limit
+    thread = threading.Thread(target=open_connection, daemon=True)  # asking for the host's address knows no time limit
     thread.start()
     thread.join(CONNECT_SECONDS)
     reason = outcome[0] if outcome else f"no answer in {CONNECT_SECONDS:.0f} seconds"

@@ -1,6 +1,6 @@
 """Padded matrices: the same function, gradients, training and state as without padding, on every path of the DiT.
 
-A CPU pads nothing by itself, so the layers here are told to; a GPU decides the same way from `PaddedLinear.pays`.
+A CPU pads nothing by itself, so the layers here are told to; a GPU decides the same way from `PaddedLinear.is_faster`.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class AlwaysPadded(PaddedLinear):
 
     padded = 0
 
-    def pays(self, x: Tensor) -> bool:
+    def is_faster(self, x: Tensor) -> bool:
         AlwaysPadded.padded += 1
         return True
 
@@ -180,7 +180,7 @@ def test_a_cpu_computes_what_a_plain_layer_does_bit_for_bit(networks):
 
 
 class OnGPU:
-    """What `pays` reads of a tensor on a GPU."""
+    """What `is_faster` reads of a tensor on a GPU."""
 
     is_cuda, device = True, torch.device("cuda")
 
@@ -192,7 +192,7 @@ class OnGPU:
 
 
 @pytest.mark.parametrize(
-    ("rows", "dtype", "pays"),
+    ("rows", "dtype", "faster"),
     [
         (MIN_ROWS, torch.bfloat16, True),
         (MIN_ROWS, torch.float16, True),
@@ -200,5 +200,5 @@ class OnGPU:
         (MIN_ROWS, torch.float32, False),
     ],
 )
-def test_a_gpu_pads_many_rows_in_16_bits(rows, dtype, pays):
-    assert PaddedLinear(22, 88).pays(OnGPU(rows, dtype)) == pays
+def test_a_gpu_pads_many_rows_in_16_bits(rows, dtype, faster):
+    assert PaddedLinear(22, 88).is_faster(OnGPU(rows, dtype)) == faster

@@ -14,7 +14,7 @@ from tests.training.tiny_world import LAYOUT, base_model, diffusion_loss, person
 from training.base_model.held_out_loss import held_out_losses
 from training.dreambooth.train import shared_start
 from training.end_to_end.config import JointTraining
-from training.end_to_end.joint_objective import JointNetwork, JointObjective, TeachersBeside
+from training.end_to_end.joint_objective import JointNetwork, JointObjective, JointTeachers
 from training.engine.config import TrainConfig
 from training.engine.loop import train as train_loop
 from training.people.conditions import Conditions
@@ -39,7 +39,7 @@ def network() -> JointNetwork:
 
 
 def objective_of(
-    network: JointNetwork, colors: Tensor, beside: TeachersBeside | None = None, **settings
+    network: JointNetwork, colors: Tensor, beside: JointTeachers | None = None, **settings
 ) -> JointObjective:
     face = colors[:, None].repeat(1, 3, 1)
     images = [person_images(f"{i}", color) for i, color in enumerate(colors)]
@@ -47,7 +47,7 @@ def objective_of(
     return JointObjective(network, Conditions(face, face), images, diffusion_loss(base_model()), config, beside)
 
 
-def train_teachers(objective: JointObjective) -> TeachersBeside:
+def train_teachers(objective: JointObjective) -> JointTeachers:
     """A LoRA for each of the first six people."""
     loras = shared_start(LAYOUT).repeat(6, 1).requires_grad_()
     optimizer = torch.optim.Adam([loras], lr=0.02)
@@ -55,7 +55,7 @@ def train_teachers(objective: JointObjective) -> TeachersBeside:
         optimizer.zero_grad()
         objective.diffusion_loss(loras, objective.images[:6], step).sum().backward()
         optimizer.step()
-    return TeachersBeside(LoRAsInMemory(loras.detach()), range(6), range(6))
+    return JointTeachers(LoRAsInMemory(loras.detach()), range(6), range(6))
 
 
 def test_people_get_loras_that_fit_their_images(tmp_path, network, colors):
@@ -83,7 +83,7 @@ def test_the_encoder_finds_the_latents_of_predicted_loras(tmp_path, network, col
 
 
 @pytest.fixture
-def teachers(network, colors) -> TeachersBeside:
+def teachers(network, colors) -> JointTeachers:
     return train_teachers(objective_of(network, colors))
 
 
