@@ -92,7 +92,7 @@ CASES = [
     ("dataset", "filter: {min_similarity: 1.5}", "filter.min_similarity", "less than or equal to 1"),
     ("dataset", "pack: {validation: 2}", "pack.validation", "less than or equal to 1"),
     ("dataset", "pack: {people_per_shard: 0}", "pack.people_per_shard", AT_LEAST_1),
-    ("dataset", "generate: {style_strength: 101}", "generate.style_strength", "less than or equal to 100"),
+    ("dataset", "generate: {style_strength: 100}", "generate.style_strength", "less than 100"),
     # NaN and infinity
     ("lae", "training: {noise: .nan}", "training.noise", "finite number"),
     ("lae", "training: {loop: {steps: 1, learning_rate: .inf}}", "training.loop.learning_rate", "finite number"),

@@ -4,7 +4,7 @@ Paths in a file are relative to the file's own folder. An unknown key is an erro
 """
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -263,8 +263,8 @@ def load_config(path: str | Path) -> DatasetConfig:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not YAML, a key is unknown, a value has another type than the field, or the sections don't
-            fit together.
+        ValueError: It is not YAML, a key is unknown, a value has another type than the field, the sections don't
+            fit together, or the stages would write among the images that are collected.
     """
     path = Path(path)
     config = read_settings(DatasetConfig, path)
@@ -281,4 +281,11 @@ def load_config(path: str | Path) -> DatasetConfig:
         raise ValueError(f"{path}: collect.path: {error}") from error
     if config.collect.source == "datasets" and not os.path.exists(source):  # Path.exists fails for long names
         return config
-    return replace(config, collect=replace(config.collect, path=str(source)))
+    config = replace(config, collect=replace(config.collect, path=str(source)))
+    stages = [config.stage(entry.name) for entry in fields(DatasetConfig)]
+    if config.workspace.is_relative_to(source) or any(source.is_relative_to(stage) for stage in stages):
+        raise ValueError(
+            f"{path}: the stages write into workspace, {config.workspace}, and collect.path is {source}: what they "
+            "write would be collected as people, or lie over the images. Choose a workspace outside that folder"
+        )
+    return config

@@ -95,3 +95,19 @@ def test_a_source_on_disk_is_relative_to_the_file_and_a_name_stays_one(tmp_path:
     assert load_config(written(tmp_path, text)).collect.path == "faces"
     (tmp_path / "faces").mkdir()
     assert load_config(written(tmp_path, text)).collect.path == str(tmp_path / "faces")
+
+
+@pytest.mark.parametrize(
+    ("workspace", "source"),
+    [("photos", "photos"), ("photos/work", "photos"), ("work", "work/collect"), ("work", "work/generate/anna")],
+)
+def test_stages_do_not_write_among_the_collected_images(tmp_path: Path, workspace: str, source: str) -> None:
+    """What they write would be one person more, of everybody's images; or the originals would be replaced."""
+    text = f"workspace: {workspace}\nbase: b\ncollect: {{path: {source}}}\n"
+    with pytest.raises(ValueError, match=r"some.yaml: the stages write into workspace, .* outside that folder"):
+        load_config(written(tmp_path, text))
+
+
+def test_images_may_lie_beside_the_stages(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, "workspace: work\nbase: b\ncollect: {path: work/photos}\n"))
+    assert config.collect.path == str(config.workspace / "photos")
