@@ -130,6 +130,8 @@ def test_a_changed_dataset_after_an_import(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     recipe = read_recipe(str(shutil.copytree(FOLDER / "sdxl-24gb", tmp_path / "a" / "b" / "mine")))
     step = dataset_step(recipe)
+    for folder in step.files.writes:
+        folder.mkdir(parents=True)
     note_done(recipe, step, inputs_of(step), 3.0, imported=True)
     check_unchanged(step, read_records(recipe.output)[step.name])
     step.settings.write_text(step.settings.read_text("utf-8").replace("size: 768", "size: 512"), "utf-8")
