@@ -188,6 +188,17 @@ def load_best_of_run(module: nn.Module, folder: Path, name: str) -> History:
     return {int(step): metrics for step, metrics in history.items()}
 
 
+def describe_run(people: int, validation_people: int, training: Any, history: History) -> dict[str, Any]:
+    """Return what a network's file says of its training, ready for JSON; training: its settings, a dataclass."""
+    return {
+        "people": people,
+        "validation_people": validation_people,
+        "date": datetime.date.today().isoformat(),
+        "training": json.loads(json.dumps(asdict(training))),
+        "history": history,
+    }
+
+
 def compared_settings(training: Any) -> dict[str, Any]:
     """Return what a resumed run may not change, for `EvaluatedRun`.
 
@@ -222,14 +233,3 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
-
-
-def describe_run(people: int, validation_people: int, training: Any, history: History) -> dict[str, Any]:
-    """Return what a network's file says of its training, ready for JSON; training: its settings, a dataclass."""
-    return {
-        "people": people,
-        "validation_people": validation_people,
-        "date": datetime.date.today().isoformat(),
-        "training": json.loads(json.dumps(asdict(training))),
-        "history": history,
-    }

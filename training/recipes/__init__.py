@@ -2,7 +2,7 @@
 
 recipe        a recipe's steps, read and checked: what each step reads, an earlier one writes
 settings_agreement what several steps' settings have to say alike
-trackers      whether all are installed
+trackers      whether those that the trainers log with are installed
 step_files    which files a step reads and writes
 step_inputs   what a step is made from
 step_records  which steps are done

@@ -9,7 +9,7 @@ from typing import Literal
 from difflora_core.fields import NonNegativeFloat, NonNegativeInt, check_fields
 from training.engine.settings import SettingsPath, read_settings
 
-from .settings_agreement import check_agreement
+from .settings_agreement import SETTINGS, check_agreement
 from .step_files import StepFiles, step_files
 
 FOLDER = Path(__file__).parent
@@ -36,7 +36,7 @@ Command = Literal[
     "evaluate",
 ]
 
-TRAINERS = ("train-lae", "finetune", "train-difflora", "train-teacher-free")
+TRAINERS = tuple(SETTINGS)
 """Commands that run on all GPUs as processes of one launcher; those of the dataset find the GPUs themselves."""
 
 

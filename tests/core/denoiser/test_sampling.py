@@ -174,10 +174,10 @@ def test_a_trajectory_begins_with_the_noise_and_ends_with_the_sample():
 def test_a_trajectory_costs_no_more_than_is_asked_for():
     calls = []
 
-    def counting(noisy, timesteps, condition):
+    def counted(noisy, timesteps, condition):
         calls.append(int(timesteps[0]))
         return denoise(noisy, timesteps, condition)
 
-    states = trajectory(counting, CONDITION, NULL, torch.zeros(2, 3, 2), CONFIG)
+    states = trajectory(counted, CONDITION, NULL, torch.zeros(2, 3, 2), CONFIG)
     assert [int(next(states)[1]) for _ in range(3)] == [999, 749, 499]
     assert calls == [999, 749]
