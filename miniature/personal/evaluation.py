@@ -28,8 +28,8 @@ from training.engine.folder_lock import folder_lock
 from training.engine.settings import read_settings
 from training.evaluation.evaluation_run import Evaluation
 from training.evaluation.generation.image_workers import worker_devices
+from training.evaluation.method_settings import MethodSettings
 from training.evaluation.metric_list import MetricSource
-from training.evaluation.options.method_settings import MethodSettings
 from training.evaluation.people_folders import OTHERS, REFERENCES
 from training.evaluation.prompt_list import read_prompt_list
 from training.evaluation.settings import DistanceSettings, EvaluationSettings, MetricSettings

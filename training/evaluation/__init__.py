@@ -1,6 +1,6 @@
 """Evaluation of any method by the same images, metrics and statistics: `python -m training evaluate`.
 
-options            a method's settings
+method_settings    a method: a row of the tables
 settings           what is evaluated, how, and by what
 people_folders     who: references, and images that no method sees
 dataset            who in its place: people of a recipe's dataset, and their teachers

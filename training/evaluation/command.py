@@ -16,7 +16,7 @@ from training.engine.settings import read_settings
 
 from .evaluation_run import Evaluation
 from .generation.image_workers import worker_devices
-from .options.method_settings import given_method
+from .method_settings import given_method
 from .settings import EvaluationSettings
 
 

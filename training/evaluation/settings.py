@@ -9,7 +9,7 @@ from pydantic import AfterValidator, ValidationInfo
 from difflora_core.fields import NonNegativeFloat, PositiveInt, Seed, check_fields
 from training.engine.settings import SettingsPath, Words, absolute_path
 
-from .options.method_settings import MethodSettings, check_method_names
+from .method_settings import MethodSettings, check_method_names
 
 PORTRAITS = Path(__file__).parent / "prompts" / "portraits.yaml"
 """The project's own prompts."""

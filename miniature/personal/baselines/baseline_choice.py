@@ -19,7 +19,7 @@ from training.engine.folder_lock import folder_lock
 from training.engine.settings import read_settings
 from training.evaluation.evaluation_run import Evaluation
 from training.evaluation.generation.image_workers import WorkerDevice, worker_devices
-from training.evaluation.options.method_settings import MethodSettings
+from training.evaluation.method_settings import MethodSettings
 from training.evaluation.prompt_list import PERSON
 from training.evaluation.settings import EvaluationSettings
 

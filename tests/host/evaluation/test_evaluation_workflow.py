@@ -12,7 +12,7 @@ from miniature.personal.evaluation import judge_source, prepare_evaluation
 from tests.training.evaluation.prepared_settings import settings_in
 from training.comfyui_client import Client
 from training.evaluation.evaluation_run import Evaluation
-from training.evaluation.options.method_settings import MethodSettings
+from training.evaluation.method_settings import MethodSettings
 from training.evaluation.settings import EvaluationSettings
 
 PEOPLE = (7000, 7001)

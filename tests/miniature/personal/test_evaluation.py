@@ -25,7 +25,7 @@ from miniature.world.scenes import VALIDATION_SCENES, Scene, caption
 from tests.training.evaluation.prepared_settings import settings_in
 from training.engine.settings import read_settings
 from training.evaluation.evaluation_run import Evaluation
-from training.evaluation.options.method_settings import MethodSettings
+from training.evaluation.method_settings import MethodSettings
 from training.evaluation.prompt_list import read_prompt_list
 from training.evaluation.settings import EvaluationSettings, MetricSettings
 

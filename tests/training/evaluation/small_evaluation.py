@@ -15,10 +15,10 @@ from difflora_core.files import write_tensors
 from difflora_core.images import rgb_array
 from difflora_core.seeds import generator_for
 from training.evaluation.evaluation_run import Evaluation
+from training.evaluation.method_settings import MethodSettings
 from training.evaluation.methods.shared_base import SharedBase
 from training.evaluation.metric_list import MetricSource
 from training.evaluation.metrics.metric import Better, Description, PersonSample, Scores
-from training.evaluation.options.method_settings import MethodSettings
 from training.evaluation.settings import EvaluationSettings
 
 SIZE = 32

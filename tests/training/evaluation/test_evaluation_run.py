@@ -8,10 +8,10 @@ from PIL import Image
 
 from difflora_core.images import read_image
 from tests.training.evaluation.small_evaluation import PEOPLE, SIZE, Brightness, SmallEvaluation
+from training.evaluation.method_settings import MethodSettings
 from training.evaluation.methods.method import ImageRequest, MadeImage
 from training.evaluation.methods.shared_base import ReadyBase
 from training.evaluation.metric_list import MetricSource
-from training.evaluation.options.method_settings import MethodSettings
 from training.evaluation.settings import FaceMetricSettings, MetricSettings
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from training.engine.settings import read_settings
 from training.evaluation.command import with_methods
-from training.evaluation.options.method_settings import MethodSettings, given_method
+from training.evaluation.method_settings import MethodSettings, given_method
 from training.evaluation.people_folders import read_people, seen_references
 from training.evaluation.prompt_list import read_prompt_list
 from training.evaluation.settings import EvaluationSettings

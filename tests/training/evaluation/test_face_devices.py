@@ -8,10 +8,10 @@ import pytest
 
 from difflora_core.encoders.face_encoder import FaceEncoder, Provider
 from tests.training.evaluation.small_evaluation import SmallEvaluation
+from training.evaluation.method_settings import MethodSettings
 from training.evaluation.methods.instant_id import InstantIDMethod
 from training.evaluation.methods.shared_base import SharedBase
 from training.evaluation.metric_list import metric_sources
-from training.evaluation.options.method_settings import MethodSettings
 from training.evaluation.settings import FaceMetricSettings, MetricSettings
 
 GPU, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"

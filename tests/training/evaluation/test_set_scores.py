@@ -12,9 +12,9 @@ from torch import Tensor
 from difflora_core.images import ImageSource, rgb_array
 from tests.training.evaluation.small_evaluation import SIZE, SmallEvaluation
 from tests.training.evaluation.small_models import write_dino
+from training.evaluation.method_settings import MethodSettings
 from training.evaluation.metrics.distributions.inception_features import InceptionFeatures
 from training.evaluation.metrics.metric import Description
-from training.evaluation.options.method_settings import MethodSettings
 from training.evaluation.settings import REAL, DistanceSettings, MetricSettings
 
 

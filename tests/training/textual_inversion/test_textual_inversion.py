@@ -18,8 +18,8 @@ from training.base_model.diffusion_loss import DiffusionLoss
 from training.base_model.person_images import PersonImages
 from training.base_model.sdxl import SDXLBase
 from training.evaluation.evaluation_run import Evaluation
+from training.evaluation.method_settings import MethodSettings
 from training.evaluation.methods import learned_token
-from training.evaluation.options.method_settings import MethodSettings
 from training.evaluation.settings import EvaluationSettings, MetricSettings
 from training.textual_inversion.config import TextualInversionConfig
 from training.textual_inversion.train import train_token

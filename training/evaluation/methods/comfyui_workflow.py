@@ -13,7 +13,7 @@ from difflora_core.images import read_image
 from training.comfyui_client import Client, PromptError
 from training.lora_dataset.fingerprints import Fingerprint, hash_files, hash_value
 
-from ..options.method_settings import MethodSettings
+from ..method_settings import MethodSettings
 from ..people_folders import EvaluatedPerson, seen_references
 from .method import ImageRequest, MadeImage
 from .workflow_file import WorkflowFile
@@ -39,13 +39,12 @@ class ComfyUIWorkflow:
             FileNotFoundError: There is no such file.
             ValueError: It is none that can be run, see `WorkflowFile.read`.
         """
-        assert settings.path is not None  # the settings have checked it
         self.settings, self.subject, self.negative = settings, subject, negative
-        self.workflow = WorkflowFile.read(settings.path)
+        self.workflow = WorkflowFile.read(settings.given_path)
         self.references: int | None = self.workflow.references or None
         self.placement = (
             f'"{subject}" in place of {{person}} in {{prompt}}; base model, sampler, steps and size are those of '
-            f"{settings.path.name}"
+            f"{settings.given_path.name}"
         )
 
     def fingerprint(self, person: EvaluatedPerson) -> Fingerprint:

@@ -18,7 +18,7 @@ from training.instantid.instantid_pipeline import InstantIDPipeline, Sampler, St
 from training.instantid.keypoint_image import keypoint_image
 from training.lora_dataset.fingerprints import Fingerprint, hash_files
 
-from ..options.method_settings import MethodSettings
+from ..method_settings import MethodSettings
 from ..people_folders import EvaluatedPerson, seen_references
 from .method import ImageRequest, MadeImage, Preparation
 from .own_copy import OnOwnCopy

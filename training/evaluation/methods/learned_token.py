@@ -11,7 +11,7 @@ from training.lora_dataset.fingerprints import Fingerprint, hash_files
 from training.textual_inversion.config import NO_EFFECT
 from training.textual_inversion.train import TOKEN, train_token
 
-from ..options.method_settings import MethodSettings
+from ..method_settings import MethodSettings
 from ..people_folders import EvaluatedPerson, seen_references
 from .made_files import Made, MadeFiles
 from .method import Preparation

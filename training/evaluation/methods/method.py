@@ -1,6 +1,6 @@
 """What a method is: `prepare` a person, then generate images.
 
-Another method is added by a class with these members and its name in `method_list`.
+Another method is added by a class with these members and a case in `method_list`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """Methods by their settings."""
 
-from ..options.method_settings import MethodSettings
+from ..method_settings import MethodSettings
 from ..settings import EvaluationSettings
 from .comfyui_workflow import ComfyUIWorkflow
 from .given_images import GivenImages
@@ -46,32 +46,33 @@ def open_method(name: str, settings: EvaluationSettings, base: SharedBase) -> Me
 
 
 def _open(name: str, own: MethodSettings, settings: EvaluationSettings, base: SharedBase) -> Method | GivenImages:
-    """Make a method, whichever side its LoRA acts on."""
+    """Make a method of each kind, whichever side its LoRA acts on."""
     subject = own.subject or settings.class_word
     loras = settings.output / LORAS / name
-    if own.kind == "none":
-        return NoLoRA(base, subject)
-    if own.kind == "dreambooth":
-        return TrainedLoRAs(base, own, subject, loras)
-    if own.kind == "textual_inversion":
-        return LearnedTokens(base, own, settings.class_word, settings.output / EMBEDDINGS / name)
-    assert own.path is not None  # the settings have checked it
-    if own.kind == "mean_lora":
-        return MeanLoRA(base, own.path, subject, loras)
-    if own.kind == "ridge":
-        return RidgeLoRAs(base, own, subject, loras)
-    if own.kind == "lora" and own.checkpoint is not None:
-        return AutoencodedLoRAs(base, own.path, own.checkpoint, subject, loras)
-    if own.kind == "lora":
-        return LoRAFiles(base, own.path, subject)
-    if own.kind == "difflora" and own.refinement is not None:
-        return RefinedLoRAs(base, own, own.refinement, subject, loras)
-    if own.kind == "difflora":
-        return PredictedLoRAs(base, own, subject, loras)
-    if own.kind == "photomaker":
-        return PhotoMakerV1(base, own, subject)
-    if own.kind == "instantid":
-        return InstantIDMethod(base, own, subject)
-    if own.kind == "comfyui":
-        return ComfyUIWorkflow(own, subject, settings.negative)
-    return GivenImages(own.path, own.references)
+    match own.kind:
+        case "none":
+            return NoLoRA(base, subject)
+        case "mean_lora":
+            return MeanLoRA(base, own.given_path, subject, loras)
+        case "lora" if own.checkpoint is not None:
+            return AutoencodedLoRAs(base, own.given_path, own.checkpoint, subject, loras)
+        case "lora":
+            return LoRAFiles(base, own.given_path, subject)
+        case "ridge":
+            return RidgeLoRAs(base, own, subject, loras)
+        case "dreambooth":
+            return TrainedLoRAs(base, own, subject, loras)
+        case "textual_inversion":
+            return LearnedTokens(base, own, settings.class_word, settings.output / EMBEDDINGS / name)
+        case "difflora" if own.refinement is not None:
+            return RefinedLoRAs(base, own, own.refinement, subject, loras)
+        case "difflora":
+            return PredictedLoRAs(base, own, subject, loras)
+        case "photomaker":
+            return PhotoMakerV1(base, own, subject)
+        case "instantid":
+            return InstantIDMethod(base, own, subject)
+        case "images":
+            return GivenImages(own.given_path, own.references)
+        case "comfyui":
+            return ComfyUIWorkflow(own, subject, settings.negative)

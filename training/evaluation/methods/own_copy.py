@@ -8,7 +8,7 @@ import torch
 
 from difflora_core.encoders.face_encoder import FaceEncoder, providers_for
 
-from ..options.method_settings import MethodSettings
+from ..method_settings import MethodSettings
 from .shared_base import SharedBase
 
 Pipeline = TypeVar("Pipeline")
@@ -25,10 +25,9 @@ class OnOwnCopy(ABC, Generic[Pipeline]):
             settings: With the path of the method's files and the folder of face models.
             subject: In place of {person}.
         """
-        assert settings.path is not None  # the settings have checked both
-        assert settings.face_models is not None
+        assert settings.face_models is not None  # the settings have checked it
         self.base, self.settings, self.subject = base, settings, subject
-        self.path, self.face_models, self.references = settings.path, settings.face_models, settings.references
+        self.path, self.face_models, self.references = settings.given_path, settings.face_models, settings.references
 
     @abstractmethod
     def open_pipeline(self) -> Pipeline:

@@ -17,7 +17,7 @@ from training.lora_dataset.images.reference_crops import crop_face
 from training.lora_dataset.photomaker.photomaker_file import read_photomaker
 from training.lora_dataset.photomaker.pipeline import PhotoMakerPipeline, Sampling
 
-from ..options.method_settings import MethodSettings
+from ..method_settings import MethodSettings
 from ..people_folders import EvaluatedPerson, seen_references
 from .method import ImageRequest, MadeImage, Preparation
 from .own_copy import OnOwnCopy

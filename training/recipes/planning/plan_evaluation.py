@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from training.evaluation.options.method_settings import MethodSettings
+from training.evaluation.method_settings import MethodSettings
 from training.evaluation.prompt_list import read_prompt_list
 from training.evaluation.settings import EvaluationSettings
 from training.lora_dataset.config import load_config

@@ -6,7 +6,7 @@ import pytest
 
 from miniature.personal.baselines.baseline_choice import evaluation_methods
 from miniature.personal.baselines.baseline_grid import BASELINES, Axis, Baseline
-from training.evaluation.options.method_settings import check_method_names
+from training.evaluation.method_settings import check_method_names
 
 DREAMBOOTH = BASELINES[0]
 

@@ -2,7 +2,7 @@
 
 from miniature.personal.baselines.baseline_grid import Point
 from miniature.personal.baselines.baseline_table import Outcome, best_of
-from training.evaluation.options.method_settings import MethodSettings
+from training.evaluation.method_settings import MethodSettings
 
 
 def test_the_choice_is_the_most_like_with_enough_fidelity() -> None:

@@ -18,7 +18,7 @@ from miniature.personal.held_out_teachers import HeldOutTeachers
 from tests.training.evaluation.prepared_settings import settings_in
 from training.evaluation.generation.image_generation import ImageGeneration
 from training.evaluation.generation.image_workers import WorkerDevice, generate_on, use_device, worker_devices
-from training.evaluation.options.method_settings import MethodSettings
+from training.evaluation.method_settings import MethodSettings
 from training.evaluation.settings import EvaluationSettings
 
 DEVICES = [WorkerDevice("cpu", 1)] * 2

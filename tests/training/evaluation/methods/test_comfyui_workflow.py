@@ -10,8 +10,8 @@ from PIL import Image
 from tests.training.evaluation.small_evaluation import SIZE, SmallEvaluation
 from training.comfyui_client import PromptError, Result
 from training.evaluation.generation.image_workers import WorkerDevice
+from training.evaluation.method_settings import MethodSettings
 from training.evaluation.methods import comfyui_workflow
-from training.evaluation.options.method_settings import MethodSettings
 
 NODES: dict[str, Any] = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "{reference}"}},

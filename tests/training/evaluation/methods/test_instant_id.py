@@ -17,9 +17,9 @@ from tests.training.evaluation.prepared_settings import settings_in
 from tests.training.instantid.random_instantid import random_instantid
 from training.base_model.sdxl import SDXLBase
 from training.evaluation.evaluation_run import Evaluation
+from training.evaluation.method_settings import MethodSettings
 from training.evaluation.methods.instant_id import InstantIDMethod, in_square
 from training.evaluation.methods.shared_base import SharedBase
-from training.evaluation.options.method_settings import MethodSettings
 from training.evaluation.people_folders import EvaluatedPerson
 from training.evaluation.settings import EvaluationSettings, MetricSettings
 from training.instantid.instantid_files import ADAPTER, write_instantid

@@ -15,7 +15,7 @@ from miniature.paths import WEIGHTS
 from miniature.personal.evaluation import judge_source, prepare_evaluation
 from tests.training.evaluation.prepared_settings import settings_in
 from training.evaluation.evaluation_run import Evaluation
-from training.evaluation.options.method_settings import MethodSettings
+from training.evaluation.method_settings import MethodSettings
 from training.evaluation.settings import EvaluationSettings
 from training.lora_dataset.photomaker.photomaker_file import official_lora_names, write_photomaker
 

@@ -10,7 +10,7 @@ from difflora_core.lora.lora import LoRA
 from difflora_core.model import DiffLoRA
 from training.lora_dataset.fingerprints import Fingerprint, hash_file, hash_files
 
-from ...options.method_settings import MethodSettings
+from ...method_settings import MethodSettings
 from ...people_folders import EvaluatedPerson, seen_references
 from ..made_files import Made
 from ..shared_base import SharedBase
@@ -30,8 +30,7 @@ class PredictedLoRAs(MadeLoRAs):
             folder: For PERSON.safetensors.
         """
         super().__init__(base, subject, folder)
-        assert settings.path is not None  # the settings have checked it
-        self.settings, self.checkpoint, self.references = settings, settings.path, settings.references
+        self.settings, self.checkpoint, self.references = settings, settings.given_path, settings.references
         self.placement = f'"{subject}" in place of {{person}}; LoRA at strength 1, recommended sampling'
         if settings.mode is not None:
             self.placement += f", MIF in mode {settings.mode}"

@@ -8,7 +8,7 @@ from difflora_core.config import RefinementSettings
 from training.dreambooth.refine import refine_lora
 from training.lora_dataset.fingerprints import Fingerprint
 
-from ...options.method_settings import MethodSettings
+from ...method_settings import MethodSettings
 from ...people_folders import EvaluatedPerson, seen_references
 from ...prompt_list import PERSON
 from ..made_files import Made

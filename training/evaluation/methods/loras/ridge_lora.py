@@ -16,7 +16,7 @@ from training.people.embeddings import MAX_IMAGES_PER_PERSON, EmbeddingCache, em
 from training.people.latents import cached_latents, check_layout
 from training.store.loras import open_stores
 
-from ...options.method_settings import MethodSettings
+from ...method_settings import MethodSettings
 from ...people_folders import EvaluatedPerson, seen_references
 from ..made_files import Made
 from ..shared_base import SharedBase
@@ -41,8 +41,7 @@ class RidgeLoRAs(MadeLoRAs):
             folder: For PERSON.safetensors.
         """
         super().__init__(base, subject, folder)
-        assert settings.path is not None  # the settings have checked it
-        self.settings, self.checkpoint, self.references = settings, settings.path, settings.references
+        self.settings, self.checkpoint, self.references = settings, settings.given_path, settings.references
         self.placement = (
             f'"{subject}" in place of {{person}}; LoRA at strength 1, from the mean face embedding alone; the penalty '
             "is the one that predicts the latents of the store's validation people best"

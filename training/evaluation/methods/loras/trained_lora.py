@@ -16,7 +16,7 @@ from training.dreambooth.config import NO_EFFECT
 from training.dreambooth.train import shared_start, train_loras
 from training.lora_dataset.fingerprints import Fingerprint, hash_files
 
-from ...options.method_settings import MethodSettings
+from ...method_settings import MethodSettings
 from ...people_folders import EvaluatedPerson, seen_references
 from ...prompt_list import PERSON
 from ..made_files import Made

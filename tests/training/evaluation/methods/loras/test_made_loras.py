@@ -17,7 +17,7 @@ from miniature.personal.evaluation import prepare_evaluation
 from miniature.personal.teachers import CONFIG
 from tests.training.evaluation.prepared_settings import settings_in
 from training.evaluation.evaluation_run import Evaluation
-from training.evaluation.options.method_settings import MethodSettings
+from training.evaluation.method_settings import MethodSettings
 from training.evaluation.settings import EvaluationSettings
 
 NAME = "person_07000"

@@ -17,8 +17,8 @@ from miniature.paths import DIFFLORA_CHECKPOINT
 from miniature.personal.evaluation import prepare_evaluation
 from tests.training.evaluation.prepared_settings import settings_in
 from training.evaluation.evaluation_run import Evaluation
+from training.evaluation.method_settings import MethodSettings
 from training.evaluation.methods.loras.ridge_regression import PENALTIES, RidgeRegression, choose_penalty
-from training.evaluation.options.method_settings import MethodSettings
 from training.evaluation.settings import EvaluationSettings, MetricSettings
 from training.people.embeddings import EmbeddingCache, ImageEmbeddings, write_embeddings
 from training.store.lora_store import LoRAStore

@@ -184,6 +184,12 @@ class MethodSettings:
             check_warmup(self.training.warmup, self.training.steps)
 
     @property
+    def given_path(self) -> Path:
+        """`path`, of a kind that has one."""
+        assert self.path is not None  # checked when the settings were made
+        return self.path
+
+    @property
     def pack(self) -> str:
         """The face pack that is used."""
         return self.face_pack or FACE_PACKS.get(self.kind, "")

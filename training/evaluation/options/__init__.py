@@ -1,4 +1,0 @@
-"""Settings of parts of the evaluation.
-
-method_settings    a method: a row of the tables
-"""
