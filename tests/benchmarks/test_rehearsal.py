@@ -30,6 +30,7 @@ from benchmarks.rehearsal.cut_settings import TEST, VALIDATION, change_settings,
 from benchmarks.rehearsal.inputs import SIZES, write_single_file
 from difflora_core.files import read_shapes
 from miniature.paths import ROOT
+from tests.training.recipes.settings_text import replace_texts
 from training.engine.settings import read_settings
 from training.evaluation.prompt_list import read_prompt_list
 from training.evaluation.settings import EvaluationSettings
@@ -48,12 +49,7 @@ CHANGES = {
 
 def test_from_random_weights_to_an_image_in_comfyui(tmp_path: Path) -> None:
     recipe = shutil.copytree(FOLDER / "miniature", tmp_path / "recipe")
-    for name, changes in CHANGES.items():
-        text = (recipe / name).read_text("utf-8")
-        for old, new in changes.items():
-            assert old in text
-            text = text.replace(old, new)
-        (recipe / name).write_text(text, "utf-8")
+    replace_texts(recipe, CHANGES)
     words = [sys.executable, "-m", "benchmarks.rehearsal", "--size", "miniature", "--recipe", str(recipe)]
     words += ["--one-process", "--folder", str(tmp_path / "work"), "--json", str(tmp_path / "rows.json")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from difflora_core.autoencoder.config import LAEConfig
 from difflora_core.autoencoder.lae_file import load_lae, save_lae
@@ -14,13 +13,8 @@ from difflora_core.config import DiffLoRAConfig, EncoderNames
 from difflora_core.denoiser.config import DiTConfig, MIFConfig, SamplingConfig
 from difflora_core.model import DiffLoRA
 from miniature.base_model.config import lora_layout
-from miniature.base_model.diffusers_folder import export_diffusers
-from miniature.comfyui.host import find_tokenizer
-from miniature.paths import WEIGHTS
 from miniature.personal.held_out_teachers import HeldOutTeachers
-from miniature.world.drawing import draw
-from miniature.world.people import person
-from miniature.world.scenes import TEACHER_SCENES, caption
+from tests.training.end_to_end.drawn_dataset import write_drawn_dataset
 from training.end_to_end.command import dry_run, finetune, open_cache
 from training.end_to_end.config import DenoiserFinetuning, LAEFinetuning
 from training.end_to_end.inputs import FinetuneInputs
@@ -28,9 +22,7 @@ from training.end_to_end.settings import FinetuneSettings
 from training.engine.config import TrainConfig
 from training.engine.settings import read_settings
 from training.lora_dataset.config import PackConfig, load_config
-from training.lora_dataset.manifest import Manifest, Record
-from training.lora_dataset.stage_run import run_stage
-from training.lora_dataset.stages.preprocess import PREPROCESS
+from training.lora_dataset.manifest import Manifest
 from training.people.embeddings import ImageEmbeddings, write_embeddings
 from training.store.lora_store import LoRAStore
 from training.store.loras import people_of
@@ -42,26 +34,13 @@ CONFIG = LAEConfig(kind="linear", tokens=2, width=1)
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> FinetuneSettings:
+def settings(tmp_path_factory: pytest.TempPathFactory, sdxl_folder: Path) -> FinetuneSettings:
     """Three people with shipped teachers, the third for validation; a fourth has only images."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("finetune")
-    export_diffusers(WEIGHTS, folder / "base", find_tokenizer())
-    (folder / "dataset.yaml").write_text(
-        "workspace: work\nbase: base\npreprocess: {size: 128, held_out: 1}\ndreambooth: {dtype: fp32}\n"
-    )
-    config = load_config(folder / "dataset.yaml")
     held_out = HeldOutTeachers.load()
-    for index in (*held_out.people[:3], 40):
-        images = []
-        for place, scene in enumerate(TEACHER_SCENES[:3]):
-            path = config.workspace / "generate" / f"{index}" / f"{place}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(draw(person(index), scene).image).save(path)
-            images.append({"file": str(path.relative_to(config.workspace)), "caption": caption(scene)})
-        Manifest(config.stage("generate")).write(Record(f"{index}", facts={"images": images}))
-        Manifest(config.stage("filter")).write(Record(f"{index}", facts={"kept": images}))
-    run_stage(PREPROCESS, config)
+    people = (*held_out.people[:3], 40)
+    dataset = write_drawn_dataset(folder, sdxl_folder, people, "dreambooth: {dtype: fp32}\n")
     store = LoRAStore(folder / "store", lora_layout())
     teachers = held_out.teachers[:3].float()
     store.add("train", list(held_out.people[:2]), teachers[:2])
@@ -69,7 +48,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> FinetuneSettings:
     generator = torch.Generator().manual_seed(0)
     embedded = {
         f"{index}": ImageEmbeddings(torch.randn(2, 4, generator=generator), torch.randn(2, 4, generator=generator))
-        for index in (*held_out.people[:3], 40)
+        for index in people
     }
     write_embeddings(folder / "embeddings" / "all.safetensors", embedded, ENCODERS)
     lae = LAE(lora_layout(), CONFIG)
@@ -78,7 +57,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> FinetuneSettings:
     return FinetuneSettings(
         folder / "lae.safetensors",
         (folder / "store",),
-        folder / "dataset.yaml",
+        dataset,
         folder / "finetuned",
         (folder / "embeddings",),
         lae=LAEFinetuning(LOOP, people=2),

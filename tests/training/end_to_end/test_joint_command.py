@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from difflora_core.autoencoder.config import LAEConfig
@@ -16,21 +15,17 @@ from difflora_core.config import EncoderNames
 from difflora_core.denoiser.mif import mean_embedding
 from difflora_core.model import DiffLoRA
 from miniature.base_model.config import lora_layout
-from miniature.base_model.diffusers_folder import export_diffusers
-from miniature.comfyui.host import find_tokenizer
 from miniature.paths import WEIGHTS
 from miniature.personal.held_out_teachers import HeldOutTeachers
 from miniature.world.drawing import draw
 from miniature.world.people import person
-from miniature.world.scenes import TEACHER_SCENES, caption
+from miniature.world.scenes import TEACHER_SCENES
+from tests.training.end_to_end.drawn_dataset import write_drawn_dataset
 from training.end_to_end.config import JointTraining
 from training.end_to_end.joint_command import JointInputs, dry_run, train
 from training.end_to_end.settings import JointSettings
 from training.engine.config import TrainConfig
 from training.lora_dataset.config import load_config
-from training.lora_dataset.manifest import Manifest, Record
-from training.lora_dataset.stage_run import run_stage
-from training.lora_dataset.stages.preprocess import PREPROCESS
 from training.people.config import EmbeddingSettings
 from training.people.embeddings import EmbeddingCache
 from training.people.network_settings import DiTSettings
@@ -41,32 +36,20 @@ INDICES = (7000, 7001, 7002, 7005)
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> JointSettings:
+def settings(tmp_path_factory: pytest.TempPathFactory, sdxl_folder: Path) -> JointSettings:
     """Four people with three images each, on the miniature's base model and encoders."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("joint")
-    export_diffusers(WEIGHTS, folder / "base", find_tokenizer())
-    (folder / "dataset.yaml").write_text(
-        f"workspace: work\nbase: base\nfaces: {{pack: miniature, root: {WEIGHTS / 'insightface'}}}\n"
-        "preprocess: {size: 128, held_out: 1}\npack: {validation: 0.4, test: 0.0}\n"
+    more = (
+        f"faces: {{pack: miniature, root: {WEIGHTS / 'insightface'}}}\npack: {{validation: 0.4, test: 0.0}}\n"
         "dreambooth: {dtype: fp32, feed_forward: true}\n"
     )
-    config = load_config(folder / "dataset.yaml")
-    for index in INDICES:
-        images = []
-        for place, scene in enumerate(TEACHER_SCENES[:3]):
-            path = config.workspace / "generate" / f"{index}" / f"{place}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(draw(person(index), scene).image).save(path)
-            images.append({"file": path.relative_to(config.workspace).as_posix(), "caption": caption(scene)})
-        Manifest(config.stage("generate")).write(Record(f"{index}", facts={"images": images}))
-        Manifest(config.stage("filter")).write(Record(f"{index}", facts={"kept": images}))
-    run_stage(PREPROCESS, config)
+    dataset = write_drawn_dataset(folder, sdxl_folder, INDICES, more)
     loop = TrainConfig(steps=2, learning_rate=1e-3, warmup=0, ema=0.0, unused_parameters=True)
     return JointSettings(
         folder / "out",
         EncoderNames("miniature", "miniature"),
-        EmbeddingSettings(dataset=folder / "dataset.yaml", image_encoder=WEIGHTS / "clip_vision" / "miniature"),
+        EmbeddingSettings(dataset=dataset, image_encoder=WEIGHTS / "clip_vision" / "miniature"),
         lae=LAEConfig(tokens=2, width=8, chunk=2048, channels=4, tied=True),
         dit=DiTSettings("miniature", layers=1),
         training=JointTraining(loop, people=2),
@@ -134,12 +117,11 @@ def test_a_run_is_not_resumed_from_another_start_or_base_model(settings: JointSe
         train(replace(settings, network=tmp_path / "lae.safetensors"))
     dataset = settings.embeddings.dataset
     assert dataset is not None
-    base = tmp_path / "base"
-    shutil.copytree(dataset.with_name("base"), base)
+    base = shutil.copytree(load_config(dataset).base, tmp_path / "base")
     unet = next((base / "unet").glob("*.safetensors"))
     save_file({name: 1.05 * tensor for name, tensor in load_file(unet).items()}, unet)
     other = dataset.with_name("other_base.yaml")
-    other.write_text(dataset.read_text().replace("base: base", f"base: {base}"))
+    other.write_text(dataset.read_text().replace(f"base: {load_config(dataset).base}", f"base: {base}"))
     with pytest.raises(ValueError, match="belongs to a run with base model"):
         train(replace(settings, embeddings=replace(settings.embeddings, dataset=other)))
 

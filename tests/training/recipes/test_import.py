@@ -20,6 +20,7 @@ from miniature.comfyui.host import find_tokenizer
 from miniature.paths import ROOT, WEIGHTS
 from miniature.personal.example_dataset import draw_person_folders
 from miniature.world.scenes import TEACHER_SCENES
+from tests.training.recipes.settings_text import replace_texts
 from training.lora_dataset.config import CollectConfig, DatasetConfig, load_config
 from training.lora_dataset.manifest import Manifest, Record
 from training.recipes import teachers
@@ -60,11 +61,8 @@ def folder(tmp_path: Path) -> Path:
     """A folder with my-recipe/, images of four people, LoRAs of three of them and of one other, and more LoRAs."""
     recipe = shutil.copytree(FOLDER / "miniature", tmp_path / "my-recipe")
     for path in recipe.glob("*.yaml"):
-        text = path.read_text("utf-8").replace("../../../", "../")
-        for old, new in CHANGES.get(path.name, {}).items():
-            assert old in text
-            text = text.replace(old, new)
-        path.write_text(text, "utf-8")
+        path.write_text(path.read_text("utf-8").replace("../../../", "../"), "utf-8")
+    replace_texts(recipe, CHANGES)
     build = tmp_path / "miniature" / "build"
     draw_person_folders(build / "photographs", range(WITH_BOTH + 1), TEACHER_SCENES[:IMAGES])
     export_diffusers(WEIGHTS, build / "diffusers", find_tokenizer())

@@ -16,6 +16,7 @@ from difflora_core.model import DiffLoRA
 from miniature.comfyui.host import find_tokenizer
 from miniature.paths import ROOT, WEIGHTS
 from miniature.personal.example_dataset import prepare_dataset
+from tests.training.recipes.settings_text import replace_texts
 from training.recipes.recipe import FOLDER
 from training.recipes.step_records import RECORDS, read_records
 
@@ -63,12 +64,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy_recipe(name: str, folder: Path, photographs: Path, shorter: Mapping[str, Mapping[str, str]]) -> Path:
     """Copy a recipe into a folder like the project's, with few people and few steps."""
     copied = shutil.copytree(FOLDER / name, folder / "training" / "recipes" / name)
-    for name, changes in shorter.items():
-        text = (copied / name).read_text("utf-8")
-        for old, new in changes.items():
-            assert old in text
-            text = text.replace(old, new)
-        (copied / name).write_text(text, "utf-8")
+    replace_texts(copied, shorter)
     (folder / "miniature").mkdir()
     (folder / "miniature" / "build").symlink_to(photographs)
     (folder / "miniature" / "weights").symlink_to(WEIGHTS)

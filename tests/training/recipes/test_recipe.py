@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.training.recipes.settings_text import replace_text
 from training.recipes.recipe import FOLDER, SHIPPED, missing_inputs, named_recipes, read_recipe
 from training.recipes.run import command_of
 from training.recipes.step_inputs import inputs_of
@@ -15,12 +16,6 @@ from training.recipes.step_inputs import inputs_of
 def copied(tmp_path: Path) -> Path:
     """A copy of a recipe to be changed."""
     return shutil.copytree(FOLDER / "sdxl-24gb", tmp_path / "mine")
-
-
-def replace(path: Path, old: str, new: str) -> None:
-    text = path.read_text("utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new), "utf-8")
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -43,13 +38,13 @@ def test_recipes_are_found_by_folder_too(copied):
 
 
 def test_a_step_that_reads_what_nobody_writes(copied):
-    replace(copied / "3_finetune_lae.yaml", "lae/lae.safetensors", "other/lae.safetensors")
+    replace_text(copied / "3_finetune_lae.yaml", "lae/lae.safetensors", "other/lae.safetensors")
     with pytest.raises(ValueError, match=r"3_finetune_lae.yaml: network is .*other/lae.safetensors, which no earlier"):
         read_recipe(str(copied))
 
 
 def test_a_dataset_file_that_is_not_there(copied):
-    replace(copied / "5_finetune_difflora.yaml", "dataset: 1_dataset.yaml", "dataset: none.yaml")
+    replace_text(copied / "5_finetune_difflora.yaml", "dataset: 1_dataset.yaml", "dataset: none.yaml")
     with pytest.raises(FileNotFoundError, match=r"none\.yaml"):
         read_recipe(str(copied))
 
@@ -60,7 +55,7 @@ def test_no_recipe_of_the_name():
 
 
 def test_an_unknown_command(copied):
-    replace(copied / "recipe.yaml", "command: embed", "command: embellish")
+    replace_text(copied / "recipe.yaml", "command: embed", "command: embellish")
     with pytest.raises(ValueError, match=re.escape(f"{copied / 'recipe.yaml'}: steps.4.command")):
         read_recipe(str(copied))
 
@@ -86,7 +81,7 @@ def test_what_the_user_has_to_bring_is_listed(copied, monkeypatch, tmp_path):
 
 def test_files_of_the_stage_generate_are_the_user_s_own(copied):
     given = "  prompts: p.txt\n  negative: n.txt\n  lcm_lora: lcm.safetensors\n"
-    replace(copied / "1_dataset.yaml", "generate:\n", f"generate:\n{given}")
+    replace_text(copied / "1_dataset.yaml", "generate:\n", f"generate:\n{given}")
     missing = missing_inputs(read_recipe(str(copied)).steps)
     for name, file in (("prompts", "p.txt"), ("negative", "n.txt"), ("lcm_lora", "lcm.safetensors")):
         assert f"{copied / file} (1_dataset.yaml: generate.{name})" in missing
@@ -101,20 +96,20 @@ def test_a_dataset_that_keeps_nobody_for_the_evaluation(copied):
 
 def test_what_an_evaluation_is_given_is_a_result_or_the_user_s_own(copied):
     theirs = "  theirs: {kind: difflora, path: theirs.safetensors}\n  loras: {kind: lora, path: loras}\n"
-    replace(copied / "6_evaluate.yaml", "  DiffLoRA:\n", f"{theirs}  DiffLoRA:\n")
-    replace(copied / "6_evaluate.yaml", "dataset: 1_dataset.yaml ", "people: people ")
+    replace_text(copied / "6_evaluate.yaml", "  DiffLoRA:\n", f"{theirs}  DiffLoRA:\n")
+    replace_text(copied / "6_evaluate.yaml", "dataset: 1_dataset.yaml ", "people: people ")
     missing = [line.split(" (")[1] for line in missing_inputs(read_recipe(str(copied)).steps)]
     assert {"6_evaluate.yaml: people)", "6_evaluate.yaml: methods.theirs.path)"} <= set(missing)
     assert "6_evaluate.yaml: methods.loras.path)" in missing
     assert not {line for line in missing if "teacher" in line or "mean LoRA" in line or "DiffLoRA.path" in line}
-    replace(copied / "6_evaluate.yaml", "difflora_finetuned/", "difflora_tuned/")
+    replace_text(copied / "6_evaluate.yaml", "difflora_finetuned/", "difflora_tuned/")
     assert any("DiffLoRA.path" in line for line in missing_inputs(read_recipe(str(copied)).steps))
 
 
 def test_teachers_beside_joint_training_are_the_user_s_own(tmp_path):
     folder = shutil.copytree(FOLDER / "sdxl-24gb-teacher-free", tmp_path / "mine")
-    replace(folder / "2_train_teacher_free.yaml", "  people: 8 ", "  teachers: 2\n  people: 8 ")
-    replace(folder / "2_train_teacher_free.yaml", "\ndit:", "\nstores: [store]\ndit:")
+    replace_text(folder / "2_train_teacher_free.yaml", "  people: 8 ", "  teachers: 2\n  people: 8 ")
+    replace_text(folder / "2_train_teacher_free.yaml", "\ndit:", "\nstores: [store]\ndit:")
     recipe = read_recipe(str(folder))
     missing = f"{folder / 'store'} (2_train_teacher_free.yaml: stores[0])"
     assert missing in missing_inputs(recipe.steps)
@@ -145,8 +140,8 @@ def test_all_that_come_with_the_project_are_known_as_such():
 
 
 def test_a_pilot_is_the_first_step(copied):
-    replace(copied / "recipe.yaml", "  - {command: pilot, settings: 0_pilot.yaml}\n", "")
-    replace(
+    replace_text(copied / "recipe.yaml", "  - {command: pilot, settings: 0_pilot.yaml}\n", "")
+    replace_text(
         copied / "recipe.yaml",
         "  - {command: train-lae",
         "  - {command: pilot, settings: 0_pilot.yaml}\n  - {command: train-lae",
@@ -157,6 +152,6 @@ def test_a_pilot_is_the_first_step(copied):
 
 def test_a_pilot_of_another_recipe(copied):
     other = FOLDER / "sdxl-80gb" / "0_pilot.yaml"
-    replace(copied / "recipe.yaml", "settings: 0_pilot.yaml", f"settings: {other}")
+    replace_text(copied / "recipe.yaml", "settings: 0_pilot.yaml", f"settings: {other}")
     with pytest.raises(ValueError, match=r"sdxl-80gb.0_pilot\.yaml has to be in the recipe's own folder"):
         read_recipe(str(copied))

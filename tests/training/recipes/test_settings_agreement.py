@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.training.recipes.settings_text import replace_text
 from training.recipes.recipe import FOLDER, read_recipe
 
 
 def changed(tmp_path: Path, name: str, file: str, old: str, new: str) -> str:
     """Copy a recipe and replace a text in one of its files; return the copy."""
     copied = shutil.copytree(FOLDER / name, tmp_path / "a" / "b" / "mine")
-    text = (copied / file).read_text("utf-8")
-    assert old in text
-    (copied / file).write_text(text.replace(old, new), "utf-8")
+    replace_text(copied / file, old, new)
     return str(copied)
 
 

@@ -1,6 +1,5 @@
 """Textual Inversion in the miniature, and as a method of the evaluation."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from difflora_core.images import read_image
 from miniature.base_model.config import LATENT_SHAPE
 from miniature.comfyui.host import find_tokenizer
 from miniature.personal.evaluation import prepare_evaluation
-from tests.training.evaluation.prepared_settings import settings_in
+from tests.training.evaluation.prepared_settings import run_evaluation, settings_in
 from training.base_model.diffusion_loss import DiffusionLoss
 from training.base_model.person_images import PersonImages
 from training.base_model.sdxl import SDXLBase
@@ -51,8 +50,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSettings:
 
 @pytest.fixture(scope="module")
 def report(settings: EvaluationSettings) -> dict[str, Any]:
-    path = Evaluation(settings, "cpu").run()
-    return json.loads(path.with_name("report.json").read_text())
+    return run_evaluation(settings)
 
 
 def test_a_token_is_a_row(settings: EvaluationSettings, report: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """InstantID as a method, with random weights in the official layout."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from difflora_core.images import read_image, write_image
 from miniature.comfyui.host import find_tokenizer
 from miniature.paths import WEIGHTS
 from miniature.personal.evaluation import prepare_evaluation
-from tests.training.evaluation.prepared_settings import settings_in
+from tests.training.evaluation.prepared_settings import run_evaluation, settings_in
 from tests.training.instantid.random_instantid import random_instantid
 from training.base_model.sdxl import SDXLBase
 from training.evaluation.evaluation_run import Evaluation
@@ -44,8 +43,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSettings:
 
 
 def test_instantid_is_a_method(settings: EvaluationSettings) -> None:
-    path = Evaluation(settings, "cpu").run()
-    report = json.loads(path.with_name("report.json").read_text())
+    report = run_evaluation(settings)
     assert not report["failures"]
     images = {
         (method, name): read_image(settings.output / "images" / method / name / "01_0.png").tobytes()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.training.recipes.settings_text import replace_text
 from training.end_to_end.settings import JointSettings
 from training.engine.settings import read_settings
 from training.recipes.planning.cards import Card, read_card
@@ -66,7 +67,7 @@ def test_every_step_fits_the_recipe_s_gpus(h100, name):
 
 def test_a_step_that_does_not_fit_is_named(h100, tmp_path):
     folder = copied("sdxl-24gb", tmp_path)
-    edit(folder / "1_dataset.yaml", "gradient_checkpointing: true", "gradient_checkpointing: false")
+    replace_text(folder / "1_dataset.yaml", "gradient_checkpointing: true", "gradient_checkpointing: false")
     pilot, line = too_large(make_plan(read_recipe(str(folder)), 3000, 1, h100))
     assert line == f"2 dreambooth does not fit: 57.8 GiB of 24, of which {FITS:.0%} can be used"
     assert pilot.startswith("1 pilot does not fit")
@@ -74,7 +75,7 @@ def test_a_step_that_does_not_fit_is_named(h100, tmp_path):
 
 def test_dreambooth_by_hand(h100, tmp_path):
     folder = copied("sdxl-24gb", tmp_path)
-    edit(folder / "1_dataset.yaml", "gradient_checkpointing: true", "gradient_checkpointing: false")
+    replace_text(folder / "1_dataset.yaml", "gradient_checkpointing: true", "gradient_checkpointing: false")
     row = rows(read_recipe(str(folder)), h100)["dreambooth"]
     assert row.seconds == pytest.approx(3000 * 400 * 0.036)  # 12.0 hours
     assert row.disk == 3000 * 4 * 5_806_080
@@ -113,7 +114,7 @@ def test_methods_of_an_evaluation_that_train_or_are_made_elsewhere(h100, tmp_pat
     folder = copied("sdxl-24gb-teacher-free", tmp_path)
     before = rows(read_recipe(str(folder)), h100)["evaluate"]
     more = "  theirs: {kind: images, path: images}\n  DreamBooth: {kind: dreambooth, training: {steps: 100}}\n"
-    edit(folder / "3_evaluate.yaml", "  DiffLoRA:\n", f"{more}  DiffLoRA:\n")
+    replace_text(folder / "3_evaluate.yaml", "  DiffLoRA:\n", f"{more}  DiffLoRA:\n")
     row = rows(read_recipe(str(folder)), h100)["evaluate"]
     assert row.images == before.images + 30 * 50
     alone = dreambooth_seconds(dreambooth_figures(h100, 1024, True), 1, 1024)
@@ -121,11 +122,11 @@ def test_methods_of_an_evaluation_that_train_or_are_made_elsewhere(h100, tmp_pat
     assert row.seconds == pytest.approx(generating + 50 * 100 * alone)
     assert row.note.endswith("without LoRAs beside the weights, metrics, theirs")
     token = "  token: {kind: textual_inversion}\n"
-    edit(folder / "3_evaluate.yaml", "  DiffLoRA:\n", f"{token}  DiffLoRA:\n    refinement: {{}}\n")
+    replace_text(folder / "3_evaluate.yaml", "  DiffLoRA:\n", f"{token}  DiffLoRA:\n    refinement: {{}}\n")
     row = rows(read_recipe(str(folder)), h100)["evaluate"]
     assert row.note.endswith("metrics, the training of token, the refinement of DiffLoRA, theirs")
-    edit(folder / "3_evaluate.yaml", "dataset: 1_dataset.yaml ", "people: people ")
-    edit(folder / "3_evaluate.yaml", "max_people: 50\n", "")
+    replace_text(folder / "3_evaluate.yaml", "dataset: 1_dataset.yaml ", "people: people ")
+    replace_text(folder / "3_evaluate.yaml", "max_people: 50\n", "")
     row = rows(read_recipe(str(folder)), h100)["evaluate"]
     assert (row.images, row.seconds, row.note) == (
         None,
@@ -145,7 +146,7 @@ def test_generate_by_hand(h100):
 def test_one_image_of_1024_pixels_through_the_vae_fits_24_gb(h100, tmp_path):
     folder = copied("sdxl-24gb", tmp_path)
     dataset = folder / "1_dataset.yaml"
-    edit(dataset, "size: 768 ", "size: 1024 ")
+    replace_text(dataset, "size: 768 ", "size: 1024 ")
     for batch, gib in {1: 10.9, 2: 15.2, 3: 19.5, 4: 23.8}.items():
         text = re.sub(r"batch: \d+ +# the VAE", f"batch: {batch} # the VAE", dataset.read_text("utf-8"))
         dataset.write_text(text, "utf-8")
@@ -272,12 +273,6 @@ def test_prices_are_of_all_gpus(h100):
 def copied(name: str, folder: Path) -> Path:
     """A copy of a recipe to be changed."""
     return shutil.copytree(FOLDER / name, folder / name)
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text("utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new), "utf-8")
 
 
 def test_sdxl_s_own_configuration_is_sdxl_s(h100, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.training.recipes.settings_text import replace_text
 from training.recipes.planning.cards import Card, read_card
 from training.recipes.planning.plan import make_plan
 from training.recipes.planning.plan_measure import measure_card
@@ -18,17 +19,15 @@ def recipe_folder(tmp_path: Path, sdxl_folder: Path) -> Path:
     """A copy of the miniature's recipe with a base model of its own, and small batches."""
     folder = shutil.copytree(FOLDER / "miniature", tmp_path / "recipe")
     base = shutil.copytree(sdxl_folder, tmp_path / "base")
-    edit(folder / "1_dataset.yaml", "base: ../../../miniature/build/diffusers", f"base: {json.dumps(str(base))}")
-    edit(folder / "1_dataset.yaml", "  people: 16\n", "  people: 2\n")
+    replace_text(
+        folder / "1_dataset.yaml", "base: ../../../miniature/build/diffusers", f"base: {json.dumps(str(base))}"
+    )
+    replace_text(folder / "1_dataset.yaml", "  people: 16\n", "  people: 2\n")
     unet = json.dumps(str(base / "unet" / "config.json"))
-    edit(folder / "2_train_lae.yaml", "unet: ../../../miniature/build/diffusers/unet/config.json", f"unet: {unet}")
+    replace_text(
+        folder / "2_train_lae.yaml", "unet: ../../../miniature/build/diffusers/unet/config.json", f"unet: {unet}"
+    )
     return folder
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text("utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new), "utf-8")
 
 
 def test_what_is_measured_replaces_the_card_s_figures(recipe_folder):

@@ -1,6 +1,5 @@
 """Methods that make a LoRA of a person, in the miniature: DreamBooth, DiffLoRA, teachers through the autoencoder."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from miniature.comfyui.host import find_tokenizer
 from miniature.paths import DIFFLORA_CHECKPOINT
 from miniature.personal.evaluation import prepare_evaluation
 from miniature.personal.teachers import CONFIG
-from tests.training.evaluation.prepared_settings import settings_in
+from tests.training.evaluation.prepared_settings import run_evaluation, settings_in
 from training.evaluation.evaluation_run import Evaluation
 from training.evaluation.method_settings import MethodSettings
 from training.evaluation.settings import EvaluationSettings
@@ -55,8 +54,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSettings:
 
 @pytest.fixture(scope="module")
 def report(settings: EvaluationSettings) -> dict[str, Any]:
-    path = Evaluation(settings, "cpu").run()
-    return json.loads(path.with_name("report.json").read_text())
+    return run_evaluation(settings)
 
 
 def test_each_makes_images_of_the_person(settings: EvaluationSettings, report: dict[str, Any]) -> None:
@@ -97,10 +95,9 @@ def test_a_lora_is_not_made_again_for_a_missing_image(settings: EvaluationSettin
     image = settings.output / "images" / "trained" / NAME / "01_0.png"
     before, content = file.stat().st_mtime_ns, image.read_bytes()
     image.unlink()
-    path = Evaluation(settings, "cpu").run()
+    again = run_evaluation(settings)["methods"]["trained"]["cost"]
     assert file.stat().st_mtime_ns == before
     assert image.read_bytes() == content
-    again = json.loads(path.with_name("report.json").read_text())["methods"]["trained"]["cost"]
     assert again["ready_seconds"] == report["methods"]["trained"]["cost"]["ready_seconds"]
 
 

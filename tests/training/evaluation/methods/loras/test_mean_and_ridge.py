@@ -1,6 +1,5 @@
 """The mean of training people's LoRAs, and ridge regression from the face, on a store of made-up people."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from difflora_core.model import DiffLoRA
 from miniature.comfyui.host import find_tokenizer
 from miniature.paths import DIFFLORA_CHECKPOINT
 from miniature.personal.evaluation import prepare_evaluation
-from tests.training.evaluation.prepared_settings import settings_in
+from tests.training.evaluation.prepared_settings import run_evaluation, settings_in
 from training.evaluation.evaluation_run import Evaluation
 from training.evaluation.method_settings import MethodSettings
 from training.evaluation.methods.loras.ridge_regression import PENALTIES, RidgeRegression, choose_penalty
@@ -67,8 +66,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSettings:
 
 @pytest.fixture(scope="module")
 def costs(settings: EvaluationSettings) -> dict[str, dict]:
-    path = Evaluation(settings, "cpu").run()
-    report = json.loads(path.with_name("report.json").read_text())
+    report = run_evaluation(settings)
     assert not report["failures"]
     return {name: method["cost"] for name, method in report["methods"].items()}
 
