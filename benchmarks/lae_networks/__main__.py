@@ -1,6 +1,6 @@
 """Reconstruction quality of the LAE's networks on people outside the training, at several compression ratios.
 
-    python -m benchmarks.lae_networks [--build miniature/build] [--ratios 1000 300 100 30 10] [--networks conv …]
+    python -m benchmarks.lae_networks [--build miniature/build] [--ratios 1000 300 126 38 13] [--networks conv …]
         [--form raw] [--weights 0 0.5] [--seeds 0 1 2] [--steps 200] [--end-to-end 0] [--people 8]
         [--out output/lae_networks.json] [--minutes 7]
 

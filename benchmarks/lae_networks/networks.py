@@ -21,21 +21,22 @@ from training.engine.config import TrainConfig
 from training.engine.loop import train
 from training.store.loras import LoRAsInMemory
 
-# Latent, groups, chunk and codes per chunk and per module. Groups so that a group has well under 1,000 latents, since
-# there are about 1,000 LoRAs to fit them to; codes so that they hold at least as many values as the latent.
+# By the ratio to the miniature's LoRAs of 105,728 values: latent, groups, chunk and codes per chunk and per module.
+# Groups so that a group has well under 1,000 latents, since there are about 1,000 LoRAs to fit them to; codes so that
+# they hold at least as many values as the latent.
 SHAPES: dict[int, dict[str, int]] = {
     1000: {"tokens": 7, "width": 15, "groups": 1, "chunk": 2048, "conv": 56, "token": 56},
     300: {"tokens": 22, "width": 16, "groups": 1, "chunk": 2048, "conv": 56, "token": 56},
-    100: {"tokens": 70, "width": 12, "groups": 2, "chunk": 2048, "conv": 112, "token": 112},
-    30: {"tokens": 70, "width": 40, "groups": 5, "chunk": 1024, "conv": 128, "token": 160},
-    10: {"tokens": 70, "width": 120, "groups": 14, "chunk": 512, "conv": 128, "token": 320},
+    126: {"tokens": 70, "width": 12, "groups": 2, "chunk": 2048, "conv": 112, "token": 112},
+    38: {"tokens": 70, "width": 40, "groups": 5, "chunk": 1024, "conv": 128, "token": 160},
+    13: {"tokens": 70, "width": 120, "groups": 14, "chunk": 512, "conv": 128, "token": 320},
 }
 FORMS = ("raw", "canonical", "aligned")
 NETWORKS = ("conv", "conv shared", "token", "token shared", "flat", "linear")
 
 
 def config_of(network: str, ratio: int) -> LAEConfig:
-    """The shape of a network at about a ratio."""
+    """The shape of a network at a ratio of `SHAPES`."""
     shape = SHAPES[ratio]
     latent = LAEConfig(tokens=shape["tokens"], width=shape["width"])
     kind, _, shared = network.partition(" ")

@@ -3,8 +3,6 @@
 import json
 from typing import Any
 
-from .networks import SHAPES
-
 Entry = dict[str, Any]
 """What was measured of one case: its settings (`case`), sizes and metrics."""
 METRICS = {"r2": "R²", "delta_w_cosine": "ΔW cosine", "kept": "kept"}
@@ -19,8 +17,7 @@ def show(entries: list[Entry]) -> None:
     for entry in entries:
         case = {key: value for key, value in entry["case"].items() if key != "seed"}
         groups.setdefault(json.dumps(case), []).append(entry)
-    order = list(SHAPES)
-    for key in sorted(groups, key=lambda key: (order.index(json.loads(key)["ratio"]), key)):
+    for key in sorted(groups, key=lambda key: (-json.loads(key)["ratio"], key)):
         case, found = json.loads(key), groups[key]
         trained = f"wp {case['weight']:g} × {len(found)}" if "weight" in case else "as fitted"
         if case.get("end_to_end"):

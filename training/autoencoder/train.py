@@ -1,6 +1,6 @@
 """Train the LoRA autoencoder in weight space: start at principal components, keep what validation people confirm.
 
-A thousand LoRAs of 84,224 values are few, so that a free network soon overfits. Three things prevent it: it starts at
+A thousand LoRAs of 100,000 values or more are few: a free network soon overfits. Three things prevent it: it starts at
 the quality of principal components (`LAE.fit`), it sees blends of two people instead of people (all teachers share one
 initialization, so a blend is a plausible teacher), and the weights with the best validation are kept, even if they are
 the initial ones.
