@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from functools import cache
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Interval, Le, Lt, MultipleOf
@@ -171,6 +172,25 @@ def read_json(text: str, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{what} is {shorten(value)}, expected a JSON object")
     return value
+
+
+def read_json_file(path: Path, what: str = "") -> dict[str, Any]:
+    """Read a file that holds a JSON object.
+
+    Args:
+        path: The file, in UTF-8.
+        what: What errors call it; its path unless given.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is in another encoding, is no JSON, or holds something else.
+    """
+    what = what or str(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{what} is not in UTF-8 (byte {error.start}): save it as UTF-8") from error
+    return read_json(text, what)
 
 
 def shorten(value: Any) -> str:

@@ -3,13 +3,14 @@
 PEFT writes it beside the tensors (`adapter_config.json`), diffusers into the file's header.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+from ..fields import read_json, read_json_file
 
 CONFIG_FILE = "adapter_config.json"
 HEADER_KEY = "lora_adapter_metadata"
@@ -107,29 +108,15 @@ def read_configs(path: Path | None, metadata: Mapping[str, str], prefixes: tuple
     found = {}
     if HEADER_KEY in metadata:
         source = f"{HEADER_KEY} in the file's header"
-        values = _parse(metadata[HEADER_KEY], source)
+        values = read_json(metadata[HEADER_KEY], source)
         for prefix in prefixes:
             own = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
             if "r" in own:
                 found[prefix] = PEFTConfig.from_dict(own, source)
     beside = None if path is None else path.with_name(CONFIG_FILE)
     if beside is not None and beside.is_file():
-        try:
-            text = beside.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{beside} is not JSON: {error}.") from error
-        found[RAW_PREFIX] = PEFTConfig.from_dict(_parse(text, str(beside)), str(beside))
+        found[RAW_PREFIX] = PEFTConfig.from_dict(read_json_file(beside), str(beside))
     return found
-
-
-def _parse(text: str, source: str) -> dict[str, Any]:
-    try:
-        values = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{source} is not JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{source} is a {type(values).__name__}, expected an object.")
-    return values
 
 
 def _check_pattern(pattern: Any, source: str) -> None:

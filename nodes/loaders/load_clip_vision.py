@@ -10,7 +10,7 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import io
 
-from ...difflora_core.fields import read_json
+from ...difflora_core.fields import read_json_file
 from ...difflora_core.files import read_shapes
 from ..file_names import fingerprint
 from ..sockets import CATEGORY, node_schema
@@ -78,7 +78,7 @@ def load_folder(path: Path) -> Any:
     """
     read_shapes(path)  # says what another file is
     config, preprocessing = path.with_name(CONFIG), path.with_name(PREPROCESSING)
-    settings = read_json(config.read_text(encoding="utf-8"), str(config))
+    settings = read_json_file(config)
     weights = comfy.utils.load_torch_file(str(path), safe_load=True)
     if isinstance(vision := settings.get("vision_config"), dict):
         settings = vision | {name: settings[name] for name in ("projection_dim",) if name in settings}
@@ -86,7 +86,7 @@ def load_folder(path: Path) -> Any:
     try:
         clip_vision = build(settings, config)
         if preprocessing.exists():
-            settings = read_json(preprocessing.read_text(encoding="utf-8"), str(preprocessing))
+            settings = read_json_file(preprocessing)
             clip_vision.image_mean, clip_vision.image_std = settings["image_mean"], settings["image_std"]
         missing, unexpected = clip_vision.load_sd(weights)
     except (KeyError, RuntimeError) as error:

@@ -95,7 +95,7 @@ def test_a_layout_of_something_else_is_named(tmp_path, monkeypatch, capsys, cont
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "is not valid JSON"), ("[1]", "holds a list"), ('{"hidden_size": 3}', "no configuration of a U-Net")],
+    [("{", "is not JSON"), ("[1]", "expected a JSON object"), ('{"hidden_size": 3}', "no configuration of a U-Net")],
 )
 def test_a_base_model_of_something_else_is_named(tmp_path, monkeypatch, capsys, content, message):
     (tmp_path / "base" / "unet").mkdir(parents=True)

@@ -18,6 +18,7 @@ from difflora_core.fields import (
     Share,
     check_fields,
     number_fields,
+    read_json_file,
 )
 
 
@@ -101,3 +102,26 @@ def test_numbers_of_numpy_become_python_s():
 
 def test_fields_without_a_number_have_no_range():
     assert number_fields(Settings).keys().isdisjoint({"name", "mode", "sizes"})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}".encode("utf-16"), r"config\.json is not in UTF-8 \(byte 0\): save it as UTF-8"),
+        (b"{", r"config\.json is not JSON"),
+        (b"[1]", r"config\.json is \[1\], expected a JSON object"),
+    ],
+    ids=["PowerShell's", "cut off", "list"],
+)
+def test_what_is_no_file_of_a_json_object_is_named(tmp_path, content, message):
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_json_file(path)
+    with pytest.raises(ValueError, match=r"^the layout "):
+        read_json_file(path, "the layout")
+
+
+def test_a_json_object_is_read(tmp_path):
+    (tmp_path / "config.json").write_text('{"name": "Łukasz"}', "utf-8")
+    assert read_json_file(tmp_path / "config.json") == {"name": "Łukasz"}

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from difflora_core.fields import read_json
+from difflora_core.fields import read_json_file
 from difflora_core.files import read_tensors, replacing, write_tensors
 
 from .identity_net import IdentityNet
@@ -151,7 +151,7 @@ def read_instantid(folder: Path) -> InstantID:
     config = folder / CONTROL / "config.json"
     if not config.is_file():
         raise FileNotFoundError(f"there is no {config}: InstantID has a folder {CONTROL} beside {ADAPTER}")
-    values = read_json(config.read_text(encoding="utf-8"), str(config))
+    values = read_json_file(config)
     return InstantID(parts, values, read_tensors(folder / CONTROL / WEIGHTS)[0])
 
 

@@ -1,10 +1,11 @@
 """Shapes of LoRAs and networks, as the trainers' YAML files name them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from difflora_core.denoiser.config import CONFIGURATIONS, DiTConfig, MIFConfig, Mode
-from difflora_core.fields import PositiveFloat, PositiveInt, check_fields, read_json
+from difflora_core.fields import PositiveFloat, PositiveInt, check_fields, read_json_file
 from training.engine.settings import SettingsPath
 
 if TYPE_CHECKING:  # torch takes seconds to import, and settings are read without it
@@ -35,12 +36,23 @@ class LayoutSettings:
         """
         from difflora_core.lora.layout import LoRALayout
 
-        if self.unet and not self.unet.is_file():
+        return LoRALayout.from_config(self.unet_config(), self.rank, self.feed_forward)
+
+    def unet_config(self) -> Mapping[str, Any] | None:
+        """Read the U-Net's configuration; None is SDXL's.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is no configuration of a U-Net.
+        """
+        if self.unet is None:
+            return None
+        if not self.unet.is_file():
             raise FileNotFoundError(f"there is no {self.unet}: layout.unet names the config.json of a diffusers U-Net")
-        unet = read_json(self.unet.read_text(encoding="utf-8"), f"layout.unet, {self.unet},") if self.unet else None
-        if unet is not None and "down_block_types" not in unet:  # diffusers would take the blocks of another model
+        config = read_json_file(self.unet, f"layout.unet, {self.unet},")
+        if "down_block_types" not in config:  # diffusers would take the blocks of another model
             raise ValueError(f"layout.unet, {self.unet}, is no configuration of a U-Net: it has no `down_block_types`")
-        return LoRALayout.from_config(unet, self.rank, self.feed_forward)
+        return config
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from difflora_core.fields import read_json
+from difflora_core.fields import read_json_file
 from difflora_core.files import replacing
 
 from .recipe import FILE, TRAINERS, Recipe
@@ -45,5 +45,5 @@ def _check_owner(recipe: Recipe, path: Path) -> None:
 
 def _owner(path: Path) -> Path | None:
     """Folder of the recipe whose results are in a folder; None if its note names none."""
-    found = read_json(path.read_text("utf-8"), str(path)).get("recipe")
+    found = read_json_file(path).get("recipe")
     return Path(found) if isinstance(found, str) else None

@@ -22,7 +22,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from difflora_core.fields import read_json
+from difflora_core.fields import read_json_file
 from difflora_core.files import MAX_ATTEMPTS, open_tensors, replacing, write_tensors
 from difflora_core.lora.layout import LoRALayout
 from difflora_core.network_files import READING_ERRORS
@@ -260,7 +260,7 @@ def _read_layout(path: Path) -> LoRALayout:
         ValueError: The file is damaged, or something else.
     """
     try:
-        return LoRALayout.from_dict(read_json(path.read_text(encoding="utf-8"), "its content"))
+        return LoRALayout.from_dict(read_json_file(path, "its content"))
     except READING_ERRORS as error:
         found = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise ValueError(

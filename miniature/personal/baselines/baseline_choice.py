@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from difflora_core.command_line import progress
-from difflora_core.fields import read_json
+from difflora_core.fields import read_json_file
 from difflora_core.files import replacing
 from miniature.paths import ROOT
 from miniature.world.scenes import CLASS_WORD, VALIDATION_SCENES, caption
@@ -126,7 +126,7 @@ def choose(
         RuntimeError: A method failed.
     """
     report = Evaluation(settings, "cpu", [judge_source()]).run(devices).with_name("report.json")
-    values = read_json(report.read_text("utf-8"), str(report))
+    values = read_json_file(report)
     methods, choices = evaluation_methods(), []
     for baseline, points in grid.items():
         outcomes = [outcome_of(values, point) for point in points]

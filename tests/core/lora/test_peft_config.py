@@ -75,7 +75,16 @@ def test_wrong_configurations_of_peft(tmp_path, change, message):
         read_contents(path, layout_of())
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("[]", "is a list"), ("[" * 99999, "is not JSON")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "expected a JSON object"),
+        ("[" * 99999, "is not JSON"),
+        ('{"r": ' + "1" * 5000 + "}", r"adapter_config\.json is not JSON"),
+    ],
+    ids=["cut off", "list", "deep", "long number"],
+)
 def test_damaged_configurations_of_peft(tmp_path, text, message):
     _, path = written_by_peft(tmp_path)
     (tmp_path / "adapter_config.json").write_text(text, encoding="utf-8")

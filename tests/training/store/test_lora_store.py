@@ -75,7 +75,7 @@ def test_weights_that_are_not_finite_are_refused_with_the_person(store):
     ("content", "message"),
     [
         (b"", "its content is not JSON"),
-        (b"\xff\xfe", "codec"),
+        (b"\xff\xfe", "is not in UTF-8"),
         (b"[1]", r"its content is \[1\]"),
         (b'{"rank": 2}', "'modules' is missing"),
         (b'{"rank": 2, "modules": [["m", 3]]}', "out_features"),

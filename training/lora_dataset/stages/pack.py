@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from difflora_core.fields import read_json
+from difflora_core.fields import read_json_file
 from difflora_core.files import replacing
 from difflora_core.lora.canonical_form import canonical
 from difflora_core.lora.layout import LoRALayout
@@ -71,8 +71,7 @@ class Pack(Stage):
     def worker(self, config: DatasetConfig, device: str) -> Worker:
         """Open the store and read the plan. `device` is not used."""
         store = _open_store(config)
-        path = _plan_path(config)
-        plan = read_json(path.read_text(encoding="utf-8"), str(path))
+        plan = read_json_file(_plan_path(config))
         teacher = {
             "source": "dreambooth",
             "base": configured_fingerprint(config),

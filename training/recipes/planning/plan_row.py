@@ -1,6 +1,5 @@
 """A row of a plan, and what all rows are computed from."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -115,12 +114,13 @@ def situation(recipe: Recipe, people: int, gpus: int, card: Card | None) -> Situ
 
 
 def _unet(layout: LayoutSettings | None) -> tuple[Mapping[str, Any] | None, bool]:
-    """Read the U-Net's configuration, None for SDXL's; and whether it could be read."""
-    if layout is None or layout.unet is None:
+    """Read the U-Net's configuration, None for SDXL's; and whether it is there."""
+    if layout is None:
         return None, True
-    if not layout.unet.is_file():
+    try:
+        return layout.unet_config(), True
+    except FileNotFoundError:
         return None, False
-    return json.loads(layout.unet.read_text(encoding="utf-8")), True
 
 
 def _is_sdxl(unet: Mapping[str, Any] | None) -> bool:

@@ -285,3 +285,6 @@ def test_sdxl_s_own_configuration_is_sdxl_s(h100, tmp_path):
     (folder / "unet.json").write_text(json.dumps(SDXL_UNET | {"cross_attention_dim": 768}), "utf-8")
     with pytest.raises(ValueError, match=r"measured with SDXL, the base model of .* is another: give a file"):
         rows(read_recipe(str(folder)), h100)
+    (folder / "unet.json").write_text("{}", "utf-8")
+    with pytest.raises(ValueError, match=r"layout\.unet, .*unet\.json, is no configuration of a U-Net"):
+        rows(read_recipe(str(folder)), h100)
