@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .fields import read_json
-from .files import shapes_of
+from .files import read_tensors, shapes_of
 
 Network = TypeVar("Network", bound=nn.Module)
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -104,6 +104,30 @@ def read_part(path: str | Path, read: Callable[[], Part]) -> Part:
     except READING_ERRORS as error:
         found = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise ValueError(f"{path} has a header that cannot be read: {found}") from error
+
+
+def read_tensors_by_part(path: Path, parts: Sequence[str], kind: str) -> dict[str, dict[str, Tensor]]:
+    """Read a file of several networks, whose tensors' names begin with the name of a part and a dot.
+
+    Args:
+        path: The file.
+        parts: Names of all parts that it may have.
+        kind: What the file should be, for errors.
+
+    Returns:
+        By part, its tensors by the rest of their names.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is something else.
+    """
+    found: dict[str, dict[str, Tensor]] = {part: {} for part in parts}
+    for name, tensor in read_tensors(path)[0].items():
+        part, _, rest = name.partition(".")
+        if part not in found:
+            raise ValueError(f"{path} is not {kind}: it holds {name}, expected names in {' and '.join(parts)}")
+        found[part][rest] = tensor
+    return found
 
 
 def load_network(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from difflora_core.fields import read_json_file
 from difflora_core.files import read_tensors, replacing, write_tensors
+from difflora_core.network_files import read_tensors_by_part
 
 from .identity_net import IdentityNet
 
@@ -142,12 +143,7 @@ def read_instantid(folder: Path) -> InstantID:
             f"{adapter.with_suffix('.bin')} is a pickle, which is not read, because a pickle can run code: convert it "
             f"once to {ADAPTER} by the command in docs/training.md"
         )
-    parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
-    for name, tensor in read_tensors(adapter)[0].items():
-        part, _, rest = name.partition(".")
-        if part not in parts:
-            raise ValueError(f"{adapter} is not InstantID's: it holds {name}, expected names in {' and '.join(PARTS)}")
-        parts[part][rest] = tensor
+    parts = read_tensors_by_part(adapter, PARTS, "InstantID's")
     config = folder / CONTROL / "config.json"
     if not config.is_file():
         raise FileNotFoundError(f"there is no {config}: InstantID has a folder {CONTROL} beside {ADAPTER}")

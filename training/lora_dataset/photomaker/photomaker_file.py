@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from difflora_core.files import describe_content, read_tensors, replacing
+from difflora_core.files import describe_content, replacing
 from difflora_core.lora.file_formats import read_lora
 from difflora_core.lora.layout import LoRALayout
 from difflora_core.lora.tensor_names import parse
+from difflora_core.network_files import read_tensors_by_part
 
 from .identity_encoder import IdEncoder
 
@@ -40,7 +41,8 @@ def read_photomaker(path: str | Path) -> PhotoMaker:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is not a PhotoMaker file {path}; `generate: file:` names photomaker-v1.bin")
-    parts = _read_safetensors(path) if path.suffix == ".safetensors" else _read_bin(path)
+    is_safetensors = path.suffix == ".safetensors"
+    parts = read_tensors_by_part(path, PARTS, "a PhotoMaker file") if is_safetensors else _read_bin(path)
     encoder = parts["id_encoder"]
     if perceiver := next((name for name in encoder if name.startswith("qformer_perceiver")), None):
         raise ValueError(f"{path} is PhotoMaker v2 (it holds {perceiver}); only v1 is read: use photomaker-v1.bin")
@@ -68,18 +70,6 @@ def _read_bin(path: Path) -> dict[str, dict[str, Tensor]]:
         if not isinstance(content[part], Mapping) or not all(isinstance(v, Tensor) for v in content[part].values()):
             raise ValueError(f"{path} is not a PhotoMaker file: {part} is not a dictionary of tensors")
     return {part: dict(content[part]) for part in PARTS}
-
-
-def _read_safetensors(path: Path) -> dict[str, dict[str, Tensor]]:
-    parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
-    for name, tensor in read_tensors(path)[0].items():
-        part, _, rest = name.partition(".")
-        if part not in parts:
-            raise ValueError(
-                f"{path} is not a PhotoMaker file: it holds {name}, expected names in {' and '.join(PARTS)}"
-            )
-        parts[part][rest] = tensor
-    return parts
 
 
 def write_photomaker(path: str | Path, encoder: IdEncoder, lora: Mapping[str, Tensor]) -> None:
