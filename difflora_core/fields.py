@@ -80,8 +80,7 @@ def number_fields(settings: type[Any]) -> dict[str, tuple[type, tuple[Bound, ...
     """Return kind (int or float) and bounds of every field of a dataclass that holds a number or None."""
     found = {}
     for name, hint in get_type_hints(settings, include_extras=True).items():
-        number = next(_numbers(_without_none(hint)), None)
-        if number is not None:
+        if (number := _number(_without_none(hint))) is not None:
             found[name] = number
     return found
 
@@ -133,14 +132,12 @@ def _without_none(hint: Any) -> Any:
     return options[0] if len(options) == 1 and type(None) in get_args(hint) else hint
 
 
-def _numbers(hint: Any) -> Iterator[tuple[type, tuple[Bound, ...]]]:
-    """Kind and bounds of the number that a type hint allows."""
-    if get_origin(hint) is Annotated:
-        kind, *metadata = get_args(hint)
-        if kind in (int, float):
-            yield kind, tuple(bound for entry in metadata for bound in _bounds(entry))
-    elif hint in (int, float):
-        yield hint, ()
+def _number(hint: Any) -> tuple[type, tuple[Bound, ...]] | None:
+    """Return kind and bounds of the number that a type hint stands for; None if it stands for something else."""
+    kind, *metadata = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    if kind not in (int, float):
+        return None
+    return kind, tuple(bound for entry in metadata for bound in _bounds(entry))
 
 
 def _bounds(entry: Any) -> Iterator[Bound]:

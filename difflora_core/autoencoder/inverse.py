@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .model import LAE
 
-OWN = 0.5
+MIN_EXPLAINED = 0.5
 """Share of a LoRA's squared weights that some latent has to explain for it to come from the decoder. Measured in the
 miniature: its own LoRAs have 1, refined ones 0.99 (0.63 to 0.73 after 50 steps at ten times the usual rate), teachers
 0.31 to 0.45. Of refined LoRAs the nearest latent keeps the face (similarity 0.74), the encoder's loses it (0.05)."""
@@ -49,7 +49,7 @@ def nearest_latent(lae: LAE, lora: Tensor) -> Tensor | None:
         lora: (numel,).
 
     Returns:
-        (tokens, width); None if, after a few iterations, it explains less than `OWN` of the LoRA.
+        (tokens, width); None if, after a few iterations, it explains less than `MIN_EXPLAINED` of the LoRA.
     """
     target = lae.normalize(lora[None])
     size = target.square().sum()
@@ -73,6 +73,6 @@ def nearest_latent(lae: LAE, lora: Tensor) -> Tensor | None:
 
         optimizer.step(closure)
         with torch.no_grad():
-            if not float(unexplained()) < 1.0 - OWN:
+            if not float(unexplained()) < 1.0 - MIN_EXPLAINED:
                 return None
     return latent.detach()[0]

@@ -234,13 +234,12 @@ class LAE(nn.Module):
         self._standardize(self.network.encode(self.normalize(batch).to(self._dtype)) for batch in batches)
 
     def _standardize(self, batches: Iterable[Tensor]) -> None:
-        count, total, squares = 0, self.latent_mean.double() * 0, self.latent_std.double() * 0
+        count = 0
+        total, squares = (torch.zeros_like(self.latent_mean, dtype=torch.float64) for _ in range(2))
         for raw in batches:
-            count, total, squares = (
-                count + len(raw),
-                total + raw.double().sum(0),
-                squares + raw.double().square().sum(0),
-            )
+            count += len(raw)
+            total += raw.double().sum(0)
+            squares += raw.double().square().sum(0)
         if count < 2:
             raise ValueError(f"The latents' deviation needs at least two LoRAs, found {count}.")
         mean = total / count

@@ -175,18 +175,18 @@ class DiT(nn.Module):
         """
         self._check(noisy, condition)
         dtype = self.embed.weight.dtype
-        mixed = self.mix(timesteps, condition)
+        modulation = self.modulation_input(timesteps, condition)
         x = self.embed(noisy.to(dtype)) + self._token_embeddings()
         for block in self.blocks:
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, mixed, use_reentrant=False)
+                x = checkpoint(block, x, modulation, use_reentrant=False)
             else:
-                x = block(x, mixed)
-        shift, scale = modulations(self.modulation_out, mixed, 2, len(x))
+                x = block(x, modulation)
+        shift, scale = modulations(self.modulation_out, modulation, 2, len(x))
         clean: Tensor = self.out(self.norm_out(x) * (1 + scale) + shift)
         return clean
 
-    def mix(self, timesteps: Tensor, condition: Tensor) -> Tensor:
+    def modulation_input(self, timesteps: Tensor, condition: Tensor) -> Tensor:
         """Compute what modulates all layers, (batch, width), from timesteps (batch,) and conditions."""
         dtype = self.embed.weight.dtype
         time = self.embed_time(timestep_embedding(timesteps, TIME_WIDTH).to(dtype))

@@ -1,5 +1,7 @@
 """Weight changes ΔW = up · down of LoRAs: inner products, and the losses of predicted ones."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -22,13 +24,17 @@ class DeltaWeights(nn.Module):
         for i, (down, up) in enumerate(layout.by_shape()):
             self.register_buffer(f"down_{i}", down, persistent=False)
             self.register_buffer(f"up_{i}", up, persistent=False)
-        self.shapes = i + 1
+        self.shape_count = i + 1
+
+    def _indices(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield flat indices of downs and ups, shape by shape; see `LoRALayout.by_shape`."""
+        for i in range(self.shape_count):
+            yield self.get_buffer(f"down_{i}"), self.get_buffer(f"up_{i}")
 
     def inner(self, first: Tensor, second: Tensor) -> Tensor:
         """Compute Frobenius inner products (batch, modules) of flat LoRAs (batch, numel), modules sorted by shape."""
         products = []
-        for i in range(self.shapes):
-            down, up = self.get_buffer(f"down_{i}"), self.get_buffer(f"up_{i}")
+        for down, up in self._indices():
             downs = torch.einsum("bmri,bmsi->bmrs", first[:, down], second[:, down])
             ups = torch.einsum("bmor,bmos->bmrs", first[:, up], second[:, up])
             products.append((downs * ups).sum((-2, -1)))
@@ -70,8 +76,7 @@ class DeltaWeights(nn.Module):
         where a derivative of QR or SVD is not.
         """
         terms = []
-        for i in range(self.shapes):
-            down, up = self.get_buffer(f"down_{i}"), self.get_buffer(f"up_{i}")
+        for down, up in self._indices():
             with torch.no_grad():
                 left, _, right = (part.to(prediction) for part in thin_svd(prediction[:, down], prediction[:, up]))
                 wanted = thin_svd(target[:, down], target[:, up])[1].to(target)  # (batch, modules, k)

@@ -33,11 +33,11 @@ def train_from_store(settings: LAESettings) -> Path:
     training, validation = (open_loras(stores, split, 1e9 * settings.in_memory_gb) for split in ("train", "validation"))
     accelerator = open_accelerator(settings.training.loop, folder, "lae")
     check, compared = None, people_of(stores, "validation")
-    who = digest_of_people([*people_of(stores, "train"), *compared])
+    identity = {"people (hash)": digest_of_people([*people_of(stores, "train"), *compared])}
     if settings.diffusion_loss_check and accelerator.is_main_process:
         check = DiffusionLossCheck(settings.diffusion_loss_check, layout, compared, validation, accelerator.device)
     lae, history = train_lae(
-        training, validation, layout, settings.lae, settings.training, folder, accelerator, check, who
+        training, validation, layout, settings.lae, settings.training, folder, accelerator, check, identity
     )
     close_trackers(accelerator)
     path = settings.output / RESULT

@@ -6,8 +6,10 @@ initialization, so a blend is a plausible teacher), and the weights with the bes
 the initial ones.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -35,7 +37,7 @@ def train_lae(
     folder: Path,
     accelerator: Accelerator | None = None,
     check: DiffusionLossCheck | None = None,
-    who: str | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> tuple[LAE, History]:
     """Train an autoencoder, or resume; the state is folder/lae.safetensors.
 
@@ -48,8 +50,7 @@ def train_lae(
         folder: Of the run.
         accelerator: Of the run, if the caller has one.
         check: By the base model's diffusion loss, in the process that has it.
-        who: Hash of the people of both, by which a run with as many others is not resumed; None: only their numbers
-            are compared.
+        identity: What else a run is not resumed without, such as its people; JSON-ready.
 
     Returns:
         The frozen autoencoder, and the metrics of the start (beside them those of principal components with the same
@@ -67,10 +68,9 @@ def train_lae(
         "training": compared_settings(training),
         "people": len(loras),
         "validation_people": len(validation),
+        **(identity or {}),
+        "LoRAs (hash)": digest_of_loras(loras, validation),
     }
-    if who is not None:
-        settings["people (hash)"] = who
-    settings["LoRAs (hash)"] = digest_of_loras(loras, validation)
     with EvaluatedRun(lae, objective, training.loop, training.evaluation, folder, "lae", settings, accelerator) as run:
         if run.is_new:
             with ShownReads(loras, "statistics of the LoRAs") as shown:

@@ -179,7 +179,7 @@ class SDXLBase:
             batch: Images that are generated at a time.
             negative: The negative prompt; without one, the model's own way of an empty text.
         """
-        seeds = [
+        generators = [
             generator_for(seed, "generate", i) if isinstance(seed, int) else generator_for(seed[i], "generate", 0)
             for i in range(len(captions))
         ]
@@ -193,7 +193,7 @@ class SDXLBase:
                 num_inference_steps=steps,
                 guidance_scale=guidance,
                 negative_prompt=[negative] * len(chunk) if negative else None,
-                generator=seeds[start : start + batch],
+                generator=generators[start : start + batch],
                 output_type="latent",  # decoded here: the pipeline would decode in the U-Net's precision
             ).images
             images += [self.decode(latent).cpu() for latent in latents.split(1)]  # of one, not a batch: its memory

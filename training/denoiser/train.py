@@ -36,7 +36,7 @@ def train_denoiser(
     training: DiffLoRATraining,
     folder: Path,
     lae: LAE | None = None,
-    settings: Mapping[str, Any] | None = None,
+    identity: Mapping[str, Any] | None = None,
     accelerator: Accelerator | None = None,
     check: DiffusionLossCheck | None = None,
 ) -> tuple[Denoiser, History]:
@@ -52,7 +52,7 @@ def train_denoiser(
         training: How they are trained.
         folder: Of the run.
         lae: Frozen, for the ΔW terms and for evaluating ΔW.
-        settings: A run is not resumed with other ones.
+        identity: What a run is not resumed without, such as its settings and people; JSON-ready.
         accelerator: Of the run, if the caller has one.
         check: By the base model's diffusion loss, in the process that has it; needs the LAE.
 
@@ -62,7 +62,7 @@ def train_denoiser(
     objective = LatentObjective(people, training, lae, mif.mode)
     model = new_denoiser(dit, mif, training)
     references, loop = training.validation_references, loop_config(training)
-    with EvaluatedRun(model, objective, loop, training.evaluation, folder, "difflora", settings, accelerator) as run:
+    with EvaluatedRun(model, objective, loop, training.evaluation, folder, "difflora", identity, accelerator) as run:
         for step in run:
             metrics = evaluate(model.eval(), validation, references, lae)
             if check and lae and check.is_due(len(run.history) + 1):

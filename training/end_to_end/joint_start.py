@@ -78,8 +78,8 @@ def start_from_conditions(
     torch.nn.init.zeros_(dit.embed.bias)
     for layer in (dit.out, dit.modulation_out):
         layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) / layer.in_features**0.5)
-    mixed = dit.mix(timesteps, condition)
-    dit.modulation_out.bias.copy_(-dit.modulation_out.weight @ mixed.mean(0))
+    modulation = dit.modulation_input(timesteps, condition)
+    dit.modulation_out.bias.copy_(-dit.modulation_out.weight @ modulation.mean(0))
     found = float(_first_latents(dit, noise, timesteps, condition).var(0).mean().sqrt())
     for parameter in (dit.modulation_out.weight, dit.modulation_out.bias):
         parameter.mul_(deviation / found)

@@ -89,7 +89,7 @@ class InstantIDPipeline:
         negative: str,
         embedding: Tensor,
         keypoints: Sequence[np.ndarray],
-        seeds: Sequence[torch.Generator],
+        generators: Sequence[torch.Generator],
         sampler: Sampler,
         strengths: Strengths,
     ) -> Tensor:
@@ -100,7 +100,7 @@ class InstantIDPipeline:
             negative: The negative prompt; without one, the base model's own way of an empty text.
             embedding: Of the person (width,).
             keypoints: A picture of keypoints for each image, uint8 (size, size, 3).
-            seeds: Generators of each image's noise.
+            generators: Of each image's noise.
             sampler: Size, steps, guidance.
             strengths: Of the face.
         """
@@ -121,7 +121,7 @@ class InstantIDPipeline:
             negative_prompt=[negative] * count if negative else None,
             ip_adapter_image_embeds=[faces[:, None, None]],
             controlnet_conditioning_scale=float(strengths.control),
-            generator=list(seeds),
+            generator=list(generators),
             output_type="latent",
         ).images
         return torch.cat([base.decode(latent).cpu() for latent in latents.split(1)])

@@ -118,16 +118,22 @@ def test_identity_net_sees_the_face_in_place_of_the_text(pipeline: InstantIDPipe
 
 
 def generate(pipeline: InstantIDPipeline, face: Tensor, guidance: float = 3.0, **changes: float) -> Tensor:
-    seeds = [torch.Generator().manual_seed(number) for number in range(len(PROMPTS))]
+    generators = [torch.Generator().manual_seed(number) for number in range(len(PROMPTS))]
     pictures = [keypoint_image(KEYPOINTS, 128)] * len(PROMPTS)
-    return pipeline.generate(PROMPTS, "", face, pictures, seeds, Sampler(128, 2, guidance), Strengths(**changes))
+    return pipeline.generate(PROMPTS, "", face, pictures, generators, Sampler(128, 2, guidance), Strengths(**changes))
 
 
 def test_both_parts_act_and_without_them_it_is_the_base_model(pipeline: InstantIDPipeline, sdxl_folder: Path) -> None:
     off = generate(pipeline, FACE, adapter=0.0, control=0.0)
-    seeds = [torch.Generator().manual_seed(number) for number in range(len(PROMPTS))]
+    generators = [torch.Generator().manual_seed(number) for number in range(len(PROMPTS))]
     plain = SDXLBase.open(sdxl_folder).pipeline(
-        PROMPTS, height=128, width=128, num_inference_steps=2, guidance_scale=3.0, generator=seeds, output_type="latent"
+        PROMPTS,
+        height=128,
+        width=128,
+        num_inference_steps=2,
+        guidance_scale=3.0,
+        generator=generators,
+        output_type="latent",
     )
     assert torch.allclose(off, pipeline.base.decode(plain.images), atol=1e-4)
     for changes in ({"adapter": 0.8, "control": 0.0}, {"adapter": 0.0, "control": 0.8}):

@@ -134,7 +134,7 @@ class StepFigure:
     step: str
     """A stage of the dataset or a trainer's command."""
     batch: PositiveInt
-    """Samples of a micro-batch, in finetune people."""
+    """Samples of a micro-batch; of finetune they are people."""
     measured: str
     """With what, and when."""
     parameters: NonNegativeInt = 0
@@ -144,7 +144,7 @@ class StepFigure:
     ms: NonNegativeFloat = 0
     """Milliseconds of an optimizer step; 0 is unknown."""
     accumulate: PositiveInt = 1
-    """Micro-batches of the step; with more or fewer of them a step takes as many times as long."""
+    """Micro-batches of the step, in whose proportion the time of a step with another number of them is computed."""
     gib: NonNegativeFloat = 0
     """Peak of GPU memory; 0 is unknown."""
 
@@ -187,9 +187,10 @@ class Card:
 
     def step(self, step: str, parameters: int, batch: int, size: int) -> StepFigure | None:
         """Return what was measured of exactly this step; None if it was not."""
-        wanted = (step, parameters, batch, size)
-        found = ((f.step, f.parameters, f.batch, f.size) == wanted for f in self.steps)
-        return next((figure for figure, same in zip(self.steps, found, strict=True) if same), None)
+        for figure in self.steps:
+            if (figure.step, figure.parameters, figure.batch, figure.size) == (step, parameters, batch, size):
+                return figure
+        return None
 
 
 def read_card(name: str) -> Card:
