@@ -19,7 +19,7 @@ COPIES = 3  # of a batch on the device: as read, normalized, and what a blend ad
 
 
 class RandomLoRAs:
-    """Any number of LoRAs for measuring, of which there are two different ones."""
+    """Any number of random LoRAs for measuring: two different ones, in turn."""
 
     def __init__(self, numel: int, count: int) -> None:
         self.pair, self.count = torch.randn(2, numel, generator=torch.Generator().manual_seed(0)), count
@@ -32,7 +32,7 @@ class RandomLoRAs:
         return self.pair[[row % 2 for row in rows]]
 
     def columns(self, start: int, stop: int) -> Tensor:
-        """Return values start … stop of the two LoRAs."""
+        """Return values start … stop of the two different LoRAs."""
         return self.pair[:, start:stop]
 
 

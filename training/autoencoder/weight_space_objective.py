@@ -60,15 +60,15 @@ class LAEBatch(NamedTuple):
     loras: Tensor
     """Teachers as stored (batch, numel)."""
     others: Tensor | None
-    """Those that some of them are blended with (blended, numel); None if no one is."""
+    """The second teacher of each blend (blended, numel); None if nothing is blended."""
     blended: Tensor
-    """Rows of `loras` that are, int64 (blended,)."""
+    """Rows of `loras` that are blended with these, int64 (blended,)."""
     amount: Tensor
-    """Shares of the others (blended, 1)."""
+    """Share of the second teacher in each blend (blended, 1)."""
     factor: Tensor | None
-    """Of the deviation from the mean LoRA (batch, 1)."""
+    """By which each LoRA's deviation from the mean LoRA is multiplied (batch, 1); None leaves it as it is."""
     generator: torch.Generator
-    """Of what is drawn later: noise, the posterior's samples."""
+    """Draws what the loss still needs: noise on the input, samples of the posterior."""
 
 
 class LAEObjective(Objective[LAEBatch]):

@@ -1,6 +1,6 @@
 """Diffusion losses on held-out images, always with the same noise, so that only such losses are comparable.
 
-Noise and timesteps of negative steps are drawn, which no training takes.
+The noise and timesteps are those of negative step numbers, which no training uses.
 """
 
 from collections.abc import Callable, Sequence

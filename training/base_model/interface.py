@@ -88,7 +88,7 @@ class BaseModel(Protocol):
         """While open, the U-Net is on its device; afterwards all networks wait in host memory."""
 
     def loaded_lora(self, flat: Tensor, layout: LoRALayout) -> AbstractContextManager[None]:
-        """While open, the U-Net holds a LoRA (numel,) that a file and the base model's usual loader brought into it."""
+        """While open, the U-Net holds a LoRA (numel,), which was written to a file and read by the usual loader."""
 
     def loaded_lora_file(self, path: Path) -> AbstractContextManager[None]:
         """While open, the model holds a LoRA file of any program, as its usual loader reads it."""

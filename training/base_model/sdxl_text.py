@@ -54,7 +54,7 @@ def word_vectors(pipeline: Any, word: str) -> dict[str, Tensor]:
 def added_token(pipeline: Any, token: str, vectors: Mapping[str, Tensor]) -> Iterator[None]:
     """While open, `token` in prompts stands for n tokens with these embeddings, as after diffusers' own loader.
 
-    Other than after that loader, the pooled state is that of the end token, as in ComfyUI: SDXL's configuration names a
+    Unlike after that loader, the pooled state is that of the end token, as in ComfyUI: SDXL's configuration names a
     wrong end token, with which transformers takes the highest id's state, and added tokens have the highest ids.
 
     Args:

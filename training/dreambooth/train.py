@@ -59,7 +59,7 @@ def train_loras(
         start: LoRA (numel,) from which all people start.
         people: How many there are.
         loss: Each person's loss, through `unet` on a batch ordered by person.
-        config: Steps and optimizer; what the loss consists of is the loss's matter.
+        config: Steps and optimizer; its settings of noise, weights and prior are for whoever makes `loss`.
         on_step: Called after each step with the number of steps done.
 
     Returns:

@@ -2,7 +2,7 @@
 
 config               people per step, loss weights, rollouts
 lae_objective        the loss of the autoencoder
-rollout              what the network meets while sampling
+rollout              latents that the network itself produces while sampling
 denoiser_objective   the loss of MIF and DiT
 recovery_metrics     teacher recovery
 train                all three trainings

@@ -32,11 +32,11 @@ class JointTeachers:
     """
 
     loras: LoRAs
-    """A store's."""
+    """All LoRAs of a split of stores."""
     rows: Sequence[int]
-    """Which of them."""
+    """Rows of `loras` that are these teachers."""
     people: Sequence[int]
-    """Whose each is: positions among the people."""
+    """Of each teacher, the position of its person among those who are trained on."""
 
     def __post_init__(self) -> None:
         if len(self.rows) != len(self.people):

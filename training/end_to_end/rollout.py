@@ -1,4 +1,4 @@
-"""On-policy rollouts: the latents that the present network itself meets while sampling, its errors included.
+"""On-policy rollouts: latents that the present network itself produces while sampling, with its own errors.
 
 Noise added to a teacher's latent is not what sampling feeds the network. A network trained on that alone trusts its
 input, and its own small errors grow from step to step (exposure bias).

@@ -90,7 +90,7 @@ class EvaluationConfig:
 
 
 def check_warmup(warmup: int, steps: int) -> None:
-    """Check that a learning rate reaches its peak; of no steps at all it need not.
+    """Check that a learning rate reaches its peak within the training; a training of no steps is accepted.
 
     Raises:
         ValueError: The warmup is longer than the training.

@@ -64,7 +64,7 @@ class EvaluatedRun:
             evaluation: How often to evaluate, and which weights to keep.
             folder: Of all files.
             name: Of the run, in the names of its files.
-            settings: JSON-ready; a run is not resumed with other ones.
+            settings: JSON-ready; a run that was begun with other settings is not resumed.
             accelerator: From `open_accelerator`, if the caller has one; it stays open.
 
         Raises:

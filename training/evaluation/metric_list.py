@@ -91,7 +91,7 @@ def _face_sources(settings: FaceMetricSettings, device: str) -> list[MetricSourc
         folder = settings.root / "models" / settings.pack
         if not any(folder.glob("*.onnx")):
             raise FileNotFoundError(f"the face pack of Face Sim is missing: there is no .onnx file in {folder}")
-        # Another pack to be told from is checked when the model is loaded, so that it is loaded then
+        # With the conditioning packs in it, another one lets the model be loaded again: that compares the packs
         return {"model": hash_folder(folder), "conditioning": list(settings.conditioning)}
 
     return [

@@ -5,7 +5,7 @@
 Every stage reads what the stage before it left in the workspace, and processes one item (a person, or a group of people
 that are trained together) after another. An item's record is written last: a killed stage loses the item in progress
 and nothing else. A record keeps a fingerprint of what its item was made from: a second run makes again what would
-now be another. `python -m training dataset <stage> --config FILE` runs them.
+now come out differently. `python -m training dataset <stage> --config FILE` runs them.
 
 command: the command line
 config: the settings of all stages

@@ -135,7 +135,7 @@ class PreprocessConfig:
     max_images: NonNegativeInt = 0
     """Per person, those most similar to the person first; 0 for all."""
     held_out: NonNegativeInt = 2
-    """Of these images are kept from training, for verify and validation; 0 for none."""
+    """So many of these images are kept from training, for verify and validation; 0 for none."""
     batch: PositiveInt = 4
     """Images that are encoded at once."""
 

@@ -1,4 +1,4 @@
-"""Fingerprints: what a result depends on, so that a second run makes exactly that again which would differ.
+"""Fingerprints: what a result depends on, so that a second run makes again only what would come out differently.
 
 A fingerprint has a value per name: hashes of contents, and values of settings, whose names have a dot
 (`filter.min_face`). Contents count, not times of files: a copied workspace is as current as the original.
@@ -23,7 +23,7 @@ Fingerprint = Mapping[str, Any]
 HASH_DIGITS = 32
 """Hexadecimal digits of a hash, 128 bits."""
 SETTLED_SECONDS = 2.0
-"""Age from which another content shows in a file's times: some file systems count them in units of 2 s."""
+"""Age from which a file's times tell whether its content has changed: some file systems count in units of 2 s."""
 
 
 def hash_value(value: Any) -> str:

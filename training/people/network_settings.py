@@ -82,7 +82,7 @@ class DiTSettings:
             raise ValueError(f"DiTs by name are {', '.join(CONFIGURATIONS)}, found {self.name!r}")
 
     def config(self) -> DiTConfig:
-        """Return the configuration, with the latents that the named one is meant for."""
+        """Return the named configuration with these fields in place of its own; its tokens and latent width stay."""
         names = {entry.name for entry in fields(DiTConfig)}
         own = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name in names}
         return replace(CONFIGURATIONS[self.name], **{key: value for key, value in own.items() if value is not None})

@@ -13,7 +13,7 @@ from .setting_run import Outcome
 TOLERANCE = 0.02
 """Share of the best likeness that a cheaper setting may lack in any case; our choice."""
 KEPT_GAIN = 0.5
-"""Share of the largest gain in held-out loss that a candidate keeps; a gain is what the loss falls by. Our choice."""
+"""A candidate lowers the held-out loss by at least this share of the largest reduction by any setting; our choice."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def choose(outcomes: Sequence[Outcome], without: Measures) -> Choice:
     """Choose the cheapest of the settings that are as good as the best; of equally cheap ones that of the least loss.
 
     Likeness alone flatters LoRAs that repeat their training images, so a candidate keeps `KEPT_GAIN` of the largest
-    gain in held-out loss, where any setting has one. As good as the best is what lacks at most `TOLERANCE` of its
-    likeness, or one standard error of what it lacks, whichever is more.
+    gain in held-out loss, where any setting has one. A setting is as good as the best if its likeness is lower by at
+    most `TOLERANCE` of the best's, or by at most one standard error of that difference, whichever is more.
 
     Args:
         outcomes: Of all settings; those that failed are no candidates.

@@ -154,7 +154,7 @@ def people_of(stores: Sequence[LoRAStore], split: str) -> list[Person]:
 
 
 def digest_of_people(people: Sequence[Person]) -> str:
-    """Hash who somebody are, in order: a run is not resumed with other people, even as many."""
+    """Hash the names of people, in order: a run is not resumed with as many other people."""
     return hashlib.sha256("\n".join(map(str, people)).encode()).hexdigest()[:16]
 
 
