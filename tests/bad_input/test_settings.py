@@ -198,10 +198,11 @@ def test_the_rest_of_the_tables_files_is_right(tmp_path, kind):
         (b"", "holds a NoneType, expected settings by name"),
         (b"- a\n- b\n", "holds a list, expected settings by name"),
         (b"just text", "holds a str, expected settings by name"),
-        (b"\xff\xfe\x00", "is not valid YAML"),
+        ("output: Zoë".encode("utf-16"), r"settings\.yaml is not in UTF-8 \(byte 0\): save it as UTF-8"),
+        ("output: Zoë".encode("latin-1"), r"settings\.yaml is not in UTF-8 \(byte 10\): save it as UTF-8"),
         (b"a: \x00", "is not valid YAML"),
     ],
-    ids=["empty", "list", "text", "other encoding", "zero byte"],
+    ids=["empty", "list", "text", "UTF-16", "Latin-1", "zero byte"],
 )
 def test_a_file_that_is_no_settings_is_refused(tmp_path, content, message):
     path = tmp_path / "settings.yaml"

@@ -77,7 +77,7 @@ def read_settings(kind: type[T], path: str | Path) -> T:
             dataclass itself refuses it.
     """
     path = Path(path)
-    return _validated(kind, _load(path), path)
+    return _validated(kind, read_values(path), path)
 
 
 def read_section(kind: type[T], path: str | Path, section: str) -> T:
@@ -93,23 +93,32 @@ def read_section(kind: type[T], path: str | Path, section: str) -> T:
         ValueError: It is no YAML, has no such section, or see `read_settings`.
     """
     path = Path(path)
-    values = _load(path)
+    values = read_values(path)
     if section not in values:
         raise ValueError(f"{path} has no section {section!r}; there are {', '.join(map(str, values)) or 'none'}")
     return _validated(kind, values[section], path, section)
 
 
-def _load(path: Path) -> dict[Any, Any]:
-    """Read a YAML file that holds settings by name."""
+def read_values(path: Path) -> dict[Any, Any]:
+    """Read a YAML file that holds settings by name, whatever they are.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is in another encoding, no YAML, has a key twice, or holds something else.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"there is no configuration file {path}")
     yaml = YAML(typ="safe", pure=True)
     yaml.Scanner = ShallowScanner
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:  # PowerShell's `>` writes UTF-16, older editors the system's own encoding
+        raise ValueError(f"{path} is not in UTF-8 (byte {error.start}): save it as UTF-8") from error
+    try:
+        values = yaml.load(text)
     except DuplicateKeyError as error:
-        raise ValueError(f"{path}: {_duplicate_key(error, path.read_text(encoding='utf-8'))}") from error
-    except (YAMLError, ValueError, RecursionError) as error:  # ValueErrors: no UTF-8, a date or number that is none
+        raise ValueError(f"{path}: {_duplicate_key(error, text)}") from error
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueErrors: a date or number that is none
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds a {type(values).__name__}, expected settings by name")

@@ -23,7 +23,7 @@ from .pilot_step import check_may_write, is_left_out
 from .planning.time_left import TimeLeft
 from .recipe import FILE, TRAINERS, Recipe, Step, missing_inputs, read_recipe
 from .recipe_output import claim_output
-from .step_inputs import inputs_of
+from .step_inputs import changed_inputs, inputs_of
 from .step_records import RECORDS, StepRecord, note_done, read_records
 from .trackers import check_trackers
 
@@ -158,9 +158,7 @@ def check_unchanged(step: Step, record: StepRecord) -> None:
             f"step {step.name} was done on {record.finished}, but {gone[0]} is not there any more. Put it back, or "
             f"delete the step's entry in {RECORDS} to do it again, or go on without it with --keep"
         )
-    now = inputs_of(step)
-    changed = sorted(name for name in now.keys() | record.inputs.keys() if now.get(name) != record.inputs.get(name))
-    if changed:
+    if changed := changed_inputs(step, record.inputs):
         outputs = ", ".join(str(path.parent if path.suffix == ".safetensors" else path) for path in step.files.writes)
         if record.imported:
             raise ValueError(
@@ -186,7 +184,7 @@ def describe(recipe: Recipe, records: Mapping[str, StepRecord], time_left: TimeL
         record = records.get(step.name)
         state = "left"
         if number == running:
-            state = "runs now"
+            state = "runs now" if record is None else "runs now, for what has changed since"
         elif step.name in left_out:
             state = "left out: there are teachers already"
         elif record is not None:

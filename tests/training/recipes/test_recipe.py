@@ -1,5 +1,6 @@
 """Recipes: their steps chain, and mistakes in a recipe are named."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from tests.training.recipes.settings_text import replace_text
 from training.recipes.recipe import FOLDER, SHIPPED, missing_inputs, named_recipes, read_recipe
 from training.recipes.run import command_of
-from training.recipes.step_inputs import inputs_of
+from training.recipes.step_inputs import changed_inputs, inputs_of
 
 
 @pytest.fixture
@@ -117,8 +118,13 @@ def test_teachers_beside_joint_training_are_the_user_s_own(tmp_path):
     assert missing not in missing_inputs(recipe.steps)
     step = next(step for step in recipe.steps if step.command == "train-teacher-free")
     before = inputs_of(step)
-    (folder / "store" / "train" / "anna.safetensors").write_bytes(b"more")
-    assert {name for name, value in inputs_of(step).items() if value != before[name]} == {"stores[0]"}
+    (file := folder / "store" / "train" / "anna.safetensors").write_bytes(b"more")
+    assert changed_inputs(step, before) == ["stores[0]"]
+    before = inputs_of(step)
+    os.utime(file, (1, 1))
+    assert changed_inputs(step, before) == [], "a copy without its times is as current as the original"
+    file.write_bytes(b"less")
+    assert changed_inputs(step, before) == ["stores[0]"]
 
 
 def test_trainers_are_launched_on_all_gpus():

@@ -35,6 +35,13 @@ def test_a_second_run_only_looks_whether_dataset_and_evaluation_are_current(reci
     assert commands.ran == [*ALL, *AGAIN]
 
 
+def test_a_step_that_is_looked_through_again_is_not_said_to_be_left(recipe, commands, capsys):
+    run.run_recipe(recipe, left)
+    capsys.readouterr()
+    run.run_recipe(recipe, left)
+    assert capsys.readouterr().out.count("runs now, for what has changed since") == len(AGAIN)
+
+
 def test_nobody_to_evaluate_is_said_before_anything_is_trained(recipe, commands):
     commands.people = [name for name in map(str, range(10)) if name not in commands.people]
     with pytest.raises(
@@ -89,7 +96,7 @@ def test_a_pilot_is_left_out_where_there_are_teachers(recipe, commands):
         recipe, step_records.read_records(recipe.output), TimeLeft({"0_pilot (pilot)": 60.0}, "a card", 100)
     )
     assert "0_pilot (pilot)                  left out: there are teachers already" in text
-    assert text.endswith("nothing is left")
+    assert text.endswith("no further step is left")
     run.run_recipe(recipe, left)
     assert commands.ran == ALL[2:]
 
@@ -130,6 +137,14 @@ def test_changed_settings_of_a_step_that_is_done(recipe, commands):
         run.run_recipe(recipe, left)
     run.run_recipe(recipe, left, keep=True)
     assert commands.ran == [*ALL, "dataset all", *AGAIN]
+
+
+def test_comments_are_no_settings(recipe, commands):
+    run.run_recipe(recipe, left)
+    for step in recipe.steps:
+        step.settings.write_text(f"# mine\n{step.settings.read_text('utf-8')}", "utf-8")
+    run.run_recipe(recipe, left)
+    assert commands.ran == [*ALL, *AGAIN]
 
 
 def test_a_changed_input_of_a_step_that_is_done(recipe, commands):
@@ -196,7 +211,7 @@ def test_the_time_that_is_left_is_corrected_by_the_steps_that_are_done():
     assert left.describe({}) == f"left: about 0:03:00 {basis}{unknown}"
     done = ", times 2 (taken over planned time of the steps that are done)"
     assert left.describe({"a": 200.0, "c": 7.0}) == f"left: about 0:02:40 {basis}{done}"
-    assert left.describe(dict.fromkeys("abcd", 1.0)) == "nothing is left"
+    assert left.describe(dict.fromkeys("abcd", 1.0)) == "no further step is left"
 
 
 def test_a_plan_of_every_step_is_the_start(recipe):

@@ -58,7 +58,7 @@ class TimeLeft:
         """
         left = [planned for name, planned in self.planned.items() if name not in seconds]
         if not left:
-            return "nothing is left"
+            return "no further step is left"
         if self.card is None:
             return (
                 f"left: {len(left)} steps; there are no figures of this base model from which to say how long they take"
