@@ -108,13 +108,13 @@ class EvaluatedRun:
     def record(self, step: int, metrics: Mapping[str, float]) -> None:
         """Keep the metrics of an evaluation, and the module's weights if the monitored metric is the best so far.
 
-        An evaluation without the monitored metric is recorded and no candidate.
+        An evaluation without the monitored metric, or where it is not finite, is recorded and no candidate.
         """
         agreed = self._of_first_process(dict(metrics))
-        score, best = agreed.get(self.evaluation.monitor, -math.inf), max(self._scores(), default=-math.inf)
-        if step == 0 or score > best:
-            self._best = _copy(self.module)
+        best = max(self._scores(), default=-math.inf)
         self.history[step] = agreed
+        if step == 0 or max(self._scores(), default=-math.inf) > best:
+            self._best = _copy(self.module)
         self._write()
         self.accelerator.log({f"validation/{name}": value for name, value in agreed.items()}, step=step)
         self._print(step)
@@ -123,14 +123,15 @@ class EvaluatedRun:
         """Load the best weights into the module.
 
         Raises:
-            ValueError: No evaluation has measured the monitored metric, so that only the start's weights were kept.
+            ValueError: The monitored metric was finite in no evaluation, so that only the start's weights were kept.
         """
         monitor = self.evaluation.monitor
-        if any(self.history) and not list(self._scores()):  # a step above 0
+        if any(self.history) and max(self._scores(), default=-math.inf) == -math.inf:  # any: a step above 0
             found = ", ".join(dict.fromkeys(name for metrics in self.history.values() for name in metrics)) or "nothing"
             raise ValueError(
-                f"{self.path}: {monitor} was not measured in any of {len(self.history)} evaluations, so that no "
-                f"trained weights were kept; measured were {found}. Monitor one of these in another output folder"
+                f"{self.path}: {monitor} was not measured in any of {len(self.history)} evaluations, or is not finite, "
+                f"so that no trained weights were kept; measured were {found}. Monitor another of these in another "
+                "output folder, or lower the learning rate"
             )
         self.module.load_state_dict(self._best)
 
@@ -157,7 +158,8 @@ class EvaluatedRun:
 
     def _scores(self) -> Iterator[float]:
         monitor = self.evaluation.monitor
-        return (metrics[monitor] for metrics in self.history.values() if monitor in metrics)
+        found = (metrics[monitor] for metrics in self.history.values() if monitor in metrics)
+        return (score if math.isfinite(score) else -math.inf for score in found)  # nothing is higher than NaN
 
     def _write(self) -> None:
         if self.accelerator.is_main_process:

@@ -35,7 +35,7 @@ FINAL_RATE = 0.05  # of the peak
 
 
 class DivergedError(RuntimeError):
-    """The loss is not finite any more."""
+    """The loss or the weights are not finite any more."""
 
 
 def train(
@@ -62,7 +62,7 @@ def train(
 
     Raises:
         ValueError: The state in the folder is that of another network.
-        DivergedError: The loss is not finite any more; the last state is kept.
+        DivergedError: The loss or the weights are not finite any more; the last state is kept.
         OSError: The disk is full; the last state is kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,6 +118,7 @@ class TrainingLoop:
                         self._log(progress, step + 1, loss, metrics)
                     if (step + 1) % config.save_every == 0 or step + 1 == end:
                         self._check_finite(accelerator.reduce(loss, "mean"), step + 1)  # of all processes
+                        self._check_weights(step + 1)
                         self.state.save(self.path, step + 1, accelerator.is_main_process)
             unwrap(accelerator, prepared)
         self.state.load_ema(self.full_module)
@@ -177,6 +178,15 @@ class TrainingLoop:
             raise DivergedError(
                 f"the loss of {self.name} is {float(loss)} at step {step}; the last state is kept. Check the data, or "
                 "lower the learning rate and delete the state to start again"
+            )
+
+    def _check_weights(self, step: int) -> None:
+        """Check what a state would keep: a gradient may be NaN where the loss is not."""
+        broken = self.accelerator.reduce(self.state.count_not_finite(), "sum")  # of all processes, each with its share
+        if broken:
+            raise DivergedError(
+                f"at step {step} the weights of {self.name} are not finite, because a gradient was not; the last state "
+                "is kept. Check the data, or lower the learning rate and delete the state to start again"
             )
 
 

@@ -38,6 +38,12 @@ def full_tensor(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def own_share(tensor: Tensor) -> Tensor:
+    """Return what this process holds of a tensor."""
+    tensor = tensor.detach()
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def local_share(tensor: Tensor, like: Tensor) -> Tensor:
     """Return this process's share of a whole tensor, on any device, distributed as `like` is."""
     tensor = tensor.to(like.device)

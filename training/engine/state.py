@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from difflora_core.files import FULL, read_tensors, write_tensors
 
-from .sharding import full_tensor, local_share
+from .sharding import full_tensor, local_share, own_share
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter; empty until its first gradient
 
@@ -30,6 +30,12 @@ class TrainState:
     def update_ema(self, decay: float) -> None:
         """Move the EMA toward the parameters: ema ← decay · ema + (1 − decay) · parameter."""
         torch._foreach_lerp_(list(self.ema.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
+
+    @torch.no_grad()
+    def count_not_finite(self) -> Tensor:
+        """Count the parameters that are NaN or infinite somewhere, in this process's share of them."""
+        shares = [own_share(parameter) for parameter in self.parameters.values()]
+        return torch.stack([share.isfinite().all().logical_not().float() for share in shares]).sum()
 
     @torch.no_grad()
     def load_ema(self, module: nn.Module) -> None:

@@ -109,8 +109,18 @@ def test_a_damaged_history_is_named(tmp_path):
 
 def test_a_run_whose_monitored_metric_was_never_measured_is_no_result(tmp_path):
     """Else the weights of the start would be taken for trained ones."""
-    with pytest.raises(ValueError, match=r"teacher_recovery was not measured in any of 6 .* measured were r2"):
+    with pytest.raises(ValueError, match=r"teacher_recovery was not measured in any of 6 .* measured were r2\."):
         run(tmp_path, r2(*[0.1] * 6), monitor="teacher_recovery")
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_metric_that_is_not_finite_is_no_candidate(tmp_path, broken):
+    """Whatever comes after a NaN is not above it, so that the untrained weights would be kept."""
+    _, weight = run(tmp_path / "first", r2(broken, 0.5, broken), interval=20)
+    _, second = run(tmp_path / "plain", r2(0.1, 0.5, 0.4), interval=20)
+    assert weight == second
+    with pytest.raises(ValueError, match=r"r2 was not measured in any of 1 evaluations, or is not finite, so that no"):
+        run(tmp_path / "all", r2(broken), interval=60)
 
 
 def test_only_evaluations_with_the_monitored_metric_are_candidates(tmp_path):

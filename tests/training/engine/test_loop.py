@@ -248,6 +248,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_state(tmp_path):
     assert (tmp_path / "net.safetensors").read_bytes() == before
 
 
+def test_a_gradient_that_is_not_finite_stops_the_run_and_keeps_the_state(tmp_path):
+    """In the last step before a state is written, when the loss still was finite: else it would keep NaN."""
+    train(two_process_run.network(), _line, two_process_run.CONFIG, tmp_path, "net", until=4)
+    before = (tmp_path / "net.safetensors").read_bytes()
+
+    def broken(module, step, generator):
+        value, _ = _line(module, step, generator)
+        return value + (value * float("inf" if step == 7 else 1)).clamp(max=0), {}  # its gradient: 0 · ∞
+
+    with pytest.raises(DivergedError, match="at step 8 the weights of net are not finite, because a gradient was not"):
+        train(two_process_run.network(), broken, two_process_run.CONFIG, tmp_path, "net")
+    assert (tmp_path / "net.safetensors").read_bytes() == before
+
+
 def test_a_loss_that_is_not_finite_in_another_process_keeps_the_state(tmp_path, monkeypatch):
     train(two_process_run.network(), _line, two_process_run.CONFIG, tmp_path, "net", until=4)
     before = (tmp_path / "net.safetensors").read_bytes()
