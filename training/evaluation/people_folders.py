@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from difflora_core.command_line import progress
-from difflora_core.images import KINDS, is_image, read_image, visible
+from difflora_core.images import KINDS, is_image, printable, read_image, visible
 
 from .settings import EvaluationSettings
 
@@ -37,8 +37,8 @@ def read_people(settings: EvaluationSettings) -> list[EvaluatedPerson]:
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: There is nobody, or somebody has no reference, or a folder of other images alone, or a link leads
-            nowhere.
+        ValueError: There is nobody, or somebody has no reference, or a folder of other images alone, or a name with
+            control characters or undecodable bytes, or a link leads nowhere.
     """
     folder = settings.people
     assert folder is not None  # the settings name a folder, or a dataset
@@ -51,6 +51,8 @@ def read_people(settings: EvaluationSettings) -> list[EvaluatedPerson]:
 
 
 def _read_person(folder: Path, count: int) -> EvaluatedPerson:
+    if printable(folder.name) != folder.name:  # records and reports are in UTF-8
+        raise ValueError(f"{printable(str(folder))}: the person's name has characters that can't be shown: rename it")
     visible(folder)  # refuses links in place of the two folders, too
     sorted_out = (folder / REFERENCES).is_dir()
     if not sorted_out and (folder / OTHERS).is_dir():  # whose images would be passed over

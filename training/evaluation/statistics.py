@@ -16,6 +16,8 @@ import torch
 from difflora_core.seeds import generator_for
 
 CONFIDENCE, RESAMPLES = 0.95, 9999
+ROUNDING = 1e-6
+"""Differences up to this are none: scores are computed in float32."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether a difference is clear: the interval does not hold 0."""
-        return self.low > 0.0 or self.high < 0.0
+        """Whether a difference is clear: the interval does not hold 0, nor what rounding makes of 0."""
+        return self.low > ROUNDING or self.high < -ROUNDING
 
 
 @dataclass(frozen=True)

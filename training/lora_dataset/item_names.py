@@ -17,8 +17,10 @@ def item_name(key: str, readable: str | None = None) -> str:
     """Make a name for `key` that depends on the key alone, and is therefore the same in every run, for any other items.
 
     A key that is a plain lower-case file name is its own name. Any other becomes a readable part (made from `readable`,
-    else from the key; "person" if nothing is left of it) and a hash of the key: "Ann B" and "ann_b" stay two.
+    else from the key; "person" if nothing is left of it) and a hash of the key: "Ann B" and "ann_b" stay two. Both
+    forms in which Unicode writes accents are one key: macOS and archives made there turn the one into the other.
     """
+    key = unicodedata.normalize("NFC", key)
     plain = (
         PLAIN.fullmatch(key)
         and len(key) <= MAX_READABLE_LENGTH

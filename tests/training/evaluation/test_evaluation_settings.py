@@ -159,6 +159,13 @@ def test_people(tmp_path: Path) -> None:
         read_people(read(tmp_path))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
+def test_a_person_s_name_that_no_report_can_hold(tmp_path: Path) -> None:
+    write_images(tmp_path / "people" / "new\nline", "a.png")
+    with pytest.raises(ValueError, match=r"new\\nline: the person's name has characters that can't be shown: rename"):
+        read_people(read(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -128,3 +128,9 @@ def test_a_persons_value_is_the_mean_of_measurable_images():
 def test_scores_of_nobody_are_refused(scores):
     with pytest.raises(ValueError, match="scores"):
         person_mean(np.array(scores))
+
+
+def test_a_difference_of_rounding_is_not_clear():
+    found = compare({"one": [0.1 + 0.2] * 12, "other": [0.3] * 12}, "other")
+    assert found["one"].difference.low > 0
+    assert not found["one"].difference.excludes_zero

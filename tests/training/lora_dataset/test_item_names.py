@@ -4,7 +4,7 @@ from training.lora_dataset.item_names import item_name
 from training.lora_dataset.manifest import Manifest, Record
 
 AWKWARD = [
-    "Ann B", "ann b", "ann-b", "ann_b", "Ann\nB", "Zoë", "Zoe\u0308", "李小龍", "李小虎", "..", ".hidden", "a/b", "con",
+    "Ann B", "ann b", "ann-b", "ann_b", "Ann\nB", "Zoë", "Zoe", "李小龍", "李小虎", "..", ".hidden", "a/b", "con",
     "nul", "x" * 300, "x" * 301, " ", "-", "tab\tname", "ann-b-0123456789ab", "caf\udce9", "*?<>|\":",
 ]  # fmt: skip
 
@@ -17,6 +17,10 @@ def test_awkward_names_become_different_safe_ones(tmp_path):
         assert len(name) < 60
         Manifest(tmp_path).write(Record(name))
     assert sorted(Manifest(tmp_path).done()) == sorted(names)
+
+
+def test_both_forms_of_accents_are_one_name():
+    assert item_name("Zo\u00eb") == item_name("Zoe\u0308")
 
 
 def test_a_plain_name_stays_and_a_readable_part_is_kept():

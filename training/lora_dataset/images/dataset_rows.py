@@ -1,6 +1,7 @@
 """Images in Hugging Face `datasets` on this disk: one image or a list of images in a row."""
 
 import hashlib
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,7 +97,8 @@ def row_entries(config: CollectConfig) -> list[Entry]:
     if config.person_column:
         for number, label in enumerate(_labels(data, config.person_column)):
             # A row without a label is a person of its own. No label of a person begins with a line break
-            people.setdefault(f"\nrow {number}" if label is None else label, []).append(number)
+            person = f"\nrow {number}" if label is None else unicodedata.normalize("NFC", label)  # as `item_name` does
+            people.setdefault(person, []).append(number)
     else:
         people = {f"row-{number:08d}": [number] for number in range(len(data))}
     images = _undecoded(data, config.image_column)

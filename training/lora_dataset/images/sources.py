@@ -64,13 +64,20 @@ def entries(config: CollectConfig) -> list[Entry]:
 
     Raises:
         FileNotFoundError: The path does not exist.
-        ValueError: Nothing in it can be a person's image.
+        ValueError: Nothing in it can be a person's image, or two names are one in two forms of Unicode.
         ImportError: `datasets` is needed and missing.
     """
     if not config.path:
         raise ValueError("collect.path is empty: name the folder or the data set with the images")
     find = {"images": _images, "people": _people, "datasets": row_entries}[config.source]
     found = find(config)
+    by_item: dict[str, Entry] = {}
+    for entry in found:
+        if (other := by_item.setdefault(entry.item, entry)) is not entry:
+            raise ValueError(
+                f"collect.path: {other.origin} and {entry.origin} are one name in two forms of Unicode, which "
+                "differ in how accents are written: rename one of them, or put all images of a person into one folder"
+            )
     return found[: config.max_people] if config.max_people > 0 else found
 
 

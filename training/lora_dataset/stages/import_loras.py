@@ -56,7 +56,7 @@ class ImportLoRAs(Stage):
         A file whose name another folder's file of other content has got already is another person.
 
         Raises:
-            ValueError: There is no such folder, or no LoRA file in it.
+            ValueError: There is no such folder, no LoRA file in it, or two names are one in two forms of Unicode.
         """
         if not self.folder.is_dir():
             raise ValueError(f"there is no folder {self.folder} to import LoRAs from")
@@ -67,14 +67,18 @@ class ImportLoRAs(Stage):
             raise ValueError(f"{self.folder} holds no LoRA files ({', '.join(LISTED_SUFFIXES)})")
         keys = {path: path.relative_to(self.folder).as_posix() for path in found}
         stems = [key.rsplit(".", 1)[0] for key in keys.values()]
-        manifest, names = Manifest(config.stage(self.name)), {}
+        manifest, names = Manifest(config.stage(self.name)), dict[str, Path]()
         for (path, key), stem in zip(keys.items(), stems, strict=True):
             # a.safetensors and a.pt: files that differ in their suffix alone are named by the whole name
             name = item_name(stem if stems.count(stem) == 1 else key, path.stem if "/" in key else None)
             before = manifest.read(name)
             if before is not None and self._is_namesake(before, path):
                 name = item_name(path.resolve().as_posix(), path.stem)
-            names[name] = path
+            if (other := names.setdefault(name, path)) != path:
+                raise ValueError(
+                    f"{other} and {path} are one name in two forms of Unicode, which differ in how accents are "
+                    "written: rename or delete one of them"
+                )
         return names
 
     def _is_namesake(self, before: Record, path: Path) -> bool:

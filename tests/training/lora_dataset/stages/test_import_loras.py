@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +79,14 @@ def test_names_that_differ_in_the_ending_only_are_two_items(tmp_path, config):
     for name in ("anna.safetensors", "anna.pt"):
         (tmp_path / name).write_bytes(b"")
     assert len(ImportLoRAs(tmp_path).files(config)) == 2
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS takes both for one name")
+def test_one_name_in_two_forms_of_unicode_is_refused(tmp_path, config):
+    for name in ("Zo\u00eb", "Zoe\u0308"):
+        save_lora(tmp_path / "mine" / f"{name}.safetensors", LORA, LAYOUT)
+    with pytest.raises(ValueError, match=r"Zo.*\.safetensors and .*\.safetensors are one name in two forms of Unicode"):
+        run_stage(ImportLoRAs(tmp_path / "mine"), config)
 
 
 @pytest.mark.parametrize(("name", "message"), [("nowhere", "there is no folder"), ("base", "holds no LoRA files")])
