@@ -55,6 +55,7 @@ def write_teachers(store: LoRAStore, folder: Path, people: Sequence[str]) -> Non
         entry = entries[person]
         with open_tensors(entry.shard) as file:
             flat = file.get_slice("loras")[entry.row]
-        path, origin = folder / f"{person}.safetensors", {"store": str(store.folder), "lora": hash_tensor(flat)}
+        # Without the store's place: a copied workspace has the same files, from which the same images were made
+        path, origin = folder / f"{person}.safetensors", {"lora": hash_tensor(flat)}
         if not path.exists() or read_shapes(path)[1].get(METADATA_KEY) != json.dumps(origin):
             LoRA(flat, store.layout, origin).save(path)

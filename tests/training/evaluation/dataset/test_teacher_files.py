@@ -1,5 +1,6 @@
 """LoRAs of a store as files, one for each person who is evaluated."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from difflora_core.lora.file_formats import read_lora
 from difflora_core.lora.layout import LoRALayout
 from miniature.base_model.config import UNET
 from tests.training.evaluation.small_evaluation import PEOPLE, SmallEvaluation
+from training.evaluation.methods.loras.store_fingerprint import store_fingerprint
 from training.evaluation.settings import MethodSettings
 from training.store.lora_store import LoRAStore
 
@@ -57,6 +59,19 @@ def test_only_a_lora_that_was_trained_again_is_written_again(small: SmallEvaluat
     after = times(small.folder / "output" / "teachers")
     assert {person for person in after if after[person] != before[person]} == {PEOPLE[0]}
     assert small.base.generated == 2 * 2
+
+
+def test_a_copied_store_is_as_current_as_the_original(small: SmallEvaluation, store: LoRAStore) -> None:
+    small.evaluation(methods=teachers(store)).run()
+    before, known = times(small.folder / "output" / "teachers"), store_fingerprint([store], "train", "test")
+    copied = LoRAStore.open(shutil.copytree(store.folder, small.folder / "copy", copy_function=shutil.copyfile))
+    assert store_fingerprint([copied], "train", "test") == known
+    small.base.generated = 0
+    small.evaluation(methods=teachers(copied)).run()
+    assert (times(small.folder / "output" / "teachers"), small.base.generated) == (before, 0)
+    (shard,) = copied.paths("test")
+    copied.add("test", [PEOPLE[2], PEOPLE[0]], loras(3, 5), replaced=shard)
+    assert store_fingerprint([copied], "train", "test") != known
 
 
 def test_somebody_without_a_lora_is_named(small: SmallEvaluation, store: LoRAStore) -> None:

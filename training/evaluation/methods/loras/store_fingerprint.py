@@ -4,22 +4,21 @@ from collections.abc import Sequence
 
 from training.lora_dataset.fingerprints import hash_value
 from training.store.lora_store import LoRAStore
+from training.store.loras import LoRAsOnDisk, digest_of_loras, people_of
 
 
 def store_fingerprint(stores: Sequence[LoRAStore], *splits: str) -> str:
-    """Hash the people of some splits, and names, sizes and times of their files: contents may have many gigabytes.
+    """Hash the people of some splits and some weights of every LoRA: contents may have many gigabytes.
 
     Raises:
         FileNotFoundError: A split is empty.
-        ValueError: A file is damaged.
+        ValueError: A file is damaged, or a LoRA not finite.
     """
     found = []
     for split in splits:
-        shards = [shard for store in stores for shard in store.shards(split)]
-        if not shards:
+        people = people_of(stores, split)
+        if not people:
             folders = ", ".join(str(store.folder) for store in stores)
             raise FileNotFoundError(f"{folders} holds no LoRAs of split {split!r}")
-        for shard in shards:
-            status = shard.path.stat()
-            found.append([split, list(shard.people), shard.path.name, status.st_size, status.st_mtime_ns])
+        found.append([split, list(map(str, people)), digest_of_loras(LoRAsOnDisk(stores, split))])
     return hash_value(found)
