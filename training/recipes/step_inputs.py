@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
+from difflora_core.command_line import progress
 from training.dreambooth.config import NO_EFFECT
 from training.engine.settings import read_values
 from training.lora_dataset.config import load_config
@@ -97,4 +98,5 @@ def _hash_listing(folder: Path) -> str:
 
 def _hash_contents(folder: Path) -> str:
     files = _tensor_files(folder)
-    return hash_value([[file.relative_to(folder).as_posix() for file in files], hash_files(files)])
+    shown = progress(files, f"reading {folder.name}", "file")  # tens of gigabytes at SDXL's size
+    return hash_value([[file.relative_to(folder).as_posix() for file in files], hash_files(shown)])
