@@ -81,7 +81,7 @@ class EncodeFace(io.ComfyNode):
                 io.Boolean.Input(
                     "aligned",
                     default=False,
-                    tooltip="On: the images are aligned faces, square as this node's IMAGE output; no detection.",
+                    tooltip="On: the images are aligned faces, square as this node's IMAGE output; taken as they are.",
                 ),
                 io.ClipVision.Input(
                     "clip_vision",

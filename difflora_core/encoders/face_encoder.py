@@ -11,18 +11,13 @@ import torch
 from torch import Tensor
 
 from ..files import describe_content
+from .face_detection import CROP, detect_turned, misplacement, turn_back
 
-RETRY_SIZES = (640, 512, 384, 320, 256, 192)
-"""Detector inputs in pixels, tried in this order: a tight crop fills a large one and is missed there."""
-CROP = 112
-"""Side of an aligned face in pixels, ArcFace's size."""
-SURE, DOUBT_RATIO = 0.9992, 0.6
-"""A face whose score is above the first is taken as it stands. Else the image is turned if that lowers the doubt, which
-is 1 − score, below this share of it. Our choice on 80 images of the miniature's validation people: upright faces score
-0.9992 and more; faces turned by a quarter score 0.9979 at most, and turning them back leaves a seventh of their doubt.
-Upside down they score 0.9969 to 0.9998, so that this detector misses four in ten of them."""
 MIN_FACE_SIDE = 32
 """Side of an aligned face in pixels below which too little of a person is left; our choice."""
+
+MOSTLY_WHITE = 0.9
+"""Share of white pixels above which an image shows nothing; our choice."""
 
 Choice = Literal["largest", "left to right", "highest score"]
 """The order in which the faces of an image are counted."""
@@ -51,6 +46,8 @@ class EncodedFace:
     quarter_turns: int = 0
     """By how many quarter turns counterclockwise the image was turned to find the face upright, 0 to 3; boxes and
     landmarks are of the image as it was given."""
+    misplacement: float = 0.0
+    """Of an image that was said to be an aligned face: how far it is from one, see `face_detection.misplacement`."""
 
 
 Provider = str | tuple[str, dict[str, int]]
@@ -149,7 +146,8 @@ class FaceEncoder:
             name: What errors call it.
             choose: The order of several faces.
             index: Position of the face in that order, from 0 on.
-            aligned: The image is an aligned face, as the recognizer takes it: nothing is detected.
+            aligned: The image is an aligned face, as the recognizer takes it. A face is detected only to measure its
+                `misplacement`.
 
         Raises:
             NoFaceError: The image has no such face; it is named.
@@ -178,19 +176,18 @@ class FaceEncoder:
     def _encode(self, image: np.ndarray, name: str, choose: Choice, index: int) -> EncodedFace:
         from insightface.utils import face_align
 
-        turns, bgr, boxes, landmarks = self._detect_turned(np.ascontiguousarray(image[..., ::-1]))
+        turns, bgr, boxes, landmarks = detect_turned(self.analysis.det_model, np.ascontiguousarray(image[..., ::-1]))
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         keys = {"largest": -area, "left to right": boxes[:, 0], "highest score": -boxes[:, 4]}
         order = np.argsort(keys[choose], kind="stable")
         boxes, landmarks = boxes[order], landmarks[order]
-        corners = _turn_back(boxes[:, :4].reshape(-1, 2, 2), turns, image.shape)
+        corners = turn_back(boxes[:, :4].reshape(-1, 2, 2), turns, image.shape)
         given = np.concatenate([corners.min(1), corners.max(1), boxes[:, 4:]], axis=1)
         if len(boxes) <= index:
-            raise NoFaceError(
-                _describe_faces(given, f"{name} ({image.shape[1]} × {image.shape[0]} pixels)", choose, index)
-            )
+            described = f"{name} ({image.shape[1]} × {image.shape[0]} pixels)"
+            raise NoFaceError(_describe_faces(given, described, choose, index) + _describe_white(image))
         crop = face_align.norm_crop(bgr, landmark=landmarks[index], image_size=CROP)
-        points = _turn_back(landmarks[index], turns, image.shape)
+        points = turn_back(landmarks[index], turns, image.shape)
         return EncodedFace(
             self._embed(crop),
             _rgb_from_bgr(crop),
@@ -214,40 +211,15 @@ class FaceEncoder:
                 f"{name} is {width} × {height} pixels: an aligned face is square. Switch `aligned` off, so that the "
                 "face is detected and aligned."
             )
-        crop = cv2.resize(np.ascontiguousarray(image[..., ::-1]), (CROP, CROP), interpolation=cv2.INTER_AREA)
+        bgr = np.ascontiguousarray(image[..., ::-1])
+        crop = cv2.resize(bgr, (CROP, CROP), interpolation=cv2.INTER_AREA)
         whole = torch.tensor([[0.0, 0.0, width, height, 1.0]])
-        return EncodedFace(self._embed(crop), _rgb_from_bgr(crop), whole)
+        misplaced = misplacement(self.analysis.det_model, bgr)
+        return EncodedFace(self._embed(crop), _rgb_from_bgr(crop), whole, misplacement=misplaced)
 
     def _embed(self, crop: np.ndarray) -> Tensor:
         """Compute the recognizer's embedding (width,) of an aligned face, uint8 (112, 112, 3) BGR."""
         return torch.from_numpy(np.asarray(self.analysis.models["recognition"].get_feat(crop), dtype=np.float32)[0])
-
-    def _detect_turned(self, bgr: np.ndarray) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-        """Detect faces in an image and, unless one is found for sure, in its other three turns.
-
-        A detector finds turned faces, too, but takes their features for those of an upright face.
-
-        Returns:
-            The quarter turns, counterclockwise, of the least doubt; the image turned so; boxes and landmarks in it.
-        """
-        upright = best = (0, bgr, *self._detect(bgr))
-        if _doubt(upright[2]) < 1.0 - SURE:
-            return upright
-        for turns in (1, 2, 3):
-            turned = np.ascontiguousarray(np.rot90(bgr, turns))
-            boxes, landmarks = self._detect(turned)
-            if _doubt(boxes) < min(_doubt(best[2]), DOUBT_RATIO * _doubt(upright[2])):
-                best = (turns, turned, boxes, landmarks)
-        return best
-
-    def _detect(self, bgr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Find boxes with scores (faces, 5) and landmarks (faces, 5, 2), at the pack's own sizes or at smaller ones."""
-        boxes, landmarks = self.analysis.det_model.detect(bgr, metric="default")
-        for size in RETRY_SIZES:
-            if len(boxes):
-                break
-            boxes, landmarks = self.analysis.det_model.detect(bgr, input_size=(size, size), metric="default")
-        return boxes, landmarks
 
 
 def _describe_pack(folder: Path, error: Exception) -> str:
@@ -283,15 +255,14 @@ def _describe_faces(boxes: np.ndarray, image: str, choose: Choice, index: int) -
     )
 
 
-def _doubt(boxes: np.ndarray) -> float:
-    return 1.0 - float(boxes[:, 4].max(initial=0.0))
-
-
-def _turn_back(points: np.ndarray, turns: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Convert points (…, 2) of an image that was turned counterclockwise to points of the image as it was."""
-    (height, width), (x, y) = shape[:2], np.moveaxis(points, -1, 0)
-    back = {0: (x, y), 1: (width - y, x), 2: (width - x, height - y), 3: (y, height - x)}[turns]
-    return np.stack(back, axis=-1)
+def _describe_white(image: np.ndarray) -> str:
+    white = float((image == 255).all(-1).mean())
+    if white < MOSTLY_WHITE:
+        return ""
+    return (
+        f" Of its pixels {white:.0%} are white, as ComfyUI's Load Image makes gray images of 16 bits: save it with 8 "
+        "bits, or load it with Load Reference Images from Folder."
+    )
 
 
 def _rgb_from_bgr(crop: np.ndarray) -> Tensor:

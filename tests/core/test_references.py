@@ -1,5 +1,6 @@
 """Reference images to embeddings, in every form and under both policies, with encoders that are stood in for."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -231,6 +232,15 @@ def test_a_turned_image_is_named_and_turned_for_the_image_encoder(monkeypatch, t
     found = encode_references([image], TurnedFaces(), Images())
     assert found.image.tolist() == [shape]
     assert found.remarks == (f"image 1 of 1 was turned by {named}, so that its face is upright",)
+
+
+def test_a_photograph_that_is_said_to_be_aligned_is_named():
+    image = draw(person(split_people("validation")[0]), reference_scene(np.random.default_rng(0))).image
+    encoder = FaceEncoder.open("miniature", WEIGHTS / "insightface")
+    crop = encoder.find(image).crop
+    (remark,) = encode_references([crop, image], encoder, None, aligned=True).remarks
+    assert re.match(r"image 2 of 2 is no aligned face: .* by up to \d+% of its side; switch `aligned` off", remark)
+    assert encode_references([image, image], encoder, None).remarks == ()
 
 
 def test_an_intruder_among_a_drawn_persons_images_is_named():

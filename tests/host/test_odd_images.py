@@ -65,6 +65,12 @@ def test_a_pixel_is_no_aligned_face(client: Client, workflow: ApiPrompt) -> None
         crop(client, with_odd(workflow, "one pixel").set("Encode Face", aligned=True))
 
 
+def test_a_photograph_that_is_said_to_be_aligned_is_named(client: Client, workflow: ApiPrompt) -> None:
+    graph = workflow.copy().set("Encode Face", aligned=True)
+    remarks = client.run(graph.only("Save LoRA").prompt).outputs[graph.id("Encode Face")]["text"]
+    assert len([remark for remark in remarks if "is no aligned face: " in remark]) == 3
+
+
 def shown_by_encode_face(client: Client, workflow: ApiPrompt, third: int) -> dict[str, Any]:
     """Run the example with a third reference of this person; it is new, so that nothing comes from the cache."""
     image = Image.fromarray(draw(person(third), reference_scene(np.random.default_rng(4))).image)

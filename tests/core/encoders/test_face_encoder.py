@@ -14,6 +14,7 @@ from difflora_core.config import EncoderNames
 from difflora_core.encoders.face_encoder import FaceEncoder, NoFaceError, providers_for
 from difflora_core.encoders.loaded import LoadedEncoders
 from difflora_core.images import rgb_array
+from difflora_core.references import MISPLACED
 from miniature.paths import WEIGHTS
 from miniature.world.drawing import draw, draw_empty
 from miniature.world.people import person
@@ -75,6 +76,29 @@ def test_an_aligned_crop_is_taken_as_it_is(encoder, group):
     larger = torch.nn.functional.interpolate(found.crop.permute(2, 0, 1)[None], scale_factor=4, mode="bilinear")
     larger = rgb_array(larger[0].permute(1, 2, 0), "crop")
     assert cosine(encoder.find(larger, aligned=True).embedding, found.embedding) > 0.98
+
+
+def test_a_photograph_is_no_aligned_face(encoder):
+    for who in range(6001, 6011):
+        image = draw(person(who), reference_scene(np.random.default_rng(3))).image
+        crop = rgb_array(encoder.find(image).crop, "crop")
+        assert encoder.find(crop, aligned=True).misplacement < MISPLACED
+        assert encoder.find(image, aligned=True).misplacement > MISPLACED
+    assert encoder.find(image).misplacement == 0.0
+    nobody = draw_empty(reference_scene(np.random.default_rng(2)))
+    assert encoder.find(nobody, aligned=True).misplacement == 0.0, "a face that is not detected may be aligned"
+
+
+def test_a_white_image_names_what_makes_such_ones(encoder, group):
+    """ComfyUI's Load Image clips gray images of 16 bits."""
+    with pytest.raises(
+        NoFaceError, match=r"Found no face in .* Of its pixels 100% are white, .* 16 bits: save it with 8"
+    ):
+        encoder.find(np.full((64, 64, 3), 255, np.uint8))
+    for image in (np.zeros((64, 64, 3), np.uint8), group):
+        with pytest.raises(NoFaceError) as error:
+            encoder.find(image, index=2)
+        assert "white" not in str(error.value)
 
 
 def test_an_image_without_the_chosen_face_is_named(encoder, group):
