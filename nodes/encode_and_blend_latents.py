@@ -2,12 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..difflora_core.denoiser.latent_arithmetic import blend
 from ..difflora_core.lora.file_formats import read_lora
-from .sockets import CATEGORY, DiffLoRAModel, Latent, LoadedDiffLoRA, LoRALatent, node_schema, to_intermediate
+from .sockets import (
+    CATEGORY,
+    DiffLoRAModel,
+    Latent,
+    LoadedDiffLoRA,
+    LoRALatent,
+    node_schema,
+    show_text,
+    to_intermediate,
+)
 
 
 class EncodeLoRA(io.ComfyNode):
@@ -52,6 +61,7 @@ class BlendLatents(io.ComfyNode):
             category=CATEGORY,
             description="Interpolates between two people or averages up to four, and scales the result.",
             search_aliases=["interpolate", "average", "mix people", "morph", "merge LoRA"],
+            has_intermediate_output=True,
             inputs=[
                 Latent.Input("first", tooltip="The first person, from Sample LoRA or Encode LoRA."),
                 Latent.Input(
@@ -82,6 +92,7 @@ class BlendLatents(io.ComfyNode):
                 ),
             ],
             outputs=[Latent.Output("latent", display_name="DIFFLORA_LATENT", tooltip="For Decode LoRA.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -94,7 +105,7 @@ class BlendLatents(io.ComfyNode):
         third: LoRALatent | None = None,
         fourth: LoRALatent | None = None,
     ) -> io.NodeOutput:
-        """Blend latents of one checkpoint."""
+        """Blend latents of one checkpoint, and say when `amount` is not used: a muted node's latent does not arrive."""
         people = [latent for latent in (first, second, third, fourth) if latent is not None]
         known = check_same_autoencoder(people)
         interpolates = second is not None and len(people) == 2
@@ -108,7 +119,13 @@ class BlendLatents(io.ComfyNode):
             }
             for row in range(len(blended))
         )
-        return io.NodeOutput(LoRALatent(blended, known.checkpoint, made_by, known.autoencoder))
+        latent = LoRALatent(blended, known.checkpoint, made_by, known.autoencoder)
+        if interpolates:
+            return io.NodeOutput(latent)
+        description = f"{len(people)} averaged" if len(people) > 1 else "one latent, no blend"
+        description += ": amount is not used"
+        show_text(description, cls.hidden.unique_id)
+        return io.NodeOutput(latent, ui=ui.PreviewText(description))
 
 
 def check_same_autoencoder(people: Sequence[LoRALatent]) -> LoRALatent:

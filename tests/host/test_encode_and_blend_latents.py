@@ -31,6 +31,24 @@ def test_blend_ends_are_the_two_people(client: Client, workflow: ApiPrompt, base
     assert not torch.allclose(flat(other), flat(first), rtol=1e-2)
 
 
+def test_it_is_said_when_amount_is_not_used(client: Client, workflow: ApiPrompt) -> None:
+    """A latent of a muted node does not arrive, and the page shows its link all the same."""
+
+    def shown(graph: ApiPrompt) -> object:
+        run = client.run(
+            graph.add("Again", "DiffLoRASave", **save, lora=graph.output("Decode LoRA")).only("Again").prompt
+        )
+        return run.outputs.get(graph.id("Blend"), {}).get("text")
+
+    save = {"filename_prefix": "amount", "format": "kohya", "folder": "output/loras"}
+    two = with_blend(workflow, latent_scale=0.9)
+    alone, three = two.copy(), two.copy().set("Blend", third=two.output("Second"))
+    del alone.prompt[alone.id("Blend")]["inputs"]["second"]
+    assert shown(alone) == ["one latent, no blend: amount is not used"]
+    assert shown(three) == ["3 averaged: amount is not used"]
+    assert shown(two) is None
+
+
 def test_latent_scale_zero_is_the_average_person(client: Client, workflow: ApiPrompt, base: Path) -> None:
     (average,) = saved(client, with_blend(workflow, latent_scale=0.0), base, "Decode LoRA", "average")
     model = DiffLoRA.load(DIFFLORA_CHECKPOINT)
