@@ -62,14 +62,15 @@ def _only(name: str, values: list[Any]) -> Any:
 
 
 def check_inputs(schema: io.Schema, arguments: dict[str, Any]) -> None:
-    """Check the values of a node's number and combo inputs against its schema.
+    """Check the values of a node's number, combo and on-off inputs against its schema.
 
     Args:
         schema: The node's, with the choices of now.
         arguments: What `execute` is called with, by input.
 
     Raises:
-        ValueError: Names the first input whose value is not a number in its range, or is not one of its choices.
+        ValueError: Names the first input whose value is not a number in its range, not one of its choices, or neither
+            on nor off.
     """
     for declared in schema.inputs:
         if declared.id not in arguments:
@@ -80,6 +81,8 @@ def check_inputs(schema: io.Schema, arguments: dict[str, Any]) -> None:
                 _check_choice(declared, one)
             elif isinstance(declared, io.Int.Input | io.Float.Input):
                 _check_number(declared, one)
+            elif isinstance(declared, io.Boolean.Input):
+                _check_switch(declared, one)
 
 
 def _check_choice(declared: io.Combo.Input, value: Any) -> None:
@@ -98,3 +101,8 @@ def _check_number(declared: io.Int.Input | io.Float.Input, value: Any) -> None:
     if not is_number or not declared.min <= value <= declared.max:  # NaN is in no range
         kind = "a whole number" if whole else "a number"
         raise ValueError(f"`{declared.id}` is {value!r}; it takes {kind} from {declared.min} to {declared.max}")
+
+
+def _check_switch(declared: io.Boolean.Input, value: Any) -> None:
+    if not isinstance(value, int | float) or value not in (0, 1):  # the text "false" would be taken for true
+        raise ValueError(f"`{declared.id}` is {value!r}; it takes a switch's value, true or false")

@@ -22,6 +22,8 @@ def impossible(widget: Any) -> Iterator[Any]:
     """Values that a widget must refuse."""
     if isinstance(widget, io.Combo.Input):
         yield from ("no such choice", "", None)
+    elif isinstance(widget, io.Boolean.Input):
+        yield from ("false", "", None, 2, math.nan)
     else:
         yield from (math.nan, math.inf, -math.inf, widget.min - 1, widget.max + 1, 10**400, "1", None)
     if isinstance(widget, io.Int.Input):
@@ -29,9 +31,11 @@ def impossible(widget: Any) -> Iterator[Any]:
 
 
 def possible(widget: Any) -> list[Any]:
-    """Values that a widget must accept: all choices, or the ends of the range and the default."""
+    """Values that a widget must accept: all choices, on and off, or the ends of the range and the default."""
     if isinstance(widget, io.Combo.Input):
         return list(widget.options)
+    if isinstance(widget, io.Boolean.Input):
+        return [True, False, 1, 0]
     return [widget.min, widget.max, widget.default]
 
 
@@ -125,6 +129,7 @@ def alphas() -> dict[str, list[str]]:
     return made
 
 
+WIDGETS = io.Int.Input | io.Float.Input | io.Combo.Input | io.Boolean.Input
 NAMES = ["", "  ", "people/", "a\\b", "Łukasz %year%", "conny", "n" * 236]
 NAMES += ["n" * 237, "é" * 118 + "n", "d" * 256 + "/x", "con", "COM1/x", "NUL.txt", "a:b", "a\nb", "\ud800"]
 NAMES += ["../x", "x/..", ".", "/etc/x", "a//b", "x.", "x /y"]
@@ -137,7 +142,7 @@ accepted: list[str] = []
 for node in module("nodes").NODES:
     schema = node.define_schema()
     sockets = {one.id: object() for one in schema.inputs}
-    widgets = [one for one in schema.inputs if isinstance(one, io.Int.Input | io.Float.Input | io.Combo.Input)]
+    widgets = [one for one in schema.inputs if isinstance(one, WIDGETS)]
     for widget in widgets:
         name = f"{schema.node_id}.{widget.id}"
         others = sockets | {one.id: possible(one)[-1] for one in widgets if possible(one)}
