@@ -1,7 +1,7 @@
 """How many teachers does it take? LAEs from 1,008 teachers to none, then the same end-to-end training of everything.
 
     python -m benchmarks.teacher_count --build FOLDER [--teachers 0 16 63 252 1008] [--seeds 0 1 2] [--people 4800]
-    python -m benchmarks.teacher_count --build FOLDER --figure curves.png      # of all runs of --people
+    python -m benchmarks.teacher_count --build FOLDER --figure curves.png      # of all runs of --people, --images …
 
 FOLDER is the scratch folder of `python -m miniature build` (latents, embeddings, teachers; the last ones only for bases
 of some). A run takes its LAE from principal components of so many teachers, or untrained, and trains LAE, MIF and DiT
@@ -253,9 +253,14 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.figure:
-        found = [result for result in results(arguments.build) if result["run"]["people"] in arguments.people]
+        shown = {name: getattr(arguments, name) for name in ("people", "images", "lora_penalty")}
+        found = [
+            result
+            for result in results(arguments.build)
+            if all(result["run"][name] in values for name, values in shown.items())
+        ]
         if not found:
-            parser.error(f"no run of these people is finished in {arguments.build / RESULTS}: first without --figure")
+            parser.error(f"no run of {shown} is finished in {arguments.build / RESULTS}: first without --figure")
         # Of two numbers of teachers the table says more
         several = len({result["run"]["teachers"] for result in found}) > 2
         draw_panels(arguments.figure, [progress(found), *([curve(found)] if several else [])])

@@ -19,7 +19,7 @@ HISTOGRAM_PANEL, HISTOGRAM_COLUMNS = (4.4, 3.0), 3
 """Inches of a panel, and panels side by side."""
 BINS = 30
 BACKGROUND, INK, GRAY, RULE = "#ffffff", "#202428", "#6a7078", "#e4e6e9"
-COLORS = ("#c0602c", "#2f6fb0", "#e0a878", "#8cb8dc", "#6a9a52", "#8a6fae", "#4a4a4a")
+COLORS = ("#c0602c", "#2f6fb0", "#e0a878", "#8cb8dc", "#6a9a52", "#8a6fae", "#4a4a4a", "#b8487a")
 PASSED, FAILED, THRESHOLD = "#4c82b8", "#dcb4a4", "#c03028"
 PanelT = TypeVar("PanelT")
 
