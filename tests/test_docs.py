@@ -86,7 +86,7 @@ def test_readme_is_short() -> None:
 
 def messages() -> Iterator[str]:
     """Yield every text of the code in one line, with … in place of values."""
-    for path in (path for folder in PROGRAMS for path in (ROOT / folder).rglob("*.py")):
+    for path in (ROOT / "__init__.py", *(path for folder in PROGRAMS for path in (ROOT / folder).rglob("*.py"))):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)

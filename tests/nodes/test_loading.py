@@ -1,5 +1,6 @@
 """Loading the pack has no side effects: one copy of the core, no heavy imports, no global state."""
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -26,6 +27,19 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_an_older_python_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be about a name that `typing` lacks."""
+    spec = importlib.util.spec_from_file_location("pack", ROOT / "__init__.py")
+    assert spec is not None
+    assert spec.loader is not None
+    pack = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pack)
+    monkeypatch.setattr(sys, "version_info", (3, 10, 12))
+    monkeypatch.setattr(sys, "version", "3.10.12 (main)")
+    with pytest.raises(ImportError, match=r"needs Python 3\.11 or newer, and this ComfyUI runs on 3\.10\.12"):
+        pack.comfy_entrypoint().send(None)
 
 
 def test_every_schema_is_valid(loaded: dict[str, Any]) -> None:
