@@ -48,7 +48,7 @@ def sample(
         callback: Called before each step; it may raise to interrupt.
 
     Returns:
-        Latents (people, tokens, width) float32.
+        Latents (people, tokens, width) float32, or float64 if the conditions are.
 
     Raises:
         ValueError: There is no condition, one holds NaN, or the number of generators fits neither one nor all.
@@ -63,7 +63,7 @@ def sample(
 
     def noise(count: int) -> Tensor:
         each = (count // len(generators), *shape)
-        drawn = torch.cat([torch.randn(each, generator=g, device=g.device) for g in generators])
+        drawn = torch.cat([torch.randn(each, generator=g, device=g.device, dtype=torch.float32) for g in generators])
         return drawn.to(condition.device, exact)
 
     latents = noise(len(condition) * config.samples)

@@ -148,6 +148,18 @@ def test_latents_stay_exact_between_the_steps_of_a_rough_network():
     assert latents.dtype == torch.float32
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_seed_means_the_same_whatever_torchs_default_dtype(network, dtype):
+    config = replace(CONFIG, samples=4, temperature=1.0)
+    expected = run(config, network)
+    torch.set_default_dtype(dtype)
+    try:
+        found = run(config, network)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
 def test_broken_conditions_are_refused_by_row():
     broken = CONDITION.clone()
     broken[1, 0] = torch.nan
