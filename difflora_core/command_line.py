@@ -76,7 +76,13 @@ def interruptible(hint: str = "") -> Iterator[None]:
 def difflora() -> int:
     """The command `difflora`; the exit code."""
     with interruptible():
-        command = importlib.import_module(".command", __package__)  # brings torch, which takes seconds
+        try:
+            command = importlib.import_module(".command", __package__)  # brings torch, which takes seconds
+        except ModuleNotFoundError as error:
+            if error.name != "torch":  # requirements.txt leaves it out
+                raise
+            print(f"{describe_error(error)}. Install it: python -m pip install torch", file=sys.stderr)
+            return 1
     code: int = command.main()
     return code
 

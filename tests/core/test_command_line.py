@@ -115,6 +115,17 @@ def test_the_command_runs_under_another_encoding(tmp_path):
     assert b"Traceback" not in done.stderr
 
 
+def test_without_torch_the_command_says_how_to_install_it():
+    program = (
+        "import sys; sys.modules['torch'] = None\nfrom difflora_core.command_line import difflora; sys.exit(difflora())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("ModuleNotFoundError: ")
+    assert done.stderr.endswith(". Install it: python -m pip install torch\n")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("device", ["xpu", "cuda:99", "nonsense", "cpu:nonsense", "meta2", ""])
 def test_a_device_that_is_not_here_is_refused(device):
     with pytest.raises(ValueError, match=rf"--device {device} can't be used: .*Found here: cpu"):
