@@ -26,6 +26,10 @@ HASHED_WEIGHTS = 256
 """Of each LoRA, at either end: a training changes all weights, or those of one factor, and stores are large."""
 
 
+MAX_SIZE = 100
+"""Times the median LoRA's size: a teacher that diverged is larger, and all statistics would be about it."""
+
+
 class LoRAs(Protocol):
     """LoRAs by number; also what `LAE.fit` reads."""
 
@@ -166,17 +170,27 @@ def digest_of_loras(*splits: LoRAs) -> str:
     """
     hashed = hashlib.sha256()
     for loras in splits:
-        if len(loras):
-            numel = loras.read([0]).shape[1]
-            for start in (0, max(0, numel - HASHED_WEIGHTS)):
-                columns = loras.columns(start, min(numel, start + HASHED_WEIGHTS))
-                hashed.update(columns.contiguous().numpy().data)
+        for columns in _both_ends(loras):
+            hashed.update(columns.contiguous().numpy().data)
     return hashed.hexdigest()[:16]
 
 
+def _both_ends(loras: LoRAs) -> Iterator[Tensor]:
+    """Yield the first and the last weights of all LoRAs (len, at most HASHED_WEIGHTS)."""
+    if len(loras):
+        numel = loras.read([0]).shape[1]
+        for start in (0, max(0, numel - HASHED_WEIGHTS)):
+            yield loras.columns(start, min(numel, start + HASHED_WEIGHTS))
+
+
 def open_loras(stores: Sequence[LoRAStore], split: str, in_memory_bytes: float) -> LoRAs:
-    """Open a split, in memory if it takes at most so many bytes."""
+    """Open a split, in memory if it takes at most so many bytes.
+
+    Raises:
+        ValueError: A LoRA is not finite, zero throughout or much larger than the others.
+    """
     loras = LoRAsOnDisk(stores, split)
+    check_sizes(loras, people_of(stores, split))
     if BYTES_PER_WEIGHT * len(loras) * stores[0].layout.numel > in_memory_bytes:
         return loras
     whole = torch.empty(len(loras), stores[0].layout.numel)
@@ -231,3 +245,20 @@ def check_loras(loras: Tensor, people: Sequence[Person]) -> None:
     if not (nonzero := loras.any(1)).all():
         person = people[int((~nonzero).nonzero()[0])]
         raise ValueError(f"the LoRA of {person} is zero throughout: its teacher was not trained; remove it")
+
+
+def check_sizes(loras: LoRAs, people: Sequence[Person]) -> None:
+    """Check, by some weights of each, that no LoRA is very much larger than the others.
+
+    Raises:
+        ValueError: One is; the message names the largest one's person.
+    """
+    if not len(loras):
+        return
+    sizes = torch.cat(list(_both_ends(loras)), 1).double().square().mean(1).sqrt()
+    largest, median = int(sizes.argmax()), float(sizes.median())
+    if sizes[largest] > MAX_SIZE * median > 0:  # the median is 0 where most LoRAs leave those weights out
+        raise ValueError(
+            f"the LoRA of {people[largest]} is {float(sizes[largest]) / median:.3g} times as large as the median one, expected at most "
+            f"{MAX_SIZE} times: its training has diverged, or its weights are in another unit; remove it from the store"
+        )

@@ -75,6 +75,13 @@ def test_a_useless_lora_is_named(stores, factor, message):
         open_loras(stores, "train", 1e9)
 
 
+@pytest.mark.parametrize("in_memory_bytes", [0, 1e9])
+def test_a_lora_that_diverged_is_named(stores, in_memory_bytes):
+    stores[1].add("train", ["fay"], 1e4 * LORAS[:1])
+    with pytest.raises(ValueError, match=r"LoRA of fay is \S+ times as large as the median one"):
+        open_loras(stores, "train", in_memory_bytes)
+
+
 def test_stores_of_two_layouts_are_refused(stores, tmp_path):
     other = LoRAStore(tmp_path / "other", LoRALayout(LAYOUT.modules, 3))
     with pytest.raises(ValueError, match="another layout than"):
