@@ -253,12 +253,17 @@ def check_sizes(loras: LoRAs, people: Sequence[Person]) -> None:
     Raises:
         ValueError: One is; the message names the largest one's person.
     """
-    if not len(loras):
-        return
-    sizes = torch.cat(list(_both_ends(loras)), 1).double().square().mean(1).sqrt()
-    largest, median = int(sizes.argmax()), float(sizes.median())
-    if sizes[largest] > MAX_SIZE * median > 0:  # the median is 0 where most LoRAs leave those weights out
+    sizes = relative_sizes(torch.cat(list(_both_ends(loras)), 1)) if len(loras) else torch.zeros(1)
+    if (largest := sizes.max()) > MAX_SIZE:
         raise ValueError(
-            f"the LoRA of {people[largest]} is {float(sizes[largest]) / median:.3g} times as large as the median one, expected at most "
-            f"{MAX_SIZE} times: its training has diverged, or its weights are in another unit; remove it from the store"
+            f"the LoRA of {people[int(sizes.argmax())]} is {largest:.3g} times as large as the median one, expected at "
+            f"most {MAX_SIZE} times: its training has diverged, or its weights are in another unit. Delete that "
+            "person's file in the store, and pack the other people of the file again"
         )
+
+
+def relative_sizes(weights: Tensor) -> Tensor:
+    """Return the root mean square of each row's weights over the median row's; zeros where that is zero."""
+    sizes = weights.double().square().mean(1).sqrt()
+    median = sizes.median()
+    return sizes / median if median > 0 else torch.zeros_like(sizes)

@@ -25,6 +25,7 @@ from training.lora_dataset.fingerprints import Fingerprint
 from training.lora_dataset.manifest import Manifest, Record
 from training.lora_dataset.stage import Stage, Worker, done_before
 from training.store.lora_store import LoRAStore
+from training.store.loras import MAX_SIZE, relative_sizes
 
 from .pack_plan import MEASURED, Origin, choose_origins, make_plan, origins, read_origin, stored_files
 
@@ -141,7 +142,7 @@ class _Shard:
     provenance: list[dict[str, Any]] = field(default_factory=list)
     """Where they come from."""
     dropped: list[dict[str, str]] = field(default_factory=list)
-    """People whose LoRA is not finite, with reasons."""
+    """People whose LoRA is not finite, or far larger than the others, with reasons."""
     failed: list[dict[str, str]] = field(default_factory=list)
     """People whose LoRA cannot be read, with reasons."""
 
@@ -175,7 +176,25 @@ def _read_shard(
         shard.names.append(origin.person)
         shard.measured.append(measured)
         shard.provenance.append(provenance)
+    _drop_far_larger(shard, {origin.person: origin.lora for origin in people})
     return shard
+
+
+def _drop_far_larger(shard: _Shard, digests: Mapping[str, str]) -> None:
+    """Drop LoRAs whose training diverged without ending in NaN: all statistics of the store would be about them."""
+    if not shard.names:
+        return
+    sizes = relative_sizes(shard.loras[: len(shard.names)]).tolist()
+    kept = [row for row, size in enumerate(sizes) if size <= MAX_SIZE]
+    for row, size in enumerate(sizes):
+        if size > MAX_SIZE:
+            person = shard.names[row]
+            reason = f"its LoRA is {size:.3g} times as large as the others: train it again and delete this record"
+            shard.dropped.append({"person": person, "reason": reason, "lora": digests[person]})
+    shard.loras = shard.loras[kept]
+    shard.names = [shard.names[row] for row in kept]
+    shard.measured = [shard.measured[row] for row in kept]
+    shard.provenance = [shard.provenance[row] for row in kept]
 
 
 def _write_shard(store: LoRAStore, split: str, shard: _Shard, replaced: Path | None) -> None:
