@@ -20,7 +20,7 @@ from training.base_model.lora_diffusion_loss import LoRADiffusionLoss
 from training.base_model.person_images import PersonImages
 from training.base_model.teacher_recovery import TeacherRecovery
 from training.end_to_end.config import DenoiserFinetuning, LAEFinetuning
-from training.end_to_end.denoiser_objective import FinetuneDataset
+from training.end_to_end.objectives import FinetuneDataset
 from training.end_to_end.train import finetune_denoiser, finetune_lae
 from training.engine.config import EvaluationConfig, TrainConfig
 from training.engine.evaluated_run import History, load_best_of_run

@@ -27,15 +27,15 @@ from training.people.latents import is_checkpoint
 from training.store.loras import open_loras, people_of
 from training.trainer_command import TrainerCommand
 
-from .denoiser_objective import DenoiserEndToEndObjective
 from .inputs import RUN, FinetuneInputs
-from .lae_objective import LAEEndToEndObjective
+from .objectives import DenoiserEndToEndObjective, LAEEndToEndObjective
 from .recovery_metrics import sampled_recovery
 from .sampling_choice import choose_sampling
 from .settings import FinetuneSettings
 from .train import finetune_denoiser, finetune_lae
 
-MIN_IMPROVEMENT = 0.01  # of teacher recovery, see `choose_sampling`
+MIN_RECOVERY_IMPROVEMENT = 0.01
+"""What costlier sampling has to add to the teacher recovery to be recommended, see `choose_sampling`."""
 TRAINING_BYTES = 4 + 4 + 8 + 4
 """For each trained parameter of a process: weights, gradients, AdamW's moments, EMA."""
 
@@ -150,7 +150,9 @@ def finetune_checkpoint(settings: FinetuneSettings) -> Path:
         def evaluate(sampling: SamplingConfig) -> dict[str, float]:
             return {"teacher_recovery": sampled_recovery(inputs.recovery, lae, denoiser, validation, sampling)}
 
-        sampling, tried = choose_sampling(evaluate, lambda metrics: metrics["teacher_recovery"], MIN_IMPROVEMENT)
+        sampling, tried = choose_sampling(
+            evaluate, lambda metrics: metrics["teacher_recovery"], MIN_RECOVERY_IMPROVEMENT
+        )
         model.dit.load_state_dict(denoiser.dit.state_dict())
         model.mif.load_state_dict(denoiser.mif.state_dict())
         provenance = {**model.config.provenance, "finetuning": history, "sampling": tried}

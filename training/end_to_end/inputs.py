@@ -1,4 +1,4 @@
-"""What the fine-tuning of either network needs: base model, stores, validation people."""
+"""What fine-tuning needs, of the LAE or of MIF and DiT: base model, stores, validation people."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from training.store.lora_store import LoRAStore
 from training.store.loras import LoRAsOnDisk, digest_of_loras, open_loras, open_stores, people_of
 from training.store.shard import Person
 
-from .denoiser_objective import FinetuneDataset
+from .objectives import FinetuneDataset
 from .settings import FinetuneSettings
 
 RUN = "run"
@@ -89,7 +89,18 @@ class FinetuneInputs:
         held_out = DatasetImages(dataset, validation, held_out=True)
         loss = dataset_loss(base, layout, held_out, settings.images_per_person)
         recovery = TeacherRecovery(loss, held_out, loras, PEOPLE_PER_BATCH)
-        return cls(settings, layout, accelerator, dataset, stores, base, validation, loras, recovery, loop.seed)
+        return cls(
+            settings=settings,
+            layout=layout,
+            accelerator=accelerator,
+            dataset=dataset,
+            stores=stores,
+            base=base,
+            validation=validation,
+            validation_loras=loras,
+            recovery=recovery,
+            seed=loop.seed,
+        )
 
     @property
     def device(self) -> torch.device:

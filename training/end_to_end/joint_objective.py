@@ -19,7 +19,7 @@ from training.people.conditions import Conditions, draw_embeddings, drop_modalit
 from training.store.loras import LoRAs
 
 from .config import JointTraining
-from .denoiser_objective import check_people
+from .objectives import check_people
 from .rollout import latents_of_sampling
 
 

@@ -23,9 +23,8 @@ from training.lora_dataset.fingerprints import hash_weights
 from training.store.loras import LoRAs, in_batches
 
 from .config import DenoiserFinetuning, JointTraining, LAEFinetuning
-from .denoiser_objective import DenoiserEndToEndObjective, FinetuneDataset
 from .joint_objective import JointNetwork, JointObjective
-from .lae_objective import LAEEndToEndObjective
+from .objectives import DenoiserEndToEndObjective, FinetuneDataset, LAEEndToEndObjective
 from .recovery_metrics import reconstruction_recovery, recovery_by_steps
 
 

@@ -22,7 +22,8 @@ from miniature.world.people import person
 from miniature.world.scenes import TEACHER_SCENES
 from tests.training.end_to_end.drawn_dataset import write_drawn_dataset
 from training.end_to_end.config import JointTraining
-from training.end_to_end.joint_command import JointInputs, dry_run, train
+from training.end_to_end.joint_command import dry_run, train
+from training.end_to_end.joint_inputs import JointInputs
 from training.end_to_end.settings import JointSettings
 from training.engine.config import TrainConfig
 from training.lora_dataset.config import load_config

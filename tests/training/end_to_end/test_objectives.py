@@ -13,8 +13,7 @@ from difflora_core.denoiser.model import Denoiser
 from tests.training.tiny_world import LAYOUT, base_model, diffusion_loss, person_images
 from training.base_model.held_out_loss import held_out_losses
 from training.end_to_end.config import DenoiserFinetuning, LAEFinetuning
-from training.end_to_end.denoiser_objective import DenoiserEndToEndObjective, FinetuneDataset
-from training.end_to_end.lae_objective import LAEEndToEndObjective
+from training.end_to_end.objectives import DenoiserEndToEndObjective, FinetuneDataset, LAEEndToEndObjective
 from training.engine.config import TrainConfig
 from training.engine.loop import train
 from training.people.conditions import Conditions

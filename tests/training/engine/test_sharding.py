@@ -20,7 +20,7 @@ from training.denoiser.config import DiffLoRATraining
 from training.denoiser.latent_space_objective import LatentObjective
 from training.denoiser.train import new_denoiser
 from training.end_to_end.config import DenoiserFinetuning
-from training.end_to_end.denoiser_objective import DenoiserEndToEndObjective, FinetuneDataset
+from training.end_to_end.objectives import DenoiserEndToEndObjective, FinetuneDataset
 from training.engine.batches_ahead import LossFunction
 from training.engine.config import TrainConfig
 from training.engine.loop import train

@@ -1,4 +1,4 @@
-"""The end-to-end loss of MIF and DiT."""
+"""The losses of end-to-end fine-tuning: of the LoRA autoencoder, and of MIF and DiT."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +14,60 @@ from difflora_core.seeds import generator_for
 from training.base_model.lora_diffusion_loss import LoRADiffusionLoss
 from training.base_model.person_images import PersonImages
 from training.people.conditions import Conditions, draw_embeddings, drop_modality
+from training.store.loras import LoRAs
 
-from .config import DenoiserFinetuning
+from .config import DenoiserFinetuning, LAEFinetuning
 from .rollout import latents_of_sampling
+
+
+def check_people(people: int, found: int) -> None:
+    """Check that a micro-batch can have as many people as it should.
+
+    Raises:
+        ValueError: There are fewer to train on.
+    """
+    if people > found:
+        raise ValueError(f"A micro-batch has {people} people, found only {found} to train on: lower `people`.")
+
+
+class LAEEndToEndObjective:
+    """The diffusion loss of reconstructed teachers on their people's images, and the weight-space loss beside it."""
+
+    def __init__(
+        self,
+        lae: LAE,
+        loras: LoRAs,
+        images: Sequence[PersonImages],
+        diffusion_loss: LoRADiffusionLoss,
+        config: LAEFinetuning,
+    ) -> None:
+        """Store what a step needs.
+
+        Args:
+            lae: What is trained.
+            loras: Teachers.
+            images: Of the same people, in the same order.
+            diffusion_loss: Through the frozen base model.
+            config: People per step, weight of the weight-space loss.
+
+        Raises:
+            ValueError: There are fewer teachers than a micro-batch has people.
+        """
+        check_people(config.people, len(loras))
+        self.lae, self.loras, self.images = lae, loras, images
+        self.diffusion_loss, self.config = diffusion_loss, config
+
+    def __call__(self, model: nn.Module, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a micro-batch, and its terms. See `training.engine.batches_ahead.LossFunction`."""
+        people = torch.randperm(len(self.loras), generator=generator)[: self.config.people].tolist()
+        target = self.lae.normalize(self.loras.read(people).to(self.lae.mean.device))
+        predicted, _, _ = model(target)
+        images = [self.images[row] for row in people]
+        diffusion_loss = self.diffusion_loss(self.lae.restore(predicted), images, step).mean()
+        reconstruction_loss = reconstruction(predicted, target)
+        loss = diffusion_loss + self.config.reconstruction_weight * reconstruction_loss
+        metrics = {"diffusion_loss": diffusion_loss.detach(), "reconstruction_loss": reconstruction_loss.detach()}
+        return loss, metrics
 
 
 @dataclass(frozen=True)
@@ -42,16 +93,6 @@ class FinetuneDataset:
                 f"Found images of {len(self.images)} people and embeddings of {len(self.conditions.face)}, and "
                 f"{len(self.latents)} latents of {len(self.teachers)} people with a teacher: they must agree."
             )
-
-
-def check_people(people: int, found: int) -> None:
-    """Check that a micro-batch can have as many people as it should.
-
-    Raises:
-        ValueError: There are fewer to train on.
-    """
-    if people > found:
-        raise ValueError(f"A micro-batch has {people} people, found only {found} to train on: lower `people`.")
 
 
 class DenoiserEndToEndObjective:
