@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import LAEConfig
-from .principal_components import Read, gram, scores_of_gram, slices, wide
+from .principal_components import ENCODED_LORAS, Read, gram, scores_of_gram, slices, wide
 
 FLAT_STRIDE = 4
 """About; the strides are chosen so that their product fits the ratio."""
@@ -99,9 +99,9 @@ class FlatAutoencoder(nn.Module):
         """Do nothing: shared kernels have no principal components to start from."""
 
     @torch.no_grad()
-    def encode_columns(self, read: Read, loras: int, batch_size: int = 64) -> Tensor:
+    def encode_columns(self, read: Read, loras: int) -> Tensor:
         """Encode LoRAs into raw latents (loras, tokens, width), all columns at once: convolutions overlap."""
-        return torch.cat([self.encode(batch) for batch in read(0, self.numel).split(batch_size)])
+        return torch.cat([self.encode(batch) for batch in read(0, self.numel).split(ENCODED_LORAS)])
 
 
 def strides_for(ratio: int) -> list[int]:

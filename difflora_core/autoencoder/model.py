@@ -220,17 +220,15 @@ class LAE(nn.Module):
         self.factor_scale.clamp_min_(1e-12)
 
     @torch.no_grad()
-    def fit_latents(self, loras: Tensor | Iterable[Tensor], batch_size: int = 64) -> None:
+    def fit_latents(self, batches: Iterable[Tensor]) -> None:
         """Measure mean and deviation of the latents of training LoRAs, again after training.
 
         Args:
-            loras: (loras, numel), or batches of it.
-            batch_size: LoRAs that are encoded at a time where they are one tensor.
+            batches: All of the LoRAs, (batch, numel) each.
 
         Raises:
             ValueError: There are fewer than two LoRAs.
         """
-        batches = loras.split(batch_size) if isinstance(loras, Tensor) else loras
         self._standardize(self.network.encode(self.normalize(batch).to(self._dtype)) for batch in batches)
 
     def _standardize(self, batches: Iterable[Tensor]) -> None:

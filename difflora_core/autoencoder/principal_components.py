@@ -24,6 +24,8 @@ ITERATIONS = 12
 """Of orthogonal iteration."""
 SLICE = 2**26
 """Weights of training LoRAs in memory at once, 256 MB."""
+ENCODED_LORAS = 64
+"""LoRAs of which a network encodes all columns at once."""
 
 Read = Callable[[int, int], Tensor]
 """(start, stop) → this range of all normalized LoRAs, (loras, stop − start)."""

@@ -8,7 +8,8 @@ residual part: a LoRA's scale, which is its identity strength, is kept.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from einops import rearrange
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 from .config import LAEConfig
 from .principal_components import (
+    ENCODED_LORAS,
     Read,
     Span,
     gram,
@@ -163,14 +165,14 @@ class StagedAutoencoder(nn.Module):
         )
 
     @torch.no_grad()
-    def encode_columns(self, read: Read, loras: int, batch_size: int = 64) -> Tensor:
+    def encode_columns(self, read: Read, loras: int) -> Tensor:
         """Encode LoRAs that are read in slices of columns: raw latents (loras, tokens, width)."""
         parts = []
         for unit, x in read_spans(self._padded(read), self.spans, loras):
             encoder, _, position = self.maps_of(unit)
             parts.append(x @ encoder.weight[position] + encoder.bias[position])
         codes = torch.stack(parts, dim=1)
-        return torch.cat([self.posterior_of_codes(batch)[0] for batch in codes.split(batch_size)])
+        return torch.cat([self.posterior_of_codes(batch)[0] for batch in codes.split(ENCODED_LORAS)])
 
     @torch.no_grad()
     def start_variance(self, deviation: Tensor) -> None:
@@ -185,31 +187,59 @@ class StagedAutoencoder(nn.Module):
 
         The codes of a unit are the directions that matter most to the *group's* components, not to the unit alone.
         """
-        config, read = self.config, self._padded(read)
-        per, latents = len(self.spans) // config.groups, self.group_encoder.weight.shape[-1]
+        read = self._padded(read)
+        per = len(self.spans) // self.config.groups
         groups = [range(first, first + per) for first in range(0, len(self.spans), per)]
+        if not self.config.local:
+            scores = [self._group_scores(read, loras, group) for group in groups]
+            bases, size = self._shared_bases(read, loras, list(zip(groups, scores, strict=True)))
+            for number, group in enumerate(groups):
+                self._initialize_group(read, loras, number, group, lambda unit, _: bases[self.kinds[unit]], size)
+            return
 
-        def scores_of(group: range) -> Tensor:
-            products = gram(read, self.spans[group[0]][0], self.spans[group[-1]][1], loras)
-            return scores_of_gram(products, min(loras, max(latents, config.channels))).float()  # (loras, count)
+        def own_basis(scores: Tensor, _: int, weights: Tensor) -> Tensor:
+            return leading_basis(weights.T @ scores, self.config.channels)
 
-        shared = None if config.local else self._shared_bases(read, loras, [(g, scores_of(g)) for g in groups])
         for number, group in enumerate(groups):
-            scores = scores_of(group) if shared is None else torch.empty(0)
-            bases, parts = [], []
-            for position, x in read_spans(read, [self.spans[unit] for unit in group], loras):
-                if shared is None:
-                    bases.append(leading_basis(x.T @ scores, config.channels))
-                else:
-                    bases.append(shared[0][self.kinds[group[position]]])
-                parts.append(x @ bases[-1])
-            codes = torch.stack(parts, dim=1)  # (loras, units, channels)
-            # The residual layers get codes of about unit size
-            size = codes.square().mean().sqrt().clamp_min(1e-8) if shared is None else shared[1]
-            directions = principal_directions((codes / size).flatten(1), latents)
-            for unit, basis in zip(group, bases, strict=True):
-                set_maps(*self.maps_of(unit), basis, size)
-            set_maps(self.group_encoder, self.group_decoder, number, directions)
+            basis_of = partial(own_basis, self._group_scores(read, loras, group))
+            self._initialize_group(read, loras, number, group, basis_of)
+
+    def _group_scores(self, read: Read, loras: int, group: range) -> Tensor:
+        """Compute the leading components' values for each LoRA (loras, components) over the units of a group."""
+        products = gram(read, self.spans[group[0]][0], self.spans[group[-1]][1], loras)
+        components = max(self.group_encoder.weight.shape[-1], self.config.channels)
+        return scores_of_gram(products, min(loras, components)).float()
+
+    def _initialize_group(
+        self,
+        read: Read,
+        loras: int,
+        number: int,
+        group: range,
+        basis_of: Callable[[int, Tensor], Tensor],
+        size: Tensor | None = None,
+    ) -> None:
+        """Initialize the maps of a group's units, and of the second stage for this group.
+
+        Args:
+            read: Reads LoRAs, with zeros past their end.
+            loras: How many there are.
+            number: Of the group.
+            group: Its units.
+            basis_of: From a unit and its weights (loras, size) to its basis (size, channels).
+            size: What codes are divided by, so that the residual layers get codes of about unit size; None measures it.
+        """
+        bases, parts = [], []
+        for position, weights in read_spans(read, [self.spans[unit] for unit in group], loras):
+            bases.append(basis_of(group[position], weights))
+            parts.append(weights @ bases[-1])
+        codes = torch.stack(parts, dim=1)  # (loras, units, channels)
+        if size is None:
+            size = codes.square().mean().sqrt().clamp_min(1e-8)
+        directions = principal_directions((codes / size).flatten(1), self.group_encoder.weight.shape[-1])
+        for unit, basis in zip(group, bases, strict=True):
+            set_maps(*self.maps_of(unit), basis, size)
+        set_maps(self.group_encoder, self.group_decoder, number, directions)
 
     @torch.no_grad()
     def initialize_at_random(self, generator: torch.Generator) -> float:
