@@ -102,8 +102,12 @@ def read_part(path: str | Path, read: Callable[[], Part]) -> Part:
     try:
         return read()
     except READING_ERRORS as error:
-        found = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
-        raise ValueError(f"{path} has a header that cannot be read: {found}") from error
+        raise ValueError(f"{path} has a header that cannot be read: {describe_reading_error(error)}") from error
+
+
+def describe_reading_error(error: Exception) -> str:
+    """Say what is wrong with a header of another form, by one of `READING_ERRORS`."""
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
 
 
 def read_tensors_by_part(path: Path, parts: Sequence[str], kind: str) -> dict[str, dict[str, Tensor]]:

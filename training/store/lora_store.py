@@ -25,7 +25,7 @@ from torch import Tensor
 from difflora_core.fields import read_json_file
 from difflora_core.files import MAX_ATTEMPTS, open_tensors, replacing, write_tensors
 from difflora_core.lora.layout import LoRALayout
-from difflora_core.network_files import READING_ERRORS
+from difflora_core.network_files import READING_ERRORS, describe_reading_error
 
 from .shard import Person, Shard, provenance_metadata, read_people, read_shard
 from .shard_file import file_version, read_measured
@@ -262,9 +262,9 @@ def _read_layout(path: Path) -> LoRALayout:
     try:
         return LoRALayout.from_dict(read_json_file(path, "its content"))
     except READING_ERRORS as error:
-        found = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise ValueError(
-            f"{path} is no layout of LoRAs: {found}. Copy the file of a store of the same base model and rank."
+            f"{path} is no layout of LoRAs: {describe_reading_error(error)}. Copy the file of a store of the same base "
+            "model and rank."
         ) from error
 
 
