@@ -75,7 +75,7 @@ def read_in_order(paths: list[Path], block: int) -> None:
 
 def read_at_random(reader: RowReader, batch: int, batches: int) -> None:
     """Read random batches as the trainers do, into one tensor; no row twice."""
-    memory, order = torch.empty(batch, reader.width), torch.randperm(len(reader)).tolist()
+    memory, order = torch.empty(batch, reader.numel), torch.randperm(len(reader)).tolist()
     for first in range(0, batches * batch, batch):
         reader.read(order[first : first + batch], memory)
 

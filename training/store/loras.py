@@ -90,7 +90,7 @@ class LoRAsOnDisk:
             ValueError: One is not finite or zero throughout.
         """
         readers = [bisect_right(self._ends, row) for row in rows]
-        loras = torch.empty(len(rows), self.readers[0].width)
+        loras = torch.empty(len(rows), self.readers[0].numel)
         for number, reader in enumerate(self.readers):
             own = [position for position, chosen in enumerate(readers) if chosen == number]
             begin = self._ends[number] - len(reader)

@@ -24,6 +24,8 @@ from .shard_file import file_version, read_header
 
 BYTES_PER_WEIGHT = 4
 """LoRAs are stored in float32."""
+MAX_OPEN_FILES = 64
+"""Shards of one reader that are open at a time."""
 
 
 class RowReader:
@@ -33,25 +35,18 @@ class RowReader:
     it in a `with` statement.
     """
 
-    def __init__(
-        self, store: LoRAStore, split: str, columns: tuple[int, int] | None = None, open_files: int = 64
-    ) -> None:
+    def __init__(self, store: LoRAStore, split: str) -> None:
         """Read the headers of the split's files.
 
         Args:
             store: The store.
             split: train, validation …
-            columns: Start and stop of the weights wanted of each LoRA; None for all.
-            open_files: How many at most at a time.
 
         Raises:
             FileNotFoundError: The split holds no LoRAs.
-            ValueError: Columns lie outside the LoRA, or a shard is damaged or not float32.
+            ValueError: A shard is damaged, or not float32.
         """
-        self.start, stop = columns or (0, store.layout.numel)
-        if not 0 <= self.start < stop <= store.layout.numel:
-            raise ValueError(f"A LoRA has columns 0 to {store.layout.numel}, found {self.start} to {stop}.")
-        self.width, self.numel, self.open_files = stop - self.start, store.layout.numel, max(1, open_files)
+        self.numel = store.layout.numel
         self.paths: list[Path] = store.paths(split)
         if not self.paths:
             raise FileNotFoundError(f"{store.folder} holds no LoRAs of split {split!r}: train or import some first.")
@@ -76,7 +71,7 @@ class RowReader:
         return self.ends[-1]
 
     def read(self, rows: Sequence[int], out: Tensor | None = None) -> Tensor:
-        """Read LoRAs (len(rows), columns) float32 in the order of `rows`.
+        """Read LoRAs (len(rows), numel) float32 in the order of `rows`.
 
         Args:
             rows: Their numbers.
@@ -87,13 +82,13 @@ class RowReader:
             ValueError: `out` has another shape, or a file has been changed since its header was read.
         """
         if out is None:
-            out = torch.empty(len(rows), self.width)
-        if out.shape != (len(rows), self.width) or out.dtype != torch.float32 or not out.is_contiguous():
-            expected = f"a contiguous float32 tensor of shape {(len(rows), self.width)}"
+            out = torch.empty(len(rows), self.numel)
+        if out.shape != (len(rows), self.numel) or out.dtype != torch.float32 or not out.is_contiguous():
+            expected = f"a contiguous float32 tensor of shape {(len(rows), self.numel)}"
             raise ValueError(f"A batch is read into {expected}, found {out.dtype} {tuple(out.shape)}.")
         if not len(rows):
             return out
-        view, length = out.numpy().data.cast("B"), self.width * BYTES_PER_WEIGHT
+        view, length = out.numpy().data.cast("B"), self.numel * BYTES_PER_WEIGHT
         for position in sorted(range(len(rows)), key=rows.__getitem__):
             file, begin = self._find(rows[position])
             file.seek(begin)
@@ -127,15 +122,15 @@ class RowReader:
         return shard, row - (self.ends[shard - 1] if shard else 0)
 
     def _find(self, row: int) -> tuple[FileIO, int]:
-        """The open file that holds a row, and the byte at which its wanted columns begin."""
+        """The open file that holds a row, and the byte at which it begins."""
         shard, within = self._place(row)
         if shard in self._files:
             self._files.move_to_end(shard)
         else:
-            if len(self._files) >= self.open_files:
+            if len(self._files) >= MAX_OPEN_FILES:
                 self._files.popitem(last=False)[1].close()
             self._files[shard] = self._open(shard)
-        return self._files[shard], self._begins[shard] + BYTES_PER_WEIGHT * (within * self.numel + self.start)
+        return self._files[shard], self._begins[shard] + BYTES_PER_WEIGHT * within * self.numel
 
     def _open(self, shard: int) -> FileIO:
         """Open a shard, whose LoRAs may begin elsewhere if it was written again since its header was read."""
