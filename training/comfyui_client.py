@@ -105,14 +105,6 @@ class Client:
         entry = self._get(f"history/{prompt_id}").json().get(prompt_id)
         return _result(entry) if entry else None
 
-    def clear_history(self) -> None:
-        """Make the server forget the prompts that have ended; it keeps the last 10,000, with their workflows."""
-        self._session.post(f"{self.url}/history", json={"clear": True}, timeout=60).raise_for_status()
-
-    def running(self) -> set[str]:
-        """Ids of the prompts that are being executed, of any client."""
-        return {entry[1] for entry in self._get("queue").json()["queue_running"]}
-
     def history(self) -> set[str]:
         """Ids of all prompts that have ended, of any client."""
         return set(self._get("history").json())

@@ -102,7 +102,7 @@ class EnduranceRun:
                 self._stop.set()
                 raise
         client = Client(self.host.url)
-        client.clear_history()
+        clear_history(self.host.url)
         client.free()
         freed = self._settled_rss()
         client.run({"1": {"class_type": "DiffLoRATestTrimMemory", "inputs": {"call": len(self.records)}}})
@@ -153,7 +153,7 @@ class EnduranceRun:
                 raise RunStoppedError
             if result := client.poll(prompt_id):
                 return result
-            if request.interrupt_after is None or prompt_id not in client.running():
+            if request.interrupt_after is None or prompt_id not in running(client.url):
                 continue
             interrupt_at = interrupt_at or time.monotonic() + request.interrupt_after
             if time.monotonic() >= interrupt_at:
@@ -174,6 +174,16 @@ class EnduranceRun:
             before = rss
             time.sleep(2.0)
         return rss
+
+
+def clear_history(url: str) -> None:
+    """Make a server forget the prompts that have ended; it keeps the last 10,000, with their workflows."""
+    requests.post(f"{url}/history", json={"clear": True}, timeout=60).raise_for_status()
+
+
+def running(url: str) -> set[str]:
+    """Ids of the prompts that a server is executing."""
+    return {entry[1] for entry in requests.get(f"{url}/queue", timeout=60).json()["queue_running"]}
 
 
 def main() -> int:
