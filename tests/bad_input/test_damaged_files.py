@@ -12,18 +12,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from difflora_core.autoencoder.config import LAEConfig
-from difflora_core.config import DiffLoRAConfig, EncoderNames
-from difflora_core.denoiser.config import DiTConfig, MIFConfig
 from difflora_core.lora.file_contents import read_contents
-from difflora_core.lora.layout import LoRALayout, LoRAModule
 from difflora_core.lora.lora import LoRA
 from difflora_core.model import DiffLoRA
+from tests.bad_input.small_files import LAYOUT, write_checkpoint
 from training.denoiser.settings import DiffLoRASettings
 from training.engine.settings import read_settings
 from training.store.shard import read_shard
 
-LAYOUT = LoRALayout((LoRAModule("mid_block.attentions.0.transformer_blocks.0.attn1.to_q", 6, 4),), rank=2)
 SHARD = {
     "__metadata__": {"people": "[3, 4]", "provenance": '[{"seed": 1}]', "provenance_of": "[0, 0]"},
     "loras": {"dtype": "F32", "shape": [2, 5], "data_offsets": [0, 40]},
@@ -54,18 +50,6 @@ json_values = st.recursive(
 
 def write_lora(path: Path) -> None:
     LoRA(torch.ones(LAYOUT.numel), LAYOUT, {"seed": 3}).save(path, format="peft")
-
-
-def write_checkpoint(path: Path) -> None:
-    config = DiffLoRAConfig(
-        LAEConfig(tokens=3, width=2, chunk=8, channels=6, hidden=8),
-        DiTConfig(tokens=3, latent_width=2, width=16, layers=1, heads=2, head_width=8, condition_width=10),
-        MIFConfig(face_width=6, image_width=5, width=10),
-        EncoderNames("a", "b"),
-    )
-    model = DiffLoRA(LAYOUT, config)
-    model.lae.fit(torch.randn(8, LAYOUT.numel, generator=torch.Generator().manual_seed(0)))
-    model.save(path)
 
 
 def write_shard(path: Path) -> None:

@@ -11,15 +11,13 @@ import torch
 from difflora_core.files import read_tensors, write_tensors
 from difflora_core.lora.file_contents import read_contents
 from difflora_core.lora.file_formats import lora_state_dict, read_lora
-from difflora_core.lora.layout import LoRALayout, LoRAModule
 from difflora_core.model import DiffLoRA
-from tests.bad_input.test_damaged_files import write_checkpoint
+from tests.bad_input.small_files import LAYOUT, write_checkpoint
 from training.autoencoder.settings import LAESettings
 from training.engine.settings import read_settings
 from training.lora_dataset.config import load_config
 from training.lora_dataset.stages.lora_files import import_lora
 
-LAYOUT = LoRALayout((LoRAModule("mid_block.attentions.0.transformer_blocks.0.attn1.to_q", 6, 4),), rank=2)
 LAE = "stores: [store]\noutput: out\n"
 DATASET = "workspace: work\nbase: base\n"
 

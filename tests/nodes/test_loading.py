@@ -12,7 +12,7 @@ import pytest
 
 from miniature.comfyui.host import find_host
 from miniature.paths import ROOT
-from tests.host.test_pack import NODES
+from tests.node_sockets import NODES
 
 
 @pytest.fixture(scope="module")

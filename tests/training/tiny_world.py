@@ -41,3 +41,22 @@ def diffusion_loss(network: nn.Module) -> LoRADiffusionLoss:
     """The loss through `network`."""
     scheduler = DDPMScheduler(prediction_type="epsilon")
     return LoRADiffusionLoss(network, LAYOUT, predict_with(network), scheduler, images_per_person=2)
+
+
+PEOPLE = [
+    person_images("ann", torch.tensor([2.0, 0.0, -1.0, 0.5])),
+    person_images("ben", torch.tensor([-1.0, 1.0, 0.0, 2.0])),
+    person_images("cleo", torch.tensor([0.0, -2.0, 1.0, 1.0])),
+]
+
+
+def train_loras(loss: LoRADiffusionLoss, steps: int) -> Tensor:
+    """LoRAs of `PEOPLE` (people, numel) trained a little on the very images."""
+    start = 0.3 * torch.randn(LAYOUT.numel, generator=torch.Generator().manual_seed(0))
+    loras = start.expand(len(PEOPLE), -1).clone().requires_grad_()
+    optimizer = torch.optim.Adam([loras], lr=0.02)
+    for step in range(steps):
+        optimizer.zero_grad()
+        loss(loras, PEOPLE, step).sum().backward()
+        optimizer.step()
+    return loras.detach()

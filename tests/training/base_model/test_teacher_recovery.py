@@ -3,14 +3,13 @@
 import pytest
 import torch
 
-from tests.training.base_model.test_held_out_loss import PEOPLE, train
-from tests.training.tiny_world import LAYOUT, base_model, diffusion_loss
+from tests.training.tiny_world import LAYOUT, PEOPLE, base_model, diffusion_loss, train_loras
 from training.base_model.teacher_recovery import TeacherRecovery
 
 
 def test_recovery_is_the_share_of_the_teachers_improvement():
     loss = diffusion_loss(base_model())
-    teachers, better = train(loss, 20), train(loss, 60)
+    teachers, better = train_loras(loss, 20), train_loras(loss, 60)
     recovery = TeacherRecovery(loss, PEOPLE, teachers)
     assert [recovery(0 * teachers), recovery(teachers)] == pytest.approx([0.0, 1.0])
     metrics = recovery.metrics(better)

@@ -8,7 +8,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from tests.training.lora_dataset.stages.test_collect import drawn_image, run, save, settings
+from tests.training.lora_dataset.collect_inputs import drawn_image, run, save, settings
 from training.lora_dataset.images.sources import entries
 from training.lora_dataset.stages.collect import COLLECT
 

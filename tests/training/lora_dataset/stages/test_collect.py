@@ -6,44 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from miniature.paths import WEIGHTS
-from miniature.world.drawing import draw, draw_empty
-from miniature.world.people import person
+from miniature.world.drawing import draw_empty
 from miniature.world.scenes import reference_scene
-from training.lora_dataset.config import CollectConfig, DatasetConfig, FacesConfig
+from tests.training.lora_dataset.collect_inputs import drawn_image, run, save, settings
+from training.lora_dataset.config import DatasetConfig
 from training.lora_dataset.images.faces import unit
 from training.lora_dataset.manifest import Manifest, Record
-from training.lora_dataset.stage_run import compare, run_stage
+from training.lora_dataset.stage_run import compare
 from training.lora_dataset.stages.collect import COLLECT
-
-FACES = FacesConfig("miniature", WEIGHTS / "insightface")
-
-
-def drawn_image(index: int, number: int) -> Image.Image:
-    """The n-th image of a validation person."""
-    scene = reference_scene(np.random.default_rng([31, index, number]))
-    return Image.fromarray(draw(person(index), scene).image)
-
-
-def save(path: Path, image: Image.Image) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
-    return path
-
-
-def settings(workspace: Path, path: Path | str, **collect: object) -> DatasetConfig:
-    values = {"min_face": 40, "same_person": 0.85, "same_image": 0.99} | collect
-    return DatasetConfig(workspace, workspace, FACES, CollectConfig(path=str(path), **values))
-
-
-def run(config: DatasetConfig) -> dict[str, Record]:
-    """The records of collect by item."""
-    torch.set_num_threads(1)
-    run_stage(COLLECT, config)
-    return {record.item: record for record in Manifest(config.stage("collect")).records()}
 
 
 def content(folder: Path) -> dict[str, bytes]:
