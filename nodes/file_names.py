@@ -12,7 +12,7 @@ import folder_paths
 MAX_BYTES = 255
 """Of one name, in UTF-8, on the usual file systems."""
 FORBIDDEN = '<>:"|?*'
-FORBIDDING = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 """The system's errors of a folder that cannot be written to, or is a file."""
 DEVICES = {"con", "prn", "aux", "nul"} | {port + number for port in ("com", "lpt") for number in "123456789¹²³"}
 """Names that Windows reserves, with any ending."""
@@ -80,7 +80,7 @@ def write_numbered(
                     return path
             counter += 1
     except OSError as error:
-        if error.errno not in FORBIDDING:
+        if error.errno not in UNWRITABLE:
             raise
         message = (
             f"{os.strerror(error.errno)}, so nothing is saved; let ComfyUI write into the folder, or choose another"

@@ -19,7 +19,8 @@ from .sockets import CATEGORY, node_schema, show_text
 FOLDERS = {"models/loras": "models", "output/loras": "output"}
 DEFAULT_NAME = "difflora"
 _latest: dict[tuple[str, str], tuple[Path, int]] = {}
-"""By prefix and folder, as entered: the file that was saved last, and how often such a file was found to be gone."""
+"""By prefix and folder, as entered: the file that was saved last, and how many earlier ones were gone when the next was
+saved. Counted with these, the fingerprint stays the same after a file was saved, until that one is gone."""
 
 
 class _Choice(str):
@@ -104,7 +105,7 @@ class SaveLoRA(io.ComfyNode):
         prefix = file_prefix(filename_prefix)
         tensors, metadata = prepare(lora, format)
         root = lora_folder(folder)
-        gone = int(cls.fingerprint_inputs(filename_prefix, folder))  # before a new file takes the name
+        gone = int(cls.fingerprint_inputs(filename_prefix, folder))  # before a new file may get the name of the old one
         path = write_numbered(
             prefix,
             root,

@@ -192,7 +192,8 @@ def _check_fit(name: str, own: Mapping[str, Tensor], target: Any, trial: Any, ne
         zeros = torch.zeros(shape, device="cpu" if kind in NEEDS_VALUES else "meta")
         try:
             result = comfy.lora.calculate_weight([(1.0, trial, 1.0, offset, None)], zeros, key)
-            changed = result._version > (result is not zeros)  # a reshaped weight was written to once already
+            # Where the patch reshapes the weight, it is first copied into a larger one: a write that changes nothing
+            changed = result._version > (0 if result is zeros else 1)
         except (RuntimeError, ValueError, IndexError):
             changed = False
     if not changed:
