@@ -161,11 +161,11 @@ class WorkflowGraph:
             self.nodes[source.node - self.first_id]["outputs"][source.slot]["links"].append(len(self.links))
         return len(self.links)
 
-    def save(self, path: Path) -> None:
-        """Write the workflow file; the same workflow always gives the same file."""
+    def to_dict(self, name: str) -> dict[str, Any]:
+        """Return the workflow as in a file of this name, after giving every node its place."""
         frames = arrange(self.groups)
-        workflow = {
-            "id": str(uuid.uuid5(uuid.NAMESPACE_URL, path.stem)),
+        return {
+            "id": str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
             "revision": 0,
             "last_node_id": self.first_id + len(self.nodes) - 1,
             "last_link_id": len(self.links),
@@ -177,8 +177,12 @@ class WorkflowGraph:
             "extra": {"ds": view(frames)},
             "version": 0.4,
         }
+
+    def save(self, path: Path) -> None:
+        """Write the workflow file; the same workflow always gives the same file."""
+        text = json.dumps(self.to_dict(path.stem), indent=1, ensure_ascii=False)
         with replacing(path) as partial:
-            partial.write_text(json.dumps(workflow, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            partial.write_text(text + "\n", encoding="utf-8")
 
 
 def _values(names: Sequence[str | None], forms: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[Any]:

@@ -21,6 +21,9 @@ REFERENCES = ("reference_1.png", "reference_2.png", "reference_3.png")
 """Example images of one person."""
 OTHER_PERSON, POSE = "other_person.png", "pose.png"
 """Example images of another person, and of a pose."""
+STRENGTH_BESIDE_HAT, HAT_STRENGTH = 1.2, 1.0
+"""Of the person's LoRA and of the LoRA of a hat where both act: that of the hat takes likeness away, and below full
+strength hair comes through the hat. Chosen on images of validation people."""
 GREEN = "Green nodes are yours to change. Then *Run*."
 FOR_SDXL = (
     "Choose your models in the loaders, 1024 × 1024 in *Empty Latent Image*, 1 in *Enlarge*. No checkpoint for SDXL is "
@@ -132,11 +135,6 @@ def save_and_load(builder: WorkflowBuilder) -> None:
     builder.show_image(builder.generate_image(base, loaded[0]), base[2], "save_and_load")
 
 
-OF_TWO = (1.2, 1.0)
-"""Strengths of the person's LoRA and of the second one beside it: the hat's LoRA takes likeness, and below full
-strength hair comes through the hat. Chosen on images of validation people."""
-
-
 def controlnet(builder: WorkflowBuilder) -> None:
     """A person's LoRA together with a ControlNet and with another LoRA."""
     graph = builder.graph
@@ -153,13 +151,13 @@ def controlnet(builder: WorkflowBuilder) -> None:
     lora = builder.make_lora(features)
     graph.group("Both LoRAs")
     base = builder.load_base_model()
-    own = builder.apply(base, lora, OF_TWO[0])
+    own = builder.apply(base, lora, STRENGTH_BESIDE_HAT)
     both = graph.add(
         "LoraLoaderModelOnly",
         "Second LoRA",
         model=own,
         lora_name="miniature_blue_beanie.safetensors",
-        strength_model=OF_TWO[1],
+        strength_model=HAT_STRENGTH,
     )[0]
     graph.note(
         "Pose or likeness", "Edges show a face, too: keep *strength* and *end_percent* of *Apply ControlNet* low."

@@ -4,11 +4,9 @@ python -m miniature help-images
 """
 
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -102,10 +100,7 @@ class AllNodes:
         models, labels = add("DiffLoRAApplyStrengths", 340, model=base[0], lora=best[0])
         compared = add("DiffLoRAImageGrid", 300, images=self.generate(base, models), labels=labels)
         self.graph.add("PreviewImage", "Compared", images=compared[0])
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "help.json"
-            self.graph.save(path)
-            return json.loads(path.read_text(encoding="utf-8"))
+        return self.graph.to_dict("help")
 
     def generate(self, base: tuple[Output, ...], model: Output) -> Output:
         """Add what makes an image."""

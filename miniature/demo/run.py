@@ -219,17 +219,26 @@ def run(people: int | None, seed: int) -> None:
             print(f"{time.monotonic() - start:5.0f} s  person {index}: {figures}")
     summary = report(measured, len(indices), held_out)
     (OUTPUT / "report.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    lines = (
-        f"None of these {len(indices)} people was in the training data. A LoRA is made from three reference images in "
-        f"{summary['seconds']['personalize']:.1f} s; ComfyUI generates the images with it.",
-        "Likeness is the cosine between face embeddings of a recognizer that is used for measuring only.",
-    )
-    contact_sheet("DiffLoRA", lines, [_short_caption(scene) for scene in DEMO_SCENES], results).save(
-        OUTPUT / "sheet.png"
-    )
-    overview(results[:OVERVIEW]).save(OUTPUT / "overview.png")
+    write_images(results, summary["seconds"]["personalize"])
     print(json.dumps(summary, indent=2))
     print(f"{time.monotonic() - start:.0f} s; see {OUTPUT / 'sheet.png'}")
+
+
+def write_images(results: Sequence[PersonResults], seconds: float) -> None:
+    """Write the contact sheet and the README's picture.
+
+    Args:
+        results: Of all people.
+        seconds: That it took to make a LoRA.
+    """
+    lines = (
+        f"None of these {len(results)} people was in the training data. A LoRA is made from three reference images in "
+        f"{seconds:.1f} s; ComfyUI generates the images with it.",
+        "Likeness is the cosine between face embeddings of a recognizer that is used for measuring only.",
+    )
+    sheet = contact_sheet("DiffLoRA", lines, [_short_caption(scene) for scene in DEMO_SCENES], results)
+    sheet.save(OUTPUT / "sheet.png")
+    overview(results[:OVERVIEW]).save(OUTPUT / "overview.png")
 
 
 def _short_caption(scene: Scene) -> str:

@@ -17,10 +17,10 @@ from .contact_sheet import PAPER, thumbnail
 
 PLACES = 4
 """Images on a thumbnail, references and generated ones."""
-WHOLE = ("DiffLoRAApplyStrengths", "PairConditioningSetPropertiesAndCombine")
-"""Nodes of workflows whose one image shows enough."""
-GRID_SIDE = 800
-"""Side in pixels of the thumbnail of such an image."""
+NODES_OF_ONE_IMAGE = ("DiffLoRAApplyStrengths", "PairConditioningSetPropertiesAndCombine")
+"""Of a workflow with one of these nodes one image shows everything: it is the thumbnail, without references."""
+ONE_IMAGE_SIDE = 800
+"""Side in pixels of such a thumbnail."""
 
 
 def make_thumbnails(client: Client, object_info: Mapping[str, Any]) -> None:
@@ -40,8 +40,8 @@ def make_thumbnails(client: Client, object_info: Mapping[str, Any]) -> None:
         shown = [references[example] for example in (REFERENCES[0], OTHER_PERSON, POSE) if example in references]
         if POSE in references:
             made = thumbnail(shown, _generate_with_control(client, prompt, other, PLACES - len(shown)))
-        elif any(node["class_type"] in WHOLE for node in prompt.prompt.values()):
-            made = ImageOps.pad(_save_image(client, prompt)[0], (GRID_SIDE, GRID_SIDE), color=PAPER)
+        elif any(node["class_type"] in NODES_OF_ONE_IMAGE for node in prompt.prompt.values()):
+            made = ImageOps.pad(_save_image(client, prompt)[0], (ONE_IMAGE_SIDE, ONE_IMAGE_SIDE), color=PAPER)
         else:
             made = thumbnail(shown, _generate(client, prompt, PLACES - len(shown)))
         made.save(FOLDER / f"{name}.jpg", quality=90)
