@@ -15,7 +15,7 @@ from accelerate import Accelerator
 
 from difflora_core.command_line import silence_library_logs
 from difflora_core.config import EncoderNames
-from difflora_core.encoders.face_encoder import NoFaceError
+from difflora_core.encoders.face_encoder import FaceEncoder, NoFaceError
 from difflora_core.encoders.image_encoder import ImageEncoder
 from difflora_core.images import read_image
 from training.engine.settings import read_section
@@ -28,7 +28,7 @@ from training.lora_dataset.stage_run import run_stage
 from training.lora_dataset.workspace_lock import workspace_lock
 
 from .config import EmbeddingSettings
-from .embeddings import HOW, EmbeddingCache, ImageEmbeddings, write_embeddings
+from .embeddings import HOW_TO_EMBED, EmbeddingCache, ImageEmbeddings, write_embeddings
 
 
 class Embed(Stage):
@@ -81,33 +81,50 @@ class Embed(Stage):
             config: Of the dataset; `faces.provider` says where the face models run.
             device: Of the image encoder.
         """
-        faces, images = open_faces(config.faces), ImageEncoder.open(self.image_encoder, device)
+        face_encoder, image_encoder = open_faces(config.faces), ImageEncoder.open(self.image_encoder, device)
         filtered, fingerprint = Manifest(config.stage("filter")), self.fingerprints(config)
 
         def work(item: str) -> Record:
             record = filtered.read(item)
             assert record is not None
-            files, face, pixels, faceless = kept_files(record), [], [], []
-            for file in files:
-                image = read_image(config.workspace / file, file)
-                try:
-                    face.append(largest_face(faces, image, file).embedding)
-                except NoFaceError:  # the filter may have used another pack
-                    faceless.append(file)
-                    continue
-                pixels.append(np.asarray(image))
-            facts = {"files": files, "faceless": faceless}
+            files = kept_files(record)
+            embeddings = embed_images(config.workspace, files, face_encoder, image_encoder)
+            used = () if embeddings is None else embeddings.files
+            facts = {"files": files, "faceless": [file for file in files if file not in used]}
             path = config.stage(self.name) / f"{item}.safetensors"
-            if not face:
+            if embeddings is None:
                 path.unlink(missing_ok=True)
                 return Record(item, "dropped", f"no face was found in any of {len(files)} images", facts)
-            used = tuple(file for file in files if file not in faceless)
-            embedded = torch.stack(face), images.encode(pixels).float().cpu()
-            embeddings = ImageEmbeddings(*embedded, used, hash_value(fingerprint(item)))
+            embeddings = replace(embeddings, made_from=hash_value(fingerprint(item)))
             write_embeddings(path, {item: embeddings}, self.encoders)
             return Record(item, facts=facts)
 
         return work
+
+
+def embed_images(
+    folder: Path, files: Sequence[str], face_encoder: FaceEncoder, image_encoder: ImageEncoder
+) -> ImageEmbeddings | None:
+    """Embed a person's images but those without a face; None if no image shows one.
+
+    Args:
+        folder: To which the files' names are relative.
+        files: Of the images.
+        face_encoder: Of faces.
+        image_encoder: Of whole images.
+    """
+    faces, pixels, used = [], [], []
+    for file in files:
+        image = read_image(folder / file, file)
+        try:
+            faces.append(largest_face(face_encoder, image, file).embedding)
+        except NoFaceError:  # the filter may have used another pack
+            continue
+        pixels.append(np.asarray(image))
+        used.append(file)
+    if not faces:
+        return None
+    return ImageEmbeddings(torch.stack(faces), image_encoder.encode(pixels).float().cpu(), tuple(used))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -177,7 +194,7 @@ def embed_and_open(
         if accelerator.num_processes == 1:
             embed_people(dataset, own.image_encoder, str(accelerator.device))
         elif not places[0].is_dir():  # the others would wait for hours at the next barrier, and be ended there
-            raise FileNotFoundError(f"{places[0]} holds no embeddings: {HOW} first, in one process.")
+            raise FileNotFoundError(f"{places[0]} holds no embeddings: {HOW_TO_EMBED} first, in one process.")
     cache = EmbeddingCache.open(*places)
     cache.check(encoders, (widths[0] or cache.widths[0], widths[1] or cache.widths[1]))
     return cache

@@ -27,7 +27,7 @@ from training.store.shard import Person
 
 from .conditions import Conditions
 
-HOW = "run `python -m training embed` with the settings file of train-difflora or train-teacher-free"
+HOW_TO_EMBED = "run `python -m training embed` with the settings file of train-difflora or train-teacher-free"
 MAX_IMAGES_PER_PERSON = 64  # embeddings are padded to the most, so that one person with thousands would fill the memory
 MAX_NAMES_IN_ERROR = 5
 
@@ -86,7 +86,7 @@ class EmbeddingCache:
                 if known is not None and known[1:] != kind:
                     raise ValueError(
                         f"{path} holds embeddings of widths {kind[0]} by {_names(kind[1])}, {known[0]} of {known[1]} "
-                        f"by {_names(known[2])}: they can't be mixed. Delete the old ones and {HOW} again."
+                        f"by {_names(known[2])}: they can't be mixed. Delete the old ones and {HOW_TO_EMBED} again."
                     )
                 known = known or (path, *kind)
                 people[name] = embeddings
@@ -157,7 +157,7 @@ class EmbeddingCache:
             offer = ", or set embeddings.allow_missing to leave them out" if rows and allow_missing is not None else ""
             raise ValueError(
                 f"{len(missing)} of {len(people)} people have no embeddings in {self.where}: {named}. "
-                f"{HOW.capitalize()}{offer}."
+                f"{HOW_TO_EMBED.capitalize()}{offer}."
             )
         own = [self.people[str(people[row])] for row in rows]
         face, image = (
@@ -176,7 +176,7 @@ def embedding_files(places: Sequence[str | Path]) -> Iterator[Path]:
     for place in map(Path, places):
         found = [place] if place.is_file() else sorted(place.glob("*.safetensors"))
         if not found:
-            raise FileNotFoundError(f"{place} holds no embeddings: {HOW} first.")
+            raise FileNotFoundError(f"{place} holds no embeddings: {HOW_TO_EMBED} first.")
         yield from found
 
 
