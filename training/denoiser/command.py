@@ -20,7 +20,7 @@ from training.people.dataset_images import held_out_files
 from training.people.diffusion_loss_check import DiffusionLossCheck
 from training.people.embed import embed_and_open
 from training.people.embeddings import EmbeddingCache
-from training.people.latents import check_layout, digest, open_lae
+from training.people.latents import check_layout, digest_of_lae, open_lae
 from training.store.lora_store import LoRAStore
 from training.store.loras import (
     LoRAsInMemory,
@@ -106,7 +106,7 @@ def identify(
         "mif": asdict(settings.mif),
         "encoders": asdict(settings.encoders),
         "training": compared_settings(settings.training),
-        "lae": digest(lae)[:16],
+        "lae": digest_of_lae(lae)[:16],
         "people": digest_of_people(people),
         "validation people": digest_of_people(validation),
         "LoRAs (hash)": digest_of_loras(*(LoRAsOnDisk(stores, split) for split in ("train", "validation"))),

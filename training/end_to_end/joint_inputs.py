@@ -20,7 +20,7 @@ from training.people.conditions import Conditions
 from training.people.dataset_images import DatasetImages, dataset_loss, held_out_files, image_identity, open_base_model
 from training.people.embed import embed_and_open
 from training.people.embeddings import EmbeddingCache
-from training.people.latents import digest
+from training.people.latents import digest_of_lae
 from training.store.lora_store import LoRAStore
 from training.store.loras import LoRAsOnDisk, digest_of_loras, open_loras, open_stores, people_of
 
@@ -164,7 +164,7 @@ class JointInputs:
         teachers = [LoRAsOnDisk(self.stores, split) for split in ("train", "validation")]
         stored = [person for split in ("train", "validation") for person in people_of(self.stores, split)]
         return {
-            "starting LAE": digest(lae)[:16] if settings.network else "untrained",
+            "starting LAE": digest_of_lae(lae)[:16] if settings.network else "untrained",
             "lae": asdict(lae.config),
             "dit": asdict(settings.dit),
             "mif": asdict(settings.mif),

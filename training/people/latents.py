@@ -79,7 +79,7 @@ def cached_latents(
         folders = ", ".join(str(store.folder) for store in stores)
         raise FileNotFoundError(f"{folders} holds no LoRAs of split {split!r}: train or import some first.")
     files = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for store in stores for p in store.paths(split)]
-    key = json.dumps({"lae": digest(lae), "shards": files, "people": people})
+    key = json.dumps({"lae": digest_of_lae(lae), "shards": files, "people": people})
     if path.exists():
         tensors, metadata = read_tensors(path)
         if metadata.get("key") == key and _fits(tensors.get("latents"), len(people), lae):
@@ -93,7 +93,7 @@ def _fits(latents: Tensor | None, people: int, lae: LAE) -> bool:
     return latents is not None and latents.shape == (people, *lae.latent_mean.shape) and bool(latents.isfinite().all())
 
 
-def digest(lae: LAE) -> str:
+def digest_of_lae(lae: LAE) -> str:
     """Hash an LAE's weights, statistics and configuration: another one's latents mean something else."""
     return hash_weights(lae, json.dumps(asdict(lae.config)))
 
