@@ -7,7 +7,7 @@ step_files    which files a step reads and writes
 step_inputs   what a step is made from
 step_records  which steps are done
 recipe_output one output folder, one recipe
-held_out_people whoever one step keeps from training is trained on in none
+held_out_people that nobody whom one step keeps from training is trained on in another
 planning      what a recipe will cost: `python -m training plan`
 pilot_step    the pilot as a recipe's first step
 pilot_command `python -m training pilot`: find the teachers' settings and write them into the recipe

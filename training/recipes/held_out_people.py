@@ -1,4 +1,4 @@
-"""Whoever one step of a recipe keeps from training is trained on in none."""
+"""The check that nobody whom one step of a recipe keeps from training is trained on in another step."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,7 +32,7 @@ def check_held_out_people(steps: Sequence[Step]) -> None:
 
 
 def _places(steps: Sequence[Step]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield what says who is in which split: the datasets, by store or name, and the stores, each once."""
+    """Yield every dataset and every store, each once: how messages call it, and the split of each person in it."""
     seen: set[Path] = set()
     for step in steps:
         if step.is_dataset:

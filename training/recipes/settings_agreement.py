@@ -12,7 +12,8 @@ from training.people.config import DiffusionLossCheckSettings
 
 from .step_files import CHECKPOINT_FILE
 
-SETTINGS: Mapping[str, type[LAESettings | FinetuneSettings | DiffLoRASettings | JointSettings]] = {
+TrainerSettings = LAESettings | FinetuneSettings | DiffLoRASettings | JointSettings
+SETTINGS: Mapping[str, type[TrainerSettings]] = {
     "train-lae": LAESettings,
     "finetune": FinetuneSettings,
     "train-difflora": DiffLoRASettings,
@@ -38,29 +39,35 @@ def check_agreement(commands: Sequence[tuple[str, Path]]) -> None:
         if command not in SETTINGS:
             continue
         settings = read_settings(SETTINGS[command], path)
-        own = [by_store[store] for store in settings.stores if store in by_store]
-        if isinstance(settings, JointSettings):
-            assert settings.embeddings.dataset is not None  # the settings have checked it
-            _check_splits(path, settings.embeddings.dataset)
-        elif len(own) == len(settings.stores) and not any(
-            (config.store / "layout.json").is_file() for _, config in own
-        ):
-            _check_splits(path, *(dataset for dataset, _ in own))  # in a store people keep the split they were in
+        own = dict(by_store[store] for store in settings.stores if store in by_store)
+        _check_splits(path, _splitting_datasets(settings, own))
         if isinstance(settings, LAESettings):
             _check_layout(path, settings, own)
         if isinstance(settings, DiffLoRASettings | JointSettings):
             _check_encoders(path, settings)
-        for setting, dataset in _measured_by_images(settings).items():
-            if not load_config(dataset).preprocess.held_out:
-                raise ValueError(
-                    f"{path}: {setting} is {dataset}, which keeps no images from training to measure the loss on: its "
-                    "preprocess.held_out is 0, expected 1 or more"
-                )
+        _check_held_out_images(path, settings)
         if isinstance(settings, FinetuneSettings) and settings.network.name == CHECKPOINT_FILE:
             _check_has_embeddings(path, settings)
 
 
-def _check_splits(path: Path, *datasets: Path) -> None:
+def _splitting_datasets(settings: TrainerSettings, own: Mapping[Path, DatasetConfig]) -> list[Path]:
+    """Return the datasets whose settings alone decide who of a trainer's people is in which split.
+
+    They decide nothing where there is another store beside theirs, or theirs already: in a store people keep the split
+    that they were in.
+
+    Args:
+        settings: Of the trainer.
+        own: The recipe's datasets whose stores it trains on.
+    """
+    if isinstance(settings, JointSettings):
+        assert settings.embeddings.dataset is not None  # the settings have checked it
+        return [settings.embeddings.dataset]
+    packed = any((config.store / "layout.json").is_file() for config in own.values())
+    return list(own) if len(own) == len(settings.stores) and not packed else []
+
+
+def _check_splits(path: Path, datasets: Sequence[Path]) -> None:
     packs = [load_config(dataset).pack for dataset in datasets]
     named = ", ".join(map(str, datasets))
     if packs and not any(pack.validation for pack in packs):
@@ -75,8 +82,8 @@ def _check_splits(path: Path, *datasets: Path) -> None:
         )
 
 
-def _check_layout(path: Path, settings: LAESettings, datasets: Sequence[tuple[Path, DatasetConfig]]) -> None:
-    for dataset, config in datasets if settings.layout else ():
+def _check_layout(path: Path, settings: LAESettings, datasets: Mapping[Path, DatasetConfig]) -> None:
+    for dataset, config in datasets.items() if settings.layout else ():
         for name in ("rank", "feed_forward"):
             expected, trained = getattr(settings.layout, name), getattr(config.dreambooth, name)
             if expected != trained:
@@ -106,7 +113,16 @@ def _check_has_embeddings(path: Path, settings: FinetuneSettings) -> None:
         )
 
 
-def _measured_by_images(settings: object) -> dict[str, Path]:
+def _check_held_out_images(path: Path, settings: TrainerSettings) -> None:
+    for setting, dataset in _measured_by_images(settings).items():
+        if not load_config(dataset).preprocess.held_out:
+            raise ValueError(
+                f"{path}: {setting} is {dataset}, which keeps no images from training to measure the loss on: its "
+                "preprocess.held_out is 0, expected 1 or more"
+            )
+
+
+def _measured_by_images(settings: TrainerSettings) -> dict[str, Path]:
     """Return the datasets on whose held-out images a trainer measures the diffusion loss, by setting."""
     if isinstance(settings, FinetuneSettings):
         return {"dataset": settings.dataset}

@@ -1,4 +1,4 @@
-"""Trackers that a recipe's trainers log with: one that is missing is said before anything is run."""
+"""The check, before anything is run, that the trackers which a recipe's trainers log with are installed."""
 
 from collections.abc import Sequence
 

@@ -41,9 +41,8 @@ class ImportLoRAs(Stage):
     """See `import_lora`."""
     aligned: bool = False
     """Rotate the factors towards the start that the pipeline's own teachers share."""
-
     keep: bool = False
-    """Keep LoRAs whose file or settings are others now, as the run is told."""
+    """Keep what was imported before, even where the file or the options have changed since; the run is told so, too."""
     people: frozenset[str] | None = None
     """Whose LoRAs are imported; None for all that are found."""
 
