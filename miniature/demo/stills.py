@@ -89,8 +89,8 @@ def _save(name: str, *images: Image.Image) -> Iterator[Path]:
         yield path
 
 
-def small_jpeg(image: Image.Image, max_bytes: int = MAX_BYTES) -> bytes:
-    """Encode an image at the best quality at which it has at most so many bytes.
+def small_jpeg(image: Image.Image) -> bytes:
+    """Encode an image at the best quality at which it has at most `MAX_BYTES`.
 
     Raises:
         ValueError: It has more at the lowest quality, too.
@@ -98,11 +98,11 @@ def small_jpeg(image: Image.Image, max_bytes: int = MAX_BYTES) -> bytes:
     for quality in QUALITIES:
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=quality, optimize=True)
-        if buffer.tell() <= max_bytes:
+        if buffer.tell() <= MAX_BYTES:
             return buffer.getvalue()
     raise ValueError(
         f"an image of {image.width} × {image.height} pixels has {buffer.tell():,} bytes at quality {QUALITIES[-1]}, "
-        f"expected at most {max_bytes:,}: make it smaller"
+        f"expected at most {MAX_BYTES:,}: make it smaller"
     )
 
 

@@ -199,13 +199,13 @@ def open_loras(stores: Sequence[LoRAStore], split: str, in_memory_bytes: float) 
     return LoRAsInMemory(whole, people_of(stores, split))
 
 
-def in_batches(loras: LoRAs, size: int = LORAS_PER_READ, title: str = "LoRAs") -> Iterator[Tensor]:
-    """Yield all LoRAs in order, `size` at a time; a progress bar has the title."""
-    return (loras.read(rows) for rows in progress(_ranges(len(loras), size), title, "batch"))
+def in_batches(loras: LoRAs, title: str = "LoRAs") -> Iterator[Tensor]:
+    """Yield all LoRAs in order, `LORAS_PER_READ` at a time; a progress bar has the title."""
+    return (loras.read(rows) for rows in progress(_ranges(len(loras)), title, "batch"))
 
 
-def _ranges(count: int, size: int = LORAS_PER_READ) -> list[range]:
-    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+def _ranges(count: int) -> list[range]:
+    return [range(start, min(start + LORAS_PER_READ, count)) for start in range(0, count, LORAS_PER_READ)]
 
 
 class ShownReads:

@@ -31,13 +31,14 @@ def stores(tmp_path):
 
 
 @pytest.mark.parametrize("in_memory_bytes", [0, 1e9])
-def test_rows_and_columns_of_several_stores(stores, in_memory_bytes):
+def test_rows_and_columns_of_several_stores(stores, in_memory_bytes, monkeypatch):
+    monkeypatch.setattr("training.store.loras.LORAS_PER_READ", 2)
     loras = open_loras(stores, "train", in_memory_bytes)
     assert isinstance(loras, LoRAsInMemory if in_memory_bytes else LoRAsOnDisk)
     assert len(loras) == 5
     assert torch.equal(loras.read([4, 0, 3]), LORAS[[4, 0, 3]])
     assert torch.equal(loras.columns(2, 7), LORAS[:, 2:7])
-    assert torch.equal(torch.cat(list(in_batches(loras, 2))), LORAS)
+    assert torch.equal(torch.cat(list(in_batches(loras))), LORAS)
 
 
 def test_reads_are_counted_and_unchanged(stores, monkeypatch):
