@@ -36,7 +36,7 @@ FITS = 0.95
 UNKNOWN = "–"
 WITHOUT_TEACHERS = "-teacher-free"
 """Ending of the names of recipes that train no teachers."""
-STAGES_BY_WORD = {"dataset all": ORDER, "dataset images": IMAGE_STAGES}
+STAGES_BY_COMMAND = {"dataset all": ORDER, "dataset images": IMAGE_STAGES}
 """Stages by the command of a step."""
 
 
@@ -136,15 +136,15 @@ def make_plan(recipe: Recipe, people: int, gpus: int, card: Card | None) -> Plan
         )
     rows = []
     for number, step in enumerate(recipe.steps, start=1):
-        rows += [replace(row, name=f"{number} {row.name}") for row in _rows(step, at)]
+        rows += [replace(row, step=number) for row in _rows(step, at)]
     return Plan(recipe, at, tuple(rows))
 
 
 def _rows(step: Step, at: Situation) -> list[PlanRow]:
     if step.command == "pilot":
         return [pilot_row(read_settings(PilotSettings, step.settings), at)]
-    if step.command in STAGES_BY_WORD:
-        return dataset_rows(load_config(step.settings), at, STAGES_BY_WORD[step.command])
+    if step.command in STAGES_BY_COMMAND:
+        return dataset_rows(load_config(step.settings), at, STAGES_BY_COMMAND[step.command])
     if step.command == "train-lae":
         return [lae_row(read_settings(LAESettings, step.settings), at)]
     if step.command == "finetune":
@@ -188,7 +188,7 @@ def _hardware(at: Situation) -> str:
 def _cells(row: PlanRow, at: Situation, price_per_hour: float | None) -> tuple[str, ...]:
     hours = None if row.seconds is None else row.seconds / 3600
     return (
-        row.name,
+        row.title,
         UNKNOWN if row.images is None else f"{row.images:,}",
         UNKNOWN if row.disk is None else format_bytes(row.disk),
         UNKNOWN if row.memory is None else f"{row.memory / GIB:.1f} GiB",
@@ -203,7 +203,7 @@ def total(rows: Sequence[PlanRow]) -> PlanRow:
     disk = sum(row.disk for row in rows if row.disk is not None)
     memory = max((row.memory for row in rows if row.memory is not None), default=None)
     known = [row.seconds for row in rows if row.seconds is not None]
-    unknown = [row.name.split(" ", 1)[1] for row in rows if row.seconds is None]
+    unknown = [row.name for row in rows if row.seconds is None]
     note = f"hours without {', '.join(unknown)}" if unknown else ""
     return PlanRow("total", None, disk, memory, sum(known) if known else None, note)
 
@@ -214,7 +214,7 @@ def too_large(plan: Plan) -> list[str]:
     available = min((size for size in (plan.recipe.gpu_memory_gb, own) if size), default=0.0)
     limit = FITS * available * GIB
     return [
-        f"{row.name} does not fit: {row.memory / GIB:.1f} GiB of {available:g}, of which {FITS:.0%} can be used"
+        f"{row.title} does not fit: {row.memory / GIB:.1f} GiB of {available:g}, of which {FITS:.0%} can be used"
         for row in plan.rows
         if limit and row.memory is not None and row.memory > limit
     ]

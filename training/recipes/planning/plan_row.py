@@ -38,6 +38,13 @@ class PlanRow:
     """From begin to end, with all GPUs."""
     note: str = ""
     """What the figures rest on."""
+    step: int = 0
+    """Number of the step in its recipe, from 1; 0 is of no step."""
+
+    @property
+    def title(self) -> str:
+        """How the table and messages call it: number and name."""
+        return f"{self.step} {self.name}" if self.step else self.name
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def lae_row(settings: LAESettings, at: Situation) -> PlanRow:
     step = add(times(loop.accumulate, _pass_seconds(at, at.lae, batch)), optimizer_seconds(at.card, at.lae))
     disk = at.lae.parameters * (STATE_BYTES + LAE_FILE_BYTES)
     note = _notes(at, step, batch, loop, "at least: operations at the share of the rate that a DiT reaches, optimizer")
-    return _row(name, disk, memory, step, loop, measured, note, at)
+    return _trainer_row(name, disk, memory, step, loop, measured, note, at)
 
 
 def difflora_row(settings: DiffLoRASettings, at: Situation) -> PlanRow:
@@ -62,7 +62,7 @@ def difflora_row(settings: DiffLoRASettings, at: Situation) -> PlanRow:
     once = _pass_seconds(at, at.denoiser, batch, training.gradient_checkpointing)
     step = times(loop.accumulate, once)
     note = _notes(at, step, batch, loop, "by its operations, at the share of the rate measured at the paper's size")
-    return _row(name, _denoiser_disk(at), memory, step, loop, measured, note, at)
+    return _trainer_row(name, _denoiser_disk(at), memory, step, loop, measured, note, at)
 
 
 def finetune_row(settings: FinetuneSettings, at: Situation) -> PlanRow:
@@ -76,12 +76,12 @@ def finetune_row(settings: FinetuneSettings, at: Situation) -> PlanRow:
     own = settings.lae if is_lae else settings.denoiser
     loop, people = own.loop, own.people
     measured = _measured("finetune", at, network, people, loop, dataset.preprocess.size)
-    rows = people * settings.images_per_person
-    unet_bytes = _row_bytes(at, dataset, rows, settings.gradient_checkpointing)
+    images = people * settings.images_per_person
+    unet_bytes = _unet_activation_bytes(at, dataset, images, settings.gradient_checkpointing)
     samples = people if is_lae else people + settings.denoiser.batch
     memory = add(_trained_bytes(at, network, loop), samples * network.activations, unet_bytes)
     memory = add(memory, at.base_bytes)
-    unet = _unet_seconds(at, dataset, rows, settings.gradient_checkpointing)
+    unet = _unet_seconds(at, dataset, images, settings.gradient_checkpointing)
     once = add(unet, _pass_seconds(at, network, samples))
     if is_lae:
         disk: float | None = network.parameters * (STATE_BYTES + LAE_FILE_BYTES)
@@ -95,7 +95,7 @@ def finetune_row(settings: FinetuneSettings, at: Situation) -> PlanRow:
     else:
         part = "of the U-Net from dreambooth's figures, and of the network by its operations"
     note = _notes(at, step, people, loop, part)
-    return _row(name, disk, memory, step, loop, measured, note, at)
+    return _trainer_row(name, disk, memory, step, loop, measured, note, at)
 
 
 def joint_row(settings: JointSettings, at: Situation) -> PlanRow:
@@ -113,11 +113,11 @@ def joint_row(settings: JointSettings, at: Situation) -> PlanRow:
         activations=at.lae.activations + at.denoiser.activations,
     )
     measured = _measured(name, at, network, people, loop, dataset.preprocess.size)
-    rows = people * settings.images_per_person
-    unet_bytes = _row_bytes(at, dataset, rows, settings.gradient_checkpointing)
+    images = people * settings.images_per_person
+    unet_bytes = _unet_activation_bytes(at, dataset, images, settings.gradient_checkpointing)
     memory = add(_trained_bytes(at, network, loop), people * network.activations, unet_bytes)
     memory = add(memory, at.base_bytes)
-    unet = _unet_seconds(at, dataset, rows, settings.gradient_checkpointing)
+    unet = _unet_seconds(at, dataset, images, settings.gradient_checkpointing)
     once = add(unet, _pass_seconds(at, network, people), _rollout_seconds(training.max_rollout_steps, at))
     step = add(times(loop.accumulate, once), optimizer_seconds(at.card, at.lae))
     if step is None:
@@ -125,7 +125,7 @@ def joint_row(settings: JointSettings, at: Situation) -> PlanRow:
     else:
         part = "of the U-Net from dreambooth's figures, and of the networks by their operations"
     disk = add(network.parameters * STATE_BYTES, CHECKPOINT_BYTES * network.parameters)
-    return _row(name, disk, memory, step, loop, measured, _notes(at, step, people, loop, part), at)
+    return _trainer_row(name, disk, memory, step, loop, measured, _notes(at, step, people, loop, part), at)
 
 
 def _measured(
@@ -138,7 +138,7 @@ def _measured(
     return figure.ms / 1000 * loop.accumulate / figure.accumulate, figure.gib * GIB
 
 
-def _row(
+def _trainer_row(
     name: str,
     disk: float | None,
     memory: float | None,
@@ -196,16 +196,18 @@ def _pass_seconds(
     return network_seconds(at.card, measured, network, samples, gradient_checkpointing)
 
 
-def _unet_seconds(at: Situation, dataset: DatasetConfig, rows: int, gradient_checkpointing: bool) -> float | None:
-    """Seconds of `rows` images through the U-Net and back, as dreambooth's."""
+def _unet_seconds(at: Situation, dataset: DatasetConfig, images: int, gradient_checkpointing: bool) -> float | None:
+    """Seconds of so many images through the U-Net and back, as dreambooth's."""
     size = dataset.preprocess.size
-    return dreambooth_seconds(dreambooth_figures(at.card, size, gradient_checkpointing), rows, size)
+    return dreambooth_seconds(dreambooth_figures(at.card, size, gradient_checkpointing), images, size)
 
 
-def _row_bytes(at: Situation, dataset: DatasetConfig, rows: int, gradient_checkpointing: bool) -> float | None:
-    """Bytes of the U-Net's activations, which are what dreambooth's peak has above the weights."""
+def _unet_activation_bytes(
+    at: Situation, dataset: DatasetConfig, images: int, gradient_checkpointing: bool
+) -> float | None:
+    """Bytes of the U-Net's activations with so many images, which are what dreambooth's peak has above the weights."""
     size = dataset.preprocess.size
-    peak = dreambooth_bytes(dreambooth_figures(at.card, size, gradient_checkpointing), rows, size)
+    peak = dreambooth_bytes(dreambooth_figures(at.card, size, gradient_checkpointing), images, size)
     return None if peak is None else peak - UNET_BYTES
 
 

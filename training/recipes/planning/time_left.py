@@ -45,7 +45,7 @@ class TimeLeft:
         plan = make_plan(recipe, counted, recipe.gpus, figures)
         planned: dict[str, float | None] = {}
         for number, step in enumerate(recipe.steps, start=1):
-            rows = [row.seconds for row in plan.rows if row.name.split()[0] == str(number)]
+            rows = [row.seconds for row in plan.rows if row.step == number]
             known = [seconds for seconds in rows if seconds is not None]
             planned[step.name] = sum(known) if known else None
         return cls(planned, figures.title if figures else None, counted)

@@ -33,7 +33,7 @@ def h100() -> Card:
 
 
 def rows(recipe: Recipe, card: Card | None, people: int = 3000, gpus: int = 1) -> dict[str, PlanRow]:
-    return {row.name.split(" ", 1)[1]: row for row in make_plan(recipe, people, gpus, card).rows}
+    return {row.name: row for row in make_plan(recipe, people, gpus, card).rows}
 
 
 def run(*words: str) -> None:
@@ -58,7 +58,7 @@ def test_every_step_fits_the_recipe_s_gpus(h100, name):
     recipe = read_recipe(name)
     plan = make_plan(recipe, 3000, recipe.gpus, h100)
     assert not too_large(plan)
-    known = {row.name.split(" ", 1)[1] for row in plan.rows if row.memory is not None}
+    known = {row.name for row in plan.rows if row.memory is not None}
     own = {"pilot", "dreambooth", "verify", *TRAINERS}
     assert known == {"generate", "preprocess", "embed", "evaluate"} | (
         {"train-teacher-free"} if "free" in name else own
@@ -151,7 +151,7 @@ def test_one_image_of_1024_pixels_through_the_vae_fits_24_gb(h100, tmp_path):
         text = re.sub(r"batch: \d+ +# the VAE", f"batch: {batch} # the VAE", dataset.read_text("utf-8"))
         dataset.write_text(text, "utf-8")
         plan = make_plan(read_recipe(str(folder)), 3000, 1, h100)
-        found = {row.name: row.memory for row in plan.rows}
+        found = {row.title: row.memory for row in plan.rows}
         assert found["2 preprocess"] == pytest.approx(gib * GIB, rel=0.005)
         assert found["2 verify"] < 13.2 * GIB, "images are decoded one by one"
         assert ("2 preprocess does not fit" in "".join(too_large(plan))) == (batch == 4)

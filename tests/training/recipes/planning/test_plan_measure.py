@@ -36,7 +36,7 @@ def test_what_is_measured_replaces_the_card_s_figures(recipe_folder):
     card = measure_card(recipe, read_card("h100"))
     assert (card.sdxl, card.encoders) == (False, None), "figures of another base model were kept"
     assert [(figure.people, figure.size) for figure in card.dreambooth.figures] == [(8, 128)]
-    rows = {row.name.split(" ", 1)[1]: row for row in make_plan(recipe, 10, 0, card).rows}
+    rows = {row.name: row for row in make_plan(recipe, 10, 0, card).rows}
     for step in ("dreambooth", "train-lae", "train-difflora"):
         assert rows[step].seconds > 0
         assert "measured" in rows[step].note
