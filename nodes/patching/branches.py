@@ -22,13 +22,16 @@ from ...difflora_core.lora.low_rank_branch import LowRankBranch
 KEY = "difflora_branches"
 """Of wrappers and callbacks."""
 
-Rows = Callable[[Mapping[str, Any], int], list[bool]]
+ChooseParts = Callable[[Mapping[str, Any], int], list[bool]]
 """From transformer_options and the size of the U-Net's batch to whether a LoRA acts on each part of the batch; parts
 are of equal size."""
 
 
 def apply_as_branches(
-    model: Any, patches: Mapping[Any, Any], strengths: Mapping[Any, float], rows: Rows = lambda *_: [True]
+    model: Any,
+    patches: Mapping[Any, Any],
+    strengths: Mapping[Any, float],
+    choose_parts: ChooseParts = lambda *_: [True],
 ) -> None:
     """Add a LoRA's branches to a cloned MODEL, beside those that it has.
 
@@ -36,7 +39,7 @@ def apply_as_branches(
         model: ComfyUI's MODEL.
         patches: From `lora_patches.fitting_patches`.
         strengths: By the same keys; 0 leaves a weight out.
-        rows: Tells on which parts of a batch the LoRA acts; on all by default.
+        choose_parts: Tells on which parts of a batch the LoRA acts; on all by default.
 
     Raises:
         ValueError: The MODEL is no U-Net; or a weight is changed in another way than by two factors, or only a slice of
@@ -53,7 +56,7 @@ def apply_as_branches(
             f"found {torch.__version__}: update it, or set `side` to both, and `bypass` off"
         )
     branches = Branches(
-        dict(_branch(key, patch, strengths[key]) for key, patch in patches.items() if strengths[key]), rows
+        dict(_branch(key, patch, strengths[key]) for key, patch in patches.items() if strengths[key]), choose_parts
     )
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, branches.run_model)
     model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, branches.release)
@@ -105,9 +108,9 @@ def _branch(key: Any, patch: Any, strength: float) -> tuple[str, LowRankBranch]:
 class Branches:
     """Low-rank branches of one LoRA, by module of the U-Net."""
 
-    def __init__(self, branches: Mapping[str, LowRankBranch], rows: Rows) -> None:
+    def __init__(self, branches: Mapping[str, LowRankBranch], choose_parts: ChooseParts) -> None:
         """Store the branches; the keys are names of modules inside the U-Net."""
-        self.branches, self.rows = branches, rows
+        self.branches, self.choose_parts = branches, choose_parts
 
     def release(self, _: Any) -> None:
         """Give the device's memory back; a callback after sampling."""
@@ -118,7 +121,7 @@ class Branches:
         self, executor: Any, x: Any, t: Any, concat: Any, context: Any, control: Any, options: Any, **kwargs: Any
     ) -> Any:
         """Run the model with the branches beside its U-Net's layers; a wrapper of core's APPLY_MODEL."""
-        chosen = self.rows(options, len(x))
+        chosen = self.choose_parts(options, len(x))
         if not any(chosen):
             return executor(x, t, concat, context, control, options, **kwargs)
         with torch.compiler.set_stance("force_eager"), self._mounted(executor.class_obj.diffusion_model, chosen):

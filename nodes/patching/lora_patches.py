@@ -1,7 +1,8 @@
-"""A LoRA as ComfyUI's patches, complete or not at all: whatever the core loader applies, nothing that it would skip.
+"""A LoRA as ComfyUI's patches: every LoRA that the core loader applies completely; the others are refused.
 
-The core loader reads the tensors, so that the patched weights are its own bit for bit. It only logs what it does not
-know, skips factors of a wrong shape when they are applied, and lets one change of a weight replace another.
+The core loader reads the tensors, so that the patched weights are its own bit for bit. By itself it only logs what it
+does not know, skips factors of a wrong shape when they are applied, and lets one change of a weight replace another.
+Each of these is an error here.
 """
 
 import math
