@@ -66,6 +66,13 @@ class AllNodes:
         base = builder.load_base_model()
         model = add("DiffLoRALoad", 340, checkpoint="miniature.safetensors")[0]
         faces = add("DiffLoRALoadFaceAnalysis", 320, model_pack="auto", provider="CPU")[0]
+        lora = self.make_loras(model, faces, images)
+        self.use_lora(base, faces, images, lora)
+        return self.graph.to_dict("help")
+
+    def make_loras(self, model: Output, faces: Output, images: Output) -> Output:
+        """Add the nodes from images to a LoRA, and those that read and write identities and LoRAs; return the LoRA."""
+        builder, add = self.builder, self.add
         vision = add("DiffLoRALoadCLIPVision", 320, clip_name="miniature")[0]
         face, _, features = add("DiffLoRAEncodeFace", 320, image=images, face_analysis=faces, clip_vision=vision)
         mixed = add("DiffLoRAMixFeatures", 340, model=model, face=face, clip_vision_output=features)[0]
@@ -78,6 +85,11 @@ class AllNodes:
         add("DiffLoRASave", 300, lora=read, folder="output/loras")
         again = add("DiffLoRAEncode", 300, model=model, lora=lora)[0]
         add("DiffLoRADecode", 300, model=model, latent=add("DiffLoRABlend", 340, first=latent, second=again)[0])
+        return lora
+
+    def use_lora(self, base: tuple[Output, ...], faces: Output, images: Output, lora: Output) -> None:
+        """Add the nodes that apply, choose, refine, measure and compare LoRAs."""
+        add = self.add
         made = self.generate(base, add("DiffLoRAApply", 340, model=base[0], lora=lora)[0])
         best = add("DiffLoRAPickBest", 340, loras=lora, images=made, references=images, face_analysis=faces)
         add("DiffLoRASave", 340, lora=best[0], filename_prefix="difflora", folder="output/loras")
@@ -100,7 +112,6 @@ class AllNodes:
         models, labels = add("DiffLoRAApplyStrengths", 340, model=base[0], lora=best[0])
         compared = add("DiffLoRAImageGrid", 300, images=self.generate(base, models), labels=labels)
         self.graph.add("PreviewImage", "Compared", images=compared[0])
-        return self.graph.to_dict("help")
 
     def generate(self, base: tuple[Output, ...], model: Output) -> Output:
         """Add what makes an image."""
