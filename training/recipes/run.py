@@ -179,7 +179,8 @@ def check_unchanged(step: Step, record: StepRecord) -> None:
 
 def describe(recipe: Recipe, records: Mapping[str, StepRecord], time_left: TimeLeft, running: int | None = None) -> str:
     """Return the recipe's steps in lines: done with its time, running, left or left out; and the time that is left."""
-    lines, left_out = [recipe.title], {step.name: 0.0 for step in recipe.steps if is_left_out(recipe, step, records)}
+    left_out = {step.name: 0.0 for step in recipe.steps if is_left_out(recipe, step, records)}
+    lines = [recipe.title]
     for number, step in enumerate(recipe.steps):
         record = records.get(step.name)
         state = "left"

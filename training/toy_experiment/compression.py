@@ -14,14 +14,14 @@ from .tasks import BATCH, Weights, descend
 LEARNING_RATE = 3e-4
 
 
-def compress(compressor: str, weights: Weights, train: int, latent: int, steps: int, seed: int) -> Tensor:
+def compress(compressor: str, weights: Weights, fitted: int, latent_size: int, steps: int, seed: int) -> Tensor:
     """Encode and decode all tasks' weights.
 
     Args:
         compressor: "PCA" or "conv".
         weights: Of all tasks.
-        train: The compressor is fitted on so many tasks, the first ones.
-        latent: Values of a latent.
+        fitted: How many of the tasks, the first ones, the compressor is fitted on.
+        latent_size: Values of a latent.
         steps: Of training "conv".
         seed: Of its initialization and batches.
 
@@ -29,22 +29,22 @@ def compress(compressor: str, weights: Weights, train: int, latent: int, steps: 
         Reconstructed weights (tasks, numel).
     """
     flat = weights.flat
-    mean = flat[:train].mean(0)
-    scale = torch.stack([part.var(0).mean().sqrt() for part in flat[:train].split(weights.groups, dim=1)])
+    mean = flat[:fitted].mean(0)
+    scale = torch.stack([part.var(0).mean().sqrt() for part in flat[:fitted].split(weights.groups, dim=1)])
     scale = scale.clamp_min(1e-8).repeat_interleave(torch.tensor(weights.groups))
     normalized = (flat - mean) / scale
     config = LAEConfig(
-        kind="linear" if compressor == "PCA" else "conv", tokens=1, width=latent, chunk=64, channels=16, hidden=32
+        kind="linear" if compressor == "PCA" else "conv", tokens=1, width=latent_size, chunk=64, channels=16, hidden=32
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "toy experiment", "autoencoder"))
         autoencoder = (LinearAutoencoder if compressor == "PCA" else ConvAutoencoder)(flat.shape[1], config)
-    autoencoder.initialize_from(lambda start, stop: normalized[:train, start:stop], train)
+    autoencoder.initialize_from(lambda start, stop: normalized[:fitted, start:stop], fitted)
     if compressor == "conv":
         generator = generator_for(seed, "toy experiment", "autoencoder batches")
 
         def loss() -> Tensor:
-            batch = normalized[torch.randint(train, (BATCH,), generator=generator)]
+            batch = normalized[torch.randint(fitted, (BATCH,), generator=generator)]
             return F.mse_loss(autoencoder.decode(autoencoder.encode(batch)), batch)
 
         descend(list(autoencoder.parameters()), loss, steps, LEARNING_RATE)

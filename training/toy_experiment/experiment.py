@@ -65,14 +65,14 @@ def run_seed(settings: ToySettings, seed: int) -> Entries:
 def _evaluate(
     held_out: list[Tensor], weights: Weights, compressed: Tensor, latent: int, x: Tensor, unadapted: float
 ) -> dict[str, float | str]:
-    """Metrics of compressed weights on held-out tasks, which are the last ones."""
-    train = len(weights.flat) - len(x)
-    changes, decoded = weights.matrices(weights.flat), weights.matrices(compressed[train:])
-    variance = sum(((change[train:] - change[:train].mean(0)).square().sum() for change in changes), torch.zeros(()))
+    """Metrics of compressed weights on held-out tasks, the last ones; the compressor was fitted on the others."""
+    fitted = len(weights.flat) - len(x)
+    changes, decoded = weights.matrices(weights.flat), weights.matrices(compressed[fitted:])
+    variance = sum(((change[fitted:] - change[:fitted].mean(0)).square().sum() for change in changes), torch.zeros(()))
     error = sum(
-        ((new - old[train:]).square().sum() for new, old in zip(decoded, changes, strict=True)), torch.zeros(())
+        ((new - old[fitted:]).square().sum() for new, old in zip(decoded, changes, strict=True)), torch.zeros(())
     )
-    adapted = float(task_loss(held_out, weights.base, [change[train:] for change in changes], x).mean())
+    adapted = float(task_loss(held_out, weights.base, [change[fitted:] for change in changes], x).mean())
     loss = float(task_loss(held_out, weights.base, decoded, x).mean())
     size = weights.flat.shape[1]
     return {
