@@ -183,11 +183,20 @@ def read_json_file(path: Path, what: str = "") -> dict[str, Any]:
         ValueError: It is in another encoding, is no JSON, or holds something else.
     """
     what = what or str(path)
+    return read_json(read_utf8(path, what), what)
+
+
+def read_utf8(path: Path, what: str) -> str:
+    """Read a text file that people edit; what: what errors call it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is in another encoding: PowerShell's `>` writes UTF-16, older editors the system's own.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{what} is not in UTF-8 (byte {error.start}): save it as UTF-8") from error
-    return read_json(text, what)
 
 
 def shorten(value: Any) -> str:

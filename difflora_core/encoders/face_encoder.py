@@ -260,8 +260,8 @@ def _describe_white(image: np.ndarray) -> str:
     if white < MOSTLY_WHITE:
         return ""
     return (
-        f" Of its pixels {white:.0%} are white, as ComfyUI's Load Image makes gray images of 16 bits: save it with 8 "
-        "bits, or load it with Load Reference Images from Folder."
+        f" Of its pixels {white:.0%} are white, which in ComfyUI is what Load Image makes of gray images of 16 bits: "
+        "save it with 8 bits, or load it with Load Reference Images from Folder."
     )
 
 

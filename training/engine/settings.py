@@ -17,6 +17,8 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scanner import Scanner
 
+from difflora_core.fields import read_utf8
+
 T = TypeVar("T")
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """pydantic hands it on to the dataclasses inside."""
@@ -110,10 +112,7 @@ def read_values(path: Path) -> dict[Any, Any]:
         raise FileNotFoundError(f"there is no configuration file {path}")
     yaml = YAML(typ="safe", pure=True)
     yaml.Scanner = ShallowScanner
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:  # PowerShell's `>` writes UTF-16, older editors the system's own encoding
-        raise ValueError(f"{path} is not in UTF-8 (byte {error.start}): save it as UTF-8") from error
+    text = read_utf8(path, str(path))
     try:
         values = yaml.load(text)
     except DuplicateKeyError as error:

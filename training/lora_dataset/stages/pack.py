@@ -184,11 +184,13 @@ def _drop_far_larger(shard: _Shard, digests: Mapping[str, str]) -> None:
     """Drop LoRAs whose training diverged without ending in NaN: all statistics of the store would be about them."""
     if not shard.names:
         return
-    sizes = relative_sizes(shard.loras[: len(shard.names)]).tolist()
-    kept = [row for row, size in enumerate(sizes) if size <= MAX_SIZE]
-    for row, size in enumerate(sizes):
-        if size > MAX_SIZE:
-            person = shard.names[row]
+    kept = []
+    for row, (person, size) in enumerate(
+        zip(shard.names, relative_sizes(shard.loras[: len(shard.names)]), strict=True)
+    ):
+        if size <= MAX_SIZE:
+            kept.append(row)
+        else:
             reason = f"its LoRA is {size:.3g} times as large as the others: train it again and delete this record"
             shard.dropped.append({"person": person, "reason": reason, "lora": digests[person]})
     shard.loras = shard.loras[kept]
