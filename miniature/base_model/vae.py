@@ -3,7 +3,7 @@
 ComfyUI recognizes a small VAE by TAESD's keys: an eighth of the resolution, 64 channels everywhere. Drawings need few
 of those channels, so a narrower network is trained and written into the 64: surplus channels get zero weights and stay
 exactly zero through convolution, ReLU and skip; a block that is not trained gets zero weights and is then exactly a
-ReLU. So the exported file computes the very same function (tested).
+ReLU. So the exported file computes the very same function (tested). The decoder may be wider than the encoder.
 """
 
 from __future__ import annotations
@@ -14,13 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .config import LATENT_CHANNELS
 
 TAESD_CHANNELS = 64
-DETAIL = 8.0
-"""Added weight in the reconstruction loss of a pixel that differs by 1 from its surroundings."""
 TAESD_ENCODER_BLOCKS = (1, 3, 3, 3)
 TAESD_DECODER_BLOCKS = (3, 3, 3, 1)
 
@@ -29,12 +26,14 @@ TAESD_DECODER_BLOCKS = (3, 3, 3, 1)
 class VAEConfig:
     """The active part of the TAESD network, from full resolution down to an eighth; by default what ships."""
 
-    widths: tuple[int, int, int, int] = (24, 32, 64, 64)
-    """Active channels per resolution."""
+    encoder_widths: tuple[int, int, int, int] = (24, 32, 64, 64)
+    """Active channels of the encoder per resolution."""
     encoder_blocks: tuple[int, int, int, int] = (0, 1, 1, 2)
     """Active residual blocks of the encoder per resolution, at most TAESD's own."""
-    decoder_blocks: tuple[int, int, int, int] = (1, 2, 2, 3)
-    """The same of the decoder."""
+    decoder_widths: tuple[int, int, int, int] = (32, 48, 64, 64)
+    """Active channels of the decoder per resolution."""
+    decoder_blocks: tuple[int, int, int, int] = (1, 3, 3, 3)
+    """Active residual blocks of the decoder per resolution."""
     latent_channels: int = LATENT_CHANNELS
     """Of the latents that the diffusion model denoises."""
 
@@ -77,7 +76,7 @@ class TinyVAE(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
-        widths = config.widths
+        widths = config.encoder_widths
         encoder: list[nn.Module] = [nn.Conv2d(3, widths[0], 3, padding=1)]
         for level, (width, total) in enumerate(zip(widths, TAESD_ENCODER_BLOCKS, strict=True)):
             if level:
@@ -86,6 +85,7 @@ class TinyVAE(nn.Module):
         encoder.append(nn.Conv2d(widths[3], config.latent_channels, 3, padding=1))
         self.taesd_encoder = nn.Sequential(*encoder)
 
+        widths = config.decoder_widths
         decoder: list[nn.Module] = [Clamp(), nn.Conv2d(config.latent_channels, widths[3], 3, padding=1), nn.ReLU()]
         for position, total in enumerate(TAESD_DECODER_BLOCKS):
             level = 3 - position
@@ -122,12 +122,11 @@ def to_images(pixels: Tensor) -> np.ndarray:
 
 def export_taesd(vae: TinyVAE) -> dict[str, Tensor]:
     """State dict of the full 64-channel TAESD network that computes the same as `vae` (keys taesd_encoder.N…)."""
-    full = TinyVAE(
-        VAEConfig((TAESD_CHANNELS,) * 4, TAESD_ENCODER_BLOCKS, TAESD_DECODER_BLOCKS[::-1], vae.config.latent_channels)
-    )
+    widths = (TAESD_CHANNELS,) * 4
+    config = VAEConfig(widths, TAESD_ENCODER_BLOCKS, widths, TAESD_DECODER_BLOCKS[::-1], vae.config.latent_channels)
     state = {}
     small = vae.state_dict()
-    for name, parameter in full.state_dict().items():
+    for name, parameter in TinyVAE(config).state_dict().items():
         padded = torch.zeros_like(parameter)
         if name in small:
             padded[tuple(slice(0, size) for size in small[name].shape)] = small[name]
@@ -143,37 +142,16 @@ def import_taesd(full: Mapping[str, Tensor], vae: TinyVAE) -> dict[str, Tensor]:
     }
 
 
-def reconstruction_loss(
-    vae: TinyVAE, pixels: Tensor, weight: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Reconstruction loss, and a small term that pulls each latent channel to zero mean and unit deviation.
+def copy_into_wider(narrow: TinyVAE, wide: TinyVAE) -> None:
+    """Give `wide` the function of `narrow`, whose channels and blocks it has and more; its other weights stay random.
 
-    L1 + 4 · L2 + difference of gradients + 0.5 · difference of opponent colors. Pixels weigh more where the image has
-    detail: freckles and edges are few among them. The decoder gets latents with a little noise (0.05), as it will from
-    the diffusion model.
-
-    Args:
-        vae: The autoencoder.
-        pixels: (batch, 3, h, w) in [0, 1].
-        weight: (batch, 1, h, w), of each pixel.
-        generator: Draws the noise.
-
-    Returns:
-        The loss, and the mean squared error without gradient.
+    Surplus channels read all channels and are read by none of the narrow network's, and surplus blocks start as a ReLU
+    (their last convolution is zero, see `Block`), so that training can use both at once.
     """
-    with torch.no_grad():
-        smooth = functional.avg_pool2d(pixels, 5, stride=1, padding=2, count_include_pad=False)
-        weight = weight * (1 + DETAIL * (pixels - smooth).abs().mean(1, keepdim=True))
-    latents = vae.encode(pixels)
-    noise = 0.05 * torch.randn(latents.shape, generator=generator)
-    difference = vae.decode(latents + noise) - pixels
-    horizontal = (difference[..., 1:] - difference[..., :-1]).abs() * weight[..., 1:]
-    vertical = (difference[..., 1:, :] - difference[..., :-1, :]).abs() * weight[..., 1:, :]
-    error = (weight * difference.abs()).mean() + 4.0 * (weight * difference.square()).mean()
-    # Irises, lips and freckles are a few pixels of color: without a term of their own they become gray
-    red_green, blue_yellow = difference[:, 0] - difference[:, 1], difference[:, 2] - difference[:, :2].mean(1)
-    error = error + 0.5 * (weight[:, 0] * (red_green.abs() + blue_yellow.abs())).mean()
-    deviation, mean = torch.std_mean(latents, dim=(0, 2, 3))
-    unit = (deviation.clamp_min(1e-3).log().square() + mean.square()).mean()
-    loss = error + horizontal.mean() + vertical.mean() + 0.01 * unit
-    return loss, difference.square().mean().detach()
+    small, state = narrow.state_dict(), wide.state_dict()
+    for name, parameter in small.items():
+        widened, inside = state[name], tuple(slice(0, size) for size in parameter.shape)
+        if widened.ndim == 4:
+            widened[: len(parameter), parameter.shape[1] :] = 0
+        widened[inside] = parameter
+    wide.load_state_dict(state)
