@@ -28,7 +28,7 @@ CROP, BATCH = 64, 8
 """Of the first run: side in pixels, and crops. A second of training shows four times as many people as with images."""
 DECODER_TRAINING = TrainConfig(steps=2500, learning_rate=1e-3, warmup=100, ema=0.998, mixed_precision="bf16", seed=4)
 DECODER_BATCH = 4
-"""Images."""
+"""Images of a micro-batch."""
 LATENT_NOISE = 0.05
 """Standard deviation of what is added to latents before they are decoded: the diffusion model's are not exact."""
 DETAIL = 8.0
@@ -56,11 +56,11 @@ def _train_in_process(_rank: int, _processes: int, build: Path) -> None:
     stacks = [load_block(build / "images", block) for block in blocks]
     torch.manual_seed(0)
     vae = TinyVAE(FIRST_VAE).to(memory_format=torch.channels_last)
-    _train_all(vae, stacks, build)
+    _train_autoencoder(vae, stacks, build)
     train_decoder(vae, stacks, build, DECODER_TRAINING)
 
 
-def _train_all(vae: TinyVAE, stacks: Sequence[np.ndarray], build: Path) -> None:
+def _train_autoencoder(vae: TinyVAE, stacks: Sequence[np.ndarray], build: Path) -> None:
     weight = pixel_weight()
 
     def loss(vae: torch.nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -76,7 +76,7 @@ def _train_all(vae: TinyVAE, stacks: Sequence[np.ndarray], build: Path) -> None:
         value, mse = vae(pixels, torch.stack(weights), generator)
         return value, {"psnr": float(-10 * torch.log10(mse))}
 
-    train(_WholeLoss(vae), loss, TRAINING, build, "vae")
+    train(_AutoencoderLoss(vae), loss, TRAINING, build, "vae")
 
 
 def train_decoder(narrow: TinyVAE, stacks: Sequence[np.ndarray], build: Path, config: TrainConfig) -> TinyVAE:
@@ -115,7 +115,7 @@ def _image(stacks: Sequence[np.ndarray], generator: torch.Generator) -> np.ndarr
     return stack[person % stack.shape[0], image % stack.shape[1]]
 
 
-class _WholeLoss(torch.nn.Module):
+class _AutoencoderLoss(torch.nn.Module):
     """The loss as the forward pass, so that gradients are averaged over processes."""
 
     def __init__(self, vae: TinyVAE) -> None:
@@ -131,7 +131,7 @@ class _WholeLoss(torch.nn.Module):
 
 
 class _DecoderLoss(torch.nn.Module):
-    """The same for latents (batch, channels, 16, 16) that were encoded before."""
+    """The decoder's loss as the forward pass; the latents were encoded before."""
 
     def __init__(self, vae: TinyVAE) -> None:
         super().__init__()
