@@ -1,6 +1,7 @@
 """What all command lines share: errors in one line, output for every encoding, quiet libraries, progress bars."""
 
 import argparse
+import errno
 import importlib
 import io
 import os
@@ -10,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
@@ -112,7 +114,18 @@ def describe_error(error: Exception) -> str:
 
         if error.errno in FULL and "free some space" not in text:  # of a library's writer
             text += "; what was written before is kept: free some space and run the same command again"
+        text += _file_in_the_way(error)
     return f"{type(error).__name__}: {text}" + ("" if known else f" (this is a fault; {TRACEBACK} shows where)")
+
+
+def _file_in_the_way(error: OSError) -> str:
+    """What to do where a folder was to be made or entered, and a file has its name; otherwise nothing."""
+    one_name = isinstance(error.filename, str | Path) and error.filename2 is None  # not a link to a file that exists
+    if error.errno not in (errno.EEXIST, errno.ENOTDIR) or not one_name:
+        return ""
+    path = Path(error.filename)
+    file = next((place for place in (path, *path.parents) if place.is_file()), None)
+    return "" if file is None else f"; {file} is a file, expected a folder: name another folder, or move the file"
 
 
 def escape_characters() -> None:

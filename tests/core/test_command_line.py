@@ -214,3 +214,23 @@ def test_a_bar_is_shown_for_what_is_slow_and_in_a_terminal(monkeypatch, seconds,
     monkeypatch.setattr(command_line, "SLOW_SECONDS", seconds)
     assert list(progress("abc", "letters", "letter")) == ["a", "b", "c"]
     assert ("letters: " in stream.getvalue()) == (terminal and not seconds)
+
+
+@pytest.mark.parametrize("inside", [".", "deeper/still"])
+def test_a_file_where_a_folder_is_to_be_is_named(tmp_path, inside):
+    file = tmp_path / "results"
+    file.write_text("kept")
+    with pytest.raises(OSError, match="results") as caught:
+        (file / inside).mkdir(parents=True, exist_ok=True)
+    assert describe_error(caught.value).endswith(
+        f"; {file} is a file, expected a folder: name another folder, or move the file"
+    )
+
+
+def test_a_file_that_exists_is_not_called_a_missing_folder(tmp_path):
+    """Only the making of a folder is explained: a link's error has two names."""
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(name)
+    with pytest.raises(FileExistsError) as caught:
+        os.link(tmp_path / "one", tmp_path / "two")
+    assert "expected a folder" not in describe_error(caught.value)

@@ -88,7 +88,7 @@ class MetricScores:
 
         Raises:
             FileNotFoundError: An image or a file of the model is missing.
-            ValueError: An image can't be used; it is named.
+            ValueError: An image can't be used, or a score is infinite; both are named.
         """
         path = self.folder / sample.method / f"{sample.person}.json"
         inputs = {**self._inputs, **sample.fingerprint()}
@@ -100,6 +100,7 @@ class MetricScores:
         remark = ""
         try:
             measured = self.metric.score(sample.load())
+            _check_not_infinite(measured)
         except NoFaceError as error:  # in none of the references
             measured, remark = {name: np.full(len(sample.images), np.nan) for name in columns}, str(error)
         except ValueError as error:
@@ -108,6 +109,17 @@ class MetricScores:
         files = [path.name for path in sample.images]
         write_json(path, {"inputs": inputs, "files": files, "remark": remark, "scores": rows})
         return measured
+
+
+def _check_not_infinite(scores: Scores) -> None:
+    """Check what a metric measured before it is written: NaN says that there is no score, infinity is a fault.
+
+    Raises:
+        ValueError: A score is infinite; its column is named.
+    """
+    for name, values in scores.items():
+        if infinite := int(np.isinf(values).sum()):
+            raise ValueError(f"{infinite} of {len(values)} values of {name} are infinite, expected numbers, or NaN")
 
 
 def measure_all(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -135,6 +136,13 @@ def test_another_model_measures_again(small: SmallEvaluation) -> None:
     opened, small.version = Brightness.opened, "2"
     small.evaluation().run()
     assert Brightness.opened == opened + 1
+
+
+def test_an_infinite_score_is_named_and_not_written(small: SmallEvaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Brightness, "score", lambda _, sample: {"brightness": np.full(len(sample.images), np.inf)})
+    with pytest.raises(ValueError, match=r"brightness: none, ann: 4 of 4 values of brightness are infinite"):
+        small.evaluation().run()
+    assert not list((small.folder / "output" / "scores").rglob("ann.json"))
 
 
 def test_somebody_whom_a_method_cannot_do_is_left_out_and_named(small: SmallEvaluation) -> None:
