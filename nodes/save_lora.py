@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,9 +19,29 @@ from .sockets import CATEGORY, node_schema, show_text
 
 FOLDERS = {"models/loras": "models", "output/loras": "output"}
 DEFAULT_NAME = "difflora"
-_latest: dict[tuple[str, str], tuple[Path, int]] = {}
-"""By prefix and folder, as entered: the file that was saved last, and how many earlier ones were gone when the next was
-saved. Counted with these, the fingerprint stays the same after a file was saved, until that one is gone."""
+
+
+@dataclass
+class SavedFiles:
+    """What was saved with one prefix into one folder, by all nodes and for all candidates."""
+
+    paths: list[Path]
+    """Files that were there when the latest one was saved."""
+    gone: int = 0
+    """How many others were deleted before that."""
+
+    def deleted(self) -> int:
+        """Count those that are gone, whenever that was; saving another one doesn't change it."""
+        return self.gone + sum(not path.exists() for path in self.paths)
+
+    def forget_deleted(self) -> None:
+        """Count files that are gone as such, before a new one gets the name of one of them."""
+        there = [path for path in self.paths if path.exists()]
+        self.paths, self.gone = there, self.gone + len(self.paths) - len(there)
+
+
+_saved: dict[tuple[str, str], SavedFiles] = {}
+"""By prefix and folder, as entered."""
 
 
 class _Choice(str):
@@ -90,14 +111,15 @@ class SaveLoRA(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, filename_prefix: str | None, folder: str, **_: object) -> str:
-        """Return a string that changes when the file is gone: ComfyUI would pass on its name without saving again.
+        """Return a string that changes when a file is gone: ComfyUI would pass on its name without saving again.
 
-        A prefix that comes over a link is None here: then it changes with any of the folder's files.
+        It doesn't know which node saved the file: every node with this prefix and folder saves again. A prefix that
+        comes over a link is None here: then it changes with any of the folder's files.
         """
-        latest = [
-            found for (prefix, where), found in _latest.items() if where == folder and filename_prefix in (None, prefix)
+        files = [
+            saved for (prefix, where), saved in _saved.items() if where == folder and filename_prefix in (None, prefix)
         ]
-        return str(sum(gone + (not path.exists()) for path, gone in latest))
+        return str(sum(saved.deleted() for saved in files))
 
     @classmethod
     def execute(cls, lora: Mapping[str, Tensor], filename_prefix: str, format: Format, folder: str) -> io.NodeOutput:
@@ -105,7 +127,8 @@ class SaveLoRA(io.ComfyNode):
         prefix = file_prefix(filename_prefix)
         tensors, metadata = prepare(lora, format)
         root = lora_folder(folder)
-        gone = int(cls.fingerprint_inputs(filename_prefix, folder))  # before a new file may get the name of the old one
+        saved = _saved.setdefault((filename_prefix, folder), SavedFiles([]))
+        saved.forget_deleted()
         path = write_numbered(
             prefix,
             root,
@@ -113,7 +136,7 @@ class SaveLoRA(io.ComfyNode):
             partial(is_taken, root),
             lambda path: write_tensors(path, tensors, metadata, move_new),
         )
-        _latest[filename_prefix, folder] = path, gone
+        saved.paths.append(path)
         listed = str(path.relative_to(root))
         description = f"saved {listed} in {folder}"
         show_text(description, cls.hidden.unique_id)

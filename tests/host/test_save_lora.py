@@ -101,3 +101,24 @@ def test_a_deleted_file_is_saved_again(client: Client, workflow: ApiPrompt, base
         (path,) = files.glob("deleted_*")  # saved once
         if strength in (0.8, 0.7):
             path.unlink()
+
+
+def test_a_deleted_file_of_two_nodes_with_one_prefix_is_saved_again(
+    client: Client, workflow: ApiPrompt, base: Path
+) -> None:
+    """Also the one that was saved first, whose node gives its name to Load LoRA."""
+    graph, files = workflow.copy(), base / "output" / "loras"
+    for title, format_ in (("Ours", "kohya"), ("Another", "peft")):
+        graph.add(title, "DiffLoRASave", lora=graph.output("Decode LoRA"), filename_prefix="twice", format=format_)
+        graph.set(title, folder="output/loras")
+    links = {"model": graph.output("Load Checkpoint"), "lora_name": graph.output("Ours")}
+    graph.add("Core", "LoraLoaderModelOnly", strength_model=0.9, **links).set("KSampler", model=graph.output("Core"))
+    client.run(graph.only("Ours").prompt)
+    (first,) = files.glob("twice_*")
+    result = client.run(graph.only("Save Image", "Another").prompt)
+    assert len(list(files.glob("twice_*"))) == 2
+    first.unlink()
+    again = client.run(graph.set("Core", strength_model=0.8).only("Save Image", "Another").prompt)
+    (before,), (after,) = (client.images(one, graph.id("Save Image")) for one in (result, again))
+    assert before.tobytes() != after.tobytes()
+    assert len(list(files.glob("twice_*"))) == 3  # both nodes save again

@@ -205,19 +205,20 @@ def names_taken_meanwhile(place: str, function: str, node: str, **values: Any) -
     return [f"{file.name[:10]} {'other' if file.read_bytes() == b'another process' else 'own'}" for file in files]
 
 
-def changes_of_a_saved_file() -> list[list[bool]]:
-    """Tell whether Save LoRA is run again, its prefix on the widget and over a link, as the file comes and goes."""
-    node = module("nodes.save_lora").SaveLoRA
-    before, changes = ["0", "0"], []
-    saved: Path | None = None
-    for deleted in (False, True, False):
-        if deleted and saved is not None:
-            saved.unlink()
+def changes_of_saved_files() -> dict[str, list[bool]]:
+    """Tell whether Save LoRA is run again, its prefix on the widget and over a link, as files come and go.
+
+    Two nodes, or two candidates, save with one prefix.
+    """
+    node, folder = module("nodes.save_lora").SaveLoRA, Path(folder_paths.get_output_directory()) / "loras"
+    before, changes = ["0", "0"], {}
+    for step in ("1 saved", "2 saved", "1 deleted", "2 deleted", "1 saved again", "2 saved again", "1 deleted again"):
+        if "deleted" in step:
+            (folder / f"gone_0000{step[0]}_.safetensors").unlink()
         else:
             run("DiffLoRASave", lora={"a.alpha": 1.0}, filename_prefix="gone", format="kohya", folder="output/loras")
-            (saved,) = Path(folder_paths.get_output_directory()).glob("loras/gone_*")
         now = [node.fingerprint_inputs(prefix, "output/loras") for prefix in ("gone", None)]
-        changes.append([a != b for a, b in zip(before, now, strict=True)])
+        changes[step] = [a != b for a, b in zip(before, now, strict=True)]
         before = now
     return changes
 
@@ -257,7 +258,7 @@ gray = [torch.zeros(1, 8, 12, 1)]
 found = {
     "gray grid": list(grid.shape),
     "reduced grid": reduced_grid(),
-    "saved file": changes_of_a_saved_file(),
+    "saved files": changes_of_saved_files(),
     "shown": shown_lines(),
     "identity": device_of_loaded_identity(),
     "best": best_candidate(image(0.0, 1.0), image(0.8, 0.2, 2), image(0.5, 0.5)),
