@@ -14,38 +14,48 @@ from ..diffusion_loss import min_snr_weight, signal_to_noise
 from .config import SCHEDULERS, TIMESTEPS
 
 CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
-    "ddim": (DDIMScheduler, {"clip_sample": False, "timestep_spacing": "trailing"}),
-    "dpmpp_2m": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "timestep_spacing": "trailing"}),
-    "unipc": (UniPCMultistepScheduler, {"timestep_spacing": "trailing"}),
+    "ddim": (DDIMScheduler, {"clip_sample": False}),
+    "dpmpp_2m": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
+    "unipc": (UniPCMultistepScheduler, {}),
 }
 """Each of `SCHEDULERS`: diffusers' class and its options."""
+UNEVEN_DDIM = (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 1})
+"""DDIM for timesteps at unequal distances, which DPM-Solver++ of first order is (Lu et al. 2022, arXiv 2211.01095)."""
 
 
-def make_scheduler(name: str) -> Any:
+def make_scheduler(name: str, steps: int, device: torch.device | str = "cpu") -> Any:
     """Make a diffusers scheduler over 1000 timesteps of the cosine schedule with x0 prediction.
+
+    Diffusers' DDIM steps down by 1000 // steps, whatever the distance to the next timestep: unless that is a whole
+    number, each step would remove less noise than the next one assumes, and the last might leave some.
+
+    For 62 numbers, 61 the first, floating-point rounding gives diffusers' trailing spacing one step more, at timestep
+    -1, which no network was trained on. It is left out.
+
+    Args:
+        name: One of `SCHEDULERS`.
+        steps: 1 to 1000, spaced "trailing": the first is at timestep 999.
+        device: Of the timesteps.
 
     Raises:
         ValueError: There is no scheduler of this name.
     """
     if name not in CLASSES:
         raise ValueError(f"Schedulers are {', '.join(SCHEDULERS)}, found {name!r}.")
-    scheduler, options = CLASSES[name]
-    return scheduler(
-        num_train_timesteps=TIMESTEPS, beta_schedule="squaredcos_cap_v2", prediction_type="sample", **options
+    kind, options = UNEVEN_DDIM if name == "ddim" and TIMESTEPS % steps else CLASSES[name]
+    scheduler = kind(
+        num_train_timesteps=TIMESTEPS,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="sample",
+        timestep_spacing="trailing",
+        **options,
     )
-
-
-def set_steps(scheduler: Any, steps: int, device: torch.device) -> None:
-    """Let a scheduler of `make_scheduler` take so many steps.
-
-    For 62 numbers, 61 the first, floating-point rounding gives diffusers' trailing spacing one step more, at timestep
-    -1, which no network was trained on. It is left out.
-    """
     scheduler.set_timesteps(steps, device=device)
     if len(scheduler.timesteps) > steps:
         scheduler.timesteps = scheduler.timesteps[:steps]
         if hasattr(scheduler, "sigmas"):  # one for each timestep, and the last of no noise
             scheduler.sigmas = torch.cat([scheduler.sigmas[:steps], scheduler.sigmas[-1:]])
+    return scheduler
 
 
 class NoiseSchedule(nn.Module):
@@ -55,7 +65,7 @@ class NoiseSchedule(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("alphas_cumprod", make_scheduler("ddim").alphas_cumprod, persistent=False)
+        self.register_buffer("alphas_cumprod", make_scheduler("ddim", TIMESTEPS).alphas_cumprod, persistent=False)
 
     def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Noise clean latents (batch, tokens, width) to integer timesteps (batch,)."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .config import SamplingConfig
-from .noise_schedule import make_scheduler, set_steps
+from .noise_schedule import make_scheduler
 from .row_checks import check_rows
 
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -95,8 +95,7 @@ def trajectory(
     Yields:
         Latents and timestep before each step; at last the samples and timestep 0.
     """
-    scheduler = make_scheduler(config.scheduler)
-    set_steps(scheduler, config.steps, condition.device)
+    scheduler = make_scheduler(config.scheduler, config.steps, condition.device)
     guided, latents = config.guidance_scale != 1.0, noise
     conditions = torch.cat([condition, null.expand_as(condition)]) if guided else condition
     for timestep in scheduler.timesteps:

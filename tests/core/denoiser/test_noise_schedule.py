@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 
 from difflora_core.denoiser.config import SCHEDULERS, TIMESTEPS
-from difflora_core.denoiser.noise_schedule import NoiseSchedule, draw_timesteps, make_scheduler, set_steps
+from difflora_core.denoiser.noise_schedule import NoiseSchedule, draw_timesteps, make_scheduler
 
 
 def test_schedule_goes_from_clean_to_noise():
@@ -20,7 +21,7 @@ def test_schedule_goes_from_clean_to_noise():
 def test_noise_is_added_as_the_sampler_expects_it():
     generator, timesteps = torch.Generator().manual_seed(0), torch.tensor([0, 300, 999])
     clean, noise = torch.randn(2, 3, 4, 5, generator=generator)
-    expected = make_scheduler("ddim").add_noise(clean, noise, timesteps)
+    expected = make_scheduler("ddim", TIMESTEPS).add_noise(clean, noise, timesteps)
     torch.testing.assert_close(NoiseSchedule().add_noise(clean, noise, timesteps), expected)
 
 
@@ -41,16 +42,47 @@ def test_a_timestep_bias_draws_more_noise():
 
 def test_an_unknown_scheduler_is_refused():
     with pytest.raises(ValueError, match="Schedulers are ddim, dpmpp_2m, unipc, found 'euler'"):
-        make_scheduler("euler")
+        make_scheduler("euler", 20)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_there_are_as_many_timesteps_as_steps(name):
     """Diffusers' spacing has one more, at timestep -1, for 61, 103, 457 and 59 other numbers."""
-    scheduler = make_scheduler(name)
     for steps in (1, 20, 60, 61, 62, 103, 457, 999, TIMESTEPS):
-        set_steps(scheduler, steps, torch.device("cpu"))
-        timesteps = scheduler.timesteps.tolist()
+        timesteps = make_scheduler(name, steps).timesteps.tolist()
         assert (len(timesteps), timesteps[0]) == (steps, TIMESTEPS - 1)
         assert timesteps == sorted(set(timesteps), reverse=True)
         assert timesteps[-1] >= 0
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 6, 7, 13, 15, 17, 20, 50, 61, 170, 501, 666])
+def test_a_step_leaves_the_noise_of_the_next_timestep(name, steps):
+    """A network that always predicts the right latent is followed along the noise schedule, and to its end."""
+    generator = torch.Generator().manual_seed(0)
+    clean, noise = torch.randn(2, 1, 5, 4, generator=generator)
+    schedule, scheduler, state = NoiseSchedule(), make_scheduler(name, steps), noise
+    for timestep in scheduler.timesteps:
+        expected = schedule.add_noise(clean, noise, timestep[None])
+        torch.testing.assert_close(state, expected, atol=2e-4, rtol=0)  # 1e-4 is left of the latent at timestep 999
+        state = scheduler.step(clean, timestep, state).prev_sample
+    assert torch.equal(state, clean)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("steps", [1, 4, 6, 17])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_a_scheduler_keeps_the_latents_dtype(name, steps, dtype):
+    clean, state = torch.randn(2, 1, 5, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
+    scheduler = make_scheduler(name, steps)
+    for timestep in scheduler.timesteps:
+        state = scheduler.step(clean, timestep, state).prev_sample
+        assert state.dtype == dtype
+    torch.testing.assert_close(state, clean)
+
+
+@pytest.mark.parametrize("steps", [steps for steps in range(1, TIMESTEPS + 1) if TIMESTEPS % steps == 0])
+def test_ddim_is_diffusers_own_where_its_steps_are_equal(steps):
+    scheduler = make_scheduler("ddim", steps)
+    assert isinstance(scheduler, DDIMScheduler)
+    assert set(scheduler.timesteps.diff().tolist()) <= {-(TIMESTEPS // steps)}
