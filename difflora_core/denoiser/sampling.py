@@ -57,7 +57,7 @@ def sample(
     if generator is None:
         raise ValueError("A torch.Generator draws the noise, or one for each condition; found None.")
     generators = [generator] if isinstance(generator, torch.Generator) else list(generator)
-    if not generators or len(condition) % len(generators):
+    if len(generators) not in (1, len(condition)):
         raise ValueError(f"One generator, or one per condition: found {len(generators)} for {len(condition)}.")
     exact = torch.promote_types(condition.dtype, torch.float32)
 

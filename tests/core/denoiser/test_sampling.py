@@ -174,6 +174,13 @@ def test_without_a_generator_there_is_no_noise():
         sample(denoise, CONDITION, NULL, (3, 2), CONFIG, None)
 
 
+@pytest.mark.parametrize("count", [0, 2, 3])
+def test_generators_are_one_or_as_many_as_conditions(count):
+    conditions, generators = CONDITION.repeat(2, 1), [torch.Generator() for _ in range(count)]
+    with pytest.raises(ValueError, match=f"One generator, or one per condition: found {count} for 4"):
+        sample(denoise, conditions, NULL, (3, 2), CONFIG, generators)
+
+
 def test_a_trajectory_begins_with_the_noise_and_ends_with_the_sample():
     noise = torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(0))
     states = list(trajectory(denoise, CONDITION, NULL, noise, CONFIG))
