@@ -207,7 +207,8 @@ def _factors(module: LoRAModule, layer: Layer, scale: LayerScale) -> Factors:
 def _squared_norm(layer: Layer, scale: LayerScale) -> float:
     """Compute ‖ΔW‖² of a layer outside the layout, convolutions as matrices."""
     total = sum(float(layer.tensors[role].double().square().sum()) for role in OUTSIDE if role in layer.tensors)
-    if not {*FACTORS, "mid"} & layer.tensors.keys():
+    roles = layer.tensors.keys()
+    if roles != {"alpha"} and not {*FACTORS, "mid"} & roles:  # an alpha alone belongs to factors of a name not known
         return total
     try:
         down, up = (factor.double().flatten(1) for factor in pair(layer, layer.name))

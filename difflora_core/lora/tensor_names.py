@@ -31,7 +31,8 @@ _ENDINGS: tuple[tuple[Role, str | None, str], ...] = (
     ("bias", None, rf"\.(?:diff_b|b_norm)|\.lora_(?:up|down)\.bias|\.lora_B{_ADAPTER}\.bias"),
     ("difference", None, r"\.(?:diff|w_norm|set_weight|reshape_weight)"),
 )
-_PATTERNS = tuple((role, method, re.compile(rf"(?P<layer>.+)(?:{ending})")) for role, method, ending in _ENDINGS)
+_PATTERNS = tuple((role, method, re.compile(rf"(?P<layer>.+?)(?:{ending})")) for role, method, ending in _ENDINGS)
+"""The layer is as short as it can be: what an ending may begin with, such as alpha's `_lora`, is not the layer's."""
 _PROCESSOR = re.compile(r"\.processor\.to_(q|k|v|out)$")
 
 

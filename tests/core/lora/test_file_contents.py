@@ -8,6 +8,7 @@ from torch import Tensor
 
 from difflora_core.lora.file_contents import read_contents
 from difflora_core.lora.file_formats import lora_state_dict, read_lora
+from difflora_core.lora.layout import LoRALayout
 from tests.core.lora.programs import kohya, layout_of
 
 
@@ -23,20 +24,31 @@ def test_names_with_an_adapters_name(tmp_path, adapter):
         read_lora(two, layout)
 
 
-def naming(name: str) -> tuple[str, str]:
-    """Names of the factors in diffusers' files of 2023."""
-    layer = f"unet.{name.removesuffix('.0').replace('.to_', '.processor.to_')}"
-    return f"{layer}_lora.down.weight", f"{layer}_lora.up.weight"
+def diffusers_of_2023(lora: str, flat: Tensor, layout: LoRALayout) -> dict[str, Tensor]:
+    """Name the factors as diffusers' files of 2023; `lora` stands between a layer's name and `.down.weight`."""
+    state: dict[str, Tensor] = {}
+    for name, (down, up) in layout.unflatten(flat).items():
+        layer = f"unet.{name.removesuffix('.0').replace('.to_', '.processor.to_')}{lora}"
+        state |= {f"{layer}.down.weight": down, f"{layer}.up.weight": up}
+    return state
 
 
-def test_diffusers_of_2023():
+@pytest.mark.parametrize("lora", ["_lora", ".lora"])
+@pytest.mark.parametrize("alpha", [None, "", "_lora", ".lora"])
+def test_diffusers_of_2023(lora, alpha):
     layout = layout_of()
     flat = torch.randn(layout.numel, generator=torch.Generator().manual_seed(0))
-    state: dict[str, Tensor] = {}
-    for name, factors in layout.unflatten(flat).items():
-        state |= dict(zip(naming(name), factors, strict=True))
+    state = diffusers_of_2023(lora, flat, layout)
     assert all(".processor.to_" in key for key in state)
-    assert torch.equal(read_lora(state, layout), flat)
+    if alpha is None:
+        assert torch.equal(read_lora(state, layout), flat)
+        return
+    layers = {key.removesuffix(f"{lora}.down.weight") for key in state if ".down." in key}
+    read = read_contents(state | {f"{layer}{alpha}.alpha": torch.tensor(1.0) for layer in layers}, layout)
+    assert not read.other_layers
+    for name, (down, up) in layout.unflatten(flat).items():
+        assert torch.equal(read.factors[name][0], down)
+        assert torch.equal(read.factors[name][1], up / layout.rank)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])
@@ -68,6 +80,11 @@ FIRST = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q"
         ({f"{FIRST}.scalar": torch.ones(())}, "1 unknown tensors .*scalar; none can be left out"),
         ({"id_encoder.weight": torch.ones(3)}, r"1 unknown tensors .*id_encoder"),
         ({"lora_unet_conv_in.lora_down.weight": torch.ones(4, 4, 3, 3)}, "down factor but no up factor for lora_unet"),
+        ({"lora_unet_conv_in.alpha": torch.tensor(1.0)}, "only an alpha for lora_unet_conv_in; the file is damaged"),
+        (
+            {f"{FIRST}.lora.alpha": torch.tensor(1.0)},
+            r"holds .*to_q twice, as .*to_q\.alpha and as .*to_q\.lora\.alpha",
+        ),
         ({f"{FIRST}.alpha": torch.ones(2)}, r"alpha is one number, found a tensor of shape \(2,\)"),
         ({f"unet.{FIRST[10:]}.lora_up.weight": torch.ones(3)}, "1 unknown tensors"),
         ({f"{FIRST}.lora_up.weight": torch.ones(32, 4, dtype=torch.complex64)}, "complex64, expected real"),
