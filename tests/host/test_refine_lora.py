@@ -1,8 +1,6 @@
 """Refine LoRA on a real ComfyUI: it trains the LoRA and does not change the model."""
 
 import shutil
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ import torch
 from PIL import Image
 
 from miniature.comfyui.api_prompt import ApiPrompt
+from tests.host.interrupting import interrupt_at_step
 from tests.host.lora_files import flat, new_files, saved
 from training.comfyui_client import Client, PromptError
 
@@ -166,12 +165,9 @@ def test_interrupt_stops_training_and_restores_the_model(client: Client, workflo
     plain = workflow.copy().set("KSampler", model=workflow.output("Load Checkpoint"), seed=11)
     before = client.images(client.run(plain.only("Save Image").prompt), plain.id("Save Image"))[0]
     long = with_refine(workflow, steps=2000, seed=9).set("Ours", filename_prefix="never")
-    prompt_id = client.queue(long.only("Ours").prompt)
-    threading.Timer(2.0, client.interrupt).start()
-    start = time.monotonic()
-    with pytest.raises(PromptError, match="interrupt"):
-        client.wait(prompt_id, timeout=60)
-    assert time.monotonic() - start < 10
+    interrupted = interrupt_at_step(client, long.only("Ours"), "Refine")
+    assert interrupted.error == "DiffLoRARefine: interrupted"
+    assert 0 < interrupted.last_step < interrupted.steps == 2000
     again = plain.set("Save Image", filename_prefix="after_interrupt").set("KSampler", denoise=0.999999)
     after = client.images(client.run(again.only("Save Image").prompt), again.id("Save Image"))[0]
     assert np.array_equal(np.asarray(before), np.asarray(after))
