@@ -63,7 +63,7 @@ class BlendLatents(io.ComfyNode):
             search_aliases=["interpolate", "average", "mix people", "morph", "merge LoRA"],
             has_intermediate_output=True,
             inputs=[
-                Latent.Input("first", tooltip="The first person, from Sample LoRA or Encode LoRA."),
+                Latent.Input("first", tooltip="The first person, from Sample LoRA, Encode LoRA or Load Identity."),
                 Latent.Input(
                     "second", optional=True, tooltip="The second person. With first alone, only latent_scale is used."
                 ),

@@ -53,27 +53,35 @@ class SampleLoRA(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="The same seed and features give the same LoRA.",
                 ),
-                io.Int.Input("steps", default=SamplingConfig.steps, min=1, max=1000, tooltip="Denoising steps."),
+                io.Int.Input(
+                    "steps",
+                    default=SamplingConfig.steps,
+                    min=1,
+                    max=1000,
+                    tooltip="With settings custom: denoising steps.",
+                ),
                 io.Float.Input(
                     "guidance_scale",
                     default=SamplingConfig.guidance_scale,
                     min=0.0,
                     max=20.0,
                     step=0.1,
-                    tooltip="Classifier-free guidance: above 1 the features have more influence, 1 is no guidance.",
+                    tooltip="With settings custom: classifier-free guidance. Above 1 the features have more influence, "
+                    "1 is no guidance.",
                 ),
                 io.Combo.Input(
                     "scheduler",
                     options=list(SCHEDULERS),
                     default=SamplingConfig.scheduler,
-                    tooltip="The diffusion sampler.",
+                    tooltip="With settings custom: the diffusion sampler.",
                 ),
                 io.Int.Input(
                     "samples",
                     default=SamplingConfig.samples,
                     min=1,
                     max=64,
-                    tooltip="Latents averaged for each LoRA: more for stability, fewer for variation.",
+                    tooltip="With settings custom: latents averaged for each LoRA, more for stability, fewer for "
+                    "variation.",
                 ),
                 io.Float.Input(
                     "latent_scale",
@@ -81,7 +89,8 @@ class SampleLoRA(io.ComfyNode):
                     min=0.0,
                     max=4.0,
                     step=0.05,
-                    tooltip="Scale of the latent: 0 is the average person, 1 as predicted, above 1 exaggerates.",
+                    tooltip="With settings custom: scale of the latent. 0 is the average person, 1 as predicted, above "
+                    "1 exaggerates.",
                 ),
                 io.Int.Input(
                     "candidates",
@@ -169,7 +178,7 @@ class DecodeLoRA(io.ComfyNode):
             search_aliases=["latent to LoRA", "generate LoRA", "make LoRA", "character", "person"],
             inputs=[
                 DiffLoRAModel.Input("model", tooltip="The model that the latent was made with."),
-                Latent.Input("latent", tooltip="From Sample LoRA, Encode LoRA or Blend Latents."),
+                Latent.Input("latent", tooltip="From Sample LoRA, Encode LoRA, Load Identity or Blend Latents."),
             ],
             outputs=[
                 io.LoraModel.Output(
