@@ -1,6 +1,6 @@
 """The example workflows in workflows/, which `python -m miniature workflows` writes.
 
-Each works with the miniature and with SDXL: only the names in the loaders change. The names of the files are the titles
+Each works with the miniature and with SDXL: a note says what to change for it. The names of the files are the titles
 that ComfyUI's Templates show, in letters, digits and hyphens, which are all that the page takes in an address
 (`/?template=…`).
 """
@@ -25,10 +25,13 @@ STRENGTH_BESIDE_HAT, HAT_STRENGTH = 1.2, 1.0
 """Of the person's LoRA and of the LoRA of a hat where both act: that of the hat takes likeness away, and below full
 strength hair comes through the hat. Chosen on images of validation people."""
 GREEN = "Green nodes are yours to change. Then *Run*."
-FOR_SDXL = (
-    "Choose your models in the loaders, 1024 × 1024 in *Empty Latent Image*, 1 in *Enlarge*. No checkpoint for SDXL is "
-    "published: docs/training.md says how to train one."
+FOR_SDXL = "Choose your models in the loaders, 1024 × 1024 in *Empty Latent Image*, 1 in *Enlarge*."
+TO_TRAIN = "No checkpoint for SDXL is published: docs/training.md says how to train one."
+OTHER_SHAPES = (
+    "Pictures of another shape are cropped to the first one's. For photographs of any size put *Load Reference Images "
+    "from Folder* in place of the pictures and of *Pictures 1 to …*."
 )
+"""ComfyUI's node that makes images one batch scales each to the first one's size, and crops what is over."""
 
 
 def one_picture(builder: WorkflowBuilder) -> None:
@@ -43,7 +46,7 @@ def one_picture(builder: WorkflowBuilder) -> None:
         graph, "Personalize (your strength)", images=image, model=base[0]
     )
     builder.save_lora(lora, "one_picture")
-    graph.note("With SDXL", FOR_SDXL)
+    graph.note("With SDXL", f"{FOR_SDXL} {TO_TRAIN}")
     builder.show_image(builder.generate_image(base, model), base[2], "one_picture", beside=True)
 
 
@@ -53,7 +56,7 @@ def encode_pictures(builder: WorkflowBuilder, text: str) -> Output:
     graph.group("Your pictures")
     images = [builder.load_image(f"Your picture {number}", name) for number, name in enumerate(REFERENCES, start=1)]
     graph.group("Encode the person")
-    graph.note("What this does", f"{text}\n\n{GREEN}")
+    graph.note("What this does", f"{text}\n\n{GREEN}\n\n{OTHER_SHAPES}")
     features = builder.encode_person(builder.batch(images))
     graph.group("Make the LoRA")
     return builder.make_lora(features)
@@ -67,7 +70,7 @@ def several_pictures(builder: WorkflowBuilder) -> None:
     builder.save_lora(lora, "several_pictures")
     base = builder.load_base_model()
     model = builder.apply(base, lora)
-    graph.note("With SDXL", FOR_SDXL)
+    graph.note("With SDXL", f"{FOR_SDXL} {TO_TRAIN}")
     builder.show_image(builder.generate_image(base, model), base[2], "several_pictures")
 
 
@@ -77,6 +80,7 @@ def compare(strengths: str, text: str, name: str) -> Callable[[WorkflowBuilder],
     def build(builder: WorkflowBuilder) -> None:
         graph = builder.graph
         lora = encode_pictures(builder, text)
+        graph.note("With SDXL", FOR_SDXL)
         graph.group("Your strengths and prompt")
         base = builder.load_base_model()
         inputs = {"model": base[0], "lora": lora, "strengths": strengths, "side": SIDE_OF_GUIDANCE}
@@ -102,6 +106,7 @@ def blend(builder: WorkflowBuilder) -> None:
     graph.group("Models and mixed features")
     base, model = builder.load_base_model(), builder.load_difflora()
     mixed = [builder.mix(model, own, who) for (who, _), own in zip(people, features, strict=True)]
+    graph.note("With SDXL", FOR_SDXL)
     graph.group("Blend two LoRAs")
     latents = [builder.sample_latent(model, own, who) for (who, _), own in zip(people, mixed, strict=True)]
     both = graph.add_yours("DiffLoRABlend", "Your blend", first=latents[0], second=latents[1], amount=0.5)
@@ -131,6 +136,7 @@ def save_and_load(builder: WorkflowBuilder) -> None:
         "Later",
         "Remove the link to *lora_name*, press R, and choose the file. Then everything left of *Load LoRA* can go.",
     )
+    graph.note("With SDXL", FOR_SDXL)
     base = (base[0], loaded[1], base[2])
     builder.show_image(builder.generate_image(base, loaded[0]), base[2], "save_and_load")
 
@@ -163,6 +169,7 @@ def controlnet(builder: WorkflowBuilder) -> None:
         "Pose or likeness", "Edges show a face, too: keep *strength* and *end_percent* of *Apply ControlNet* low."
     )
     net = graph.add("ControlNetLoader", "Load ControlNet", control_net_name="miniature_canny.safetensors")[0]
+    graph.note("With SDXL", FOR_SDXL)
     graph.group("Your prompt")
     prompts = builder.control(builder.prompts(base[1], WITHOUT_HAT), net, edges, base[2])
     builder.show_image(builder.sample_image(both, prompts), base[2], "controlnet")
@@ -172,6 +179,7 @@ def start_and_end(builder: WorkflowBuilder) -> None:
     """The LoRA in a part of the sampling alone, by ComfyUI's hooks."""
     graph = builder.graph
     lora = encode_pictures(builder, "The LoRA acts in **a part of the sampling**: from *Your start* to *Your end*.")
+    graph.note("With SDXL", FOR_SDXL)
     graph.group("Your start and end")
     hooks = builder.hook(builder.save_lora(lora, "start_and_end"), "Your strength")
     hooks = graph.add("SetHookKeyframes", "Start and end", hooks=hooks, hook_kf=builder.keyframes(0.1, 0.9))[0]
@@ -208,8 +216,8 @@ def two_people(builder: WorkflowBuilder) -> None:
     left, right = builder.halves(2 * SIDE, SIDE)
     graph.note(
         "With SDXL",
-        "Masks and latent: 2048 × 1024, half 1024 × 1024. *mask bounds* computes each half by itself; with *default* "
-        "both are parts of one scene.",
+        "Choose your models in the loaders, 1 in *Enlarge*. Masks and latent: 2048 × 1024, half 1024 × 1024. *mask "
+        "bounds* computes each half by itself; with *default* both are parts of one scene.",
     )
     graph.group("Your prompts")
     own, negative = builder.prompts(base[1])
