@@ -16,6 +16,8 @@ from difflora_core.encoders.face_encoder import EncodedFace, FaceEncoder
 from difflora_core.files import replacing
 from training.lora_dataset.config import DatasetConfig, FacesConfig
 
+PROVIDER_SUFFIX = "ExecutionProvider"
+"""Of onnxruntime's names, which settings leave out."""
 NOSE_DOWN, MOUTH, NOSE_OUT = 0.5, 1.15, 0.55
 """A mean head, in distances between the eyes. NOSE_DOWN: the nose tip's position on the way from eyes to mouth. MOUTH:
 distance of the mouth (both from the five-point template to which ArcFace's crops are aligned). NOSE_OUT: distance of
@@ -27,8 +29,18 @@ def open_faces(config: FacesConfig) -> FaceEncoder:
 
     Raises:
         FileNotFoundError: The pack does not exist.
+        ValueError: The installed onnxruntime does not have the provider; it would take the CPU with only a warning.
     """
-    return FaceEncoder.open(config.pack, config.root, (f"{config.provider}ExecutionProvider",))
+    import onnxruntime
+
+    provider, installed = f"{config.provider}{PROVIDER_SUFFIX}", onnxruntime.get_available_providers()
+    if provider not in installed:
+        found = ", ".join(name.removesuffix(PROVIDER_SUFFIX) for name in installed)
+        raise ValueError(
+            f"faces.provider is {config.provider}, but the installed onnxruntime has {found}: for CUDA install "
+            "onnxruntime-gpu in its place (docs/training.md says how), or set faces.provider to CPU"
+        )
+    return FaceEncoder.open(config.pack, config.root, (provider,))
 
 
 def person_embedding(config: DatasetConfig, person: str) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Face measurements: pose, sharpness, and which faces are one person."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -23,6 +25,14 @@ from training.lora_dataset.images.faces import (
 )
 
 FACES = FacesConfig("miniature", WEIGHTS / "insightface")
+
+
+def test_a_provider_that_is_not_installed_is_refused():
+    """Onnxruntime itself would warn and use the CPU, whatever a recipe for a GPU costs there."""
+    with pytest.raises(
+        ValueError, match=r"faces\.provider is Absent, .* has .*CPU.*: for CUDA install onnxruntime-gpu"
+    ):
+        open_faces(replace(FACES, provider="Absent"))
 
 
 def drawn_image(index: int, number: int) -> Image.Image:
