@@ -246,6 +246,17 @@ def test_a_missing_lora_is_named(small: SmallEvaluation) -> None:
         small.evaluation()
 
 
+def test_every_method_that_lacks_something_is_named_at_once(small: SmallEvaluation) -> None:
+    """What several methods lack is said once."""
+    (small.folder / "loras" / "cy.safetensors").unlink()
+    methods = {side: MethodSettings("lora", small.folder / "loras", side=side) for side in ("both", "positive")}
+    others = {"none": MethodSettings("none"), "theirs": MethodSettings("images", small.folder / "absent")}
+    with pytest.raises(
+        FileNotFoundError, match=r"^method both, positive: .*cy\.safetensors.*; method theirs: .*absent"
+    ):
+        small.evaluation(methods=methods | others)
+
+
 def test_sources_need_no_model_to_be_listed(small: SmallEvaluation) -> None:
     assert [source.key for source in small.evaluation().metrics] == ["brightness"]
     assert isinstance(small.evaluation().metrics[0], MetricSource)

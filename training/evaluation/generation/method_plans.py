@@ -101,10 +101,22 @@ def plan_methods(
     """Plan all methods, without loading a model.
 
     Raises:
-        FileNotFoundError: Something that a method needs is not there.
+        FileNotFoundError: Something that methods need is not there; all of these methods are named.
         ValueError: A method or a person can't be used.
     """
-    return [_plan_method(name, settings, people, requests, base, keep) for name in settings.methods]
+    plans: list[MethodPlan] = []
+    errors: list[FileNotFoundError | ValueError] = []
+    failed: dict[str, list[str]] = {}  # names by message: what several methods need is said once
+    for name in settings.methods:
+        try:
+            plans.append(_plan_method(name, settings, people, requests, base, keep))
+        except (FileNotFoundError, ValueError) as error:
+            errors.append(error)
+            failed.setdefault(str(error), []).append(name)
+    if errors:
+        kind = FileNotFoundError if all(isinstance(error, FileNotFoundError) for error in errors) else ValueError
+        raise kind("; ".join(f"method {', '.join(names)}: {text}" for text, names in failed.items())) from errors[0]
+    return plans
 
 
 def _plan_method(
@@ -116,13 +128,10 @@ def _plan_method(
     keep: bool,
 ) -> MethodPlan:
     images = MethodImages(settings.output, name)
-    try:
-        method = open_method(name, settings, base)
-        if isinstance(method, GivenImages):
-            for person in people:
-                method.files(person, requests)
-            return MethodPlan(name, method, images, {})
-        plans = {p.name: images.plan(p.name, requests, method.fingerprint(p), keep) for p in people}
-    except (FileNotFoundError, ValueError) as error:
-        raise type(error)(f"method {name}: {error}") from error
+    method = open_method(name, settings, base)
+    if isinstance(method, GivenImages):
+        for person in people:
+            method.files(person, requests)
+        return MethodPlan(name, method, images, {})
+    plans = {p.name: images.plan(p.name, requests, method.fingerprint(p), keep) for p in people}
     return MethodPlan(name, method, images, plans)
