@@ -72,6 +72,36 @@ def face_similarities(
     return FaceSimilarities(torch.tensor(cosines), faces, left_out)
 
 
+def rank_by_likeness(cosines: Sequence[Tensor], faces: Sequence[Tensor]) -> list[tuple[int, float]]:
+    """Order candidates by the mean cosine of their images.
+
+    An image without a face ranks below every face: it counts as 0, or as the lowest cosine where that is negative. Of
+    equal candidates, the one with more faces is the better one.
+
+    Args:
+        cosines: Of each candidate (images,), 0 where there is no face.
+        faces: Of each candidate bool (images,), whether there is one.
+
+    Returns:
+        Row of each candidate and the mean that it is ranked by, the best first.
+
+    Raises:
+        ValueError: No image shows a face.
+    """
+    if not torch.cat(list(faces)).any():
+        raise ValueError(
+            "no image of any candidate shows a face, so that they cannot be ranked: look at the images, and choose a "
+            "prompt that shows the face"
+        )
+    lowest = torch.cat(list(cosines)).clamp(max=0.0).min()
+    keys = [
+        (float(own.where(shown, lowest).mean()), float(shown.float().mean()))
+        for own, shown in zip(cosines, faces, strict=True)
+    ]
+    order = sorted(range(len(keys)), key=keys.__getitem__, reverse=True)
+    return [(row, keys[row][0]) for row in order]
+
+
 def find_faces(
     encoder: FaceEncoder, images: Sequence[Tensor], on_image: Callable[[int], None]
 ) -> list[EncodedFace | None]:

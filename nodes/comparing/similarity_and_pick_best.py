@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ...difflora_core.encoders.face_encoder import FaceEncoder
-from ...difflora_core.encoders.similarity import FaceSimilarities, face_similarities
+from ...difflora_core.encoders.similarity import FaceSimilarities, face_similarities, rank_by_likeness
 from ...difflora_core.images import image_list
 from ..input_checks import takes_lists
 from ..preview_images import similarity_grid
@@ -114,45 +114,17 @@ class PickBest(io.ComfyNode):
         found = measured(face_analysis, references, images)
         shown = torch.tensor([face is not None for face in found.faces])
         cosines, faces = (values.split(list(map(len, images))) for values in (found.cosines, shown))
-        order = ranked(cosines, faces)
-        lines = [f"candidate {row + 1}: {describe_candidate(cosines[row], faces[row])}" for row in order]
+        order = rank_by_likeness(cosines, faces)
+        lines = [f"candidate {row + 1}: {describe_candidate(likeness, faces[row])}" for row, likeness in order]
         text = "\n".join([*lines, *describe_left_out(found)])
         show_text(text, cls.hidden.unique_id)
-        best = order[0]
+        best, _ = order[0]
         return io.NodeOutput(loras[best], images[best], float(cosines[best].mean()), text, ui=ui.PreviewText(text))
 
 
-def ranked(cosines: Sequence[Tensor], faces: Sequence[Tensor]) -> list[int]:
-    """Order candidates by the likeness of their images, the best first.
-
-    An image without a face ranks below every face: as 0, or as the lowest cosine where that is negative.
-
-    Args:
-        cosines: Of each candidate (images,), 0 where there is no face.
-        faces: Of each candidate bool (images,), whether there is one.
-
-    Returns:
-        Rows of the candidates.
-
-    Raises:
-        ValueError: No image shows a face.
-    """
-    if not torch.cat(list(faces)).any():
-        raise ValueError(
-            "no image of any candidate shows a face, so that they cannot be ranked: look at the images, and choose a "
-            "prompt that shows the face"
-        )
-    lowest = torch.cat(list(cosines)).clamp(max=0.0).min()
-    keys = [
-        (float(own.where(shown, lowest).mean()), float(shown.float().mean()))
-        for own, shown in zip(cosines, faces, strict=True)
-    ]
-    return sorted(range(len(keys)), key=keys.__getitem__, reverse=True)
-
-
-def describe_candidate(cosines: Tensor, faces: Tensor) -> str:
-    """Return the mean cosine of a candidate's images, and how many of them show no face."""
-    missing, text = int((~faces).sum()), f"{float(cosines.mean()):.3f}"
+def describe_candidate(likeness: float, faces: Tensor) -> str:
+    """Return what a candidate is ranked by, and how many of its images show no face."""
+    missing, text = int((~faces).sum()), f"{likeness:.3f}"
     if missing == len(faces):
         return f"{text}, no face"
     return f"{text}, no face in {missing} of {len(faces)} images" if missing else text

@@ -67,14 +67,14 @@ def test_references_are_encoded_once_for_all_candidates(results: dict[str, Any])
 
 
 def test_an_image_without_a_face_ranks_below_one_with_another_face(results: dict[str, Any]) -> None:
-    """It counts as 0, as in Face Similarity, but faces of other people may have less."""
+    """It counts as 0, as in Face Similarity, but in the ranking and its text as the lowest cosine."""
     best = results["no face"]
     assert (best["best"], best["mean"]) == (3, 0.5)
     assert best["lines"] == [
-        "candidate 4: 0.500, no face in 1 of 2 images",
+        "candidate 4: 0.450, no face in 1 of 2 images",
         "candidate 2: -0.101",
-        "candidate 3: -0.050, no face in 1 of 2 images",
-        "candidate 1: 0.000, no face",
+        "candidate 3: -0.101, no face in 1 of 2 images",
+        "candidate 1: -0.101, no face",
         LEFT_OUT,
     ]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from difflora_core.encoders.face_encoder import EncodedFace, NoFaceError
-from difflora_core.encoders.similarity import face_similarities, somebody_else
+from difflora_core.encoders.similarity import face_similarities, rank_by_likeness, somebody_else
 
 
 class Faces:
@@ -53,6 +53,20 @@ def test_progress_counts_references_and_images_and_can_interrupt():
 
     with pytest.raises(KeyboardInterrupt):
         face_similarities(Faces(), images(RED), images(RED), interrupt)
+
+
+def test_candidates_are_ranked_by_the_mean_that_is_returned():
+    """An image without a face is below one of somebody else; of equal candidates the one with more faces is first."""
+    cosines = [torch.tensor(values) for values in ([0.0, 0.0], [-0.2, -0.2], [-0.2, 0.0], [0.5, 0.0])]
+    faces = [torch.tensor(values) for values in ([False, False], [True, True], [True, False], [True, True])]
+    rows, means = zip(*rank_by_likeness(cosines, faces), strict=True)
+    assert rows == (3, 1, 2, 0)
+    assert means == pytest.approx((0.25, -0.2, -0.2, -0.2))
+
+
+def test_candidates_without_a_face_are_not_ranked():
+    with pytest.raises(ValueError, match="no image of any candidate shows a face"):
+        rank_by_likeness([torch.zeros(2), torch.zeros(1)], [torch.zeros(2).bool(), torch.zeros(1).bool()])
 
 
 def test_what_is_no_batch_is_refused():
