@@ -9,7 +9,8 @@ from .canonical_form import thin_svd
 from .layout import LoRALayout
 
 MIN_RELATIVE_NORM = 1e-6
-"""In `direction` a predicted ΔW has at least this share of its target's norm, so that the gradient stays finite."""
+"""Below this share of what it is compared with a norm counts as zero. In `direction` a predicted ΔW has at least this
+share of its target's norm, so that the gradient stays finite."""
 
 
 class DeltaWeights(nn.Module):
@@ -43,12 +44,13 @@ class DeltaWeights(nn.Module):
     def relative_error(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Compute the mean over modules of ‖ΔŴ − ΔW‖² / ‖ΔW‖², which does not depend on how B and A share the scale.
 
-        Limits: 0 for the same ΔW by whatever factors, 1 for no change at all, (s − 1)² for s times the change. A
-        training loss: below about 1e-6 float32 cancellation takes over. Gradient for ΔŴ: `2 (ΔŴ − ΔW) / ‖ΔW‖²`.
+        Where ΔW is zero, the mean of ‖ΔW‖² over the batch's modules stands in its place. Limits: 0 for the same ΔW by
+        whatever factors, 1 for no change at all, (s − 1)² for s times the change. A training loss: below about 1e-6
+        float32 cancellation takes over. Gradient for ΔŴ: `2 (ΔŴ − ΔW) / ‖ΔW‖²`.
         """
         size = self.inner(target, target)
         error = self.inner(prediction, prediction) - 2 * self.inner(prediction, target) + size
-        return (error / size.clamp_min(torch.finfo(size.dtype).tiny)).mean()
+        return (error / _divisors(size)).mean()
 
     def direction(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Compute the mean over modules of 1 − ⟨ΔŴ, ΔW⟩ / (‖ΔŴ‖ ‖ΔW‖): the error of ΔW's direction, whatever its norm.
@@ -69,13 +71,13 @@ class DeltaWeights(nn.Module):
         """Compute the mean over modules of Σ_k (σ̂_k − σ_k)² / Σ_k σ_k²: the error of ΔW's singular values.
 
         After LoRAGen (ICLR 2026); the formula is ours. The values, in descending order, come from rank × rank cores of
-        thin QR factorizations, never from out × in. Limits: 0 for any ΔŴ = U ΔW V with orthogonal U, V, (s − 1)² for s
-        times the change; never above `relative_error` (Mirsky). Gradient for ΔŴ:
-        `2 Σ_k (σ̂_k − σ_k) û_k v̂_kᵀ / Σ_k σ_k²`. The singular vectors are taken as constants, which
-        is exact for distinct values (σ̂_k = û_kᵀ ΔŴ v̂_k is stationary in them), and defined for equal ones and for zero,
-        where a derivative of QR or SVD is not.
+        thin QR factorizations, never from out × in. Where ΔW is zero, Σ_k σ_k² is as in `relative_error`. Limits: 0
+        for any ΔŴ = U ΔW V with orthogonal U, V, (s − 1)² for s times the change; never above `relative_error`
+        (Mirsky). Gradient for ΔŴ: `2 Σ_k (σ̂_k − σ_k) û_k v̂_kᵀ / Σ_k σ_k²`. The singular vectors are taken as
+        constants, which is exact for distinct values (σ̂_k = û_kᵀ ΔŴ v̂_k is stationary in them), and defined for equal
+        ones and for zero, where a derivative of QR or SVD is not.
         """
-        terms = []
+        errors, sizes = [], []
         for down, up in self._indices():
             with torch.no_grad():
                 left, _, right = (part.to(prediction) for part in thin_svd(prediction[:, down], prediction[:, up]))
@@ -83,21 +85,36 @@ class DeltaWeights(nn.Module):
             outputs = torch.einsum("bmok,bmor->bmkr", left, prediction[:, up])
             inputs = torch.einsum("bmri,bmki->bmkr", prediction[:, down], right)
             values = (outputs * inputs).sum(-1)  # (batch, modules, k)
-            size = wanted.square().sum(-1).clamp_min(torch.finfo(wanted.dtype).tiny)
-            terms.append((values - wanted).square().sum(-1) / size)
-        return torch.cat(terms, dim=1).mean()
+            errors.append((values - wanted).square().sum(-1))
+            sizes.append(wanted.square().sum(-1))
+        return (torch.cat(errors, dim=1) / _divisors(torch.cat(sizes, dim=1))).mean()
 
     def cosine(self, prediction: Tensor, target: Tensor, origin: Tensor) -> Tensor:
         """Compute cosines (batch,) between predicted and target ΔW, relative to those of an origin (numel,).
 
         With the mean LoRA as origin this distinguishes people: 0 for the mean LoRA's direction, 1 for a perfect
-        prediction.
+        prediction. Computed in float64, because a prediction near the origin is a small difference of large numbers; 0
+        for one at the origin, by `MIN_RELATIVE_NORM` of the origin's norm.
         """
-        origin = origin.expand_as(target)
+        result_type = target.dtype
+        prediction, target, origin = prediction.double(), target.double(), origin.double().expand_as(target)
+        whole = self.inner(origin, origin)
 
         def centered(a: Tensor, b: Tensor) -> Tensor:
-            pairs = self.inner(a, b) - self.inner(a, origin) - self.inner(origin, b) + self.inner(origin, origin)
-            return pairs.sum(1)
+            return (self.inner(a, b) - self.inner(a, origin) - self.inner(origin, b) + whole).sum(1)
 
-        sizes = centered(prediction, prediction) * centered(target, target)
-        return centered(prediction, target) / sizes.clamp_min(1e-20).sqrt()
+        own, wanted = centered(prediction, prediction), centered(target, target)
+        smallest = MIN_RELATIVE_NORM**2 * whole.sum(1)
+        cosines = (centered(prediction, target) / (own * wanted).sqrt()).clamp(-1, 1)
+        # Not where both are larger: that would turn NaN into 0
+        return cosines.masked_fill((own <= smallest) | (wanted <= smallest), 0.0).to(result_type)
+
+
+def _divisors(size: Tensor) -> Tensor:
+    """Return what errors of ΔW are divided by, (batch, modules): their ‖ΔW‖², or the mean of all where it is zero.
+
+    A module that a training left as it was, or that has no strength, would otherwise make the loss infinite.
+    """
+    mean = size.mean()
+    mean = torch.where(mean > 0, mean, torch.ones_like(mean))
+    return torch.where(size > MIN_RELATIVE_NORM**2 * mean, size, mean)

@@ -25,9 +25,69 @@ def test_cosine_relative_to_an_origin(layout, loras):
     torch.testing.assert_close(found, torch.nn.functional.cosine_similarity(a, b))
 
 
+@pytest.mark.parametrize("distance", [1e-1, 1e-2, 1e-3, 1e-4])
+def test_cosine_near_the_origin(layout, loras, distance):
+    """As a network's first predictions are: differences of float32's inner products are rounding errors there."""
+    origin = loras[9]
+    prediction, target = origin + distance * loras[:3], origin + loras[3:6]
+    exact = (_explicit(layout, x.double()) - _explicit(layout, origin.double()) for x in (prediction, target))
+    expected = torch.nn.functional.cosine_similarity(*exact).float()
+    found = DeltaWeights(layout).cosine(prediction, target, origin)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_cosine_is_zero_at_the_origin_and_never_above_one(layout, loras):
+    origin, cosine = loras[9], DeltaWeights(layout).cosine
+    near = origin * (1 + 1e-7 * torch.randn(30, layout.numel, generator=torch.Generator().manual_seed(1)))
+    assert cosine(near, loras[:30] + 1, origin).tolist() == [0.0] * 30
+    assert cosine(loras[:30], near, origin).tolist() == [0.0] * 30
+    assert cosine(loras, loras, origin).tolist() == [1.0] * 9 + [0.0] + [1.0] * 30
+    assert cosine(loras[:1], loras[:1], torch.zeros_like(origin)).tolist() == [1.0]
+
+
+def test_cosine_of_a_broken_prediction_is_not_a_number(layout, loras):
+    assert DeltaWeights(layout).cosine(loras[:1] * torch.nan, loras[1:2], loras[9]).isnan().all()
+
+
 def test_relative_error_of_a_doubled_lora_is_nine(layout, loras):
     # Both factors doubled: ΔW quadrupled, so ‖4ΔW − ΔW‖² / ‖ΔW‖² = 9
     torch.testing.assert_close(DeltaWeights(layout).relative_error(2 * loras, loras), torch.tensor(9.0))
+
+
+@pytest.mark.parametrize("name", ["relative_error", "spectrum", "direction"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_modules_without_a_change_leave_losses_and_gradients_finite(layout, loras, name, count):
+    """As where a training passed over a layer, or a LoRA has no strength there."""
+    loss, first = getattr(DeltaWeights(layout), name), layout.names[0]
+
+    def without(flat):
+        factors = layout.unflatten(flat)
+        return layout.flatten(factors | {first: (factors[first][0], 0 * factors[first][1])})
+
+    target = torch.cat([without(loras[:count]), loras[count:3]])
+    prediction = loras[3:6].clone().requires_grad_()
+    found = loss(prediction, target)
+    found.backward()
+    assert prediction.grad is not None
+    assert prediction.grad.isfinite().all()
+    usual = loss(loras[3:6], loras[:3])
+    assert usual / 10 < found < 10 * usual
+    if name != "direction":  # that of no change is 1, as of an orthogonal one
+        torch.testing.assert_close(loss(target, target), torch.tensor(0.0), atol=1e-5, rtol=0)
+    assert loss(prediction, torch.zeros_like(target)).isfinite()
+
+
+def test_a_module_without_a_change_is_measured_by_the_mean_of_all(layout):
+    # Only the first module is wrong, by its whole ‖ΔŴ‖²; the mean of target sizes is half of the second's
+    ones = torch.ones(1, layout.numel)
+    factors = layout.unflatten(ones)
+    first, second = layout.names
+    sizes = {name: float((up @ down).square().sum()) for name, (down, up) in factors.items()}
+    target = layout.flatten(factors | {first: (factors[first][0], 0 * factors[first][1])})
+    expected = (sizes[first] / (sizes[second] / 2) + 0) / 2
+    torch.testing.assert_close(DeltaWeights(layout).relative_error(ones, target), torch.tensor(expected))
+    torch.testing.assert_close(DeltaWeights(layout).spectrum(ones, target), torch.tensor(expected))
 
 
 @pytest.fixture
