@@ -38,8 +38,8 @@ class LoRAFactors:
             device: Where the factors are trained.
 
         Raises:
-            ValueError: No module has a down factor under a kohya name, or one has more than factors (DoRA, LoCon's
-                middle factor).
+            ValueError: No module has a down factor under a kohya name, or one has only one of the two factors, or more
+                than factors (DoRA, LoCon's middle factor).
         """
         self.modules = sorted(key.removesuffix(DOWN) for key in lora if key.endswith(DOWN))
         """Names of the modules, as in the LoRA's keys."""
@@ -48,6 +48,10 @@ class LoRAFactors:
                 "only LoRAs with kohya names can be trained further; this one's first tensor is "
                 f"{next(iter(lora), 'missing')}"
             )
+        ups = {key.removesuffix(UP) for key in lora if key.endswith(UP)}
+        if halves := sorted(ups.symmetric_difference(self.modules)):
+            has, lacks = ("an up", "down") if halves[0] in ups else ("a down", "up")
+            raise ValueError(f"the LoRA has {has} factor but no {lacks} factor for {halves[0]}: the file is damaged")
         for key in lora:
             name = parse(key)
             if name.role not in BESIDE_FACTORS and name.layer + DOWN in lora:

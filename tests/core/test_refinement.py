@@ -60,6 +60,13 @@ def test_other_names_than_kohyas_are_refused(keys: list[str], named: str) -> Non
         LoRAFactors({key: torch.ones(2, 2) for key in keys}, CPU)
 
 
+@pytest.mark.parametrize(("there", "missing"), [("a down", "up"), ("an up", "down")])
+def test_half_a_pair_of_factors_is_refused(lora: dict[str, Tensor], there: str, missing: str) -> None:
+    del lora[f"second.lora_{missing}.weight"]
+    with pytest.raises(ValueError, match=f"has {there} factor but no {missing} factor for second: the file is damaged"):
+        LoRAFactors(lora, CPU)
+
+
 LATENTS = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(1))
 
 
