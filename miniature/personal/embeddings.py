@@ -25,8 +25,13 @@ from training.people.conditions import Conditions
 
 
 def embed_people(path: Path, people: Sequence[int], images: int = TEACHER_IMAGES) -> None:
-    """Write face (people, images, 512), image (people, images, width), person (people,) to a file, unless it exists."""
+    """Write face (people, images, 512), image (people, images, width), person (people,) to a file, unless it exists.
+
+    Raises:
+        ValueError: The file exists and holds other people.
+    """
     if path.exists():
+        load_conditions_of(path, people)
         return
     recognizer = load_face_analysis("miniature").models["recognition"]
     tower, preprocess = clip_vision.load_image_encoder()
@@ -48,3 +53,22 @@ def load_conditions(path: Path) -> tuple[Conditions, torch.Tensor]:
     """Read embeddings, and person indices (people,)."""
     tensors = read_tensors(path)[0]
     return Conditions(tensors["face"], tensors["image"]), tensors["person"]
+
+
+def load_conditions_of(path: Path, people: Sequence[int]) -> Conditions:
+    """Read the embeddings of exactly these people, in their order.
+
+    Raises:
+        ValueError: The file holds other people, or the same in another order.
+    """
+    conditions, found = load_conditions(path)
+    if found.tolist() != list(people):
+        raise ValueError(
+            f"{path} holds the embeddings of {_described(found.tolist())}, expected were those of "
+            f"{_described(people)}, as the teachers have them: delete the file and build again"
+        )
+    return conditions
+
+
+def _described(people: Sequence[int]) -> str:
+    return f"{len(people)} people ({people[0]} to {people[-1]})" if people else "nobody"

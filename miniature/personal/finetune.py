@@ -28,7 +28,7 @@ from training.engine.processes import in_processes
 from training.store.lora_store import LoRAStore
 from training.store.loras import LoRAsInMemory, in_batches
 
-from .embeddings import load_conditions
+from .embeddings import load_conditions, load_conditions_of
 from .person_images import diffusion_loss, draw_person_images, training_person_images
 
 LAE_FINETUNING = LAEFinetuning(
@@ -138,12 +138,13 @@ def _finetune_denoiser(
         torch.tensor([rows[index] for index in data.people]),
         lae.encode(data.loras),
     )
-    validation = load_conditions(build / "conditions" / "validation.safetensors")[0].first(REFERENCES)
+    validation_people = LoRAStore(build / "teachers", lora_layout()).read("validation")[1]
+    validation = load_conditions_of(build / "conditions" / "validation.safetensors", validation_people)
     finetune_denoiser(
         denoiser,
         lae,
         dataset,
-        validation,
+        validation.first(REFERENCES),
         data.diffusion_loss,
         data.recovery,
         DENOISER_FINETUNING,

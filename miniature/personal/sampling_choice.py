@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,16 +11,14 @@ from difflora_core.model import DiffLoRA
 from miniature.measure.lora_evaluation import LoRAEvaluation
 from miniature.world.drawing import REFERENCES
 from training.end_to_end.sampling_choice import choose_sampling
-
-from .embeddings import load_conditions
+from training.people.conditions import Conditions
 
 MIN_IMPROVEMENT = 0.005  # of face similarity, see `choose_sampling`
 MAX_FIDELITY_LOSS = 0.03  # against no LoRA
 
 
-def conditions_of(model: DiffLoRA, path: Path, count: int) -> Tensor:
-    """Mix the first references of the first `count` people of an embeddings file into conditions (people, width)."""
-    conditions, _ = load_conditions(path)
+def conditions_of(model: DiffLoRA, conditions: Conditions, count: int) -> Tensor:
+    """Mix the embeddings of the first `count` people's first references into what the DiT gets: (people, width)."""
     faces, images = conditions.face[:count, :REFERENCES], conditions.image[:count, :REFERENCES]
     return torch.cat([model.mix(face, image).condition for face, image in zip(faces, images, strict=True)])
 

@@ -6,9 +6,6 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
-from difflora_core.denoiser.mif import mean_embedding
 from difflora_core.files import replacing, write_tensors
 from difflora_core.lora.file_formats import save_lora
 from miniature.base_model.checkpoint import load_checkpoint
@@ -39,8 +36,8 @@ def ship_held_out(build: Path, weights: Path, tokenizer: Path) -> None:
     embed_people(build / "conditions" / "held_out.safetensors", people, REFERENCES)
     own, _ = load_conditions(build / "conditions" / "held_out.safetensors")
     others, order = load_conditions(build / "conditions" / "train.safetensors")
-    means = [torch.cat([mean_embedding(faces.float()) for faces in conditions.face]) for conditions in (own, others)]
-    nearest = [int(order[row]) for row in (means[0] @ means[1].T).argmax(1)]
+    own_faces, other_faces = (conditions.first(conditions.face.shape[1])[0] for conditions in (own, others))
+    nearest = [int(order[row]) for row in (own_faces @ other_faces.T).argmax(1)]
     for index, other in zip(people, nearest, strict=True):
         lora = trained[trained_people.index(other)].float()
         save_lora(build / NEAREST / f"{person_name(index)}.safetensors", lora, lora_layout())

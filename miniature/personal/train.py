@@ -24,7 +24,7 @@ from training.people.conditions import Conditions, People
 from training.store.lora_store import LoRAStore
 from training.store.loras import LoRAsInMemory
 
-from .embeddings import embed_people, load_conditions
+from .embeddings import embed_people, load_conditions_of
 from .finetune import finetune_denoiser_in_processes, finetune_lae_in_processes
 from .sampling_choice import choose_by_similarity, conditions_of
 
@@ -71,7 +71,7 @@ def train_difflora(build: Path, weights: Path, tokenizer: Path, processes: int) 
     config = DiffLoRAConfig(LAE_CONFIG, DIT_CONFIG, mif, EncoderNames("miniature", "miniature"))
     model = assemble(lae, denoiser, config)
     evaluation = open_evaluation(weights, tokenizer, validation_people[:SAMPLING_PEOPLE])
-    mixed = conditions_of(model, build / "conditions" / "validation.safetensors", SAMPLING_PEOPLE)
+    mixed = conditions_of(model, validation_conditions, SAMPLING_PEOPLE)
     sampling, tried = choose_by_similarity(model, evaluation, mixed, validation[:SAMPLING_PEOPLE])
     provenance = {
         "people": len(people),
@@ -98,9 +98,7 @@ def embed_all(build: Path, people: list[int], validation_people: list[int]) -> t
     embed_people(folder / "train.safetensors", people)
     embed_people(folder / "validation.safetensors", validation_people)
     embed_people(folder / "all_people.safetensors", range(BASE_PEOPLE), BASE_IMAGES)
-    conditions, order = load_conditions(folder / "train.safetensors")
-    if order.tolist() != people:
-        raise ValueError(
-            f"{folder / 'train.safetensors'} holds other people than the teachers: delete it and build again"
-        )
-    return conditions, load_conditions(folder / "validation.safetensors")[0]
+    return (
+        load_conditions_of(folder / "train.safetensors", people),
+        load_conditions_of(folder / "validation.safetensors", validation_people),
+    )
