@@ -53,8 +53,8 @@ ONE_SAMPLE: dict[str, Any] = {"samples": 1, "latent_scale": 1.0}
 def methods(people: EvaluatedPeople, model: DiffLoRA) -> Table:
     """DiffLoRA as it ships and with one sample, the teacher, and baselines without diffusion."""
     teachers = people.teachers()
-    trained, trained_people = teacher_store().read("train")
-    faces, latents = training_faces(trained_people), model.encode(trained)
+    trained, _ = teacher_store().read("train")
+    faces, latents = training_faces(), model.encode(trained)
     return {
         "none": torch.zeros_like(teachers),
         "mean of the teachers": mean_of(iter([trained])).expand_as(teachers),

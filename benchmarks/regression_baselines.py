@@ -12,17 +12,18 @@ from torch import Tensor
 
 from difflora_core.autoencoder.config import LAEConfig
 from difflora_core.autoencoder.model import LAE
-from difflora_core.denoiser.mif import mean_embedding
 from difflora_core.denoiser.model import Denoiser
 from difflora_core.model import DiffLoRA
 from miniature.base_model.config import lora_layout
 from miniature.paths import BUILD
-from miniature.personal.embeddings import load_conditions
+from miniature.personal.embeddings import load_conditions_of
 from miniature.personal.train import DIFFLORA_TRAINING
 from miniature.world.drawing import REFERENCES
 from training.denoiser.train import train_denoiser
+from training.engine.evaluated_run import compared_settings
 from training.evaluation.methods.loras.ridge_regression import RidgeRegression, choose_penalty
-from training.people.conditions import People
+from training.lora_dataset.fingerprints import HASH_DIGITS, hash_tensor, hash_weights
+from training.people.conditions import Conditions, People
 from training.store.lora_store import LoRAStore
 
 
@@ -31,21 +32,24 @@ def teacher_store() -> LoRAStore:
     return LoRAStore(BUILD / "teachers", lora_layout())
 
 
-def mean_faces(embeddings: Tensor) -> Tensor:
-    """Average face embeddings (people, images, width) into unit-length ones (people, width)."""
-    return torch.cat([mean_embedding(own.float()) for own in embeddings])
-
-
-def training_faces(people: list[int]) -> Tensor:
-    """Face embeddings (people, width) of the people with teachers.
+def conditions_of_teachers(split: str) -> tuple[Tensor, Conditions]:
+    """Read a split's teachers (people, numel) and the embeddings of the same people.
 
     Raises:
         ValueError: The embeddings in the scratch folder are of other people.
     """
-    conditions, order = load_conditions(BUILD / "conditions" / "train.safetensors")
-    if order.tolist() != people:
-        raise ValueError("the embeddings in the scratch folder are of other people than the teachers: build again")
-    return mean_faces(conditions.face)
+    loras, people = teacher_store().read(split)
+    return loras, load_conditions_of(BUILD / "conditions" / f"{split}.safetensors", people)
+
+
+def training_faces() -> Tensor:
+    """Face embeddings of the training people with teachers, each the mean of the person's images: (people, width).
+
+    Raises:
+        ValueError: The embeddings in the scratch folder are of other people.
+    """
+    _, conditions = conditions_of_teachers("train")
+    return conditions.first(conditions.face.shape[1])[0]
 
 
 def ridge_latents(faces: Tensor, latents: Tensor, queries: Tensor, model: DiffLoRA) -> Tensor:
@@ -57,9 +61,9 @@ def ridge_latents(faces: Tensor, latents: Tensor, queries: Tensor, model: DiffLo
         queries: Face embeddings (queries, width).
         model: Encodes the validation people's teachers.
     """
-    conditions, _ = load_conditions(BUILD / "conditions" / "validation.safetensors")
-    others = mean_faces(conditions.face[:, :REFERENCES])
-    expected = model.encode(teacher_store().read("validation")[0]).flatten(1)
+    teachers, conditions = conditions_of_teachers("validation")
+    others, _ = conditions.first(REFERENCES)
+    expected = model.encode(teachers).flatten(1)
     penalty = choose_penalty(faces, latents.flatten(1), others, expected)
     predicted = RidgeRegression.fit(faces, latents.flatten(1), penalty).predict(queries)
     return predicted.view(-1, *latents.shape[1:])
@@ -74,10 +78,17 @@ def through_pca(trained: Tensor, loras: Tensor, config: LAEConfig) -> Tensor:
 
 
 def trained_regression(model: DiffLoRA) -> Denoiser:
-    """One-shot regression by the same networks, trainer and settings; kept in the scratch folder."""
+    """One-shot regression by the same networks, trainer and settings; kept in the scratch folder for each LAE.
+
+    Raises:
+        ValueError: The embeddings in the scratch folder are of other people, or a run of other settings, people or
+            latents is there.
+    """
     people = []
     for split in ("train", "validation"):
-        conditions, _ = load_conditions(BUILD / "conditions" / f"{split}.safetensors")
-        people.append(People(model.encode(teacher_store().read(split)[0]), conditions))
+        teachers, conditions = conditions_of_teachers(split)
+        people.append(People(model.encode(teachers), conditions))
     training = replace(DIFFLORA_TRAINING, objective="regression")
-    return train_denoiser(*people, model.config.dit, model.config.mif, training, BUILD / "regression")[0]
+    identity = compared_settings(training) | {"latents": [hash_tensor(own.latents) for own in people]}
+    folder = BUILD / "regression" / hash_weights(model.lae)[:HASH_DIGITS]
+    return train_denoiser(*people, model.config.dit, model.config.mif, training, folder, identity=identity)[0]
