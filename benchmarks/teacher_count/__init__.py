@@ -1,4 +1,5 @@
 """How many teachers does it take? See `__main__`.
 
-curves    the table and the figure
+arguments  the command line
+curves     the table and the figure
 """

@@ -1,16 +1,16 @@
 """How many teachers does it take? LAEs from 1,008 teachers to none, then the same end-to-end training of everything.
 
     python -m benchmarks.teacher_count --build FOLDER [--teachers 0 16 63 252 1008] [--seeds 0 1 2] [--people 4800]
-    python -m benchmarks.teacher_count --build FOLDER --figure curves.png      # of all runs of --people, --images …
+    python -m benchmarks.teacher_count --build FOLDER --figure curves.png [--people 4800] [--images 6]
 
-FOLDER is the scratch folder of `python -m miniature build` (latents, embeddings, teachers; the last ones only for bases
-of some). A run takes its LAE from principal components of so many teachers, or untrained, and trains LAE, MIF and DiT
-by `train-teacher-free`'s own objective. Measured are validation people: teacher recovery while training, likeness and
-prompt fidelity of generated images at the end, core seconds with all evaluations. Runs resume; each writes result.json
-and checkpoint.safetensors, which `benchmarks.identity` measures on held-out people, in FOLDER/teacher_count/<name>.
+FOLDER is the scratch folder of `python -m miniature build`: latents, embeddings, and teachers, of validation people for
+every run, of training people for runs whose LAE starts from some. A run takes its LAE from principal components of so
+many teachers, or untrained, and trains LAE, MIF and DiT by `train-teacher-free`'s own objective. Measured are
+validation people: teacher recovery while training, likeness and prompt fidelity of generated images at the end, core
+seconds with all evaluations. Runs resume; each writes result.json and checkpoint.safetensors, which
+`benchmarks.identity` measures on held-out people, in FOLDER/teacher_count/<name>.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Iterator
@@ -23,7 +23,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.teacher_count.curves import PEOPLE_PER_STEP, RESULTS, TEACHERS, curve, progress, results, table
+from benchmarks.teacher_count.arguments import FIGURE_DEFAULTS, read_arguments
+from benchmarks.teacher_count.curves import PEOPLE_PER_STEP, RESULTS, curve, progress, results, table
 from difflora_core.autoencoder.model import LAE
 from difflora_core.config import DiffLoRAConfig, EncoderNames
 from difflora_core.denoiser.config import MIFConfig, SamplingConfig
@@ -36,8 +37,8 @@ from miniature.base_model.config import lora_layout
 from miniature.base_model.model import Tokenizer
 from miniature.comfyui.host import find_tokenizer
 from miniature.measure.lora_evaluation import LoRAEvaluation, open_evaluation
-from miniature.paths import BUILD, DIFFLORA_CHECKPOINT, WEIGHTS
-from miniature.personal.embeddings import load_conditions
+from miniature.paths import DIFFLORA_CHECKPOINT, WEIGHTS
+from miniature.personal.embeddings import load_conditions, load_conditions_of
 from miniature.personal.person_images import diffusion_loss, draw_person_images, training_person_images
 from miniature.personal.train import DIT_CONFIG, LAE_CONFIG, SAMPLING_PEOPLE
 from miniature.world.drawing import REFERENCES
@@ -55,7 +56,7 @@ from training.people.assembly import assemble
 from training.people.conditions import Conditions
 from training.store.lora_store import LoRAStore
 
-STEPS, SAVE_EVERY = 3000, 100
+SAVE_EVERY = 100
 SAMPLED = {
     "plain": SamplingConfig(1, 1.0, samples=4),
     "scale 1.25": SamplingConfig(1, 1.0, samples=4, latent_scale=1.25),
@@ -118,8 +119,8 @@ class Laboratory:
         self.base, self.vae = load_checkpoint(WEIGHTS)
         self.base.requires_grad_(False)
         self.store = LoRAStore(self.build / "teachers", self.layout)
-        teachers, self.validation = self.store.read("validation")
-        self.teachers, self.validation = teachers[:SAMPLING_PEOPLE], self.validation[:SAMPLING_PEOPLE]
+        teachers, self.with_teachers = self.store.read("validation")
+        self.teachers, self.validation = teachers[:SAMPLING_PEOPLE], self.with_teachers[:SAMPLING_PEOPLE]
 
     @cached_property
     def recovery(self) -> TeacherRecovery:
@@ -135,8 +136,8 @@ class Laboratory:
     @cached_property
     def references(self) -> tuple[Tensor, Tensor]:
         """Face and image embeddings (people, width) of the validation people."""
-        conditions, _ = load_conditions(self.build / "conditions" / "validation.safetensors")
-        face, image = conditions.first(REFERENCES)
+        path = self.build / "conditions" / "validation.safetensors"
+        face, image = load_conditions_of(path, self.with_teachers).first(REFERENCES)
         return face[:SAMPLING_PEOPLE], image[:SAMPLING_PEOPLE]
 
     def objective(self, run: Run, network: JointNetwork, conditions: Conditions, people: list[int]) -> JointObjective:
@@ -240,27 +241,17 @@ def baselines(laboratory: Laboratory) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Do what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--build", type=Path, default=BUILD, help="scratch folder of the miniature's build")
-    parser.add_argument("--teachers", type=int, nargs="+", default=TEACHERS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
-    parser.add_argument("--people", type=int, nargs="+", default=(4800,))
-    parser.add_argument("--images", type=int, nargs="+", default=(6,))
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--lora-penalty", type=float, nargs="+", default=(0.0,))
-    parser.add_argument("--baselines", action="store_true", help="only measure no LoRA, teachers, shipped checkpoint")
-    parser.add_argument("--figure", type=Path, help="only draw the curves of the runs that are finished")
-    arguments = parser.parse_args()
+    arguments = read_arguments(__doc__.splitlines()[0])
     torch.set_num_threads(1)
     if arguments.figure:
-        shown = {name: getattr(arguments, name) for name in ("people", "images", "lora_penalty")}
+        shown = {name: getattr(arguments, name) for name in FIGURE_DEFAULTS}
         found = [
             result
             for result in results(arguments.build)
             if all(result["run"][name] in values for name, values in shown.items())
         ]
         if not found:
-            parser.error(f"no run of {shown} is finished in {arguments.build / RESULTS}: first without --figure")
+            raise SystemExit(f"No run of {shown} is finished in {arguments.build / RESULTS}: first without --figure.")
         # Of two numbers of teachers the table says more
         several = len({result["run"]["teachers"] for result in found}) > 2
         draw_panels(arguments.figure, [progress(found), *([curve(found)] if several else [])])

@@ -25,16 +25,23 @@ def results(build: Path) -> list[dict]:
 
 
 def table(found: list[dict]) -> str:
-    """Format results in lines."""
-    head = ("teachers", "people", "images", "steps", "penalty", "seed", "minutes", "recovery")
-    lines = ["".join(f"{name:>9}" for name in head) + "  face similarity / prompt fidelity by sampling"]
+    """Format results in lines.
+
+    The best recovery is the highest of a run's evaluations, by which its weights were chosen: on the people it is of,
+    it is a little too high.
+    """
+    head = ("teachers", "people", "images", "steps", "penalty", "seed", "minutes", "best recovery")
+    lines = [
+        "".join(f"{name:>{max(9, len(name) + 2)}}" for name in head) + "  face similarity / prompt fidelity by sampling"
+    ]
     for result in found:
         run, minutes = result["run"], result["core_seconds"] / 60
         best = max(metrics["teacher_recovery"] for metrics in result["history"].values())
         counts = [run[name] for name in ("teachers", "people", "images", "steps", "lora_penalty", "seed")]
         images = [f"{name} {m['similarity']:.3f} / {m['fidelity']:.3f}" for name, m in result["images"].items()]
         numbers = [*map(str, counts), f"{minutes:.1f}", f"{best:.3f}"]
-        lines.append("".join(f"{number:>9}" for number in numbers) + "  " + ", ".join(images))
+        cells = [f"{number:>{max(9, len(name) + 2)}}" for name, number in zip(head, numbers, strict=True)]
+        lines.append("".join(cells) + "  " + ", ".join(images))
     return "\n".join(lines)
 
 
