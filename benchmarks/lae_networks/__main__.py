@@ -7,19 +7,21 @@
 Per network and ratio, on the validation people of the miniature's teachers in the scratch folder of its build: R² of
 normalized LoRAs and cosine of ΔW relative to the mean LoRA, as fitted (which is deterministic) and after a short
 training with and without the weight-preserved term, with mean and range over seeds. Trained weights are EMA weights
-after the last step; no earlier ones are chosen.
+after the last step; no earlier ones are chosen, except with --end-to-end.
 --form: the factors are used as they were trained from the shared start, in the canonical form of a thin SVD, or turned
 from that form towards the start; ΔW is the same in all three.
---end-to-end: each trained network is trained on for so many steps with the base model's diffusion loss.
+--end-to-end: each trained network is trained on for so many steps with the base model's diffusion loss. Of its start,
+middle and end the best is kept, by teacher recovery on these validation people, which favors all networks a little.
 --people: for so many validation people also the share of the teacher's face similarity that is kept,
 (LAE − none) / (teacher − none); like --end-to-end, this needs the miniature's weights and a ComfyUI for the tokenizer.
-Results are collected in --out: a run continues where the last one ended, and prints the table.
+Results are collected in --out: a run continues where the last one ended, and prints the table. Results of other
+teachers or of other weights of the miniature stay in --out, and are neither used nor printed.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +50,7 @@ from miniature.paths import BUILD, WEIGHTS
 from miniature.personal.finetune import FinetuneData
 from training.autoencoder.reconstruction_metrics import evaluate
 from training.autoencoder.train import new_lae
+from training.lora_dataset.fingerprints import hash_files, hash_tensor, hash_value
 from training.store.lora_store import LoRAStore
 from training.store.loras import LoRAsInMemory
 
@@ -66,6 +69,8 @@ class Data:
     """Measures images; an empty result if none are to be made."""
     end_to_end: FinetuneData | None
     """For training with the base model."""
+    origin: str
+    """Hash of what the measurements depend on beside their settings, see `origin_of`."""
 
 
 def similarity_metric(people: int, validation: Tensor, names: list[int]) -> Kept:
@@ -87,7 +92,13 @@ def measure(arguments: argparse.Namespace, data: Data, entries: list[Entry]) -> 
     known = {json.dumps(entry["case"]) for entry in entries}
     for ratio in arguments.ratios:
         for network in arguments.networks:
-            start = {"ratio": ratio, "network": network, "form": arguments.form, "people": arguments.people}
+            start = {
+                "ratio": ratio,
+                "network": network,
+                "form": arguments.form,
+                "people": arguments.people,
+                "origin": data.origin,
+            }
             runs = [
                 {**start, "weight": weight, "seed": seed, "steps": arguments.steps, "end_to_end": arguments.end_to_end}
                 for seed in arguments.seeds
@@ -125,7 +136,20 @@ def load_data(arguments: argparse.Namespace) -> Data:
     loras, validation = in_form(arguments.form, loras), in_form(arguments.form, validation)
     kept = similarity_metric(arguments.people, validation, names) if arguments.people else lambda lae: {}
     finetuning = FinetuneData.load(arguments.build, WEIGHTS, find_tokenizer()) if arguments.end_to_end else None
-    return Data(loras, LoRAsInMemory(validation), kept, finetuning)
+    weights = WEIGHTS if arguments.people or arguments.end_to_end else None
+    return Data(loras, LoRAsInMemory(validation), kept, finetuning, origin_of([loras, validation], weights))
+
+
+def origin_of(loras: Sequence[Tensor], weights: Path | None) -> str:
+    """Hash teachers and, where images or the diffusion loss are measured, all weights in a folder but DiffLoRA's own.
+
+    Args:
+        loras: Of training and of validation people (people, numel), as they are used.
+        weights: The miniature's; None if they are not used.
+    """
+    files = sorted(weights.rglob("*.safetensors")) if weights else []
+    files = [path for path in files if path.parent.name != "difflora"]
+    return hash_value([*(hash_tensor(own) for own in loras), hash_files(files)])
 
 
 def main() -> None:
@@ -158,7 +182,7 @@ def main() -> None:
         if time.monotonic() > end:
             print("stopped by --minutes; the same command continues from here")
             break
-    show(entries)
+    show([entry for entry in entries if entry["case"].get("origin") == data.origin])
 
 
 if __name__ == "__main__":

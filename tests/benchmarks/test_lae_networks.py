@@ -2,12 +2,14 @@
 
 import argparse
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.lae_networks.__main__ import Data, measure
+from benchmarks.lae_networks.__main__ import Data, measure, origin_of
 from benchmarks.lae_networks.networks import FORMS, NETWORKS, SHAPES, config_of, in_form, start_like
 from benchmarks.lae_networks.table import Entry, show
 from miniature.base_model.config import lora_layout
@@ -37,7 +39,7 @@ def loras() -> Tensor:
 
 @pytest.fixture
 def data(loras: Tensor) -> Data:
-    return Data(loras, LoRAsInMemory(loras[:4] + 0.01), lambda lae: {"kept": 0.5}, None)
+    return Data(loras, LoRAsInMemory(loras[:4] + 0.01), lambda lae: {"kept": 0.5}, None, "teachers")
 
 
 @pytest.mark.parametrize("ratio", SHAPES)
@@ -78,6 +80,21 @@ def test_a_run_continues_where_the_last_one_ended(data: Data) -> None:
     assert list(measure(ARGUMENTS, data, read_again)) == []
     (again,) = measure(ARGUMENTS, data, [entry for entry in read_again if entry["case"].get("weight") != 0.5])
     assert (again["case"], again["r2"]) == (whole[1]["case"], whole[1]["r2"])
+
+
+def test_results_of_other_teachers_or_weights_are_not_used(data: Data, tmp_path: Path) -> None:
+    arguments = argparse.Namespace(**{**vars(ARGUMENTS), "seeds": []})
+    (first, _), known = measure(arguments, data, []), list(measure(arguments, data, []))
+    assert len(list(measure(arguments, replace(data, origin="others"), known))) == 2
+    assert first["case"]["origin"] == "teachers"
+    loras, weights = torch.zeros(2, 3), tmp_path / "base.safetensors"
+    weights.write_bytes(b"one")
+    before = [origin_of([loras, loras], folder) for folder in (None, tmp_path)]
+    assert before == [origin_of([loras, loras], folder) for folder in (None, tmp_path)]
+    weights.write_bytes(b"two")
+    after = [origin_of([loras, loras], folder) for folder in (None, tmp_path)]
+    assert (after[0], after[1] == before[1]) == (before[0], False)
+    assert origin_of([loras, loras + 1], None) != before[0]
 
 
 def test_the_table_has_a_line_for_all_seeds_of_a_case(capsys: pytest.CaptureFixture) -> None:
