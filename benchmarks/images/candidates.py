@@ -2,8 +2,8 @@
 
     python -m benchmarks.images.candidates [--people 16] [--candidates 4] [--temperatures 0 0.1 0.2 0.4 0.7]
 
-On validation people. `chosen` is the mean likeness of the candidate that is best for a person on the first half of the
-scenes, measured on the other half.
+On validation people. `chosen` is the mean likeness of the candidate that is best for a person on one half of the
+scenes, measured on the other half, both ways, so that it is of the same scenes as `likeness`.
 """
 
 import argparse
@@ -32,6 +32,7 @@ def main() -> None:
         EvaluatedPeople("validation", arguments.people, 1, find_tokenizer()),
     )
     condition = model.mif(people.face, people.image)[0]
+    print(f"{len(people.indices)} validation people, {arguments.candidates} candidates of each\n")
     print("| temperature | likeness | spread | chosen | fidelity | spread of latents |\n|---|---|---|---|---|---|")
     for temperature in tqdm(arguments.temperatures):
         latents = torch.stack(
@@ -57,12 +58,23 @@ def measure(people: EvaluatedPeople, model: DiffLoRA, latents: Tensor) -> tuple[
     images = [evaluation.generate(model.decode(own)) for own in latents]
     likeness = np.stack([evaluation.similarities(made) for made in images])  # (candidates, people, scenes)
     fidelity = np.mean([evaluation.fidelities(made) for made in images])
-    half = likeness.shape[2] // 2
-    chosen = likeness[..., :half].mean(2).argmax(0)  # (people,)
-    best = likeness[chosen, np.arange(len(chosen)), half:].mean()
     deviation = (latents - latents.mean(0)).square().mean().sqrt()
     spread = likeness.mean(2).std(0).mean()
-    return float(likeness.mean()), float(spread), float(best), float(fidelity), float(deviation)
+    return float(likeness.mean()), float(spread), chosen_likeness(likeness), float(fidelity), float(deviation)
+
+
+def chosen_likeness(likeness: np.ndarray) -> float:
+    """Mean likeness of each person's candidate that is best on the other half of the scenes, over all scenes.
+
+    Args:
+        likeness: Of every image (candidates, people, scenes).
+    """
+    halves = np.array_split(likeness, 2, axis=2)
+    measured = [
+        np.take_along_axis(other, own.mean(2).argmax(0)[None, :, None], axis=0)[0]
+        for own, other in (halves, reversed(halves))
+    ]
+    return float(np.concatenate(measured, axis=1).mean())
 
 
 if __name__ == "__main__":
