@@ -2,7 +2,8 @@
 
     python -m benchmarks.personalize [--references 3] [--rounds 5]
 
-The teacher's time is the stored one of a held-out person's, trained alone on one thread.
+The teacher is a held-out person's, trained alone on one thread, on this machine after the rest. Of both, loading the
+networks is not counted. Needs a ComfyUI for the tokenizer.
 """
 
 import argparse
@@ -16,8 +17,9 @@ import torch
 from difflora_core.encoders.face_encoder import FaceEncoder
 from difflora_core.encoders.image_encoder import ImageEncoder
 from difflora_core.model import DiffLoRA
+from miniature.comfyui.host import find_tokenizer
 from miniature.paths import DIFFLORA_CHECKPOINT, WEIGHTS
-from miniature.personal.held_out_teachers import HeldOutTeachers
+from miniature.personal.ship_held_out import seconds_per_teacher
 from miniature.world.drawing import draw
 from miniature.world.people import person, split_people
 from miniature.world.scenes import reference_scene
@@ -45,18 +47,20 @@ def main() -> None:
             times.append(time.perf_counter() - start)
         return median(times)
 
-    condition = model.mix(faces.encode(images), tower.encode(images)).condition
+    face, image = faces.encode(images), tower.encode(images)
+    condition = model.mix(face, image).condition
     latents = model.sample(condition, generator=torch.Generator().manual_seed(0))
     parts = {
         "faces": seconds(lambda: faces.encode(images)),
         "CLIP vision": seconds(lambda: tower.encode(images)),
+        "mixing": seconds(lambda: model.mix(face, image).condition),
         "sampling": seconds(lambda: model.sample(condition, generator=torch.Generator().manual_seed(0))),
         "decoding": seconds(lambda: model.decode(latents)),
     }
     total = sum(parts.values())
     for name, part in parts.items():
         print(f"{name:15s} {1000 * part:8.1f} ms  {part / total:5.0%}")
-    teacher = HeldOutTeachers.load().seconds_per_teacher
+    teacher = seconds_per_teacher(WEIGHTS, find_tokenizer(), split_people("held_out")[0])
     print(
         f"{'together':15s} {1000 * total:8.1f} ms; a teacher took {teacher:.1f} s: {teacher / total:.0f} times as long"
     )
