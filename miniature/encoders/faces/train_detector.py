@@ -30,6 +30,13 @@ SCORE_SHIFT = -1.3
 from 0.93; the shift brings InsightFace's threshold of 0.5 between them."""
 NEAR, FAR = 0.6, 1.0
 """Octaves between the sizes of a face and an anchor: below NEAR the anchor must detect it, above FAR it must not."""
+IGNORED_OCTAVES = 1.5
+"""Below which no anchor is trained at an unclear face, which may be detected or not."""
+CORE, AROUND = (0.22, 0.71), (0.4, 1.6)
+"""Distances from a face's middle, in sizes of the face and in strides, of which the larger counts: up to CORE a cell
+must detect it, from there to AROUND its score is ignored."""
+UNCLEAR = 0.7
+"""In sizes of the face: up to there from an unclear face's middle scores are ignored."""
 
 
 def train_detector(build: Path, weights: Path) -> None:
@@ -87,18 +94,19 @@ def _level_targets(image: DetectionImage, stride: int, anchors: np.ndarray) -> d
         size = float((face[2:] - face[:2]).max())
         away = np.linalg.norm(points - (face[:2] + face[2:]) / 2, axis=1)
         octaves = np.abs(np.log2(size / sides))
-        core = (away <= max(0.22 * size, 0.71 * stride)) & (octaves < NEAR)
-        around = (away <= max(0.4 * size, 1.6 * stride)) & (octaves < FAR) & (label != 1)
+        core_radius, around_radius = (max(sizes * size, strides * stride) for sizes, strides in (CORE, AROUND))
+        core = (away <= core_radius) & (octaves < NEAR)
+        around = (away <= around_radius) & (octaves < FAR) & (label != 1)
         label[around] = -1
         if not clear:
-            label[(away <= 0.7 * size) & (octaves < 1.5)] = -1
+            label[(away <= UNCLEAR * size) & (octaves < IGNORED_OCTAVES)] = -1
             continue
         label[core] = 1
-        around |= core
-        near |= around
-        here, unit = points[around], sides[around, None]
-        box[around] = np.concatenate([here - face[:2], face[2:] - here], axis=1) / unit
-        landmarks[around] = (marks[None] - here[:, None]).reshape(-1, 10) / unit
+        trained = core | around
+        near |= trained
+        here, unit = points[trained], sides[trained, None]
+        box[trained] = np.concatenate([here - face[:2], face[2:] - here], axis=1) / unit
+        landmarks[trained] = (marks[None] - here[:, None]).reshape(-1, 10) / unit
     return {"label": label, "near": near, "box": box, "landmarks": landmarks, "side": sides / stride}
 
 
