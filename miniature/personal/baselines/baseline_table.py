@@ -79,8 +79,18 @@ def outcome_of(values: Mapping[str, Any], point: Point) -> Outcome:
 
 
 def lowest_fidelity(values: Mapping[str, Any]) -> float:
-    """Return the fidelity that a chosen point has at least, from the content of the evaluation's report.json."""
-    return (_mean(values, FIDELITY, FIDELITY, WITHOUT) or 0.0) - MAX_FIDELITY_LOSS
+    """Return the fidelity that a chosen point has at least, from the content of the evaluation's report.json.
+
+    Raises:
+        ValueError: That of images without a LoRA was not measured.
+    """
+    fidelity = _mean(values, FIDELITY, FIDELITY, WITHOUT)
+    if fidelity is None:
+        raise ValueError(
+            f"The report has no value of {FIDELITY!r} for {WITHOUT!r}, which settings are compared with: "
+            "evaluate that method and that metric again."
+        )
+    return fidelity - MAX_FIDELITY_LOSS
 
 
 def _mean(values: Mapping[str, Any], metric: str, column: str, method: str) -> float | None:
