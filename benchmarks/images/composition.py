@@ -56,7 +56,10 @@ def main() -> None:
     arguments = parser.parse_args()
     generated: Likeness = defaultdict(list)
     drawn: Likeness = defaultdict(list)
-    people = split_people(arguments.split)[: arguments.people + 1]
+    people = split_people(arguments.split)
+    if not 1 <= arguments.people < len(people):  # each has the next one's pose
+        parser.error(f"--people {arguments.people}: 1 to {len(people) - 1} of {arguments.split} can be measured")
+    people = people[: arguments.people + 1]
     with Host(prepare_base(ROOT / "output" / "host"), arguments=("--cache-lru", "100")) as host:
         client = Client(host.url)
         workflow = ApiPrompt.load(WORKFLOW, client.object_info())

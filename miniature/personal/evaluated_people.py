@@ -35,8 +35,11 @@ class EvaluatedPeople:
             people: How many.
             seed: Of references, LoRAs and images.
             tokenizer: Folder of SDXL's tokenizer.
+
+        Raises:
+            ValueError: There are not so many with teachers.
         """
-        self.split, self.seed, self.indices = split, seed, list(teacher_people(split))[:people]
+        self.split, self.seed, self.indices = split, seed, first_people(split, people)
         # Published figures depend on these draws
         self.references = [draw_references(index, np.random.default_rng([seed, index])) for index in self.indices]
         face = FaceEncoder.open("miniature", FACES)
@@ -62,3 +65,15 @@ class EvaluatedPeople:
         if self.split == "held_out":
             return HeldOutTeachers.load().teachers[: len(self.indices)].float()
         return LoRAStore(BUILD / "teachers", lora_layout()).read(self.split)[0][: len(self.indices)]
+
+
+def first_people(split: str, people: int) -> list[int]:
+    """Return the indices of the first so many people of a split that have teachers.
+
+    Raises:
+        ValueError: There are not so many.
+    """
+    found = list(teacher_people(split))
+    if not 1 <= people <= len(found):
+        raise ValueError(f"{people} people of {split!r} were asked for; 1 to {len(found)} have teachers: ask for fewer")
+    return found[:people]
