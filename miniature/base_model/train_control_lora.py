@@ -9,7 +9,7 @@ from kornia.filters import canny
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from miniature.world.image_blocks import Block, load_block, training_blocks, write_array
+from miniature.world.image_blocks import RANDOM, Block, load_block, random_images, training_blocks, write_array
 from miniature.world.scenes import caption, training_scene
 from training.engine.config import TrainConfig
 from training.engine.loop import train
@@ -83,13 +83,12 @@ class ControlLoss:
     def __call__(self, control: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """The loss on a random batch."""
         rows, hints, texts = [], [], []
-        for block, person, image, drop in torch.randint(0, 2**30, (BATCH, 4), generator=generator).tolist():
-            block, person = block % len(self.blocks), person % len(self.blocks[0].people)
-            image %= self.blocks[0].images
+        shapes = [block.shape for block in self.blocks]
+        for block, person, image, (drop,) in random_images(shapes, BATCH, generator, more=1):
             rows.append(self.latents[block][person, image])
             hints.append(torch.from_numpy(np.array(self.edges[block][person, image])))
             scene = training_scene(self.blocks[block].people[person], image)
-            texts.append("" if drop < DROP_CAPTION * 2**30 else caption(scene))
+            texts.append("" if drop < DROP_CAPTION * RANDOM else caption(scene))
         clean = torch.stack(rows).float()
         hint = torch.stack(hints).float()[:, None].expand(-1, 3, -1, -1)
         noise = torch.randn(clean.shape, generator=generator)

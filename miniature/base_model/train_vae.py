@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from miniature.world.drawing import IMAGE_SIZE
-from miniature.world.image_blocks import TEACHER_PEOPLE, load_block, training_blocks
+from miniature.world.image_blocks import TEACHER_PEOPLE, load_block, random_images, training_blocks
 from training.engine.config import TrainConfig
 from training.engine.loop import load_trained, train
 from training.engine.processes import in_processes
@@ -110,9 +110,8 @@ def train_decoder(narrow: TinyVAE, stacks: Sequence[np.ndarray], build: Path, co
 
 def _image(stacks: Sequence[np.ndarray], generator: torch.Generator) -> np.ndarray:
     """Choose a random image uint8 (128, 128, 3)."""
-    block, person, image = torch.randint(0, 2**30, (3,), generator=generator).tolist()
-    stack = stacks[block % len(stacks)]
-    return stack[person % stack.shape[0], image % stack.shape[1]]
+    ((block, person, image, _),) = random_images([stack.shape[:2] for stack in stacks], 1, generator)
+    return stacks[block][person, image]
 
 
 class _AutoencoderLoss(torch.nn.Module):

@@ -21,7 +21,7 @@ from miniature.encoders.batch_norm import recompute_batch_norms
 from miniature.world.colors import EYES, eye_color
 from miniature.world.drawing import landmarks_and_box
 from miniature.world.eyes import iris_radius
-from miniature.world.image_blocks import TEACHER_PEOPLE, load_block, training_blocks
+from miniature.world.image_blocks import TEACHER_PEOPLE, load_block, random_images, training_blocks
 from miniature.world.people import EYE_COLORS, person
 from miniature.world.scenes import training_scene
 from training.engine.config import TrainConfig
@@ -116,15 +116,14 @@ def measure_eyes(judge: EyeJudge, images: np.ndarray, landmarks: np.ndarray) -> 
 def train_eye_judge(build: Path, weights: Path) -> None:
     """Train to build/eye_judge.safetensors (resumable) and write weights/eye_judge.safetensors."""
     blocks = [block for block in training_blocks() if block.people[0] < TEACHER_PEOPLE]
-    stacks = [load_block(build / "images", block) for block in blocks]
+    stacks, shapes = [load_block(build / "images", block) for block in blocks], [block.shape for block in blocks]
 
     def batch(generator: torch.Generator) -> tuple[Tensor, Tensor]:
         rows, centers, expected = [], [], []
-        for b, who, image, side in torch.randint(0, 2**30, (BATCH, 4), generator=generator).tolist():
-            block, stack = blocks[b % len(blocks)], stacks[b % len(blocks)]
-            p, k = who % len(block.people), image % block.images
-            drawn, scene = person(block.people[p]), training_scene(block.people[p], k)
-            rows.append(stack[p, k])
+        for b, p, k, (side,) in random_images(shapes, BATCH, generator, more=1):
+            index = blocks[b].people[p]
+            drawn, scene = person(index), training_scene(index, k)
+            rows.append(stacks[b][p, k])
             centers.append(landmarks_and_box(drawn, scene)[0][side % 2])
             expected.append([*(c / 255 for c in eye_color(drawn)), iris_radius(drawn, scene) / 10])
         shifts = torch.randint(-JITTER, JITTER + 1, (BATCH, 2), generator=generator).numpy()

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from miniature.base_model.vae import to_pixels
 from miniature.encoders.batch_norm import recompute_batch_norms
-from miniature.world.image_blocks import TEACHER_PEOPLE, load_block, training_blocks
+from miniature.world.image_blocks import TEACHER_PEOPLE, load_block, random_images, training_blocks
 from miniature.world.people import BEARDS, FRECKLES, person, trait_words
 from miniature.world.scenes import (
     BACKGROUNDS,
@@ -101,12 +101,11 @@ def soften(pixels: Tensor, generator: torch.Generator) -> Tensor:
 def train_judge(build: Path, weights: Path) -> None:
     """Train to build/judge.safetensors (resumable) and write weights/judge.safetensors."""
     blocks = [block for block in training_blocks() if block.people[0] < TEACHER_PEOPLE]
-    stacks = [load_block(build / "images", block) for block in blocks]
+    stacks, shapes = [load_block(build / "images", block) for block in blocks], [block.shape for block in blocks]
 
     def loss(judge: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         images, scenes, people = [], [], []
-        for block, who, image in torch.randint(0, 2**30, (BATCH, 3), generator=generator).tolist():
-            b, p, k = block % len(blocks), who % len(blocks[0].people), image % blocks[0].images
+        for b, p, k, _none in random_images(shapes, BATCH, generator):
             images.append(torch.from_numpy(np.array(stacks[b][p, k])).permute(2, 0, 1))
             scenes.append(training_scene(blocks[b].people[p], k))
             people.append(blocks[b].people[p])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from difflora_core.files import replacing
@@ -29,6 +30,8 @@ OTHER_PEOPLE = range(TEACHER_PEOPLE, BASE_PEOPLE)
 """Those others, for networks that must not be trained on the first ones."""
 BLOCK = 50
 """People in a file."""
+RANDOM = 2**30
+"""Above the random numbers of `random_images`; so large that a remainder is about equally distributed."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ class Block:
     images: int
     """Images of each person."""
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """People, and images of each."""
+        return len(self.people), self.images
+
 
 def training_blocks() -> list[Block]:
     """All blocks that may be trained on."""
@@ -50,6 +58,26 @@ def training_blocks() -> list[Block]:
         images = TEACHER_IMAGES if start < TEACHER_PEOPLE else BASE_IMAGES
         blocks.append(Block(f"train_{start:05d}", range(start, start + BLOCK), images))
     return blocks
+
+
+def random_images(
+    shapes: Sequence[tuple[int, int]], count: int, generator: torch.Generator, more: int = 0
+) -> list[tuple[int, int, int, list[int]]]:
+    """Choose random images: block, person in the block, image of the person, and random numbers for the caller.
+
+    All blocks are equally likely. These draws never change: shipped weights depend on them.
+
+    Args:
+        shapes: People, and images of each, of every block.
+        count: How many images.
+        generator: On the CPU.
+        more: How many numbers from 0 to `RANDOM` − 1 the caller wants of each image.
+    """
+    chosen, drawn = [], torch.randint(0, RANDOM, (count, 3 + more), generator=generator)
+    for block, person_number, image, *others in drawn.tolist():
+        people, images = shapes[block % len(shapes)]
+        chosen.append((block % len(shapes), person_number % people, image % images, others))
+    return chosen
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
