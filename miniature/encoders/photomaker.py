@@ -1,9 +1,10 @@
 """Stage `photomaker`: the identity encoder of the LoRA dataset pipeline, small, and its LoRA of rank 4.
 
-Two runs. First the vision tower, initialized with the shipped CLIP vision model, is trained to tell people apart, since
-CLIP's training leaves out what captions don't say. Then projections, fuse module and LoRA are trained with the frozen
-base model's diffusion loss: references of a person go in, another image of that person is denoised. The two runs have
-different people: the tower knows those it was trained on better than others, and the rest would learn to rely on it.
+Two runs. First the vision tower, initialized with the shipped CLIP vision model, is trained to predict people's traits,
+since CLIP's training leaves out what captions don't say. Then projections, fuse module and LoRA are trained with the
+frozen base model's diffusion loss: references of a person go in, another image of that person is denoised. The two runs
+have different people: the tower knows those it was trained on better than others, and the rest would learn to rely on
+it.
 """
 
 from __future__ import annotations

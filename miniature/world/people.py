@@ -2,7 +2,8 @@
 
 Everything is a pure function of an integer, so no data set is stored: person 17 has the same face on every machine. A
 person is 26 continuous traits. The ranges in `SPLITS` are the only place where people are divided, and they never
-overlap: a held-out person is never drawn by any stage that trains or chooses anything.
+overlap: of held-out people only their own teachers are trained, to compare with; nothing else is trained on them or
+chosen by them.
 """
 
 from __future__ import annotations
