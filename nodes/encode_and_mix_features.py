@@ -24,7 +24,7 @@ from .sockets import (
     InsightFace,
     LoadedDiffLoRA,
     MixedFeatures,
-    fingerprint,
+    hash_tensors,
     node_schema,
     show_text,
     to_intermediate,
@@ -127,7 +127,7 @@ class EncodeFace(io.ComfyNode):
 
         used = encode_references(images, encoder, None, choose=choose, index=index, aligned=aligned, on_image=on_image)
         embeddings = torch.stack([face.embedding for face in found])
-        features = FaceFeatures(to_intermediate(embeddings), encoder.name, fingerprint(images))
+        features = FaceFeatures(to_intermediate(embeddings), encoder.name, hash_tensors(images))
         crops = to_intermediate(torch.stack([face.crop for face in found]))
         outputs = [] if clip_vision is None else list(map(partial(encode_upright, clip_vision), images, found))
         boxes = [with_boxes(*pair, numbered=True) for pair in zip(images, found, strict=True)]
@@ -214,7 +214,7 @@ class MixFeatures(io.ComfyNode):
         )
         description = f"face {mixed.face_weight:.0%}  image {mixed.image_weight:.0%}"
         show_text(description, cls.hidden.unique_id)
-        references = face.references if face else fingerprint(image)  # type: ignore[arg-type]
+        references = face.references if face else hash_tensors(image)  # type: ignore[arg-type]
         return io.NodeOutput(
             MixedFeatures(to_intermediate(mixed.condition), model.name, references), ui=ui.PreviewText(description)
         )

@@ -41,7 +41,7 @@ def portable_prefix(prefix: str, default: str, appended: str) -> str:
     return "/".join(parts)
 
 
-def fingerprint(*paths: Path) -> str:
+def fingerprint_files(*paths: Path) -> str:
     """Return a string that changes with files: ComfyUI does not notice another file under the same name.
 
     Args:

@@ -16,7 +16,7 @@ from .input_checks import takes_lists
 from .patching.lora_patches import fitting_patches
 from .preview_images import loss_curve
 from .refine_training import train_lora
-from .sockets import CATEGORY, fingerprint, node_schema, to_intermediate
+from .sockets import CATEGORY, hash_tensors, node_schema, to_intermediate
 
 MIN_SIDE = 64
 """Least side in pixels of an image: a VAE makes an eighth of it, which the U-Net makes smaller again."""
@@ -114,7 +114,7 @@ class RefineLoRA(io.ComfyNode):
             fitting_patches(model, candidate)  # raises an error if the LoRA does not fit
         batch = one_batch(images)
         settings = RefinementSettings(steps, learning_rate, batch_size)
-        refinement = {**asdict(settings), "seed": seed, "prompt": prompt, "references": fingerprint(batch)}
+        refinement = {**asdict(settings), "seed": seed, "prompt": prompt, "references": hash_tensors(batch)}
         conditioning, latents = clip.encode_from_tokens_scheduled(clip.tokenize(prompt)), vae.encode(batch)
         refined, curves = [], []
         for candidate in lora:

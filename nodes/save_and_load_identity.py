@@ -6,7 +6,7 @@ import folder_paths
 from comfy_api.latest import io, ui
 
 from ..difflora_core.denoiser.latent_file import load_latents, save_latents
-from .file_names import fingerprint, move_new, portable_prefix, write_numbered
+from .file_names import fingerprint_files, move_new, portable_prefix, write_numbered
 from .sockets import CATEGORY, Latent, LoRALatent, node_schema, show_text, to_intermediate
 
 FOLDER = "difflora_identities"
@@ -94,7 +94,7 @@ class LoadIdentity(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, identity: str) -> str:
         """Return a string that changes with the file."""
-        return fingerprint(identity_path(identity))
+        return fingerprint_files(identity_path(identity))
 
     @classmethod
     def execute(cls, identity: str) -> io.NodeOutput:

@@ -121,7 +121,7 @@ def node_schema(*, advanced: Sequence[str] = (), **described: Any) -> io.Schema:
     return schema
 
 
-def fingerprint(tensors: Sequence[Tensor] | Tensor) -> str:
+def hash_tensors(tensors: Sequence[Tensor] | Tensor) -> str:
     """Hash the values of tensors, or of one: 16 hexadecimal digits. A batch has the same as the list of its rows."""
     hashed = hashlib.sha256()
     for tensor in tensors:

@@ -12,7 +12,7 @@ from comfy_api.latest import io
 
 from ...difflora_core.fields import read_json_file
 from ...difflora_core.files import read_shapes
-from ..file_names import fingerprint
+from ..file_names import fingerprint_files
 from ..sockets import CATEGORY, node_schema
 
 WEIGHTS, CONFIG, PREPROCESSING = "model.safetensors", "config.json", "preprocessor_config.json"
@@ -52,7 +52,7 @@ class LoadCLIPVision(io.ComfyNode):
         """Return a string that changes with the files on disk: the weights, and those beside them in a folder."""
         path = weights_path(clip_name)
         beside = map(path.with_name, (CONFIG, PREPROCESSING)) if clip_name in folders() else ()
-        return fingerprint(path, *beside)
+        return fingerprint_files(path, *beside)
 
     @classmethod
     def execute(cls, clip_name: str) -> io.NodeOutput:

@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 from ...difflora_core.checkpoint import autoencoder_fingerprint
 from ...difflora_core.file_info.project_files import describe_training
 from ...difflora_core.model import DiffLoRA
-from ..file_names import fingerprint
+from ..file_names import fingerprint_files
 from ..sockets import CATEGORY, DiffLoRAModel, LoadedDiffLoRA, describe_sampling, node_schema, show_text
 from .difflora_folder import NO_CHECKPOINT, check_checkpoint_name, checkpoint_path, checkpoints
 
@@ -62,7 +62,7 @@ class LoadDiffLoRA(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str, precision: str) -> str:
         """Return a string that changes with the file and the precision."""
-        return f"{fingerprint(checkpoint_path(checkpoint))}:{precision}"
+        return f"{fingerprint_files(checkpoint_path(checkpoint))}:{precision}"
 
     @classmethod
     def execute(cls, checkpoint: str, precision: str) -> io.NodeOutput:

@@ -12,7 +12,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ...difflora_core.encoders.face_encoder import FaceEncoder
-from ..file_names import fingerprint
+from ..file_names import fingerprint_files
 from ..sockets import CATEGORY, DiffLoRAModel, InsightFace, LoadedDiffLoRA, node_schema
 from .difflora_folder import face_encoders
 
@@ -73,7 +73,7 @@ class LoadFaceAnalysis(io.ComfyNode):
         chosen = [folder for name, folder in packs().items() if model_pack in (AUTO, name)]
         files = sorted(file for folder in chosen for file in folder.glob("*.onnx"))
         wanted = str(face_encoders()) if model_pack == AUTO else ""
-        return fingerprint(*files) + provider + wanted
+        return fingerprint_files(*files) + provider + wanted
 
     @classmethod
     def execute(cls, model_pack: str, provider: str, model: LoadedDiffLoRA | None = None) -> io.NodeOutput:

@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 from ...difflora_core.file_info.describe_file import describe_file
 from ...difflora_core.lora.kohya_names import read_with_kohya_names
 from ...difflora_core.lora.peft_config import CONFIG_FILE
-from ..file_names import fingerprint
+from ..file_names import fingerprint_files
 from ..sockets import CATEGORY, node_schema, show_text
 
 ENDINGS = (".safetensors", ".sft")
@@ -53,7 +53,7 @@ class LoadLoRAFile(io.ComfyNode):
         if lora_name is None:
             return ""
         path = lora_path(lora_name)
-        return fingerprint(path, path.with_name(CONFIG_FILE))
+        return fingerprint_files(path, path.with_name(CONFIG_FILE))
 
     @classmethod
     def execute(cls, lora_name: str) -> io.NodeOutput:

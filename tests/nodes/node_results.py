@@ -286,6 +286,6 @@ found = {
     "no clip vision": error_without_clip_vision(),
     "clip vision choices": clip_vision_choices(),
     "image encoder": changes_of_clip_vision(),
-    "fingerprints": [module("nodes.sockets").fingerprint(torch.ones(2, 2, dtype=dtype)) for dtype in DTYPES],
+    "hashes": [module("nodes.sockets").hash_tensors(torch.ones(2, 2, dtype=dtype)) for dtype in DTYPES],
 }
 print(json.dumps(found))  # noqa: T201

@@ -128,8 +128,8 @@ def test_an_image_encoder_without_a_folder_is_one_choice(results: dict[str, Any]
     assert results["clip vision choices"] == ["model.safetensors"]
 
 
-def test_tensors_of_every_dtype_have_a_fingerprint(results: dict[str, Any]) -> None:
-    whole, half = results["fingerprints"]
+def test_tensors_of_every_dtype_have_a_hash(results: dict[str, Any]) -> None:
+    whole, half = results["hashes"]
     assert len(whole) == len(half) == 16
     assert whole != half
 
