@@ -4,7 +4,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Interval
 
 from difflora_core.config import RefinementSettings
 from difflora_core.fields import NonNegativeFloat, PositiveFloat, PositiveInt, Seed, check_fields
@@ -122,8 +124,8 @@ class MethodSettings:
     embeddings it was trained with, antelopev2 unless another is named."""
     image_encoder: SettingsPath | None = None
     """difflora: the CLIP vision folder, else beside the checkpoint's folder."""
-    style_strength: int = 20
-    """photomaker: percentage of the steps before the identity is merged in."""
+    style_strength: Annotated[int, Interval(ge=0, lt=100)] = 20
+    """photomaker: percentage of the steps before the identity is merged in; with 100 it never would be."""
     adapter_scale: NonNegativeFloat = 0.8
     """instantid: strength of the face's tokens in the U-Net's cross-attention."""
     control_scale: NonNegativeFloat = 0.8
@@ -154,8 +156,6 @@ class MethodSettings:
             )
         self._check_unused()
         self._check_combinations()
-        if not 0 <= self.style_strength <= 100:
-            raise ValueError(f"style_strength is a percentage, found {self.style_strength}")
 
     def _check_unused(self) -> None:
         """Refuse a setting that the kind would pass over."""

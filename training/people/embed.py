@@ -117,10 +117,12 @@ def embed_images(
     for file in files:
         image = read_image(folder / file, file)
         try:
-            faces.append(largest_face(face_encoder, image, file).embedding)
+            face = largest_face(face_encoder, image, file)
         except NoFaceError:  # the filter may have used another pack
             continue
-        pixels.append(np.asarray(image))
+        faces.append(face.embedding)
+        # Turned as the face was, as references are: the image encoder, too, knows upright people
+        pixels.append(np.rot90(np.asarray(image), face.quarter_turns))
         used.append(file)
     if not faces:
         return None

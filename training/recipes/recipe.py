@@ -57,7 +57,7 @@ class Step:
     @property
     def finds_changes(self) -> bool:
         """Whether its command itself finds what has changed since it was done, and does only that again."""
-        return self.is_dataset or self.command == "evaluate"
+        return self.is_dataset or self.command in ("embed", "evaluate")
 
     @property
     def name(self) -> str:

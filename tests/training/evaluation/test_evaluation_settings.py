@@ -79,6 +79,7 @@ def test_prompts_are_the_project_s_own_unless_others_are_named(tmp_path: Path) -
         ("{kind: none, path: x}", "methods.none.*the kind none has no path"),
         ("{kind: lora}", "path is missing: for the kind lora it is a folder with PERSON.safetensors"),
         ("{kind: photomaker, path: x}", "face_models is missing"),
+        ("{kind: photomaker, path: x, face_models: y, style_strength: 100}", "style_strength.* 100"),
         ("{kind: magic}", "found 'magic'"),
         ("{kind: none, side: positive}", "side is positive, but a method of the kind none is no LoRA"),
         (

@@ -17,7 +17,7 @@ from training.lora_dataset.config import DatasetConfig, FacesConfig
 from training.lora_dataset.fingerprints import hash_value
 from training.lora_dataset.images.faces import open_faces
 from training.lora_dataset.manifest import Manifest, Record
-from training.people.embed import Embed, embed_people, kept_files
+from training.people.embed import Embed, embed_images, embed_people, kept_files
 from training.people.embeddings import EmbeddingCache
 
 CLIP = WEIGHTS / "clip_vision" / "miniature"
@@ -53,6 +53,17 @@ def test_images_are_embedded_as_the_encoders_do(config, folder):
     arrays = [np.asarray(Image.open(config.workspace / file).convert("RGB")) for file in own.files]
     torch.testing.assert_close(own.face, open_faces(config.faces).encode(arrays))
     torch.testing.assert_close(own.image, ImageEncoder.open(CLIP).encode(arrays), atol=1e-5, rtol=1e-4)
+
+
+def test_a_turned_image_is_embedded_upright_by_both_encoders(config, folder):
+    upright = config.workspace / "pictures" / NAMES[1] / "00.png"
+    turned = config.workspace / "turned.png"
+    Image.open(upright).transpose(Image.Transpose.ROTATE_90).save(turned)
+    encoders = open_faces(config.faces), ImageEncoder.open(CLIP)
+    files = [str(path.relative_to(config.workspace)) for path in (upright, turned)]
+    expected, found = (embed_images(config.workspace, [file], *encoders) for file in files)
+    torch.testing.assert_close(found.face, expected.face, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(found.image, expected.image, atol=1e-5, rtol=1e-4)
 
 
 def test_it_is_recorded_what_embeddings_were_made_from(config, folder):

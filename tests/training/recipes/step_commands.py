@@ -13,7 +13,7 @@ from training.recipes.recipe import Recipe, read_recipe
 from training.recipes.step_inputs import inputs_of
 
 ALL = ["pilot", "dataset all", "train-lae", "finetune", "embed", "train-difflora", "finetune", "evaluate"]
-AGAIN = ["dataset all", "evaluate"]
+AGAIN = ["dataset all", "embed", "evaluate"]
 """What finds out itself what has changed."""
 
 
