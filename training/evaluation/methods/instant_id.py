@@ -46,7 +46,7 @@ class InstantIDMethod(OnOwnCopy[InstantIDPipeline]):
         )
 
     def fingerprint(self, person: EvaluatedPerson) -> Fingerprint:
-        """Of the base model, InstantID's files and the references.
+        """Of the base model, InstantID's files, the face models and the references.
 
         Raises:
             FileNotFoundError: One of the files is not there.
@@ -62,6 +62,7 @@ class InstantIDMethod(OnOwnCopy[InstantIDPipeline]):
             **self.base.fingerprint,
             "method.subject": self.subject,
             "method.face_pack": self.settings.pack,
+            "face models": self.face_models_hash(),
             "method.adapter_scale": self.strengths.adapter,
             "method.control_scale": self.strengths.control,
             "method.pose": self.settings.pose,

@@ -7,6 +7,8 @@ from typing import Generic, TypeVar
 import torch
 
 from difflora_core.encoders.face_encoder import FaceEncoder, providers_for
+from training.lora_dataset.config import FacesConfig
+from training.lora_dataset.fingerprints import hash_face_models
 
 from ..method_settings import MethodSettings
 from .shared_base import SharedBase
@@ -47,6 +49,10 @@ class OnOwnCopy(ABC, Generic[Pipeline]):
     def faces(self) -> FaceEncoder:
         """The face encoder of the settings' pack, on the base model's device as DiffLoRA's is."""
         return FaceEncoder.open(self.settings.pack, self.face_models, providers_for(torch.device(self.base.device)))
+
+    def face_models_hash(self) -> str:
+        """Hash the files of `faces`."""
+        return hash_face_models(FacesConfig(self.settings.pack, self.face_models))
 
     def release(self) -> None:
         """Free the copy of the base model, and the face models."""

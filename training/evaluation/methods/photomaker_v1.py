@@ -36,7 +36,7 @@ class PhotoMakerV1(OnOwnCopy[PhotoMakerPipeline]):
         )
 
     def fingerprint(self, person: EvaluatedPerson) -> Fingerprint:
-        """Of the base model, PhotoMaker's file and the references.
+        """Of the base model, PhotoMaker's file, the face models and the references.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -49,6 +49,7 @@ class PhotoMakerV1(OnOwnCopy[PhotoMakerPipeline]):
             "method.subject": self.subject,
             "method.style_strength": self.settings.style_strength,
             "method.face_pack": self.settings.pack,
+            "face models": self.face_models_hash(),
             "PhotoMaker file": hash_file(self.path),
             "references": hash_files(seen_references(person, self.references)),
         }

@@ -59,6 +59,9 @@ def test_instantid_is_a_method(settings: EvaluationSettings) -> None:
     methods = {"InstantID": replace(settings.methods["InstantID"], adapter_scale=0.5)}
     again = Evaluation(replace(settings, methods=methods, compared_with=""), "cpu")
     assert any("method.adapter_scale was 0.8, is 0.5" in line for line in again.describe())
+    other_faces = {"InstantID": replace(settings.methods["InstantID"], face_models=settings.people)}
+    again = Evaluation(replace(settings, methods=other_faces, compared_with=""), "cpu")
+    assert any("other face models" in line for line in again.describe())
 
 
 def test_the_pose_is_the_references(settings: EvaluationSettings, tmp_path: Path) -> None:

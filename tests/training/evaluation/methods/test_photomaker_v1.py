@@ -56,6 +56,9 @@ def test_photomaker_is_a_method(settings: EvaluationSettings) -> None:
     assert "its embedding fused with the references" in text
     again = replace(settings, methods={"PhotoMaker v1": replace(settings.methods["PhotoMaker v1"], style_strength=50)})
     assert any("method.style_strength was 0, is 50" in line for line in Evaluation(again, "cpu").describe())
+    other_faces = {"PhotoMaker v1": replace(settings.methods["PhotoMaker v1"], face_models=settings.people)}
+    again = Evaluation(replace(settings, methods=other_faces, compared_with=""), "cpu")
+    assert any("other face models" in line for line in again.describe())
 
 
 def test_too_few_references_are_an_error(settings: EvaluationSettings) -> None:

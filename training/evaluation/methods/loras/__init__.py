@@ -3,6 +3,7 @@
 given_loras        LoRA files, one for each person, of any program
 made_loras         what methods share that make a LoRA of a person
 predicted_lora     DiffLoRA: references → LoRA
+encoder_files      which face models and image encoder it is used with
 refined_lora       DiffLoRA, trained further on the references
 trained_lora       LoRA-DreamBooth on the references
 autoencoded_lora   LoRA files through a checkpoint's autoencoder

@@ -14,6 +14,7 @@ from ...method_settings import MethodSettings
 from ...people_folders import EvaluatedPerson, seen_references
 from ..made_files import Made
 from ..shared_base import SharedBase
+from .encoder_files import hash_encoders
 from .made_loras import MadeLoRAs, made_lora
 
 
@@ -37,11 +38,11 @@ class PredictedLoRAs(MadeLoRAs):
         self._warm = False
 
     def origin(self, person: EvaluatedPerson) -> Fingerprint:
-        """Of the checkpoint and the references.
+        """Of the checkpoint, its encoders and the references.
 
         Raises:
             FileNotFoundError: There is no such checkpoint.
-            ValueError: The person has too few references.
+            ValueError: It is no checkpoint, or the person has too few references.
         """
         if not self.checkpoint.is_file():
             raise FileNotFoundError(f"there is no DiffLoRA checkpoint {self.checkpoint}")
@@ -49,6 +50,7 @@ class PredictedLoRAs(MadeLoRAs):
             "method.seed": self.settings.seed,
             "method.mode": self.settings.mode,
             "checkpoint": hash_file(self.checkpoint),
+            **hash_encoders(self.settings),
             "references": hash_files(seen_references(person, self.references)),
         }
 

@@ -20,6 +20,7 @@ from ...method_settings import MethodSettings
 from ...people_folders import EvaluatedPerson, seen_references
 from ..made_files import Made
 from ..shared_base import SharedBase
+from .encoder_files import hash_encoders
 from .made_loras import MadeLoRAs, made_lora
 from .ridge_regression import RidgeRegression, choose_penalty
 from .store_fingerprint import store_fingerprint
@@ -49,7 +50,7 @@ class RidgeLoRAs(MadeLoRAs):
         self._warm = False
 
     def origin(self, person: EvaluatedPerson) -> Fingerprint:
-        """Of the checkpoint, the stores, the embeddings and the references.
+        """Of the checkpoint, the face models, the stores, the embeddings and the references.
 
         Raises:
             FileNotFoundError: One is not there.
@@ -59,6 +60,7 @@ class RidgeLoRAs(MadeLoRAs):
             raise FileNotFoundError(f"there is no DiffLoRA checkpoint {self.checkpoint}")
         return {
             "checkpoint": hash_file(self.checkpoint),
+            "face models": hash_encoders(self.settings)["face models"],
             "LoRAs": store_fingerprint(open_stores(self.settings.stores), "train", "validation"),
             "embeddings": hash_files(embedding_files(self.settings.embeddings)),
             "references": hash_files(seen_references(person, self.references)),
