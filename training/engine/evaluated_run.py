@@ -32,6 +32,8 @@ from .state import check_same_tensors
 
 History = dict[int, dict[str, float]]
 """Step → metrics of the evaluation after it; step 0 is the start."""
+MICRO_BATCHES = "micro_batches"
+"""Of a step, in all processes together: with it a resumed run may have another number of processes."""
 MAY_CHANGE = ("device", "save_every", "log_with", "compile", "shard", "unused_parameters")
 """Settings of the loop that a resumed run may change."""
 
@@ -71,11 +73,14 @@ class EvaluatedRun:
             ValueError: The folder holds a run with other settings, of which the first is named, or of another network.
         """
         self.module, self.loss_function, self.config, self.evaluation = module, loss_function, config, evaluation
-        self.folder, self.name, self.settings = folder, name, settings or {}
+        self.folder, self.name = folder, name
         self.path = folder / f"{name}_best.safetensors"
         self.history: History = {}
         self._own_accelerator = accelerator is None
         self.accelerator = accelerator or open_accelerator(config, folder, name)
+        self.settings = dict(settings or {})
+        if self.settings:
+            self.settings[MICRO_BATCHES] = config.accumulate * self.accelerator.num_processes
         self.is_new = not self.path.exists()
         """Whether nothing was evaluated before: the caller then prepares the module and may record step 0."""
         self.accelerator.wait_for_everyone()  # all processes have looked before the first one writes
@@ -137,15 +142,34 @@ class EvaluatedRun:
 
     def _resume(self) -> dict[str, Tensor]:
         best, metadata = read_tensors(self.path)
-        _check_settings(
-            self.path,
-            read_json(metadata.get("settings", "{}"), f"{self.path}: the record of its settings"),
-            self.settings,
-        )
+        found = read_json(metadata.get("settings", "{}"), f"{self.path}: the record of its settings")
+        micro_batches = found.pop(MICRO_BATCHES, None)  # older records have loop.accumulate alone
+        if micro_batches is not None and "loop" in found:
+            found["loop"].pop("accumulate", None)
+        _check_settings(self.path, found, self.settings)
         self.history = load_best_of_run(self.module, self.folder, self.name)
+        if micro_batches is not None and self.settings and self.config.steps not in self.history:
+            self._check_micro_batches(micro_batches)
         for step in self.history:
             self._print(step)
         return best
+
+    def _check_micro_batches(self, found: int) -> None:
+        """Check that a step still has as many: another batch would need another learning rate, and be other draws.
+
+        Raises:
+            ValueError: It has others; it is said what would make them as many again.
+        """
+        processes, own = self.accelerator.num_processes, self.settings[MICRO_BATCHES]
+        if own == found:
+            return
+        hint = f"set loop.accumulate to {found // processes}"
+        if found % processes:
+            hint = f"start a number of processes that divides {found}, and set loop.accumulate to {found} / processes"
+        raise ValueError(
+            f"{self.path} belongs to a run with {found} micro-batches in a step, this one has {own} (processes: "
+            f"{processes}, loop.accumulate: {self.config.accumulate}): {hint}, or choose another output folder."
+        )
 
     def _print(self, step: int) -> None:
         if self.accelerator.is_main_process:

@@ -1,7 +1,11 @@
 """A run that the caller evaluates: the best weights are kept, bad runs stop early, other runs are not resumed."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
+from accelerate import Accelerator
 
 from difflora_core.files import read_tensors, write_tensors
 from training.engine.config import EvaluationConfig, TrainConfig
@@ -91,6 +95,41 @@ def test_a_run_with_other_settings_is_not_resumed(tmp_path):
     run(tmp_path, r2(*[0.1] * 6), settings={"network": {"width": 1, "depth": 3}})
     with pytest.raises(ValueError, match=r"a run with network.depth 3, the configuration says 4"):
         run(tmp_path, [], settings={"network": {"width": 1, "depth": 4}})
+
+
+def begin(folder, accumulate):
+    """Train a run to its first evaluation, or go on with it to the next one."""
+    loop = replace(LOOP, accumulate=accumulate)
+    settings = {"loop": {"accumulate": accumulate}}
+    with EvaluatedRun(number(), loss, loop, EvaluationConfig(interval=10), folder, "number", settings) as training:
+        step = next(iter(training))
+        training.record(step, {"r2": 0.1})
+    return step
+
+
+def test_a_step_keeps_its_micro_batches_whatever_the_processes(tmp_path, monkeypatch):
+    assert begin(tmp_path, 4) == 10
+    with pytest.raises(
+        ValueError, match=r"a run with 4 micro-batches .* has 1 \(processes: 1, loop.accumulate: 1\): set .* to 4"
+    ):
+        begin(tmp_path, 1)
+    monkeypatch.setattr(Accelerator, "num_processes", property(lambda _: 3))
+    with pytest.raises(ValueError, match=r"has 3 .*: start a number of processes that divides 4"):
+        begin(tmp_path, 1)
+    monkeypatch.setattr(Accelerator, "num_processes", property(lambda _: 2))
+    assert begin(tmp_path, 2) == 20
+
+
+def test_a_record_without_micro_batches_is_compared_by_accumulate(tmp_path):
+    begin(tmp_path, 4)
+    path = tmp_path / "number_best.safetensors"
+    tensors, metadata = read_tensors(path)
+    settings = json.loads(metadata["settings"])
+    del settings["micro_batches"]
+    write_tensors(path, tensors, {**metadata, "settings": json.dumps(settings)})
+    with pytest.raises(ValueError, match=r"a run with loop.accumulate 4, the configuration says 1"):
+        begin(tmp_path, 1)
+    assert begin(tmp_path, 4) == 20
 
 
 def test_the_best_weights_of_another_network_are_refused(tmp_path):
