@@ -105,7 +105,7 @@ def train_judge(build: Path, weights: Path) -> None:
 
     def loss(judge: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         images, scenes, people = [], [], []
-        for b, p, k, _none in random_images(shapes, BATCH, generator):
+        for b, p, k, _more in random_images(shapes, BATCH, generator):
             images.append(torch.from_numpy(np.array(stacks[b][p, k])).permute(2, 0, 1))
             scenes.append(training_scene(blocks[b].people[p], k))
             people.append(blocks[b].people[p])

@@ -5,18 +5,8 @@ import torch
 
 from miniature.base_model.model import TinySDXL, Tokenizer, expand_vocabulary, noise_scheduler, used_tokens
 from miniature.comfyui.host import find_tokenizer
-from miniature.world.scenes import (
-    BACKGROUNDS,
-    EXPRESSIONS,
-    GAZES,
-    GLASSES,
-    HATS,
-    LIGHTS,
-    POSES,
-    SHIRTS,
-    Scene,
-    caption,
-)
+from miniature.measure.judge import ATTRIBUTES
+from miniature.world.scenes import Scene, caption
 
 CAPTIONS = ["", caption(Scene()), caption(Scene(expression="laughing", hat="wearing a straw hat"))]
 
@@ -32,19 +22,7 @@ def test_padding_is_that_of_both_sdxl_encoders(tokenizer):
     assert right[0].tolist() == [49406, 49407, *[0] * 75]
 
 
-@pytest.mark.parametrize(
-    ("attribute", "words"),
-    [
-        ("expression", EXPRESSIONS),
-        ("gaze", GAZES),
-        ("pose", POSES),
-        ("light", LIGHTS),
-        ("glasses", GLASSES),
-        ("hat", HATS),
-        ("shirt", SHIRTS),
-        ("background", BACKGROUNDS),
-    ],
-)
+@pytest.mark.parametrize(("attribute", "words"), ATTRIBUTES.items())
 def test_every_word_of_a_caption_is_covered_by_the_used_tokens(tokenizer, attribute, words):
     """Clauses stand between commas, so that the others don't change a clause's tokens."""
     used = set(used_tokens(tokenizer).tolist())
