@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..difflora_core.autoencoder.inverse import MIN_EXPLAINED, explained_share
 from ..difflora_core.denoiser.latent_arithmetic import blend
 from ..difflora_core.lora.file_formats import read_lora
 from .sockets import (
@@ -31,6 +32,7 @@ class EncodeLoRA(io.ComfyNode):
             category=CATEGORY,
             description="Encodes a LoRA with the checkpoint's layout into the latent space, to blend or to scale it.",
             search_aliases=["LoRA to latent", "compress LoRA", "convert LoRA", "autoencoder", "identity"],
+            has_intermediate_output=True,
             inputs=[
                 DiffLoRAModel.Input("model", tooltip="From Load DiffLoRA."),
                 io.LoraModel.Input("lora", tooltip="Any LORA_MODEL with the checkpoint's modules and rank."),
@@ -38,15 +40,33 @@ class EncodeLoRA(io.ComfyNode):
             outputs=[
                 Latent.Output("latent", display_name="DIFFLORA_LATENT", tooltip="For Blend Latents, Decode LoRA.")
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, model: LoadedDiffLoRA, lora: Mapping[str, Tensor]) -> io.NodeOutput:
-        """Encode; a LoRA with other modules, shapes or rank is an error that names the first difference."""
+        """Encode, and say how much of the LoRA its latent gives back.
+
+        A LoRA with other modules, shapes or rank is an error that names the first difference.
+        """
         difflora = model.on_device()
-        latents = to_intermediate(difflora.encode(read_lora(lora, difflora.layout)[None]))
+        flat = read_lora(lora, difflora.layout)[None]
+        latents = difflora.encode(flat)
+        description = describe_encoding(float(explained_share(difflora.lae, flat.to(latents), latents)))
+        show_text(description, cls.hidden.unique_id)
         made_by = {"encoded": dict(getattr(lora, "made_by", {}))}
-        return io.NodeOutput(LoRALatent(latents, model.name, (made_by,), model.autoencoder))
+        latent = LoRALatent(to_intermediate(latents), model.name, (made_by,), model.autoencoder)
+        return io.NodeOutput(latent, ui=ui.PreviewText(description))
+
+
+def describe_encoding(explained: float) -> str:
+    """Describe what a latent gives back of a LoRA, as a share of its squared normalized weights."""
+    if explained >= MIN_EXPLAINED:
+        return f"made by this checkpoint: its latent gives back {explained:.0%} of the LoRA"
+    return (
+        f"of other origin: its latent gives back {max(explained, 0.0):.0%} of the LoRA\n"
+        "compare images of it before and after, likeness may be lost"
+    )
 
 
 class BlendLatents(io.ComfyNode):

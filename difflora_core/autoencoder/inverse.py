@@ -41,6 +41,24 @@ def latents_of(lae: LAE, flat: Tensor) -> Tensor:
     return torch.stack([own if row is None else row.to(own) for own, row in zip(encoded, rows, strict=True)])
 
 
+@torch.no_grad()
+def explained_share(lae: LAE, flat: Tensor, latents: Tensor) -> Tensor:
+    """Return what share of LoRAs latents give back: 1 is all, and below `MIN_EXPLAINED` others made them.
+
+    Args:
+        lae: The autoencoder.
+        flat: LoRAs (loras, numel).
+        latents: Of the same LoRAs (loras, tokens, width).
+
+    Returns:
+        Share of the squared normalized weights (loras,), at most 1; 0 of a LoRA that is the mean of all.
+    """
+    target = lae.normalize(flat)
+    rest = (lae.normalize(lae.decode(latents)) - target).square().sum(1)
+    size = target.square().sum(1)
+    return torch.where(size > 0, 1.0 - rest / size, 0.0)
+
+
 def nearest_latent(lae: LAE, lora: Tensor) -> Tensor | None:
     """Find the latent whose LoRA is nearest in normalized weights, by L-BFGS from the average person.
 

@@ -9,6 +9,7 @@ from difflora_core.denoiser.latent_file import load_latents, save_latents
 from difflora_core.model import DiffLoRA
 from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.paths import DIFFLORA_CHECKPOINT
+from miniature.personal.held_out_teachers import HeldOutTeachers
 from tests.host.lora_files import flat, saved
 from training.comfyui_client import Client, PromptError
 
@@ -65,6 +66,22 @@ def test_encoding_inverts_decoding(client: Client, workflow: ApiPrompt, base: Pa
     (after,) = saved(client, graph, base, "Again", "after")
     cosine = torch.nn.functional.cosine_similarity(flat(before), flat(after), dim=0)
     assert cosine > 0.97
+
+
+def test_encode_says_whether_the_checkpoint_made_the_lora(client: Client, workflow: ApiPrompt, base: Path) -> None:
+    def shown(node: str, **inputs: object) -> str:
+        graph = workflow.copy().add("LoRA", node, **inputs)
+        graph.add("Encode", "DiffLoRAEncode", model=graph.output("Load DiffLoRA"), lora=graph.output("LoRA"))
+        graph.add("Again", "DiffLoRADecode", model=graph.output("Load DiffLoRA"), latent=graph.output("Encode"))
+        graph.set("Save LoRA", lora=graph.output("Again")).only("Save LoRA")
+        return str(client.run(graph.prompt).outputs[graph.id("Encode")]["text"][0])
+
+    teachers = HeldOutTeachers.load()
+    teachers.write(teachers.people[0], base / "models" / "loras" / "teacher_to_encode.safetensors")
+    own = shown("DiffLoRADecode", model=workflow.output("Load DiffLoRA"), latent=workflow.output("Sample LoRA"))
+    assert own == "made by this checkpoint: its latent gives back 100% of the LoRA"
+    foreign = shown("DiffLoRALoadLoRA", lora_name="teacher_to_encode.safetensors")
+    assert foreign.startswith("of other origin: its latent gives back ")
 
 
 def save_identity(client: Client, workflow: ApiPrompt, base: Path, name: str) -> Path:

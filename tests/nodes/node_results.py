@@ -97,6 +97,7 @@ def made_by_of_encoded() -> dict[str, Any]:
         encode=lambda flat: torch.zeros(len(flat), 3, 2),
         decode=lambda latents: torch.zeros(len(latents), layout.numel),
     )
+    networks.lae = SimpleNamespace(normalize=lambda flat: flat, decode=networks.decode)
     model = SimpleNamespace(name="new", autoencoder="b", difflora=networks, on_device=lambda: networks)
     lora = lora_module.LoRA(torch.zeros(layout.numel), layout, {"checkpoint": "old", "seed": 3})
     (latent,) = run("DiffLoRAEncode", model=model, lora=lora)

@@ -93,6 +93,7 @@ def test_newer_hosts_get_further_fields(loaded: dict[str, Any]) -> None:
         "DiffLoRAEncodeFace",
         "DiffLoRAMixFeatures",
         "DiffLoRASample",
+        "DiffLoRAEncode",
         "DiffLoRABlend",
         "DiffLoRALoadIdentity",
         "DiffLoRALoadLoRA",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from difflora_core.autoencoder.config import LAEConfig
-from difflora_core.autoencoder.inverse import latents_of
+from difflora_core.autoencoder.inverse import MIN_EXPLAINED, explained_share, latents_of
 from difflora_core.autoencoder.model import LAE
 
 
@@ -59,3 +59,12 @@ def test_inside_inference_mode_as_in_comfyui(lae):
 def test_one_does_not_depend_on_the_others(lae):
     loras = lae.decode(torch.randn(3, 1, 2, generator=torch.Generator().manual_seed(2)))
     torch.testing.assert_close(latents_of(lae, loras)[1:2], latents_of(lae, loras[1:2]), rtol=0, atol=1e-5)
+
+
+def test_latents_explain_the_loras_that_they_make_and_little_of_others(lae, layout):
+    latents = torch.randn(2, 1, 2, generator=torch.Generator().manual_seed(2))
+    made, foreign = lae.decode(latents), teachers(layout)[:2]
+    torch.testing.assert_close(explained_share(lae, made, latents), torch.ones(2))
+    assert (explained_share(lae, foreign, latents_of(lae, foreign)) < MIN_EXPLAINED).all()
+    assert (explained_share(lae, made, latents.flip(0)) < 1.0).all(), "another one's latent"
+    assert explained_share(lae, lae.mean[None], latents[:1]).item() == 0.0, "there is nothing to give back"
