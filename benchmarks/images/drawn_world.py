@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from difflora_core.model import DiffLoRA
 from miniature.base_model.config import lora_layout
-from miniature.base_model.sampling import Side
+from miniature.base_model.sampling import PEOPLE_PER_BATCH, Side
 from miniature.base_model.vae import to_images
 from miniature.comfyui.host import find_tokenizer
 from miniature.encoders.clip_vision import encode
@@ -42,6 +42,8 @@ EXTRA_SCENES = (
     Scene(pose="turned right", yaw=0.28, shirt="blue shirt", background="dark"),
 )
 """More scenes, so that a person has eight or nine images."""
+NO_LORA_SEED = 1000
+"""Times the seed: that of the first batch of images without a LoRA."""
 COLUMNS = ("likeness", "attributes", "eye color", "freckles", "beard", "eyes agree", "sharpness", "Fréchet")
 
 
@@ -92,6 +94,18 @@ def features(images: np.ndarray) -> Tensor:
     return encode([Image.fromarray(image) for image in images.reshape(-1, *images.shape[-3:])])
 
 
+def without_lora(evaluation: LoRAEvaluation, people: int) -> np.ndarray:
+    """Images without a LoRA, as many as of so many people: uint8 (people, scenes, 128, 128, 3).
+
+    The noise starts anew for every batch of people, so all batches would have the same images: each gets another seed.
+    """
+    nothing = torch.zeros(people, lora_layout().numel).split(PEOPLE_PER_BATCH)
+    seeds = (NO_LORA_SEED * evaluation.seed + number for number in range(len(nothing)))
+    return np.concatenate(
+        [replace(evaluation, seed=seed).generate(batch) for seed, batch in zip(seeds, nothing, strict=True)]
+    )
+
+
 def rows(world: DrawnWorld, teacher_steps: Sequence[int]) -> dict[str, Callable[[], np.ndarray]]:
     """How the images of each row are made."""
     people, evaluation = world.people, world.evaluation
@@ -112,7 +126,7 @@ def rows(world: DrawnWorld, teacher_steps: Sequence[int]) -> dict[str, Callable[
     made: dict[str, Callable[[], np.ndarray]] = {
         "drawings": lambda: world.drawings,
         "drawings through the autoencoder": through_autoencoder,
-        "no LoRA": lambda: generate(torch.zeros(len(people.indices), lora_layout().numel), "both"),
+        "no LoRA": lambda: without_lora(evaluation, len(people.indices)),
     }
     sides: tuple[Side, ...] = ("both", "positive")
     for name, flat in loras.items():
