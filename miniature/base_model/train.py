@@ -1,15 +1,15 @@
 """Stage `base`: encode all training images once, then train U-Net and text encoders on the latents.
 
 The color of an iris is decided at little noise and in two or three latents, so a plain mean over timesteps and places
-hardly trains it: errors at the eyes weigh more, more timesteps are drawn at little noise, and a second run draws most
-of them there. (A drawing noised to timestep 300 of 1,000 and denoised by the first run's model keeps the color of its
-eyes in 73 % of cases, from timestep 600 in 31 %.)
+hardly trains it: errors at the eyes weigh more, more timesteps are drawn at little noise, a second run draws most of
+them there, and a third one trains the U-Net alone, mostly for eyes. (A drawing noised to timestep 300 of 1,000 and
+denoised by the first run's model keeps the color of its eyes in 73 % of cases, from timestep 600 in 31 %.)
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from difflora_core.files import write_tensors
 from miniature.world.drawing import landmarks_and_box
 from miniature.world.image_blocks import Block, load_block, training_blocks
 from miniature.world.people import person
-from miniature.world.scenes import caption, training_scene
+from miniature.world.scenes import Scene, caption, training_scene
 from training.engine.config import TrainConfig
 from training.engine.loop import load_trained, train
 from training.engine.processes import in_processes
@@ -43,8 +43,6 @@ CONFIG = TrainConfig(
     seed=1,
     mixed_precision="bf16",
 )
-DETAIL_CONFIG = replace(CONFIG, steps=5000, learning_rate=5e-4, warmup=50, ema=0.999, seed=2)
-DETAIL_RUN = "base_detail"
 BATCH = 16
 
 
@@ -58,10 +56,50 @@ class LittleNoise:
     """Of all timesteps."""
 
 
-LITTLE_NOISE, DETAIL_LITTLE_NOISE = LittleNoise(300, 0.3), LittleNoise(500, 0.6)
-"""Of the first run, and of the second."""
-EYE_WEIGHT, EYE_WIDTH = 6.0, 7.0
-"""What an eye's middle weighs in the loss beside 1 everywhere, and the Gaussian's width in pixels."""
+@dataclass(frozen=True)
+class PlaceWeights:
+    """What places of an image weigh in the loss beside 1 everywhere."""
+
+    eyes: float
+    """An eye's middle."""
+    width: float
+    """Of the Gaussian around it, in pixels."""
+    face: float = 0.0
+    """The face's box."""
+
+
+EYES, EYES_AND_FACE = PlaceWeights(6.0, 7.0), PlaceWeights(25.0, 5.0, face=3.0)
+"""Of all trainings on latents; and of the base model's last run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One of the trainings that the base model goes through."""
+
+    name: str
+    """Of its state in the build folder."""
+    config: TrainConfig
+    little_noise: LittleNoise
+    places: PlaceWeights = EYES
+    text_encoders: bool = True
+    """Whether they are trained beside the U-Net."""
+
+
+RUNS = (
+    Run("base", CONFIG, LittleNoise(300, 0.3)),
+    Run(
+        "base_detail",
+        replace(CONFIG, steps=5000, learning_rate=5e-4, warmup=50, ema=0.999, seed=2),
+        LittleNoise(500, 0.6),
+    ),
+    Run(
+        "base_eyes",
+        replace(CONFIG, steps=7500, learning_rate=6e-4, warmup=100, ema=0.999, seed=7),
+        LittleNoise(550, 0.85),
+        EYES_AND_FACE,
+        text_encoders=False,
+    ),
+)
 DROP_CAPTION, DROP_CLAUSE = 0.1, 0.15
 """Probabilities of an empty caption, and of leaving out shirt or background."""
 
@@ -87,20 +125,27 @@ def load_latents(build: Path) -> dict[str, Tensor]:
     return {path.stem: load_file(path)["latents"] for path in sorted((build / "latents").glob("*.safetensors"))}
 
 
+def loss_weights(index: int, image: int, places: PlaceWeights = EYES) -> Tensor:
+    """Weights (1, 16, 16), mean 1, of the latents of a person's n-th training image."""
+    return scene_weights(index, training_scene(index, image), places)
+
+
 @cache
-def loss_weights(index: int, image: int) -> Tensor:
-    """Weights (1, 16, 16), mean 1, of the latents of a person's n-th training image: more where the eyes are."""
-    landmarks, _ = landmarks_and_box(person(index), training_scene(index, image))
-    places = torch.arange(LATENT_SIZE) * (IMAGE_SIZE / LATENT_SIZE) + 0.5 * IMAGE_SIZE / LATENT_SIZE
+def scene_weights(index: int, scene: Scene, places: PlaceWeights = EYES) -> Tensor:
+    """Weights (1, 16, 16), mean 1, of the latents of a person in a scene: more where the eyes are, or the face."""
+    landmarks, (left, top, right, bottom) = landmarks_and_box(person(index), scene)
+    middles = torch.arange(LATENT_SIZE) * (IMAGE_SIZE / LATENT_SIZE) + 0.5 * IMAGE_SIZE / LATENT_SIZE
+    columns, rows = middles[None, :], middles[:, None]
     weights = torch.ones(LATENT_SIZE, LATENT_SIZE)
     for x, y in landmarks[:2].tolist():
-        squares = (places[None, :] - x).square() + (places[:, None] - y).square()
-        weights += EYE_WEIGHT * torch.exp(-squares / (2 * EYE_WIDTH**2))
+        squares = (columns - x).square() + (rows - y).square()
+        weights += places.eyes * torch.exp(-squares / (2 * places.width**2))
+    weights += places.face * ((columns > left) & (columns < right) & (rows > top) & (rows < bottom))
     return (weights / weights.mean())[None]
 
 
 def train_base(build: Path, tokenizer: Path, processes: int) -> None:
-    """Train to build/base.safetensors, then to build/base_detail.safetensors (both resumable)."""
+    """Train all of `RUNS`, one after another; the last one's state is that of the base model (all are resumable)."""
     in_processes(_train_in_process, processes, build, tokenizer)
 
 
@@ -115,44 +160,63 @@ def _encode_all(build: Path, rank: int, processes: int) -> None:
 def _train_in_process(rank: int, processes: int, build: Path, tokenizer_folder: Path) -> None:
     _encode_all(build, rank, processes)
     tokenizer = Tokenizer(tokenizer_folder)
-    latents = load_latents(build)
-    blocks = [block for block in training_blocks() if block.name in latents]
-    images = [
-        (b, p, k) for b, block in enumerate(blocks) for p in range(len(block.people)) for k in range(block.images)
-    ]
-    scheduler = noise_scheduler()
-
-    def loss(
-        little_noise: LittleNoise, model: nn.Module, _: int, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
-        picks = torch.randint(0, len(images), (BATCH,), generator=generator).tolist()
-        chances = torch.rand(BATCH, 3, generator=generator).tolist()
-        rows, texts, weights = [], [], []
-        for pick, (whole, shirt, background) in zip(picks, chances, strict=True):
-            b, p, k = images[pick]
-            rows.append(latents[blocks[b].name][p, k])
-            weights.append(loss_weights(blocks[b].people[p], k))
-            drop = {n for n, chance in (("shirt", shirt), ("background", background)) if chance < DROP_CLAUSE}
-            texts.append(
-                "" if whole < DROP_CAPTION else caption(training_scene(blocks[b].people[p], k), frozenset(drop))
-            )
-        clean = torch.stack(rows).float()
-        noise = torch.randn(clean.shape, generator=generator)
-        timesteps = torch.randint(0, 1000, (BATCH,), generator=generator)
-        little = torch.rand(BATCH, generator=generator) < little_noise.share
-        timesteps = torch.where(little, timesteps * little_noise.below // 1000, timesteps)
-        target = scheduler.get_velocity(clean, noise, timesteps)
-        noisy = scheduler.add_noise(clean, noise, timesteps)
-        squares = (model(noisy, timesteps, tokenizer(texts)) - target).square()
-        return (squares * torch.stack(weights)).mean(), {"mse": float(squares.detach().mean())}
-
     torch.manual_seed(1)
     model = TinySDXL(used_tokens(tokenizer))
+    for run in RUNS:
+        train_run(run, model, tokenizer, build)
+
+
+def train_run(run: Run, model: TinySDXL, tokenizer: Tokenizer, build: Path) -> None:
+    """Train a base model in place on the latents in build/latents, or resume; it then holds the EMA weights."""
+    model.train().requires_grad_(True)
     model.freeze_unused()
+    if not run.text_encoders:
+        model.text_l.requires_grad_(False)
+        model.text_g.requires_grad_(False)
     model.unet.set_attn_processor(AttnProcessor())  # torch's own attention is slow backwards on a CPU: 1.3 × a step
-    predictor = _Predictor(model)
-    train(predictor, partial(loss, LITTLE_NOISE), CONFIG, build, "base")
-    train(predictor, partial(loss, DETAIL_LITTLE_NOISE), DETAIL_CONFIG, build, DETAIL_RUN)
+    train(_Predictor(model), BaseLoss(run, tokenizer, build), run.config, build, run.name)
+
+
+class BaseLoss:
+    """The diffusion loss on random images of training people with their captions."""
+
+    def __init__(self, run: Run, tokenizer: Tokenizer, build: Path) -> None:
+        self.run, self.tokenizer, self.scheduler = run, tokenizer, noise_scheduler()
+        latents = load_latents(build)
+        self.blocks = [block for block in training_blocks() if block.name in latents]
+        self.latents = [latents[block.name] for block in self.blocks]
+        self.images = [
+            (b, p, k)
+            for b, block in enumerate(self.blocks)
+            for p in range(len(block.people))
+            for k in range(block.images)
+        ]
+
+    def __call__(self, model: nn.Module, _: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a random batch, and its mean square without weights."""
+        clean, weights, texts = self._images(generator)
+        noise = torch.randn(clean.shape, generator=generator)
+        timesteps = torch.randint(0, 1000, (BATCH,), generator=generator)
+        little = torch.rand(BATCH, generator=generator) < self.run.little_noise.share
+        timesteps = torch.where(little, timesteps * self.run.little_noise.below // 1000, timesteps)
+        target = self.scheduler.get_velocity(clean, noise, timesteps)
+        noisy = self.scheduler.add_noise(clean, noise, timesteps)
+        squares = (model(noisy, timesteps, self.tokenizer(texts)) - target).square()
+        return (squares * weights).mean(), {"mse": float(squares.detach().mean())}
+
+    def _images(self, generator: torch.Generator) -> tuple[Tensor, Tensor, list[str]]:
+        """Latents (batch, 16, 16, 16), loss weights (batch, 1, 16, 16) and captions of random images."""
+        picks = torch.randint(0, len(self.images), (BATCH,), generator=generator).tolist()
+        chances = torch.rand(BATCH, 3, generator=generator).tolist()
+        rows, weights, texts = [], [], []
+        for pick, (whole, shirt, background) in zip(picks, chances, strict=True):
+            b, p, k = self.images[pick]
+            who = self.blocks[b].people[p]
+            rows.append(self.latents[b][p, k])
+            weights.append(loss_weights(who, k, self.run.places))
+            drop = {n for n, chance in (("shirt", shirt), ("background", background)) if chance < DROP_CLAUSE}
+            texts.append("" if whole < DROP_CAPTION else caption(training_scene(who, k), frozenset(drop)))
+        return torch.stack(rows).float(), torch.stack(weights), texts
 
 
 class _Predictor(nn.Module):
@@ -171,5 +235,5 @@ def load_base(build: Path, tokenizer: Tokenizer) -> tuple[TinySDXL, Tensor]:
     """The trained base model (EMA) with its compact vocabulary, for inference, and the ids of that vocabulary."""
     tokens = used_tokens(tokenizer)
     predictor = _Predictor(TinySDXL(tokens))
-    load_trained(predictor, build, DETAIL_RUN)
+    load_trained(predictor, build, RUNS[-1].name)
     return predictor.model.eval().requires_grad_(False), tokens

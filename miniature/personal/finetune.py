@@ -1,6 +1,7 @@
-"""End-to-end fine-tuning of stage `difflora`: LAE, then MIF and DiT, with the base model's diffusion loss.
+"""End-to-end training of stage `difflora` by the base model's diffusion loss: LAE, then MIF and DiT, then all together.
 
-Several processes share the work. What they agree on is read from files that the stage wrote before.
+The last part is needed because MIF and DiT alone come no further than the frozen LAE's decoder lets them. Several
+processes share the work. What they agree on is read from files that the stage wrote before.
 """
 
 from dataclasses import dataclass
@@ -14,17 +15,19 @@ from difflora_core.autoencoder.model import LAE
 from difflora_core.denoiser.model import Denoiser
 from miniature.base_model.checkpoint import load_checkpoint
 from miniature.base_model.config import lora_layout
-from miniature.base_model.model import Tokenizer
+from miniature.base_model.model import TinySDXL, Tokenizer
 from miniature.world.drawing import REFERENCES
 from training.base_model.lora_diffusion_loss import LoRADiffusionLoss
 from training.base_model.person_images import PersonImages
 from training.base_model.teacher_recovery import TeacherRecovery
-from training.end_to_end.config import DenoiserFinetuning, LAEFinetuning
+from training.end_to_end.config import DenoiserFinetuning, JointTraining, LAEFinetuning
+from training.end_to_end.joint_objective import JointNetwork, JointObjective, JointTeachers
 from training.end_to_end.objectives import FinetuneDataset
-from training.end_to_end.train import finetune_denoiser, finetune_lae
+from training.end_to_end.train import finetune_denoiser, finetune_lae, train_joint
 from training.engine.config import EvaluationConfig, TrainConfig
 from training.engine.evaluated_run import History, load_best_of_run
 from training.engine.processes import in_processes
+from training.people.conditions import Conditions
 from training.store.lora_store import LoRAStore
 from training.store.loras import LoRAsInMemory, in_batches
 
@@ -43,13 +46,28 @@ DENOISER_FINETUNING = DenoiserFinetuning(
     EvaluationConfig(interval=200, monitor="teacher_recovery"),
     people=16,
 )
-LAE_RUN, DENOISER_RUN = "lae_finetuning", "difflora_finetuning"
+JOINT_TRAINING = JointTraining(
+    TrainConfig(
+        steps=3000,
+        learning_rate=2e-4,
+        warmup=50,
+        weight_decay=0.02,
+        ema=0.998,
+        save_every=100,
+        seed=1,
+        unused_parameters=True,
+    ),
+    EvaluationConfig(interval=500, monitor="teacher_recovery"),
+    people=16,
+    teachers=2,
+)
+LAE_RUN, DENOISER_RUN, JOINT_RUN = "lae_finetuning", "difflora_finetuning", "difflora_joint"
 """Names of the runs in the build folder."""
 
 
 @dataclass(frozen=True)
 class FinetuneData:
-    """What both runs need."""
+    """What all runs need."""
 
     loras: Tensor
     """Training people's teachers (people, numel)."""
@@ -59,6 +77,8 @@ class FinetuneData:
     """Of all training people."""
     validation: Tensor
     """Validation people's teachers (people, numel)."""
+    base: TinySDXL
+    """Frozen."""
     diffusion_loss: LoRADiffusionLoss
     """Through the base model."""
     recovery: TeacherRecovery
@@ -74,7 +94,7 @@ class FinetuneData:
         base.requires_grad_(False)
         loss = diffusion_loss(base, Tokenizer(tokenizer))
         recovery = TeacherRecovery(loss, draw_person_images(vae, validation_people), validation)
-        return cls(loras, people, training_person_images(build), validation, loss, recovery)
+        return cls(loras, people, training_person_images(build), validation, base, loss, recovery)
 
 
 def finetune_lae_in_processes(lae: LAE, build: Path, weights: Path, tokenizer: Path, processes: int) -> History:
@@ -130,24 +150,76 @@ def _finetune_denoiser(
 ) -> None:
     data = FinetuneData.load(build, weights, tokenizer)
     lae.eval().requires_grad_(False)
-    conditions, people = load_conditions(build / "conditions" / "all_people.safetensors")
-    rows = {index: row for row, index in enumerate(people.tolist())}
+    conditions, rows = load_everybody(build)
     dataset = FinetuneDataset(
         conditions,
         [data.images[index] for index in rows],
         torch.tensor([rows[index] for index in data.people]),
         lae.encode(data.loras),
     )
-    validation_people = LoRAStore(build / "teachers", lora_layout()).read("validation")[1]
-    validation = load_conditions_of(build / "conditions" / "validation.safetensors", validation_people)
     finetune_denoiser(
         denoiser,
         lae,
         dataset,
-        validation.first(REFERENCES),
+        load_references(build),
         data.diffusion_loss,
         data.recovery,
         DENOISER_FINETUNING,
         build,
         DENOISER_RUN,
     )
+
+
+def train_together_in_processes(
+    denoiser: Denoiser, lae: LAE, build: Path, weights: Path, tokenizer: Path, processes: int
+) -> History:
+    """Train LAE, MIF and DiT together in place; resumable in build/difflora_joint*.safetensors.
+
+    Args:
+        denoiser: MIF and DiT.
+        lae: The autoencoder; its latents are not standardized anew, since the DiT predicts them.
+        build: Scratch folder.
+        weights: Folder of what ships.
+        tokenizer: Folder of CLIP's tokenizer.
+        processes: How many share the work.
+
+    Returns:
+        Teacher recovery, and recovery of encoded and decoded teachers, before and at every evaluation.
+    """
+    network = JointNetwork(denoiser, lae)
+    in_processes(_train_together, processes, network, build, weights, tokenizer)
+    return load_best_of_run(network, build, JOINT_RUN)
+
+
+def _train_together(
+    _rank: int, _processes: int, network: JointNetwork, build: Path, weights: Path, tokenizer: Path
+) -> None:
+    data = FinetuneData.load(build, weights, tokenizer)
+    conditions, rows = load_everybody(build)
+    owners = [rows[index] for index in data.people]
+    teachers = JointTeachers(LoRAsInMemory(data.loras), range(len(owners)), owners)
+    images = [data.images[index] for index in rows]
+    # One image of each person, so that a step has more people
+    one_image = diffusion_loss(data.base, Tokenizer(tokenizer), images_per_person=1, seed=JOINT_TRAINING.loop.seed)
+    train_joint(
+        network,
+        JointObjective(network, conditions, images, one_image, JOINT_TRAINING, teachers),
+        load_references(build),
+        data.recovery,
+        JOINT_TRAINING,
+        build,
+        JOINT_RUN,
+        teachers=(data.recovery, data.validation),
+    )
+
+
+def load_everybody(build: Path) -> tuple[Conditions, dict[int, int]]:
+    """Read the embeddings of all training people, and each person's row of them."""
+    conditions, people = load_conditions(build / "conditions" / "all_people.safetensors")
+    return conditions, {index: row for row, index in enumerate(people.tolist())}
+
+
+def load_references(build: Path) -> tuple[Tensor, Tensor]:
+    """Read face and image embeddings (people, width) of the validation people who have a teacher."""
+    people = LoRAStore(build / "teachers", lora_layout()).read("validation")[1]
+    return load_conditions_of(build / "conditions" / "validation.safetensors", people).first(REFERENCES)

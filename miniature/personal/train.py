@@ -25,7 +25,7 @@ from training.store.lora_store import LoRAStore
 from training.store.loras import LoRAsInMemory
 
 from .embeddings import embed_people, load_conditions_of
-from .finetune import finetune_denoiser_in_processes, finetune_lae_in_processes
+from .finetune import finetune_denoiser_in_processes, finetune_lae_in_processes, train_together_in_processes
 from .sampling_choice import choose_by_similarity, conditions_of
 
 # R² on validation people's teachers as fitted: tied 0.529; untied with as many parameters (28 channels) 0.474; PCA,
@@ -44,7 +44,9 @@ SAMPLING_PEOPLE = 16
 
 
 def train_difflora(build: Path, weights: Path, tokenizer: Path, processes: int) -> None:
-    """Train LAE, then MIF and DiT, first in weight or latent space and then end to end; choose the sampling.
+    """Train LAE, then MIF and DiT, first in weight or latent space and then end to end, then all together.
+
+    The recommended sampling is chosen at the end.
 
     Writes weights/difflora/miniature.safetensors. Resumable.
 
@@ -68,6 +70,7 @@ def train_difflora(build: Path, weights: Path, tokenizer: Path, processes: int) 
         validation_data = People(lae.encode(validation), validation_conditions)
     denoiser, history = train_denoiser(train_data, validation_data, DIT_CONFIG, mif, DIFFLORA_TRAINING, build)
     finetuning = finetune_denoiser_in_processes(denoiser, lae, build, weights, tokenizer, processes)
+    joint = train_together_in_processes(denoiser, lae, build, weights, tokenizer, processes)
     config = DiffLoRAConfig(LAE_CONFIG, DIT_CONFIG, mif, EncoderNames("miniature", "miniature"))
     model = assemble(lae, denoiser, config)
     evaluation = open_evaluation(weights, tokenizer, validation_people[:SAMPLING_PEOPLE])
@@ -80,6 +83,7 @@ def train_difflora(build: Path, weights: Path, tokenizer: Path, processes: int) 
         "lae_finetuning": lae_finetuning,
         "denoiser": history,
         "denoiser_finetuning": finetuning,
+        "joint_training": joint,
         "sampling": tried,
     }
     model.config = replace(config, sampling=sampling, provenance=provenance)

@@ -58,6 +58,8 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         usual = getattr(finetune, name)
         short = replace(usual.loop, steps=steps, warmup=0, learning_rate=rate, ema=0.0)
         monkeypatch.setattr(finetune, name, replace(usual, loop=short, people=2))
+    joint = replace(finetune.JOINT_TRAINING.loop, steps=10, warmup=0, learning_rate=1e-3, ema=0.0)
+    monkeypatch.setattr(finetune, "JOINT_TRAINING", replace(finetune.JOINT_TRAINING, loop=joint, people=4, teachers=1))
     return tmp_path
 
 
@@ -94,3 +96,19 @@ def test_mif_and_dit_are_finetuned_for_people_without_teachers_too(build):
     assert {f"teacher_recovery_{steps}_steps" for steps in (1, 4, 20)} < history[0].keys()
     assert not torch.equal(denoiser.dit.out.bias, torch.full((1,), 1.0))
     assert torch.equal(lae.network.basis, frozen)
+
+
+def test_all_are_trained_together(build):
+    lae = fitted()
+    torch.manual_seed(0)
+    denoiser = Denoiser(DiTConfig(2, 1, 16, 1, 2, 8, condition_width=8), MIFConfig(8, 8, 8))
+    before = lae.network.basis.detach().clone(), denoiser.mif.null.detach().clone()
+    history = finetune.train_together_in_processes(denoiser, lae, build, WEIGHTS, TOKENIZER, 2)
+    assert list(history) == [0, 10]
+    for metric in ("teacher_recovery", "reconstruction_recovery"):
+        assert history[10][metric] > history[0][metric]
+    assert not torch.equal(lae.network.basis, before[0])
+    assert not torch.equal(denoiser.mif.null, before[1])
+    again, same = fitted(), Denoiser(denoiser.dit.config, denoiser.mif.config)
+    assert finetune.train_together_in_processes(same, again, build, WEIGHTS, TOKENIZER, 2) == history
+    assert torch.equal(again.network.basis, lae.network.basis), "a finished run is read"
