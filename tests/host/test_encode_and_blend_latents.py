@@ -70,7 +70,8 @@ def test_encoding_inverts_decoding(client: Client, workflow: ApiPrompt, base: Pa
 
 def test_encode_says_whether_the_checkpoint_made_the_lora(client: Client, workflow: ApiPrompt, base: Path) -> None:
     def shown(node: str, **inputs: object) -> str:
-        graph = workflow.copy().add("LoRA", node, **inputs)
+        # With a seed of its own, since a node whose result is cached sends no text again
+        graph = workflow.copy().set("Sample LoRA", seed=31).add("LoRA", node, **inputs)
         graph.add("Encode", "DiffLoRAEncode", model=graph.output("Load DiffLoRA"), lora=graph.output("LoRA"))
         graph.add("Again", "DiffLoRADecode", model=graph.output("Load DiffLoRA"), latent=graph.output("Encode"))
         graph.set("Save LoRA", lora=graph.output("Again")).only("Save LoRA")
