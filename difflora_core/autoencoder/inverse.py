@@ -15,8 +15,9 @@ from .model import LAE
 
 MIN_EXPLAINED = 0.5
 """Share of a LoRA's squared weights that some latent has to explain for it to come from the decoder. Measured in the
-miniature: its own LoRAs have 1, refined ones 0.99 (0.63 to 0.73 after 50 steps at ten times the usual rate), teachers
-0.31 to 0.45. Of refined LoRAs the nearest latent keeps the face (similarity 0.74), the encoder's loses it (0.05)."""
+miniature before LAE, MIF and DiT were trained together: its own LoRAs have 1, refined ones 0.99 (0.63 to 0.73 after 50
+steps at ten times the usual rate), teachers 0.31 to 0.45; since then eight held-out teachers 0.01 to 0.04. Of refined
+LoRAs the nearest latent kept the face (similarity 0.74), the encoder's lost it (0.05)."""
 FIRST_ITERATIONS, ITERATIONS = 20, 80
 """L-BFGS iterations after which a foreign LoRA is recognized, and further ones for an own LoRA."""
 
@@ -51,7 +52,8 @@ def explained_share(lae: LAE, flat: Tensor, latents: Tensor) -> Tensor:
         latents: Of the same LoRAs (loras, tokens, width).
 
     Returns:
-        Share of the squared normalized weights (loras,), at most 1; 0 of a LoRA that is the mean of all.
+        Share of the squared normalized weights (loras,), at most 1, negative where the mean LoRA is nearer; 0 of a LoRA
+        that is the mean itself.
     """
     target = lae.normalize(flat)
     rest = (lae.normalize(lae.decode(latents)) - target).square().sum(1)

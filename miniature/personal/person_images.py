@@ -25,14 +25,14 @@ from training.base_model.person_images import PersonImages
 CAPTIONS_PER_PERSON = 64
 """Image k of person i has row `CAPTIONS_PER_PERSON` · i + k of the text table; no person has as many images."""
 VALIDATION_IMAGES = 6
-EYES = PlaceWeights(15.0, 6.0)
+PERSON_EYES = PlaceWeights(15.0, 6.0)
 """What eyes weigh in the loss of LoRAs: more than for the base model, since they say who it is."""
 
 
 def as_person_images(index: int, latents: Tensor) -> PersonImages:
     """A person's images from latents (images, 16, 16, 16) in the scenes of `scenes.training_scene`."""
     captions = CAPTIONS_PER_PERSON * index + torch.arange(len(latents))
-    weights = torch.cat([loss_weights(index, image, EYES) for image in range(len(latents))])
+    weights = torch.cat([loss_weights(index, image, PERSON_EYES) for image in range(len(latents))])
     return PersonImages.complete(f"{index}", latents, captions, weights)
 
 

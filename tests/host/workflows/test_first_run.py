@@ -77,7 +77,7 @@ def test_two_people_are_each_in_their_half(first_client: Client, fresh: Path) ->
 
 
 def test_blend_is_of_two_people(first_client: Client, fresh: Path) -> None:
-    """Halfway it looks like neither, by a recognizer; so its ends are tested, and that it is another one than both."""
+    """Its ends look like the two, and halfway it is nearer to each of these images than they are to one another."""
     graph = ApiPrompt.load(FOLDER / "5-Blend-of-two-people.json", first_client.object_info())
     images = []
     for amount in (0.0, 1.0, None):
@@ -86,5 +86,7 @@ def test_blend_is_of_two_people(first_client: Client, fresh: Path) -> None:
     mine, other, blended = images
     assert likeness(fresh, mine, REFERENCES[0]) > ALIKE > likeness(fresh, mine, OTHER_PERSON)
     assert likeness(fresh, other, OTHER_PERSON) > ALIKE > likeness(fresh, other, REFERENCES[0])
+    apart = float(face_similarity([mine], [other])[0])
     for end in (mine, other):
         assert np.abs(np.asarray(blended, float) - np.asarray(end, float)).mean() > 1
+        assert float(face_similarity([blended], [end])[0]) > apart + 0.05
