@@ -83,8 +83,10 @@ class AllNodes:
         add("DiffLoRASaveIdentity", 300, latent=loaded)
         read = add("DiffLoRALoadLoRA", 400, lora_name=BEANIE)[0]
         add("DiffLoRASave", 300, lora=read, folder="output/loras")
-        again = add("DiffLoRAEncode", 300, model=model, lora=lora)[0]
-        add("DiffLoRADecode", 300, model=model, latent=add("DiffLoRABlend", 340, first=latent, second=again)[0])
+        again = add("DiffLoRAEncode", 400, model=model, lora=lora)[0]
+        blended = add("DiffLoRABlend", 340, first=latent, second=again)[0]
+        decoded = add("DiffLoRADecode", 300, model=model, latent=blended)[0]
+        add("DiffLoRASave", 300, lora=decoded, folder="output/loras")  # without it none of the three would run
         return lora
 
     def use_lora(self, base: tuple[Output, ...], faces: Output, images: Output, lora: Output) -> None:
