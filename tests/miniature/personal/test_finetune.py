@@ -102,10 +102,11 @@ def test_all_are_trained_together(build):
     lae = fitted()
     torch.manual_seed(0)
     denoiser = Denoiser(DiTConfig(2, 1, 16, 1, 2, 8, condition_width=8), MIFConfig(8, 8, 8))
+    torch.nn.init.constant_(denoiser.dit.out.bias, 1.0)  # far from all people: whatever is learned is better
     history = finetune.train_together_in_processes(denoiser, lae, build, WEIGHTS, TOKENIZER, 2)
     assert list(history) == [0, 10]
-    for metric in ("teacher_recovery", "reconstruction_recovery"):
-        assert history[10][metric] != history[0][metric], "predicted LoRAs, and the autoencoder's, are other ones"
+    assert history[10]["teacher_recovery"] > 0.6 * history[0]["teacher_recovery"]
+    assert history[10]["reconstruction_recovery"] > history[0]["reconstruction_recovery"] + 0.1
     again, same = fitted(), Denoiser(denoiser.dit.config, denoiser.mif.config)
     assert finetune.train_together_in_processes(same, again, build, WEIGHTS, TOKENIZER, 2) == history
     assert torch.equal(again.network.basis, lae.network.basis), "a finished run is read"
