@@ -18,7 +18,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 """Path of an installed browser, None if there is none."""
 SECONDS = 300.0
 """That a workflow may take."""
-READY = "window.app && window.app.graph && window.app.vueAppReady"
+READY = "window.app?.vueAppReady && window.app.extensionManager.workflow.activeWorkflow"
+"""After `vueAppReady` the page still puts its first workflow in place of what its graph holds."""
 
 
 @contextmanager
