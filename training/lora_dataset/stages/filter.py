@@ -53,6 +53,8 @@ class FaceMeasurements:
     """Degrees, see `faces.head_pose`."""
     pitch: float
     """Degrees, see `faces.head_pose`."""
+    quarter_turns: int = 0
+    """By how many the image has to be turned counterclockwise for the face to be upright."""
 
 
 class Filter(Stage):
@@ -184,7 +186,8 @@ def measure_face(path: Path, person: np.ndarray, encoder: FaceEncoder) -> tuple[
     assert face.landmarks is not None
     yaw, pitch = head_pose(face.landmarks)
     similarity = float(embedding @ person)
-    return FaceMeasurements(len(face.boxes), face_side(face), sharpness(face.crop), similarity, yaw, pitch), embedding
+    size, turns = face_side(face), face.quarter_turns
+    return FaceMeasurements(len(face.boxes), size, sharpness(face.crop), similarity, yaw, pitch, turns), embedding
 
 
 def failed_thresholds(image: FaceMeasurements, settings: FilterConfig) -> dict[str, str]:
@@ -198,6 +201,8 @@ def failed_thresholds(image: FaceMeasurements, settings: FilterConfig) -> dict[s
         found["blurred"] = f"sharpness {image.sharpness:.0f}, below {settings.min_sharpness:g}"
     if image.similarity < settings.min_similarity:
         found["unlike the person"] = f"similarity {image.similarity:.2f}, below {settings.min_similarity:g}"
+    if image.quarter_turns:
+        found["not upright"] = f"the image has to be turned by {90 * image.quarter_turns}° counterclockwise"
     if abs(image.yaw) > settings.max_yaw:
         found["turned"] = f"yaw {image.yaw:+.0f}°, more than {settings.max_yaw:g}"
     if abs(image.pitch) > settings.max_pitch:

@@ -46,6 +46,7 @@ BAD = {
     "two.png": (two_people(), "several faces"),
     "small.png": (drawn_image(6031, 6).resize((64, 64)), "small face"),
     "blurred.png": (drawn_image(6031, 7).filter(ImageFilter.GaussianBlur(2)), "blurred"),
+    "sideways.png": (drawn_image(6031, 8).transpose(Image.Transpose.ROTATE_90), "not upright"),
     "stranger.png": (drawn_image(6039, 0), "unlike the person"),
     "again.png": (GOOD["001.png"], "near-duplicate"),
 }
@@ -106,6 +107,7 @@ def test_reasons_name_the_measurements(filtered):
     assert reasons["two.png"].startswith("2 faces")
     assert "below 40" in reasons["small.png"]
     assert "similarity" in reasons["stranger.png"]
+    assert reasons["sideways.png"] == "the image has to be turned by 270° counterclockwise"
     assert "near-duplicate of generate/anne/001.png (cosine 1.000)" in reasons["again.png"]
 
 
@@ -175,9 +177,9 @@ def test_the_histograms_show_every_threshold(filtered):
 
 
 def test_every_failed_threshold_is_listed():
-    bad = FaceMeasurements(faces=2, side=10.0, sharpness=1.0, similarity=0.0, yaw=-80.0, pitch=70.0)
+    bad = FaceMeasurements(faces=2, side=10.0, sharpness=1.0, similarity=0.0, yaw=-80.0, pitch=70.0, quarter_turns=3)
     assert list(failed_thresholds(bad, THRESHOLDS)) == [
-        "several faces", "small face", "blurred", "unlike the person", "turned", "nodding",
+        "several faces", "small face", "blurred", "unlike the person", "not upright", "turned", "nodding",
     ]  # fmt: skip
     assert failed_thresholds(FaceMeasurements(1, 40, 130, 0.6, -50, 40), THRESHOLDS) == {}
 
