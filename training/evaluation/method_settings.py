@@ -76,8 +76,8 @@ USED_BY: Mapping[str, tuple[Kind, ...]] = {
     "timeout": ("comfyui",),
 }
 """Kinds of methods that use a setting; any other would pass over it."""
-METHOD_NAME = re.compile(r"\w[\w .,+()-]{0,58}[\w)]|\w")
-"""Names of methods name folders, too."""
+METHOD_NAME = re.compile(r"(?!(?i:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))(?:\w[\w .,+()-]{0,58}[\w)]|\w)")
+"""Names of methods name folders, too; Windows keeps some for devices."""
 COMFYUI = "comfy:"
 """Before the workflow's file in `--method NAME=comfy:FILE`."""
 
@@ -206,8 +206,8 @@ def check_method_names(names: Mapping[str, object]) -> None:
     for name in names:
         if not METHOD_NAME.fullmatch(name):
             raise ValueError(
-                f"{name[:60]!r} can't be a method's name: expected up to 60 letters, digits, spaces and _.,+()-, as it "
-                "names a folder"
+                f"{name[:60]!r} can't be a method's name: expected up to 60 letters, digits, spaces and _.,+()-, and "
+                "none of Windows' devices (con, aux, …), as it names a folder"
             )
     lower = [name.lower() for name in names]
     if len(set(lower)) < len(lower):

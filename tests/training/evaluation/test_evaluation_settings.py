@@ -96,7 +96,7 @@ def test_methods_that_are_refused(tmp_path: Path, change: str, message: str) -> 
         read(tmp_path, MINIMAL.replace("{kind: none}", change))
 
 
-@pytest.mark.parametrize("name", ["../up", ".hidden", "a/b", "x" * 61, "a:b"])
+@pytest.mark.parametrize("name", ["../up", ".hidden", "a/b", "x" * 61, "a:b", "CON", "com1.a"])
 def test_names_that_can_be_no_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="can't be a method's name"):
         read(tmp_path, MINIMAL.replace("  none:", f'  "{name}":'))
