@@ -55,6 +55,11 @@ class LittleNoise:
     share: float
     """Of all timesteps."""
 
+    def lower(self, timesteps: Tensor, generator: torch.Generator) -> Tensor:
+        """Scale that share of timesteps, int64 (count,) of all 1,000, into the range below the number."""
+        little = torch.rand(len(timesteps), generator=generator) < self.share
+        return torch.where(little, timesteps * self.below // 1000, timesteps)
+
 
 @dataclass(frozen=True)
 class PlaceWeights:
@@ -197,8 +202,7 @@ class BaseLoss:
         clean, weights, texts = self._images(generator)
         noise = torch.randn(clean.shape, generator=generator)
         timesteps = torch.randint(0, 1000, (BATCH,), generator=generator)
-        little = torch.rand(BATCH, generator=generator) < self.run.little_noise.share
-        timesteps = torch.where(little, timesteps * self.run.little_noise.below // 1000, timesteps)
+        timesteps = self.run.little_noise.lower(timesteps, generator)
         target = self.scheduler.get_velocity(clean, noise, timesteps)
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         squares = (model(noisy, timesteps, self.tokenizer(texts)) - target).square()

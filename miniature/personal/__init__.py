@@ -3,7 +3,8 @@
 - `teachers`: stage `teachers`, a LoRA for each person.
 - `embeddings`: face and image embeddings of people's images.
 - `person_images`: latents with captions, for the diffusion loss through the base model.
-- `finetune`: end-to-end fine-tuning of LAE, MIF and DiT, in several processes.
+- `finetune`: end-to-end fine-tuning of the LAE, then of MIF and DiT, in several processes.
+- `joint`: end-to-end training of all three together.
 - `evaluated_people`: people that LoRAs are evaluated on.
 - `sampling_choice`: the recommended sampling, chosen on validation people.
 - `train`: stage `difflora`, which uses all of these.

@@ -1,7 +1,6 @@
-"""End-to-end training of stage `difflora` by the base model's diffusion loss: LAE, then MIF and DiT, then all together.
+"""End-to-end training of stage `difflora` by the base model's diffusion loss: LAE, then MIF and DiT.
 
-The last part is needed because MIF and DiT alone come no further than the frozen LAE's decoder lets them. Several
-processes share the work. What they agree on is read from files that the stage wrote before.
+Several processes share the work. What they agree on is read from files that the stage wrote before.
 """
 
 from dataclasses import dataclass
@@ -16,14 +15,14 @@ from difflora_core.denoiser.model import Denoiser
 from miniature.base_model.checkpoint import load_checkpoint
 from miniature.base_model.config import lora_layout
 from miniature.base_model.model import TinySDXL, Tokenizer
+from miniature.base_model.train import PlaceWeights
 from miniature.world.drawing import REFERENCES
 from training.base_model.lora_diffusion_loss import LoRADiffusionLoss
 from training.base_model.person_images import PersonImages
 from training.base_model.teacher_recovery import TeacherRecovery
-from training.end_to_end.config import DenoiserFinetuning, JointTraining, LAEFinetuning
-from training.end_to_end.joint_objective import JointNetwork, JointObjective, JointTeachers
+from training.end_to_end.config import DenoiserFinetuning, LAEFinetuning
 from training.end_to_end.objectives import FinetuneDataset
-from training.end_to_end.train import finetune_denoiser, finetune_lae, train_joint
+from training.end_to_end.train import finetune_denoiser, finetune_lae
 from training.engine.config import EvaluationConfig, TrainConfig
 from training.engine.evaluated_run import History, load_best_of_run
 from training.engine.processes import in_processes
@@ -32,7 +31,7 @@ from training.store.lora_store import LoRAStore
 from training.store.loras import LoRAsInMemory, in_batches
 
 from .embeddings import load_conditions, load_conditions_of
-from .person_images import diffusion_loss, draw_person_images, training_person_images
+from .person_images import PERSON_EYES, diffusion_loss, draw_person_images, training_person_images
 
 LAE_FINETUNING = LAEFinetuning(
     TrainConfig(steps=1500, learning_rate=3e-4, warmup=30, ema=0.98, save_every=100),
@@ -46,22 +45,7 @@ DENOISER_FINETUNING = DenoiserFinetuning(
     EvaluationConfig(interval=200, monitor="teacher_recovery"),
     people=16,
 )
-JOINT_TRAINING = JointTraining(
-    TrainConfig(
-        steps=3000,
-        learning_rate=2e-4,
-        warmup=50,
-        weight_decay=0.02,
-        ema=0.998,
-        save_every=100,
-        seed=1,
-        unused_parameters=True,
-    ),
-    EvaluationConfig(interval=500, monitor="teacher_recovery"),
-    people=16,
-    teachers=2,
-)
-LAE_RUN, DENOISER_RUN, JOINT_RUN = "lae_finetuning", "difflora_finetuning", "difflora_joint"
+LAE_RUN, DENOISER_RUN = "lae_finetuning", "difflora_finetuning"
 """Names of the runs in the build folder."""
 
 
@@ -85,8 +69,16 @@ class FinetuneData:
     """Of the validation people."""
 
     @classmethod
-    def load(cls, build: Path, weights: Path, tokenizer: Path) -> Self:
-        """Load the teachers and the base model, and draw the validation people's images."""
+    def load(cls, build: Path, weights: Path, tokenizer: Path, places: PlaceWeights = PERSON_EYES) -> Self:
+        """Load the teachers and the base model, and draw the validation people's images.
+
+        Args:
+            build: Scratch folder.
+            weights: Folder of what ships.
+            tokenizer: Folder of CLIP's tokenizer.
+            places: What places of the training people's images weigh; teacher recovery is always measured with
+                `PERSON_EYES`.
+        """
         store = LoRAStore(build / "teachers", lora_layout())
         loras, people = store.read("train")
         validation, validation_people = store.read("validation")
@@ -94,7 +86,7 @@ class FinetuneData:
         base.requires_grad_(False)
         loss = diffusion_loss(base, Tokenizer(tokenizer))
         recovery = TeacherRecovery(loss, draw_person_images(vae, validation_people), validation)
-        return cls(loras, people, training_person_images(build), validation, base, loss, recovery)
+        return cls(loras, people, training_person_images(build, places), validation, base, loss, recovery)
 
 
 def finetune_lae_in_processes(lae: LAE, build: Path, weights: Path, tokenizer: Path, processes: int) -> History:
@@ -167,49 +159,6 @@ def _finetune_denoiser(
         DENOISER_FINETUNING,
         build,
         DENOISER_RUN,
-    )
-
-
-def train_together_in_processes(
-    denoiser: Denoiser, lae: LAE, build: Path, weights: Path, tokenizer: Path, processes: int
-) -> History:
-    """Train LAE, MIF and DiT together in place; resumable in build/difflora_joint*.safetensors.
-
-    Args:
-        denoiser: MIF and DiT.
-        lae: The autoencoder; its latents are not standardized anew, since the DiT predicts them.
-        build: Scratch folder.
-        weights: Folder of what ships.
-        tokenizer: Folder of CLIP's tokenizer.
-        processes: How many share the work.
-
-    Returns:
-        Teacher recovery, and recovery of encoded and decoded teachers, before and at every evaluation.
-    """
-    network = JointNetwork(denoiser, lae)
-    in_processes(_train_together, processes, network, build, weights, tokenizer)
-    return load_best_of_run(network, build, JOINT_RUN)
-
-
-def _train_together(
-    _rank: int, _processes: int, network: JointNetwork, build: Path, weights: Path, tokenizer: Path
-) -> None:
-    data = FinetuneData.load(build, weights, tokenizer)
-    conditions, rows = load_everybody(build)
-    owners = [rows[index] for index in data.people]
-    teachers = JointTeachers(LoRAsInMemory(data.loras), range(len(owners)), owners)
-    images = [data.images[index] for index in rows]
-    # One image of each person, so that a step has more people
-    one_image = diffusion_loss(data.base, Tokenizer(tokenizer), images_per_person=1, seed=JOINT_TRAINING.loop.seed)
-    train_joint(
-        network,
-        JointObjective(network, conditions, images, one_image, JOINT_TRAINING, teachers),
-        load_references(build),
-        data.recovery,
-        JOINT_TRAINING,
-        build,
-        JOINT_RUN,
-        teachers=(data.recovery, data.validation),
     )
 
 

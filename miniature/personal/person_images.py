@@ -11,9 +11,10 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from tqdm import tqdm
 
+from difflora_core.diffusion_loss import stratified_timesteps
 from miniature.base_model.config import lora_layout
 from miniature.base_model.model import TinySDXL, Tokenizer, noise_scheduler
-from miniature.base_model.train import PlaceWeights, load_latents, loss_weights
+from miniature.base_model.train import LittleNoise, PlaceWeights, load_latents, loss_weights
 from miniature.base_model.vae import TinyVAE
 from miniature.world.drawing import draw
 from miniature.world.image_blocks import training_blocks
@@ -29,18 +30,18 @@ PERSON_EYES = PlaceWeights(15.0, 6.0)
 """What eyes weigh in the loss of LoRAs: more than for the base model, since they say who it is."""
 
 
-def as_person_images(index: int, latents: Tensor) -> PersonImages:
+def as_person_images(index: int, latents: Tensor, places: PlaceWeights = PERSON_EYES) -> PersonImages:
     """A person's images from latents (images, 16, 16, 16) in the scenes of `scenes.training_scene`."""
     captions = CAPTIONS_PER_PERSON * index + torch.arange(len(latents))
-    weights = torch.cat([loss_weights(index, image, PERSON_EYES) for image in range(len(latents))])
+    weights = torch.cat([loss_weights(index, image, places) for image in range(len(latents))])
     return PersonImages.complete(f"{index}", latents, captions, weights)
 
 
-def training_person_images(build: Path) -> dict[int, PersonImages]:
-    """Images of all training people that have been drawn, by person."""
+def training_person_images(build: Path, places: PlaceWeights = PERSON_EYES) -> dict[int, PersonImages]:
+    """Images of all training people that have been drawn, by person; errors weigh what `places` says."""
     latents = load_latents(build)
     return {
-        index: as_person_images(index, latents[block.name][row])
+        index: as_person_images(index, latents[block.name][row], places)
         for block in tqdm(training_blocks(), "images", unit="block", disable=None)
         if block.name in latents
         for row, index in enumerate(block.people)
@@ -57,7 +58,11 @@ def draw_person_images(vae: TinyVAE, people: Sequence[int]) -> list[PersonImages
 
 
 def diffusion_loss(
-    base: TinySDXL, tokenizer: Tokenizer, images_per_person: int = 4, seed: int = 0
+    base: TinySDXL,
+    tokenizer: Tokenizer,
+    images_per_person: int = 4,
+    seed: int = 0,
+    little_noise: LittleNoise | None = None,
 ) -> LoRADiffusionLoss:
     """The diffusion loss of LoRAs through the miniature's base model; captions are encoded when they are needed.
 
@@ -73,4 +78,16 @@ def diffusion_loss(
         with torch.autocast(noisy.device.type, torch.bfloat16):
             return base.predict(noisy, timesteps, condition).float()
 
-    return LoRADiffusionLoss(base.unet, lora_layout(), predict, noise_scheduler(), images_per_person, seed)
+    def draw_timesteps(count: int, length: int, generator: torch.Generator) -> Tensor:
+        timesteps = stratified_timesteps(count, length, generator)
+        return timesteps if little_noise is None else little_noise.lower(timesteps, generator)
+
+    return LoRADiffusionLoss(
+        base.unet,
+        lora_layout(),
+        predict,
+        noise_scheduler(),
+        images_per_person,
+        seed,
+        draw_timesteps=draw_timesteps,
+    )

@@ -25,7 +25,8 @@ from training.store.lora_store import LoRAStore
 from training.store.loras import LoRAsInMemory
 
 from .embeddings import embed_people, load_conditions_of
-from .finetune import finetune_denoiser_in_processes, finetune_lae_in_processes, train_together_in_processes
+from .finetune import finetune_denoiser_in_processes, finetune_lae_in_processes
+from .joint import JOINT_RUNS, train_together_in_processes
 from .sampling_choice import choose_by_similarity, conditions_of
 
 # R² on validation people's teachers as fitted: tied 0.529; untied with as many parameters (28 channels) 0.474; PCA,
@@ -70,7 +71,10 @@ def train_difflora(build: Path, weights: Path, tokenizer: Path, processes: int) 
         validation_data = People(lae.encode(validation), validation_conditions)
     denoiser, history = train_denoiser(train_data, validation_data, DIT_CONFIG, mif, DIFFLORA_TRAINING, build)
     finetuning = finetune_denoiser_in_processes(denoiser, lae, build, weights, tokenizer, processes)
-    joint = train_together_in_processes(denoiser, lae, build, weights, tokenizer, processes)
+    joint = {
+        run.name: train_together_in_processes(run, denoiser, lae, build, weights, tokenizer, processes)
+        for run in JOINT_RUNS
+    }
     config = DiffLoRAConfig(LAE_CONFIG, DIT_CONFIG, mif, EncoderNames("miniature", "miniature"))
     model = assemble(lae, denoiser, config)
     evaluation = open_evaluation(weights, tokenizer, validation_people[:SAMPLING_PEOPLE])

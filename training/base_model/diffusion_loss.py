@@ -20,6 +20,9 @@ from .person_images import PersonImages, image_order
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Noisy latents (batch, channels, h, w), timesteps (batch,) and rows of the text table (batch,) → the prediction."""
 
+DrawTimesteps = Callable[[int, int, torch.Generator], Tensor]
+"""How many, the length of the noise schedule and a generator → timesteps, int64."""
+
 Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """Clean latents, what their places weigh in the loss (batch, h, w), noise, timesteps, rows of the text table."""
 
@@ -48,6 +51,7 @@ class DiffusionLoss:
         min_snr_gamma: float = 0.0,
         prior_weight: float = 0.0,
         prior: PersonImages | None = None,
+        draw_timesteps: DrawTimesteps = stratified_timesteps,
     ) -> None:
         """Store what a step needs.
 
@@ -61,6 +65,7 @@ class DiffusionLoss:
             min_snr_gamma: γ of min-SNR weighting (Hang et al. 2023, arXiv 2303.09556); 0 is off.
             prior_weight: Of the loss on class images (Ruiz et al. 2023, arXiv 2208.12242); 0 is off.
             prior: The class images.
+            draw_timesteps: Of the images of one person in a step.
 
         Raises:
             ValueError: There is a prior weight without class images.
@@ -71,6 +76,7 @@ class DiffusionLoss:
         self.images_per_person, self.seed, self.shared_noise = images_per_person, seed, shared_noise
         self.min_snr_gamma, self.prior_weight = min_snr_gamma, prior_weight
         self.prior = prior if prior_weight else None
+        self.draw_timesteps = draw_timesteps
 
     def __call__(self, step: int) -> Tensor:
         """Return each person's mean loss (people,) in a step."""
@@ -102,7 +108,7 @@ class DiffusionLoss:
     def _draw_samples(self, images: PersonImages, step: int, generator: torch.Generator, name: str | None) -> Batch:
         order = image_order(images.prompt_count, step, self.images_per_person, self.seed, name)
         picks = images.nearest(order)
-        timesteps = stratified_timesteps(self.images_per_person, self.scheduler.config.num_train_timesteps, generator)
+        timesteps = self.draw_timesteps(self.images_per_person, self.scheduler.config.num_train_timesteps, generator)
         noise = torch.randn(self.images_per_person, *images.latents.shape[1:], generator=generator)
         clean = images.latents[picks.to(images.latents.device)].float()
         weights = clean.new_ones(len(picks), *clean.shape[2:])

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from difflora_core.diffusion_loss import stratified_timesteps
 from difflora_core.lora.layout import LoRALayout
 
 from .batched_loras import stacked_loras
 from .checkpointed_unet import checkpointed
-from .diffusion_loss import DiffusionLoss, Predict
+from .diffusion_loss import DiffusionLoss, DrawTimesteps, Predict
 from .person_images import PersonImages
 
 
@@ -38,6 +39,7 @@ class LoRADiffusionLoss:
         images_per_person: int = 4,
         seed: int = 0,
         gradient_checkpointing: bool = False,
+        draw_timesteps: DrawTimesteps = stratified_timesteps,
     ) -> None:
         """Store what a step needs.
 
@@ -49,10 +51,11 @@ class LoRADiffusionLoss:
             images_per_person: Images of each person in a batch.
             seed: Of images, timesteps and noise.
             gradient_checkpointing: The U-Net's activations are computed again in the backward pass.
+            draw_timesteps: Of the images of one person in a step.
         """
         self.unet, self.layout, self.predict, self.scheduler = unet, layout, predict, scheduler
         self.images_per_person, self.seed = images_per_person, seed
-        self.gradient_checkpointing = gradient_checkpointing
+        self.gradient_checkpointing, self.draw_timesteps = gradient_checkpointing, draw_timesteps
 
     @property
     def device(self) -> torch.device:
@@ -69,7 +72,15 @@ class LoRADiffusionLoss:
         if len(loras) != len(people):
             raise ValueError(f"Each LoRA needs one person's images, found {len(loras)} LoRAs and {len(people)} people.")
         here = [replace(person, latents=person.latents.to(self.device)) for person in people]
-        loss = DiffusionLoss(self.predict, self.scheduler, here, self.images_per_person, self.seed, shared_noise=False)
+        loss = DiffusionLoss(
+            self.predict,
+            self.scheduler,
+            here,
+            self.images_per_person,
+            self.seed,
+            shared_noise=False,
+            draw_timesteps=self.draw_timesteps,
+        )
         if self.gradient_checkpointing and loras.requires_grad and torch.is_grad_enabled():
             return self._with_gradient(loras, loss, step)
         with stacked_loras(self.unet, self.layout, loras):

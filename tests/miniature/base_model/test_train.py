@@ -14,6 +14,7 @@ from miniature.base_model.train import (
     EYES_AND_FACE,
     RUNS,
     BaseLoss,
+    LittleNoise,
     PlaceWeights,
     loss_weights,
     scene_weights,
@@ -48,6 +49,17 @@ def test_the_face_weighs_more_than_what_is_around_it():
 
 def test_the_weights_of_an_image_are_those_of_its_scene():
     assert torch.equal(loss_weights(3, 5, EYES_AND_FACE), scene_weights(3, training_scene(3, 5), EYES_AND_FACE))
+
+
+def test_a_share_of_the_timesteps_is_where_there_is_little_noise():
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(0, 1000, (4000,), generator=generator)
+    lowered = LittleNoise(550, 0.8).lower(drawn, generator)
+    moved = lowered != drawn
+    assert 0.77 < moved.float().mean() < 0.83
+    assert lowered[moved].max() < 550
+    assert lowered[moved].min() < 10
+    assert lowered[~moved].max() > 990
 
 
 @pytest.fixture

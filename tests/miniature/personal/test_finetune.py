@@ -16,7 +16,7 @@ from miniature.base_model.checkpoint import load_checkpoint
 from miniature.base_model.config import LATENT_SHAPE, lora_layout
 from miniature.comfyui.host import find_tokenizer
 from miniature.paths import WEIGHTS
-from miniature.personal import finetune
+from miniature.personal import finetune, joint
 from miniature.personal.held_out_teachers import HeldOutTeachers
 from miniature.world.drawing import draw
 from miniature.world.image_blocks import BLOCK, TEACHER_IMAGES, training_blocks
@@ -58,8 +58,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         usual = getattr(finetune, name)
         short = replace(usual.loop, steps=steps, warmup=0, learning_rate=rate, ema=0.0)
         monkeypatch.setattr(finetune, name, replace(usual, loop=short, people=2))
-    joint = replace(finetune.JOINT_TRAINING.loop, steps=10, warmup=0, learning_rate=1e-3, ema=0.0)
-    monkeypatch.setattr(finetune, "JOINT_TRAINING", replace(finetune.JOINT_TRAINING, loop=joint, people=4, teachers=1))
+    monkeypatch.setattr(joint, "in_processes", finetune.in_processes)
     return tmp_path
 
 
@@ -98,16 +97,19 @@ def test_mif_and_dit_are_finetuned_for_people_without_teachers_too(build):
     assert torch.equal(lae.network.basis, frozen)
 
 
-def test_all_are_trained_together(build):
+@pytest.mark.parametrize("run", joint.JOINT_RUNS, ids=lambda run: run.name)
+def test_all_are_trained_together(build, run):
+    loop = replace(run.config.loop, steps=10, warmup=0, learning_rate=1e-3, ema=0.0)
+    run = replace(run, config=replace(run.config, loop=loop, people=4, teachers=1))
     lae = fitted()
     torch.manual_seed(0)
     denoiser = Denoiser(DiTConfig(2, 1, 16, 1, 2, 8, condition_width=8), MIFConfig(8, 8, 8))
     torch.nn.init.constant_(denoiser.dit.out.bias, 1.0)  # far from all people: whatever is learned is better
-    history = finetune.train_together_in_processes(denoiser, lae, build, WEIGHTS, TOKENIZER, 2)
+    history = joint.train_together_in_processes(run, denoiser, lae, build, WEIGHTS, TOKENIZER, 2)
     assert list(history) == [0, 10]
     assert history[10]["teacher_recovery"] > 0.6 * history[0]["teacher_recovery"]
     assert history[10]["reconstruction_recovery"] > history[0]["reconstruction_recovery"] + 0.1
     again, same = fitted(), Denoiser(denoiser.dit.config, denoiser.mif.config)
-    assert finetune.train_together_in_processes(same, again, build, WEIGHTS, TOKENIZER, 2) == history
+    assert joint.train_together_in_processes(run, same, again, build, WEIGHTS, TOKENIZER, 2) == history
     assert torch.equal(again.network.basis, lae.network.basis), "a finished run is read"
     assert torch.equal(same.mif.null, denoiser.mif.null)

@@ -38,6 +38,17 @@ def test_noise_of_their_own_differs_and_does_not_depend_on_the_others():
     assert torch.equal(together[1], alone[0])
 
 
+def test_timesteps_can_be_drawn_otherwise():
+    def draw(count, length, generator):
+        assert length == 1000
+        return torch.randint(0, 10, (count,), generator=generator)
+
+    timesteps = drawn([ANN, BEN], shared_noise=False, draw_timesteps=draw)[1]
+    assert timesteps.shape == (2, 2)
+    assert (timesteps < 10).all()
+    assert (drawn([ANN, BEN], shared_noise=False)[1] >= 500).any()
+
+
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_min_snr_never_raises_the_loss_and_lowers_it_somewhere(prediction_type):
     plain, weighted = (
