@@ -15,7 +15,7 @@ from difflora_core.denoiser.model import Denoiser
 from miniature.base_model.checkpoint import load_checkpoint
 from miniature.base_model.config import lora_layout
 from miniature.base_model.model import TinySDXL, Tokenizer
-from miniature.base_model.train import PlaceWeights
+from miniature.base_model.train import LittleNoise, PlaceWeights
 from miniature.world.drawing import REFERENCES
 from training.base_model.lora_diffusion_loss import LoRADiffusionLoss
 from training.base_model.person_images import PersonImages
@@ -69,23 +69,30 @@ class FinetuneData:
     """Of the validation people."""
 
     @classmethod
-    def load(cls, build: Path, weights: Path, tokenizer: Path, places: PlaceWeights = PERSON_EYES) -> Self:
+    def load(
+        cls,
+        build: Path,
+        weights: Path,
+        tokenizer: Path,
+        places: PlaceWeights = PERSON_EYES,
+        little_noise: LittleNoise | None = None,
+    ) -> Self:
         """Load the teachers and the base model, and draw the validation people's images.
 
         Args:
             build: Scratch folder.
             weights: Folder of what ships.
             tokenizer: Folder of CLIP's tokenizer.
-            places: What places of the training people's images weigh; teacher recovery is always measured with
-                `PERSON_EYES`.
+            places: What places of images weigh, in teacher recovery, too: else it would not say which weights are best.
+            little_noise: Of timesteps, for the same.
         """
         store = LoRAStore(build / "teachers", lora_layout())
         loras, people = store.read("train")
         validation, validation_people = store.read("validation")
         base, vae = load_checkpoint(weights)
         base.requires_grad_(False)
-        loss = diffusion_loss(base, Tokenizer(tokenizer))
-        recovery = TeacherRecovery(loss, draw_person_images(vae, validation_people), validation)
+        loss = diffusion_loss(base, Tokenizer(tokenizer), little_noise=little_noise)
+        recovery = TeacherRecovery(loss, draw_person_images(vae, validation_people, places), validation)
         return cls(loras, people, training_person_images(build, places), validation, base, loss, recovery)
 
 

@@ -80,7 +80,7 @@ def train_together_in_processes(
 def _train_together(
     _rank: int, _processes: int, run: JointRun, network: JointNetwork, build: Path, weights: Path, tokenizer: Path
 ) -> None:
-    data = FinetuneData.load(build, weights, tokenizer, run.places)
+    data = FinetuneData.load(build, weights, tokenizer, run.places, run.little_noise)
     conditions, rows = load_everybody(build)
     owners = [rows[index] for index in data.people]
     teachers = JointTeachers(LoRAsInMemory(data.loras), range(len(owners)), owners)

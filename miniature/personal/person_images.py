@@ -48,12 +48,12 @@ def training_person_images(build: Path, places: PlaceWeights = PERSON_EYES) -> d
     }
 
 
-def draw_person_images(vae: TinyVAE, people: Sequence[int]) -> list[PersonImages]:
-    """Draw images of other people, for validation."""
+def draw_person_images(vae: TinyVAE, people: Sequence[int], places: PlaceWeights = PERSON_EYES) -> list[PersonImages]:
+    """Draw images of other people, for validation; errors weigh what `places` says."""
     found = []
     for index in people:
         images = [draw(person(index), training_scene(index, k)).image for k in range(VALIDATION_IMAGES)]
-        found.append(as_person_images(index, vae.encode_images(np.stack(images))))
+        found.append(as_person_images(index, vae.encode_images(np.stack(images)), places))
     return found
 
 
