@@ -8,7 +8,7 @@ the positive one alone. Held-out people (--split held_out) are for the figures t
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -106,10 +106,21 @@ def without_lora(evaluation: LoRAEvaluation, people: int) -> np.ndarray:
     )
 
 
-def rows(world: DrawnWorld, teacher_steps: Sequence[int]) -> dict[str, Callable[[], np.ndarray]]:
-    """How the images of each row are made."""
-    people, evaluation = world.people, world.evaluation
-    base, vae, tokenizer = evaluation.base, evaluation.vae, evaluation.tokenizer
+def longer_teachers(people: EvaluatedPeople, steps: Sequence[int]) -> dict[str, Tensor]:
+    """LoRAs (people, numel) by the row's name; they depend on no seed of images."""
+    if not steps:
+        return {}
+    base, vae, tokenizer = people.evaluation.base, people.evaluation.vae, people.evaluation.tokenizer
+    latents = torch.stack([person_latents(vae, index) for index in people.indices])
+    return {
+        f"teacher, {count} steps": train_teachers(base, tokenizer, latents, replace(TEACHER_CONFIG, steps=count))[0]
+        for count in tqdm(steps, desc="longer teachers")
+    }
+
+
+def rows(world: DrawnWorld, teachers: Mapping[str, Tensor]) -> dict[str, Callable[[], np.ndarray]]:
+    """How the images of each row are made; `teachers` beside the shipped ones are from `longer_teachers`."""
+    people, evaluation, vae = world.people, world.evaluation, world.evaluation.vae
 
     def generate(loras: Tensor, side: Side) -> np.ndarray:
         return replace(evaluation, side=side).generate(loras)
@@ -117,12 +128,7 @@ def rows(world: DrawnWorld, teacher_steps: Sequence[int]) -> dict[str, Callable[
     def through_autoencoder() -> np.ndarray:
         return np.stack([to_images(vae.decode(vae.encode_images(own))) for own in world.drawings])
 
-    loras = {"teacher": people.teachers(), "DiffLoRA": people.loras(DiffLoRA.load(DIFFLORA_CHECKPOINT))}
-    if teacher_steps:
-        latents = torch.stack([person_latents(vae, index) for index in people.indices])
-    for steps in teacher_steps:
-        longer = replace(TEACHER_CONFIG, steps=steps)
-        loras[f"teacher, {steps} steps"] = train_teachers(base, tokenizer, latents, longer)[0]
+    loras = {"teacher": people.teachers(), "DiffLoRA": people.loras(DiffLoRA.load(DIFFLORA_CHECKPOINT)), **teachers}
     made: dict[str, Callable[[], np.ndarray]] = {
         "drawings": lambda: world.drawings,
         "drawings through the autoencoder": through_autoencoder,
@@ -157,11 +163,16 @@ def main() -> None:
     torch.set_num_threads(1)
     found: dict[str, list[dict[str, float]]] = {}
     scenes = (*(DEMO_SCENES if arguments.split == "held_out" else VALIDATION_SCENES), *EXTRA_SCENES)
+    teachers: dict[str, Tensor] | None = None
     for seed in arguments.seeds:
         world = DrawnWorld(EvaluatedPeople(arguments.split, arguments.people, seed, find_tokenizer()), scenes)
-        for name, make in tqdm(rows(world, arguments.teacher_steps).items(), desc=f"seed {seed}"):
+        if teachers is None:
+            teachers = longer_teachers(world.people, arguments.teacher_steps)
+        for name, make in tqdm(rows(world, teachers).items(), desc=f"seed {seed}"):
             found.setdefault(name, []).append(world.measure(make()))
     print(table(found))
+    for name, seeds in found.items():
+        print(f"likeness by seed, {name}:", ", ".join(f"{one['likeness']:.3f}" for one in seeds))
 
 
 if __name__ == "__main__":
