@@ -19,7 +19,9 @@ from .vae import TinyVAE, to_images
 
 PEOPLE_PER_BATCH = 5
 STEPS = 16
-GUIDANCE = 3.0
+GUIDANCE = 2.5
+"""Scale; chosen on 16 validation people × 8 scenes, two seeds, DiffLoRA's LoRAs on the positive side: at 2, 2.5 and 3
+likeness is 0.923, 0.925, 0.925, eye color right in 0.680, 0.707, 0.696, and both eyes agree in 0.871, 0.840, 0.824."""
 Side = Literal["both", "positive"]
 
 

@@ -164,7 +164,7 @@ class WorkflowBuilder:
             latent_image=empty[0],
             seed=1,
             steps=16,
-            cfg=3.0,
+            cfg=2.5,
             sampler_name="dpmpp_2m_sde",
             scheduler="sgm_uniform",
         )[0]
