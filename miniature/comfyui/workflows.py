@@ -25,7 +25,10 @@ STRENGTH_BESIDE_HAT, HAT_STRENGTH = 0.8, 1.0
 """Of the person's LoRA and of the LoRA of a hat where both act: at 1.2 the person's hair hides some hats, and below 1
 hair comes through the hat. Chosen on images of five validation people."""
 GREEN = "Green nodes are yours to change. Then *Run*."
-FOR_SDXL = "Choose your models in the loaders, 1024 × 1024 in *Empty Latent Image*, 1 in *Enlarge*."
+FOR_SDXL = (
+    "Choose your models in the loaders, 1024 × 1024 in *Empty Latent Image*, 1 in *Enlarge*, 30 steps and cfg 5 in "
+    "*KSampler*."
+)
 TO_TRAIN = "No checkpoint for SDXL is published: docs/training.md says how to train one."
 OTHER_SHAPES = (
     "Pictures of another shape are cropped to the first one's. For photographs of any size put *Load Reference Images "
@@ -216,8 +219,9 @@ def two_people(builder: WorkflowBuilder) -> None:
     left, right = builder.halves(2 * SIDE, SIDE)
     graph.note(
         "With SDXL",
-        "Choose your models in the loaders, 1 in *Enlarge*. Masks and latent: 2048 × 1024, half 1024 × 1024. *mask "
-        "bounds* computes each half by itself; with *default* both are parts of one scene.",
+        "Choose your models in the loaders, 1 in *Enlarge*, 30 steps and cfg 5 in *KSampler*. Masks and latent: "
+        "2048 × 1024, half 1024 × 1024. *mask bounds* computes each half by itself; with *default* both are parts of "
+        "one scene.",
     )
     graph.group("Your prompts")
     own, negative = builder.prompts(base[1])
