@@ -163,12 +163,11 @@ def main() -> None:
     torch.set_num_threads(1)
     found: dict[str, list[dict[str, float]]] = {}
     scenes = (*(DEMO_SCENES if arguments.split == "held_out" else VALIDATION_SCENES), *EXTRA_SCENES)
-    teachers: dict[str, Tensor] | None = None
-    for seed in arguments.seeds:
-        world = DrawnWorld(EvaluatedPeople(arguments.split, arguments.people, seed, find_tokenizer()), scenes)
-        if teachers is None:
-            teachers = longer_teachers(world.people, arguments.teacher_steps)
-        for name, make in tqdm(rows(world, teachers).items(), desc=f"seed {seed}"):
+    people = [EvaluatedPeople(arguments.split, arguments.people, seed, find_tokenizer()) for seed in arguments.seeds]
+    teachers = longer_teachers(people[0], arguments.teacher_steps)
+    for own in people:
+        world = DrawnWorld(own, scenes)
+        for name, make in tqdm(rows(world, teachers).items(), desc=f"seed {own.seed}"):
             found.setdefault(name, []).append(world.measure(make()))
     print(table(found))
     for name, seeds in found.items():
