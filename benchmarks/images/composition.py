@@ -19,20 +19,21 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from miniature.base_model.outfit_lora import blue_beanie
 from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.comfyui.host import Host, prepare_base
 from miniature.measure.metrics import face_similarity
 from miniature.paths import ROOT
+from miniature.world.accessories import BEANIES
 from miniature.world.drawing import draw, draw_references
 from miniature.world.people import person, split_people
-from miniature.world.scenes import BEANIE, CONTROL_SCENES, Scene, caption
+from miniature.world.scenes import BEANIE, BLUE_BEANIE, CONTROL_SCENES, Scene, caption
 from training.comfyui_client import Client
 
 WORKFLOW = ROOT / "workflows" / "7-ControlNet-and-a-second-LoRA.json"
+SECOND_LORA = "Second LoRA"
 VARIANTS = {
-    "LoRA alone": ("Apply ControlNet", "Second LoRA"),
-    "with ControlNet": ("Second LoRA",),
+    "LoRA alone": ("Apply ControlNet", SECOND_LORA),
+    "with ControlNet": (SECOND_LORA,),
     "with second LoRA": ("Apply ControlNet",),
     "with both": (),
 }
@@ -43,7 +44,7 @@ BEANIE_ROWS = 48
 COLUMNS = ("face similarity", "with a red beanie", "kept", "kept with a red beanie")
 Likeness = dict[str, list[tuple[float, float]]]
 """Face similarity of each person's images by variant: as they are, and with a red beanie."""
-STRENGTH = {"Apply ControlNet": "strength", "Second LoRA": "strength_model"}
+STRENGTH = {"Apply ControlNet": "strength", SECOND_LORA: "strength_model"}
 """The widget that is a node's strength."""
 
 
@@ -83,8 +84,9 @@ def generate(
     prompt.set("KSampler", seed=seed).set("Sample LoRA", seed=seed)
     for number, pose in enumerate(CONTROL_SCENES):
         edges = client.upload(Image.fromarray(draw(person(other), pose).image), f"pose_{other}_{number}.png")
-        words = caption(Scene(expression=pose.expression, shirt=SHIRT, background=BACKGROUND))
+        scene = Scene(expression=pose.expression, shirt=SHIRT, background=BACKGROUND)
         for name, without in VARIANTS.items():
+            words = caption(scene if SECOND_LORA in without else replace(scene, hat=BLUE_BEANIE))
             variant = prompt.copy().set("Your pose", image=edges).set("Your prompt", text=words)
             for node in without:
                 variant.set(node, **{STRENGTH[node]: 0.0})
@@ -100,7 +102,7 @@ def drawings(index: int) -> dict[str, list[np.ndarray]]:
     return {
         "without hat": [draw(who, replace(scene, hat="")).image for scene in scenes],
         "red beanie": [draw(who, replace(scene, hat=BEANIE)).image for scene in scenes],
-        "blue beanie": [blue_beanie(index, scene) for scene in scenes],
+        "blue beanie": [draw(who, replace(scene, hat=BLUE_BEANIE)).image for scene in scenes],
     }
 
 
@@ -111,10 +113,12 @@ def likeness(images: list[np.ndarray], references: list[np.ndarray]) -> tuple[fl
 
 
 def with_red_beanie(image: np.ndarray) -> np.ndarray:
-    """Exchange red and blue where it is blue above the eyes: of a drawing the inverse of `blue_beanie`."""
+    """Give what is blue above the eyes the red beanie's color, as bright as it was."""
     blue = image[..., 2] > 1.5 * image[..., 0].astype(float)
     blue[BEANIE_ROWS:] = False
-    return np.where(blue[..., None], image[..., ::-1], image)
+    brightness = image[..., 2:] / BEANIES[BLUE_BEANIE][2]
+    red = (brightness * np.array(BEANIES[BEANIE])).clip(0, 255).astype(np.uint8)
+    return np.where(blue[..., None], red, image)
 
 
 def kept_likeness(found: Likeness) -> dict[str, dict[str, float]]:

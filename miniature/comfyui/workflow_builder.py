@@ -9,7 +9,7 @@ from .workflow_graph import Output, WorkflowGraph
 
 PROMPT = "a portrait of a person, laughing, wearing a red beanie, blue shirt, yellow background"
 OTHER_PROMPT = "a portrait of a person, smiling, green shirt, blue background"
-WITHOUT_HAT = "a portrait of a person, laughing, blue shirt, yellow background"
+WITH_BLUE_BEANIE = "a portrait of a person, laughing, wearing a blue beanie, blue shirt, yellow background"
 CONTROL = {"strength": 0.8, "start_percent": 0.0, "end_percent": 0.8}
 """A compromise between pose and likeness, chosen on images of validation people."""
 RESULT, WIDE_RESULT = (470, 580), (900, 700)

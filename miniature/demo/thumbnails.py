@@ -10,7 +10,7 @@ from miniature.comfyui.api_prompt import ApiPrompt
 from miniature.comfyui.workflows import FOLDER, OTHER_PERSON, POSE, REFERENCES, WORKFLOWS
 from miniature.world.drawing import draw
 from miniature.world.people import person, split_people
-from miniature.world.scenes import CONTROL_SCENES, DEMO_SCENES, Scene, caption, reference_scene
+from miniature.world.scenes import BLUE_BEANIE, CONTROL_SCENES, DEMO_SCENES, Scene, caption, reference_scene
 from training.comfyui_client import Client
 
 from .contact_sheet import PAPER, thumbnail
@@ -62,6 +62,6 @@ def _generate_with_control(client: Client, prompt: ApiPrompt, who: int, count: i
     for number, pose in enumerate(CONTROL_SCENES[:count]):
         image = Image.fromarray(draw(person(who), pose).image)
         prompt.set("Your pose", image=client.upload(image, f"pose_{number}.png"))
-        words = caption(Scene(expression=pose.expression, shirt="blue shirt", background="yellow"))
+        words = caption(Scene(expression=pose.expression, hat=BLUE_BEANIE, shirt="blue shirt", background="yellow"))
         generated += _save_image(client, prompt.copy().set("Your prompt", text=words))
     return generated

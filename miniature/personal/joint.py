@@ -1,6 +1,6 @@
 """The last part of stage `difflora`: LAE, MIF and DiT learn together by the base model's diffusion loss.
 
-MIF and DiT alone come no further than the frozen LAE's decoder lets them. A second run is for what is small in an
+MIF and DiT alone come no further than the frozen LAE's decoder lets them. Two more runs are for what is small in an
 image, and what the first one hardly learns: the color of eyes, freckles and beards.
 """
 
@@ -35,10 +35,10 @@ class JointRun:
     """None: timesteps are drawn from all 1,000 alike."""
 
 
-def _config(seed: int) -> JointTraining:
+def _config(seed: int, steps: int = 3000, learning_rate: float = 2e-4) -> JointTraining:
     loop = TrainConfig(
-        steps=3000,
-        learning_rate=2e-4,
+        steps=steps,
+        learning_rate=learning_rate,
         warmup=50,
         weight_decay=0.02,
         ema=0.998,
@@ -52,6 +52,9 @@ def _config(seed: int) -> JointTraining:
 JOINT_RUNS = (
     JointRun("difflora_joint", _config(seed=1)),
     JointRun("difflora_detail", _config(seed=2), EYES_AND_FACE, LittleNoise(550, 0.8)),
+    JointRun(
+        "difflora_detail_2", _config(seed=3, steps=4500, learning_rate=4e-4), EYES_AND_FACE, LittleNoise(550, 0.8)
+    ),
 )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from .colors import BLACK, WHITE, mix, rgb
+from .colors import BLACK, WHITE, Color, mix, rgb
 from .geometry import Head, Point, Shape, surface
 from .gradients import linear_gradient
-from .scenes import BEANIE, Scene
+from .scenes import BEANIE, BLUE_BEANIE, Scene
 
-RED_BEANIE = (200, 46, 54)
+BEANIES: dict[str, Color] = {BEANIE: (200, 46, 54), BLUE_BEANIE: (58, 104, 196)}
+"""Colors; the blue is that of shirts, since the autoencoder has seen no other."""
 STRAW = (234, 202, 124)
 FRAME = "#1c1c22"
 
@@ -29,18 +30,18 @@ def glasses(head: Head, shape: Shape) -> str:
 
 
 def hat(head: Head, scene: Scene, shape: Shape) -> str:
-    """A red beanie or a straw hat over the hair."""
-    if scene.hat == BEANIE:
-        return _beanie(head, shape.half_width + 7.0)
+    """A beanie or a straw hat over the hair."""
+    if scene.hat in BEANIES:
+        return _beanie(head, shape.half_width + 7.0, BEANIES[scene.hat])
     return _straw_hat(head, shape.half_width + 7.0) if scene.hat else ""
 
 
-def _beanie(head: Head, w: float) -> str:
+def _beanie(head: Head, w: float, color: Color) -> str:
     dome: list[str | Point] = ["M", (-w, -23, 2), "C", (-w, -64, 0), (w, -64, 0), (w, -23, 2)]
     dome += ["Q", (0, -31, 26), (-w, -23, 2), "Z"]
     band: list[str | Point] = ["M", (-w, -24, 2), "Q", (0, -33, 27), (w, -24, 2)]
-    dark, bright = mix(RED_BEANIE, BLACK, 0.24), mix(RED_BEANIE, WHITE, 0.16)
-    stops = [(0.0, bright, 1.0), (1.0, mix(RED_BEANIE, BLACK, 0.1), 1.0)]
+    dark, bright = mix(color, BLACK, 0.24), mix(color, WHITE, 0.16)
+    stops = [(0.0, bright, 1.0), (1.0, mix(color, BLACK, 0.1), 1.0)]
     return "".join(
         [
             linear_gradient("hat", head.place((0, -56, 0)), head.place((0, -28, 0)), stops),

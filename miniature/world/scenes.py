@@ -22,6 +22,8 @@ BACKGROUNDS = ("white", "blue", "green", "yellow", "pink", "dark")
 
 CLASS_WORD = "person"
 BEANIE = HATS[1]
+BLUE_BEANIE = "wearing a blue beanie"
+"""What no network is trained on but the second LoRA."""
 TEACHER_IMAGES = 16
 """Images of each person that gets a teacher LoRA."""
 

@@ -82,7 +82,7 @@ def test_an_embedding_says_what_to_write_in_a_prompt(tmp_path):
         ("checkpoints/miniature_sdxl", "base model in a single file", "parts: U-Net, VAE, two text encoders"),
         ("controlnet/miniature_canny", "Control-LoRA", "width 96"),
         ("clip_vision/miniature/model", "CLIP vision model", "models/clip_vision"),
-        ("loras/miniature_blue_beanie", "LoRA", "rank: 2"),
+        ("loras/miniature_blue_beanie", "LoRA", "rank: 4"),
     ],
 )
 def test_real_files(file, kind, fact):
