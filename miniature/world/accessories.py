@@ -8,7 +8,7 @@ from .gradients import linear_gradient
 from .scenes import BEANIE, BLUE_BEANIE, Scene
 
 BEANIES: dict[str, Color] = {BEANIE: (200, 46, 54), BLUE_BEANIE: (58, 104, 196)}
-"""Colors; the blue is that of shirts, since the autoencoder has seen no other."""
+"""Colors; the blue is near that of shirts: purer blues, which the autoencoder has not seen, it makes dull."""
 STRAW = (234, 202, 124)
 FRAME = "#1c1c22"
 

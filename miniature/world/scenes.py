@@ -43,7 +43,7 @@ class Scene:
     glasses: str = ""
     """One of `GLASSES`."""
     hat: str = ""
-    """One of `HATS`."""
+    """One of `HATS`, or `BLUE_BEANIE`."""
     shirt: str = "white shirt"
     """One of `SHIRTS`."""
     background: str = "blue"
