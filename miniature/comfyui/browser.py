@@ -18,8 +18,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 """Path of an installed browser, None if there is none."""
 SECONDS = 300.0
 """That a workflow may take."""
-READY = "window.app?.vueAppReady && window.app.extensionManager.workflow.activeWorkflow"
-"""After `vueAppReady` the page still puts its first workflow in place of what its graph holds."""
+READY = "window.app?.vueAppReady && window.app.extensionManager.workflow.activeWorkflow && window.app.api.clientId"
+"""After `vueAppReady` the page still puts its first workflow in place of what its graph holds; and of prompts queued
+before the server's first message has told the page its client_id, the server sends it no results."""
 
 
 @contextmanager
