@@ -61,7 +61,7 @@ SCRATCH_METHODS = {
         BUILD / "photomaker" / "miniature.bin",
         face_models=_FACES,
         face_pack="miniature",
-        style_strength=10,
+        style_strength=20,
     ),
     "InstantID": MethodSettings(
         "instantid", BUILD / "instantid" / "miniature", face_models=_FACES, face_pack="miniature", control_scale=0.4
