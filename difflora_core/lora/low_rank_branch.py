@@ -1,4 +1,4 @@
-"""The change of a layer's output by a LoRA, computed beside the layer: strength · up(down(x)), without ΔW."""
+"""The change of a layer's output by a LoRA, computed without ΔW: strength · alpha / rank · up(down(x))."""
 
 import torch
 from torch import Tensor, nn
@@ -8,15 +8,17 @@ from torch.nn import functional as F
 class LowRankBranch:
     """Two factors of a linear layer or a convolution."""
 
-    def __init__(self, down: Tensor, up: Tensor, scale: float) -> None:
+    def __init__(self, down: Tensor, up: Tensor, alpha: float | None, strength: float) -> None:
         """Store the factors, on any device.
 
         Args:
             down: (rank, in), of a convolution (rank, in, h, w), possibly flattened.
             up: (out, rank), of a convolution (out, rank, 1, 1).
-            scale: Strength · alpha / rank.
+            alpha: Of alpha / rank, which is 1 without one.
+            strength: Of the LoRA.
         """
-        self.down, self.up, self.scale = down, up, scale
+        self.down, self.up = down, up
+        self.scale = strength * (1.0 if alpha is None else alpha / len(down))
         self._cast: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, x: Tensor, layer: nn.Module) -> Tensor:

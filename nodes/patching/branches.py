@@ -101,8 +101,8 @@ def _branch(key: Any, patch: Any, strength: float) -> tuple[str, LowRankBranch]:
             "only plain LoRAs can be applied beside the layers: set `side` to both, and `bypass` off"
         )
     up, down, alpha, *_ = weights
-    scale = strength * (1.0 if alpha is None else alpha / down.shape[0])
-    return name.removesuffix(".weight").removeprefix("diffusion_model."), LowRankBranch(down, up, scale)
+    branch = LowRankBranch(down, up, alpha, strength)
+    return name.removesuffix(".weight").removeprefix("diffusion_model."), branch
 
 
 class Branches:
