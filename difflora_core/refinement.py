@@ -39,7 +39,7 @@ class LoRAFactors:
 
         Raises:
             ValueError: No module has a down factor under a kohya name, or one has only one of the two factors, or more
-                than factors (DoRA, LoCon's middle factor).
+                than factors (DoRA, LoCon's middle factor), or an alpha under another name than kohya's.
         """
         self.modules = sorted(key.removesuffix(DOWN) for key in lora if key.endswith(DOWN))
         """Names of the modules, as in the LoRA's keys."""
@@ -54,6 +54,11 @@ class LoRAFactors:
             raise ValueError(f"the LoRA has {has} factor but no {lacks} factor for {halves[0]}: the file is damaged")
         for key in lora:
             name = parse(key)
+            if name.role == "alpha" and key != name.layer + ALPHA and name.layer + DOWN in lora:
+                raise ValueError(
+                    f"{key} is an alpha under another name than its factors, which ComfyUI ignores; expected "
+                    f"{name.layer + ALPHA}: rename it, or leave it out"
+                )
             if name.role not in BESIDE_FACTORS and name.layer + DOWN in lora:
                 raise ValueError(
                     f"{key} makes the change of its module more than up · down ({name.method or name.role}), which "

@@ -67,6 +67,11 @@ def test_half_a_pair_of_factors_is_refused(lora: dict[str, Tensor], there: str, 
         LoRAFactors(lora, CPU)
 
 
+def test_an_alpha_under_another_name_is_refused(lora: dict[str, Tensor]) -> None:
+    with pytest.raises(ValueError, match=r"second\.lora\.alpha is an alpha .* expected second\.alpha"):
+        LoRAFactors(lora | {"second.lora.alpha": 1.0}, CPU)
+
+
 LATENTS = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(1))
 
 
