@@ -16,8 +16,8 @@ from .model import LAE
 MIN_EXPLAINED = 0.5
 """Share of a LoRA's squared weights that some latent has to explain for it to come from the decoder. Measured in the
 miniature before LAE, MIF and DiT were trained together: its own LoRAs have 1, refined ones 0.99 (0.63 to 0.73 after 50
-steps at ten times the usual rate), teachers 0.31 to 0.45; of the weights that ship, after three runs together, eight
-held-out teachers −0.62 to −0.44. Of refined LoRAs the nearest latent kept the face (similarity 0.74), the encoder's
+steps at ten times the usual rate), teachers 0.31 to 0.45; of the weights that ship, after four runs together, eight
+held-out teachers −0.82 to −0.67. Of refined LoRAs the nearest latent kept the face (similarity 0.74), the encoder's
 lost it (0.05)."""
 FIRST_ITERATIONS, ITERATIONS = 20, 80
 """L-BFGS iterations after which a foreign LoRA is recognized, and further ones for an own LoRA."""

@@ -1,7 +1,8 @@
 """The last part of stage `difflora`: LAE, MIF and DiT learn together by the base model's diffusion loss.
 
 MIF and DiT alone come no further than the frozen LAE's decoder lets them. Two more runs are for what is small in an
-image, and what the first one hardly learns: the color of eyes, freckles and beards.
+image, and what the first one hardly learns: the color of eyes, freckles and beards. The last one shows the LAE more
+teachers, of which it has unlearned some.
 """
 
 from dataclasses import asdict, dataclass
@@ -35,7 +36,7 @@ class JointRun:
     """None: timesteps are drawn from all 1,000 alike."""
 
 
-def _config(seed: int, steps: int = 3000, learning_rate: float = 2e-4) -> JointTraining:
+def _config(seed: int, steps: int = 3000, learning_rate: float = 2e-4, teachers: int = 2) -> JointTraining:
     loop = TrainConfig(
         steps=steps,
         learning_rate=learning_rate,
@@ -46,7 +47,7 @@ def _config(seed: int, steps: int = 3000, learning_rate: float = 2e-4) -> JointT
         seed=seed,
         unused_parameters=True,
     )
-    return JointTraining(loop, EvaluationConfig(interval=500, monitor="teacher_recovery"), people=16, teachers=2)
+    return JointTraining(loop, EvaluationConfig(interval=500, monitor="teacher_recovery"), people=16, teachers=teachers)
 
 
 JOINT_RUNS = (
@@ -55,6 +56,7 @@ JOINT_RUNS = (
     JointRun(
         "difflora_detail_2", _config(seed=3, steps=4500, learning_rate=4e-4), EYES_AND_FACE, LittleNoise(550, 0.8)
     ),
+    JointRun("difflora_teachers", _config(seed=4, steps=2500, teachers=5), EYES_AND_FACE, LittleNoise(550, 0.8)),
 )
 
 
