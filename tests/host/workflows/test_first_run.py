@@ -45,6 +45,11 @@ def likeness(fresh: Path, image: Image.Image, reference: str) -> float:
     return float(face_similarity([image], [Image.open(fresh / "input" / reference)])[0])
 
 
+def pixel_distance(one: Image.Image, other: Image.Image) -> float:
+    """Mean difference of the pixels of two images, of 255."""
+    return float(np.abs(np.asarray(one, float) - np.asarray(other, float)).mean())
+
+
 @pytest.mark.parametrize("name", [name for name in WORKFLOWS if not name.startswith(("3", "4", "5", "9"))])
 def test_shows_the_person(first_client: Client, fresh: Path, name: str) -> None:
     """Among them the workflow that loads the LoRA which it has saved before."""
@@ -65,7 +70,7 @@ def test_images_side_by_side_differ(first_client: Client, fresh: Path, name: str
         for x in range(columns)
     ]
     for a, b in pairwise(cells):
-        assert np.abs(np.asarray(a, float) - np.asarray(b, float)).mean() > 1
+        assert pixel_distance(a, b) > 1
     without, *with_lora = (likeness(fresh, cell, REFERENCES[0]) for cell in cells)
     assert max(with_lora) > max(ALIKE, without + 0.1)
 
@@ -77,16 +82,19 @@ def test_two_people_are_each_in_their_half(first_client: Client, fresh: Path) ->
 
 
 def test_blend_is_of_two_people(first_client: Client, fresh: Path) -> None:
-    """Its ends look like the two, and halfway it is nearer to each of these images than they are to one another."""
+    """Near its ends it looks like the two; halfway its pixels are nearer to both than these are to one another.
+
+    Halfway is a face of its own, which the recognizer need not find like either.
+    """
     graph = ApiPrompt.load(FOLDER / "5-Blend-of-two-people.json", first_client.object_info())
     images = []
-    for amount in (0.0, 1.0, None):
+    for amount in (0.0, 0.25, None, 0.75, 1.0):
         changed = graph.copy() if amount is None else graph.copy().set("Your blend", amount=amount)
         images += first_client.images(first_client.run(changed.prompt), changed.id("Save Image"))
-    mine, other, blended = images
-    assert likeness(fresh, mine, REFERENCES[0]) > ALIKE > likeness(fresh, mine, OTHER_PERSON)
-    assert likeness(fresh, other, OTHER_PERSON) > ALIKE > likeness(fresh, other, REFERENCES[0])
-    apart = float(face_similarity([mine], [other])[0])
+    mine, near_mine, blended, near_other, other = images
+    for image in (mine, near_mine):
+        assert likeness(fresh, image, REFERENCES[0]) > ALIKE > likeness(fresh, image, OTHER_PERSON)
+    for image in (other, near_other):
+        assert likeness(fresh, image, OTHER_PERSON) > ALIKE > likeness(fresh, image, REFERENCES[0])
     for end in (mine, other):
-        assert np.abs(np.asarray(blended, float) - np.asarray(end, float)).mean() > 1
-        assert float(face_similarity([blended], [end])[0]) > apart + 0.05
+        assert 1 < pixel_distance(blended, end) < 0.9 * pixel_distance(mine, other)
