@@ -1,8 +1,8 @@
 """The last part of stage `difflora`: LAE, MIF and DiT learn together by the base model's diffusion loss.
 
 MIF and DiT alone come no further than the frozen LAE's decoder lets them. Two more runs are for what is small in an
-image, and what the first one hardly learns: the color of eyes, freckles and beards. The last one shows the LAE more
-teachers, of which it has unlearned some.
+image, and what the first one hardly learns: the color of eyes, freckles and beards. The last one has more teachers in
+each batch, for the LAE, which encodes them worse after the runs before.
 """
 
 from dataclasses import asdict, dataclass
